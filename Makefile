@@ -1,0 +1,82 @@
+# One target a task.  Each does its own set-up in .venv and build/, without root.
+#   PYTHON=…  the interpreter (3.11 or newer) instead of the one on PATH
+#   CC=…      the C compiler
+#   ARGS=…    further arguments of the task, e.g. make test ARGS="-k relocation -x"
+MAKEFLAGS += --no-print-directory
+# Nothing is written to, or run from, /tmp, which may be mounted noexec.
+export TMPDIR := $(CURDIR)/build/tmp
+export PYTHONDONTWRITEBYTECODE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# What is missing is found before anything starts.  A failed recipe would end with
+# make's status 2; asked a question (-q), make runs nothing and ends with 1.
+ifneq ($(filter-out help clean,$(MAKECMDGOALS)),)
+  INTERPRETER := $(shell mkdir -p build/tmp && \
+    TMPDIR=build/tmp PYTHON='$(PYTHON)' CC='$(if $(filter-out default,$(origin CC)),$(CC))' \
+    sh tools/check_prerequisites)
+  ifeq ($(INTERPRETER),)
+    MAKEFLAGS += -q
+  endif
+endif
+
+# Programs of the environment run as modules: their scripts' first lines hold a
+# path, which may be too long for the kernel or hold a space.
+RUN := .venv/bin/python
+PREPARE := @sh tools/environment '$(INTERPRETER)'
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help build demo test lint types bench differential debug sanitize docs wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+build: ## the package, into .venv
+	$(PREPARE) build
+	@$(RUN) tools/install.py release
+
+demo: build ## load a real library of this system from its bytes, call it, unload it
+	@$(RUN) tools/demo.py $(ARGS)
+
+test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a compiler
+	$(PREPARE) test
+	@$(RUN) -m pytest -m "not slow" $(ARGS)
+
+differential: build ## every relocated place of many system libraries, compared with the system's loader
+	$(PREPARE) test
+	@$(RUN) -m pytest -m "slow or not slow" tests/differential $(ARGS)
+
+lint: ## style of Python and Cython, and the traps that neither Cython nor the C compiler sees
+	$(PREPARE) lint
+	@$(RUN) -m ruff check . $(ARGS)
+	@$(RUN) -m ruff format --check .
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(RUN) -m cython_lint.cython_lint src
+	@$(RUN) tools/lint_cython_traps.py src
+
+types: ## mypy, strict
+	$(PREPARE) types
+	@$(RUN) -m mypy $(ARGS)
+
+bench: build ## against the system's loader; a table, and JSON in build/
+	@$(RUN) benchmarks/run.py $(ARGS)
+
+debug: ## a build for gdb, with the lines of the Cython source, in build/debug/site
+	$(PREPARE) build
+	@$(RUN) tools/install.py debug
+	@echo 'Try: PYTHONPATH=build/debug/site gdb -ex "set breakpoint pending on" -ex "break DLOPEN_open" --args .venv/bin/python …'
+
+sanitize: ## the tests with malformed files under AddressSanitizer and UBSan
+	$(PREPARE) build test
+	@$(RUN) tools/install.py sanitize
+	@DLOPEN_SANITIZED_SITE="$(CURDIR)/build/sanitize/site" $(RUN) -m pytest -m "slow or not slow" tests/malformed $(ARGS)
+
+docs: ## the documentation, in build/docs; warnings are errors
+	$(PREPARE) docs
+	@$(RUN) -m mkdocs build --strict --site-dir build/docs $(ARGS)
+
+wheel: ## the source archive of the last commit and the wheel from it, in dist
+	$(PREPARE) wheel
+	@$(RUN) -m build --outdir dist $(ARGS)
+
+clean: ## remove all that the tasks made
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache

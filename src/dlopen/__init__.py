@@ -1,0 +1,85 @@
+"""A dynamic linker for Linux: load, inspect, call and really unload shared libraries.
+
+>>> import dlopen
+>>> with dlopen.Library("libz.so.1") as zlib:
+...     zlib.crc32(0, b"hello", 5)
+"""
+
+from __future__ import annotations
+
+from dlopen import _platform
+
+_platform.check()
+
+# ruff: noqa: E402  (the check comes first: what follows cannot be imported everywhere)
+from dlopen.callbacks import callback
+from dlopen.errors import Error, LoadError, SymbolError, VersionError
+from dlopen.image import Image, Info, Relocation, Segment, ThreadLocal, Version
+from dlopen.library import Blocker, Function, Library, Variable
+from dlopen.modes import (
+    PRIVATE,
+    RTLD_DEEPBIND,
+    RTLD_GLOBAL,
+    RTLD_LAZY,
+    RTLD_LOCAL,
+    RTLD_NODELETE,
+    RTLD_NOLOAD,
+    RTLD_NOW,
+    Mode,
+)
+from dlopen.process import (
+    AddressInfo,
+    Candidate,
+    Found,
+    dl_iterate_phdr,
+    dladdr,
+    existing,
+    find,
+    libraries,
+)
+from dlopen.symbols import Symbol, Symbols
+
+__all__ = [  # noqa: RUF022  (plainly sorted)
+    "AddressInfo",
+    "Blocker",
+    "Candidate",
+    "Error",
+    "Found",
+    "Function",
+    "Image",
+    "Info",
+    "Library",
+    "LoadError",
+    "Mode",
+    "PRIVATE",
+    "RTLD_DEEPBIND",
+    "RTLD_GLOBAL",
+    "RTLD_LAZY",
+    "RTLD_LOCAL",
+    "RTLD_NODELETE",
+    "RTLD_NOLOAD",
+    "RTLD_NOW",
+    "Relocation",
+    "Segment",
+    "Symbol",
+    "SymbolError",
+    "Symbols",
+    "ThreadLocal",
+    "Variable",
+    "Version",
+    "VersionError",
+    "callback",
+    "dl_iterate_phdr",
+    "dladdr",
+    "existing",
+    "find",
+    "get_include",
+    "libraries",
+]
+
+
+def get_include() -> str:
+    """The directory of dlopen.h, for the -I of a C compiler."""
+    from importlib.resources import files  # noqa: PLC0415  (slow to import)
+
+    return str(files("dlopen") / "include")

@@ -1,0 +1,771 @@
+# cython: language_level=3, cdivision=True, binding=False
+"""The binding of dlopen.h: numbers and bytes in, numbers, strings and exceptions out.
+
+An image is its address as an int; the core checks each one that it is given.
+The GIL is released around every call that may run foreign code, wait or take long.
+
+Between DLOPEN_read_enter and DLOPEN_read_leave the GIL is never taken or released and no Python
+object is made: whoever unmaps an image waits for its readers, perhaps while holding the GIL.
+What is read there goes into a `Stream`, and becomes Python objects afterwards.
+"""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset, strlen
+
+from dlopen.errors import exception_for
+
+cdef extern from *:
+    """
+    // Cython imports inspect, longer than all else that this package imports, for the flags of
+    // code objects, of which this module makes none.
+    #define __Pyx_init_co_variables() 0
+    """
+
+cdef extern from "Python.h" nogil:
+    int Py_IsInitialized()
+
+cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState
+    PyInterpreterState *PyInterpreterState_Get()
+    int64_t PyInterpreterState_GetID(PyInterpreterState *interpreter)
+    object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
+
+cdef extern from "elf.h" nogil:
+    ctypedef struct Elf64_Phdr:
+        uint32_t p_type, p_flags
+        uint64_t p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
+    enum:
+        STT_TLS, STT_GNU_IFUNC
+
+cdef extern from "dlopen.h" nogil:
+    enum:
+        DLOPEN_ABI
+        DLOPEN_PRIVATE
+        DLOPEN_OWN_ONLY
+        DLOPEN_NO_RESOLVE
+        DLOPEN_NO_FOREIGN_CODE
+        DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE
+        DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
+        DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
+        DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
+        DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE
+        DLOPEN_STATE_MAPPED, DLOPEN_STATE_LOADING, DLOPEN_STATE_INITIALISING
+        DLOPEN_STATE_READY, DLOPEN_STATE_CLOSING
+        DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT
+        DLOPEN_R_COPY, DLOPEN_R_IRELATIVE, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TPOFF
+        DLOPEN_R_TLSDESC, DLOPEN_R_SIZE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
+        DLOPEN_HELD_OPEN, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING
+        DLOPEN_HELD_INITIALISING
+    ctypedef struct DLOPEN_image
+    struct DLOPEN_error:
+        int32_t code, errnum
+        uint64_t offset, value
+        const char *library
+        const char *detail
+        const char *symbol
+        const char *version
+        const char *needed_by
+        const char *searched
+        uint32_t searched_count
+        int32_t searched_errno[64]
+    struct DLOPEN_request:
+        size_t size
+        const char *name
+        const void *bytes
+        size_t bytes_size
+        const void *caller
+        uint32_t mode, flags
+    struct DLOPEN_symbol:
+        const char *name
+        const char *version
+        DLOPEN_image *image
+        uint64_t address, value, size
+        uint32_t index
+        uint8_t type, binding, visibility, is_default
+        uint16_t section
+    struct DLOPEN_info:
+        size_t size
+        const char *path
+        const char *name
+        const char *soname
+        const char *rpath
+        const char *runpath
+        const char *interpreter
+        uint64_t load_bias, map_start, map_end, dynamic, phdr, device, inode, flags, flags_1
+        uint64_t tls_size, tls_align, tls_module_id
+        uint32_t phnum, state, is_host, is_global, is_private, open_count, symbol_count
+        uint32_t relocation_count, needed_count, dependency_count, version_count
+        uint32_t has_textrel, nodelete
+    struct DLOPEN_relocation:
+        uint64_t place
+        int64_t addend
+        uint32_t type, kind, symbol, width, table
+    struct DLOPEN_version:
+        const char *name
+        const char *library
+        uint32_t hash
+        uint16_t flags, index
+    uint32_t DLOPEN_abi()
+    size_t DLOPEN_message(const DLOPEN_error *error, char *buffer, size_t size)
+    int DLOPEN_open(const DLOPEN_request *request, DLOPEN_image **image, DLOPEN_error *error)
+    int DLOPEN_map(const DLOPEN_request *request, DLOPEN_image **image, DLOPEN_error *error)
+    int DLOPEN_existing(const char *name, DLOPEN_image **image, DLOPEN_error *error)
+    int DLOPEN_close(DLOPEN_image *image, DLOPEN_error *error)
+    ctypedef void (*visit_candidate)(
+        const char *path, const char *origin, int result, void *data) noexcept
+    int DLOPEN_find(const char *name, const void *caller, visit_candidate visit, void *data,
+                    DLOPEN_error *error)
+    int DLOPEN_symbol_find(DLOPEN_image *image, const char *name, const char *version,
+                           uint32_t flags, DLOPEN_symbol *symbol, DLOPEN_error *error)
+    int DLOPEN_symbol_at(DLOPEN_image *image, uint32_t index, DLOPEN_symbol *symbol)
+    int DLOPEN_symbol_is_export(const DLOPEN_symbol *symbol)
+    int DLOPEN_address(const void *address, DLOPEN_image **image, DLOPEN_symbol *symbol)
+    int DLOPEN_info_of "DLOPEN_info"(DLOPEN_image *image, DLOPEN_info *info)
+    const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index)
+    DLOPEN_image *DLOPEN_dependency_at(DLOPEN_image *image, uint32_t index)
+    ctypedef void (*visit_relocation)(const DLOPEN_relocation *relocation, void *data) noexcept
+    int DLOPEN_relocations(DLOPEN_image *image, visit_relocation visit, void *data)
+    int DLOPEN_version_at(DLOPEN_image *image, uint32_t index, DLOPEN_version *version)
+    size_t DLOPEN_images(DLOPEN_image **images, size_t capacity)
+    uint32_t DLOPEN_read_enter()
+    void DLOPEN_read_leave(uint32_t token)
+    ctypedef void (*visit_holder)(int kind, DLOPEN_image *holder, void *data) noexcept
+    size_t DLOPEN_holders(DLOPEN_image *image, visit_holder visit, void *data)
+    long DLOPEN_closed_function()
+
+
+PRIVATE = DLOPEN_PRIVATE
+NO_FOREIGN_CODE = DLOPEN_NO_FOREIGN_CODE
+ABI = DLOPEN_ABI
+
+cdef dict CODES = {
+    DLOPEN_E_OPEN: "OPEN", DLOPEN_E_READ: "READ", DLOPEN_E_MAP: "MAP",
+    DLOPEN_E_PROTECT: "PROTECT", DLOPEN_E_MEMORY: "MEMORY", DLOPEN_E_NOT_FOUND: "NOT_FOUND",
+    DLOPEN_E_NOT_ELF: "NOT_ELF", DLOPEN_E_FORMAT: "FORMAT", DLOPEN_E_UNSUPPORTED: "UNSUPPORTED",
+    DLOPEN_E_SYMBOL: "SYMBOL", DLOPEN_E_VERSION: "VERSION", DLOPEN_E_RELOCATION: "RELOCATION",
+    DLOPEN_E_HOST: "HOST", DLOPEN_E_HANDLE: "HANDLE", DLOPEN_E_INVALID: "INVALID",
+    DLOPEN_E_NOT_LOADED: "NOT_LOADED", DLOPEN_E_STATE: "STATE",
+}
+cdef dict STATES = {
+    DLOPEN_STATE_MAPPED: "mapped", DLOPEN_STATE_LOADING: "loading",
+    DLOPEN_STATE_INITIALISING: "initialising", DLOPEN_STATE_READY: "ready",
+    DLOPEN_STATE_CLOSING: "closing",
+}
+cdef dict KINDS = {
+    DLOPEN_R_NONE: "NONE", DLOPEN_R_RELATIVE: "RELATIVE", DLOPEN_R_SYMBOLIC: "SYMBOLIC",
+    DLOPEN_R_GLOB_DAT: "GLOB_DAT", DLOPEN_R_JUMP_SLOT: "JUMP_SLOT", DLOPEN_R_COPY: "COPY",
+    DLOPEN_R_IRELATIVE: "IRELATIVE", DLOPEN_R_DTPMOD: "DTPMOD", DLOPEN_R_DTPOFF: "DTPOFF",
+    DLOPEN_R_TPOFF: "TPOFF", DLOPEN_R_TLSDESC: "TLSDESC", DLOPEN_R_SIZE: "SIZE",
+    DLOPEN_R_PC_RELATIVE: "PC_RELATIVE", DLOPEN_R_UNKNOWN: "UNKNOWN",
+}
+cdef dict HOLDERS = {
+    DLOPEN_HELD_OPEN: "open", DLOPEN_HELD_NODELETE: "nodelete",
+    DLOPEN_HELD_DEPENDENCY: "dependency", DLOPEN_HELD_BINDING: "binding",
+    DLOPEN_HELD_INITIALISING: "initialising",
+}
+cdef dict REJECTED = {DLOPEN_REJECTED_LOADED: "LOADED", DLOPEN_REJECTED_MACHINE: "MACHINE"}
+
+
+# Numbers and strings, written while the core is read and taken out in the same order afterwards.
+cdef struct Stream:
+    char *data                          # owned
+    size_t used, capacity, cursor
+    bint failed                         # out of memory: from here on nothing more is written
+
+cdef void put_bytes(Stream *stream, const void *data, size_t size) noexcept nogil:
+    cdef size_t capacity
+    cdef char *grown
+    if stream.failed:
+        return
+    if stream.used + size > stream.capacity:
+        capacity = 2 * (stream.used + size) + 256
+        grown = <char *>realloc(stream.data, capacity)
+        if grown == NULL:
+            stream.failed = True
+            return
+        stream.data = grown
+        stream.capacity = capacity
+    memcpy(stream.data + stream.used, data, size)
+    stream.used += size
+
+cdef void put(Stream *stream, uint64_t number) noexcept nogil:
+    put_bytes(stream, &number, sizeof(number))
+
+cdef void put_text(Stream *stream, const char *text) noexcept nogil:
+    cdef uint64_t size
+    if text == NULL:
+        put(stream, <uint64_t>-1)
+        return
+    size = strlen(text)
+    put(stream, size)
+    put_bytes(stream, text, size)
+
+cdef uint64_t take(Stream *stream) noexcept:
+    cdef uint64_t number = 0
+    memcpy(&number, stream.data + stream.cursor, sizeof(number))
+    stream.cursor += sizeof(number)
+    return number
+
+cdef object take_text(Stream *stream):
+    cdef uint64_t size = take(stream)
+    if size == <uint64_t>-1:
+        return None
+    text = PyUnicode_DecodeFSDefaultAndSize(
+        stream.data + stream.cursor, <Py_ssize_t>size)
+    stream.cursor += size
+    return text
+
+cdef int check_stream(Stream *stream) except -1:
+    if stream.failed:
+        raise MemoryError
+    return 0
+
+
+cdef object decoded(const char *text):
+    return PyUnicode_DecodeFSDefaultAndSize(text, <Py_ssize_t>strlen(text))
+
+cdef object failure(const DLOPEN_error *error):
+    """The exception that stands for an error of the core."""
+    cdef char line[4096]
+    cdef size_t size = DLOPEN_message(error, line, sizeof(line))
+    cdef const char *path = error.searched
+    cdef uint32_t i
+    searched = []
+    for i in range(error.searched_count):
+        searched.append((decoded(path), error.searched_errno[i] if i < 64 else 0))
+        path += strlen(path) + 1
+    return exception_for(
+        CODES.get(error.code, "UNKNOWN"),
+        error.errnum,
+        PyUnicode_DecodeFSDefaultAndSize(line, <Py_ssize_t>min(size, sizeof(line) - 1)),
+        library=decoded(error.library),
+        reason=decoded(error.detail),
+        symbol=decoded(error.symbol),
+        version=decoded(error.version),
+        needed_by=decoded(error.needed_by),
+        searched=tuple(searched),
+    )
+
+cdef object not_an_image():
+    return exception_for("HANDLE", 0, "the image is not loaded any more")
+
+
+cdef object load(object name, object data, uint32_t mode, uint32_t flags, bint link):
+    cdef DLOPEN_request request
+    cdef DLOPEN_error error
+    cdef DLOPEN_image *image = NULL
+    cdef Py_buffer view
+    cdef int code
+    memset(&request, 0, sizeof(request))
+    request.size = sizeof(request)
+    request.mode = mode
+    request.flags = flags
+    if name is not None:
+        request.name = <const char *>name
+    if data is not None:
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        # An empty buffer may have no address, and without one this would be a request by name.
+        request.bytes = view.buf
+        if view.buf == NULL:
+            request.bytes = &request
+        request.bytes_size = <size_t>view.len
+    try:
+        with nogil:
+            if link:
+                code = DLOPEN_open(&request, &image, &error)
+            else:
+                code = DLOPEN_map(&request, &image, &error)
+    finally:
+        if data is not None:
+            PyBuffer_Release(&view)
+    if code != DLOPEN_OK:
+        raise failure(&error)
+    return <uintptr_t>image
+
+
+def open(bytes name, data, uint32_t mode, uint32_t flags=0):
+    return load(name, data, mode, flags, True)
+
+
+def map(bytes name, data, uint32_t flags=0):
+    return load(name, data, 0, flags, False)
+
+
+def existing(bytes name not None):
+    cdef DLOPEN_error error
+    cdef DLOPEN_image *image = NULL
+    cdef const char *text = name
+    cdef int code
+    with nogil:
+        code = DLOPEN_existing(text, &image, &error)
+    if code != DLOPEN_OK:
+        raise failure(&error)
+    return <uintptr_t>image
+
+
+def close(uintptr_t image):
+    cdef DLOPEN_error error
+    cdef int code
+    with nogil:
+        code = DLOPEN_close(<DLOPEN_image *>image, &error)
+    if code != DLOPEN_OK:
+        raise failure(&error)
+
+
+cdef void put_candidate(
+        const char *path, const char *origin, int result, void *data) noexcept nogil:
+    put_text(<Stream *>data, path)
+    put_text(<Stream *>data, origin)
+    put(<Stream *>data, <uint64_t><int64_t>result)
+
+
+def find(bytes name not None):
+    cdef Stream stream
+    cdef DLOPEN_error error
+    cdef const char *text = name
+    cdef int code
+    memset(&stream, 0, sizeof(stream))
+    candidates = []
+    try:
+        with nogil:
+            code = DLOPEN_find(text, NULL, put_candidate, &stream, &error)
+        check_stream(&stream)
+        if code not in (DLOPEN_OK, DLOPEN_E_NOT_FOUND):
+            raise failure(&error)
+        while stream.cursor < stream.used:
+            path = take_text(&stream)
+            origin = take_text(&stream)
+            result = <int64_t>take(&stream)
+            candidates.append((path, origin, REJECTED.get(result, result)))
+    finally:
+        free(stream.data)
+    return candidates
+
+
+cdef void put_symbol(Stream *stream, const DLOPEN_symbol *symbol) noexcept nogil:
+    put_text(stream, symbol.name)
+    put_text(stream, symbol.version)
+    put(stream, symbol.address)
+    put(stream, symbol.value)
+    put(stream, symbol.size)
+    put(stream, symbol.type)
+    put(stream, symbol.binding)
+
+cdef object take_symbol(Stream *stream):
+    return (take_text(stream), take_text(stream) or "", take(stream), take(stream), take(stream),
+            take(stream), take(stream))
+
+
+def symbol(uintptr_t image, bytes name not None, bytes version, bint own):
+    """One definition, its resolver not called; None if there is none."""
+    cdef Stream stream
+    cdef DLOPEN_error error
+    cdef DLOPEN_symbol found
+    cdef const char *text = name
+    cdef const char *version_text = NULL
+    cdef uint32_t token, flags = DLOPEN_NO_RESOLVE | (DLOPEN_OWN_ONLY if own else 0)
+    cdef int code
+    memset(&stream, 0, sizeof(stream))
+    if version is not None:
+        version_text = version
+    try:
+        with nogil:
+            token = DLOPEN_read_enter()
+            code = DLOPEN_symbol_find(
+                <DLOPEN_image *>image, text, version_text, flags, &found, &error)
+            if code == DLOPEN_OK:
+                put_symbol(&stream, &found)
+            DLOPEN_read_leave(token)
+        check_stream(&stream)
+        if code in (DLOPEN_E_SYMBOL, DLOPEN_E_VERSION):
+            return None
+        if code != DLOPEN_OK:
+            raise failure(&error)
+        return take_symbol(&stream)
+    finally:
+        free(stream.data)
+
+
+def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own):
+    """Where a symbol is, its resolver called if it has one; None if there is none.
+
+    Outside of the readers' section: a resolver is foreign code, and may close libraries.
+    """
+    cdef DLOPEN_error error
+    cdef DLOPEN_symbol found
+    cdef const char *text = name
+    cdef const char *version_text = NULL
+    cdef int code
+    if version is not None:
+        version_text = version
+    with nogil:
+        code = DLOPEN_symbol_find(
+            <DLOPEN_image *>image, text, version_text, DLOPEN_OWN_ONLY if own else 0,
+            &found, &error)
+    if code in (DLOPEN_E_SYMBOL, DLOPEN_E_VERSION):
+        return None
+    if code != DLOPEN_OK:
+        raise failure(&error)
+    if found.type == STT_TLS and found.address == 0:
+        raise exception_for("STATE", 0, f"{decoded(text)} is a thread-local symbol")
+    return found.address
+
+
+def exports(uintptr_t image):
+    """The keys of all exports, "name" for a default version and "name@VERSION" for others."""
+    cdef Stream stream
+    cdef DLOPEN_symbol found
+    cdef uint32_t token, index = 0
+    cdef int code
+    cdef DLOPEN_info info
+    memset(&stream, 0, sizeof(stream))
+    info.size = sizeof(info)
+    keys = []
+    try:
+        with nogil:
+            token = DLOPEN_read_enter()
+            code = DLOPEN_info_of(<DLOPEN_image *>image, &info)
+            if code == DLOPEN_OK:
+                while DLOPEN_symbol_at(<DLOPEN_image *>image, index, &found) == DLOPEN_OK:
+                    if DLOPEN_symbol_is_export(&found):
+                        put_text(&stream, found.name)
+                        if found.is_default:
+                            found.version = NULL
+                        put_text(&stream, found.version)
+                    index += 1
+            DLOPEN_read_leave(token)
+        check_stream(&stream)
+        if code != DLOPEN_OK:
+            raise not_an_image()
+        while stream.cursor < stream.used:
+            name = take_text(&stream)
+            version = take_text(&stream)
+            keys.append(f"{name}@{version}" if version else name)
+    finally:
+        free(stream.data)
+    return keys
+
+
+def info(uintptr_t image):
+    """Everything that is known of an image but its symbols and relocations."""
+    cdef Stream stream
+    cdef DLOPEN_info found
+    cdef DLOPEN_version version
+    cdef DLOPEN_image *handle = <DLOPEN_image *>image
+    cdef Elf64_Phdr *phdr
+    cdef uint32_t token, i
+    cdef int code
+    memset(&stream, 0, sizeof(stream))
+    found.size = sizeof(found)
+    try:
+        with nogil:
+            token = DLOPEN_read_enter()
+            code = DLOPEN_info_of(handle, &found)
+            if code == DLOPEN_OK:
+                put_text(&stream, found.path)
+                put_text(&stream, found.name)
+                put_text(&stream, found.soname)
+                put_text(&stream, found.rpath)
+                put_text(&stream, found.runpath)
+                put_text(&stream, found.interpreter)
+                for i in range(found.needed_count):
+                    put_text(&stream, DLOPEN_needed_at(handle, i))
+                for i in range(found.dependency_count):
+                    put(&stream, <uintptr_t>DLOPEN_dependency_at(handle, i))
+                for i in range(found.phnum):
+                    phdr = <Elf64_Phdr *><uintptr_t>found.phdr + i
+                    put(&stream, phdr.p_type)
+                    put(&stream, phdr.p_flags)
+                    put(&stream, phdr.p_offset)
+                    put(&stream, phdr.p_vaddr)
+                    put(&stream, phdr.p_filesz)
+                    put(&stream, phdr.p_memsz)
+                    put(&stream, phdr.p_align)
+                for i in range(found.version_count):
+                    memset(&version, 0, sizeof(version))
+                    DLOPEN_version_at(handle, i, &version)
+                    put_text(&stream, version.name)
+                    put_text(&stream, version.library)
+                    put(&stream, version.index)
+                    put(&stream, version.flags)
+                    put(&stream, version.hash)
+            DLOPEN_read_leave(token)
+        check_stream(&stream)
+        if code != DLOPEN_OK:
+            raise not_an_image()
+        return {
+            "path": take_text(&stream),
+            "name": take_text(&stream),
+            "soname": take_text(&stream),
+            "rpath": take_text(&stream),
+            "runpath": take_text(&stream),
+            "interpreter": take_text(&stream),
+            "needed": tuple([take_text(&stream) for _ in range(found.needed_count)]),
+            "dependencies": tuple([take(&stream) for _ in range(found.dependency_count)]),
+            "segments": [
+                (take(&stream), take(&stream), take(&stream), take(&stream), take(&stream),
+                 take(&stream), take(&stream)) for _ in range(found.phnum)],
+            "versions": [
+                (take_text(&stream) or "", take_text(&stream), take(&stream), take(&stream),
+                 take(&stream)) for _ in range(found.version_count)],
+            "load_bias": found.load_bias,
+            "map_start": found.map_start,
+            "map_end": found.map_end,
+            "dynamic": found.dynamic,
+            "phdr": found.phdr,
+            "device": found.device,
+            "inode": found.inode,
+            "flags": found.flags,
+            "flags_1": found.flags_1,
+            "tls": (found.tls_size, found.tls_align, found.tls_module_id),
+            "state": STATES.get(found.state, "unknown"),
+            "is_host": bool(found.is_host),
+            "is_global": bool(found.is_global),
+            "is_private": bool(found.is_private),
+            "open_count": found.open_count,
+            "symbol_count": found.symbol_count,
+            "relocation_count": found.relocation_count,
+            "has_textrel": bool(found.has_textrel),
+            "nodelete": bool(found.nodelete),
+        }
+    finally:
+        free(stream.data)
+
+
+# A relocation names its symbol by number: each name is copied once, when it is first met.
+cdef struct RelocationReader:
+    Stream stream
+    DLOPEN_image *image
+    uint8_t *seen                       # owned: one for each dynamic symbol
+    uint32_t symbol_count
+
+cdef void put_relocation(const DLOPEN_relocation *relocation, void *data) noexcept nogil:
+    cdef RelocationReader *reader = <RelocationReader *>data
+    cdef Stream *stream = &reader.stream
+    cdef DLOPEN_symbol symbol
+    cdef uint32_t index = relocation.symbol
+    put(stream, relocation.place)
+    put(stream, <uint64_t>relocation.addend)
+    put(stream, relocation.type)
+    put(stream, relocation.kind)
+    put(stream, relocation.width)
+    put(stream, relocation.table)
+    if index >= reader.symbol_count:
+        index = 0
+    put(stream, index)
+    if index and not reader.seen[index]:
+        reader.seen[index] = 1
+        memset(&symbol, 0, sizeof(symbol))
+        DLOPEN_symbol_at(reader.image, index, &symbol)
+        put_text(stream, symbol.name)
+        put_text(stream, symbol.version)
+
+
+def relocations(uintptr_t image):
+    cdef RelocationReader reader
+    cdef DLOPEN_info found
+    cdef uint32_t token
+    cdef uint64_t place, type, kind, width, table, index
+    cdef int64_t addend
+    cdef int code
+    cdef dict symbols = {0: (None, "")}
+    memset(&reader, 0, sizeof(reader))
+    found.size = sizeof(found)
+    reader.image = <DLOPEN_image *>image
+    result = []
+    try:
+        with nogil:
+            token = DLOPEN_read_enter()
+            code = DLOPEN_info_of(reader.image, &found)
+            if code == DLOPEN_OK:
+                reader.symbol_count = found.symbol_count
+                reader.seen = <uint8_t *>malloc(<size_t>found.symbol_count + 1)
+                if reader.seen == NULL:
+                    reader.stream.failed = True
+                else:
+                    memset(reader.seen, 0, <size_t>found.symbol_count + 1)
+                    code = DLOPEN_relocations(reader.image, put_relocation, &reader)
+            DLOPEN_read_leave(token)
+        check_stream(&reader.stream)
+        if code != DLOPEN_OK:
+            raise not_an_image()
+        while reader.stream.cursor < reader.stream.used:
+            place = take(&reader.stream)
+            addend = <int64_t>take(&reader.stream)
+            type = take(&reader.stream)
+            kind = take(&reader.stream)
+            width = take(&reader.stream)
+            table = take(&reader.stream)
+            index = take(&reader.stream)
+            if index not in symbols:
+                symbols[index] = (take_text(&reader.stream), take_text(&reader.stream) or "")
+            name, version = symbols[index]
+            result.append((place, KINDS.get(kind, "UNKNOWN"), type, name, version, addend, width,
+                           ("RELR", "RELA", "JMPREL")[table if table < 3 else 1]))
+    finally:
+        free(reader.stream.data)
+        free(reader.seen)
+    return result
+
+
+def images():
+    """The addresses of all images of this moment."""
+    cdef DLOPEN_image **found = NULL
+    cdef size_t capacity = 0, count, i
+    result = []
+    try:
+        while True:
+            with nogil:
+                count = DLOPEN_images(found, capacity)
+            if count <= capacity:
+                for i in range(count):
+                    result.append(<uintptr_t>found[i])
+                return result
+            capacity = count + 8
+            free(found)
+            found = <DLOPEN_image **>malloc(capacity * sizeof(found[0]))
+            if found == NULL:
+                raise MemoryError
+    finally:
+        free(found)
+
+
+def address(uintptr_t address):
+    """(image, nearest symbol or None), or None where no image is."""
+    cdef Stream stream
+    cdef DLOPEN_symbol symbol
+    cdef DLOPEN_image *image = NULL
+    cdef uint32_t token
+    cdef int code
+    memset(&stream, 0, sizeof(stream))
+    memset(&symbol, 0, sizeof(symbol))
+    try:
+        with nogil:
+            token = DLOPEN_read_enter()
+            code = DLOPEN_address(<const void *>address, &image, &symbol)
+            if code == DLOPEN_OK and symbol.name != NULL:
+                put_symbol(&stream, &symbol)
+            DLOPEN_read_leave(token)
+        check_stream(&stream)
+        if code != DLOPEN_OK:
+            return None
+        return <uintptr_t>image, take_symbol(&stream) if stream.used else None
+    finally:
+        free(stream.data)
+
+
+cdef void put_holder(int kind, DLOPEN_image *holder, void *data) noexcept nogil:
+    cdef DLOPEN_info found
+    put(<Stream *>data, <uint64_t>kind)
+    found.size = sizeof(found)
+    if holder != NULL and DLOPEN_info_of(holder, &found) == DLOPEN_OK:
+        put_text(<Stream *>data, found.path)
+    else:
+        put_text(<Stream *>data, NULL)
+
+
+def holders(uintptr_t image):
+    """(kind, path of the holder or None) for all that keeps an image mapped."""
+    cdef Stream stream
+    cdef uint32_t token
+    memset(&stream, 0, sizeof(stream))
+    found = []
+    try:
+        with nogil:
+            token = DLOPEN_read_enter()
+            DLOPEN_holders(<DLOPEN_image *>image, put_holder, &stream)
+            DLOPEN_read_leave(token)
+        check_stream(&stream)
+        while stream.cursor < stream.used:
+            kind = take(&stream)
+            found.append((HOLDERS.get(kind, "unknown"), take_text(&stream)))
+    finally:
+        free(stream.data)
+    return found
+
+
+def closed_function():
+    """The address of the function without effect that the functions of a closed library become."""
+    return <uintptr_t><void *>DLOPEN_closed_function
+
+
+# Callbacks.  A library's destructors run after every atexit handler, so after Py_Finalize, where a
+# ctypes callback would wait for a GIL that does not exist any more; and ctypes leaves the result
+# as it was when the Python function fails.  The function that a callback's libffi closure calls is
+# therefore replaced.  ctypes has no name for it: it is found by what must stand around it, or left
+# alone.  The thunk object of ctypes begins with the closure's writable and executable address; an
+# ffi_closure ends with the call interface (which is a member of that object), the function, and
+# the function's argument, which is the object.
+ctypedef void (*closure_function)(
+    void *interface, void *result, void **arguments, void *thunk) noexcept nogil
+
+cdef struct CallInterface:              # ffi_cif, see ffi.h
+    uint32_t abi, argument_count
+    void *argument_types
+    ResultType *result_type
+
+cdef struct ResultType:                 # ffi_type
+    size_t size
+    uint16_t alignment, kind
+
+cdef closure_function call_python = NULL
+
+cdef void call_guarded(
+        void *interface, void *result, void **arguments, void *thunk) noexcept nogil:
+    cdef ResultType *type = (<CallInterface *>interface).result_type
+    if type.kind != 0:                  # FFI_TYPE_VOID
+        # An integer narrower than a register is returned as a whole one (ffi_arg).
+        memset(result, 0, max(type.size, sizeof(void *)))
+    if Py_IsInitialized():
+        call_python(interface, result, arguments, thunk)
+
+
+def guard_callback(thunk, uintptr_t code, size_t thunk_size):
+    """Let a ctypes callback return 0 when it fails, or when the interpreter has ended.
+
+    False if it does not look as expected and was left alone.
+    """
+    global call_python
+    cdef uintptr_t start = <uintptr_t><void *>thunk
+    cdef uintptr_t *member = <uintptr_t *>(start + 3 * sizeof(void *))  # after PyVarObject
+    cdef uintptr_t *closure
+    cdef size_t i
+    if thunk_size < 5 * sizeof(void *) or member[1] != code or member[0] == 0:
+        return False
+    closure = <uintptr_t *>member[0]
+    for i in range(2, 8):               # the code before it has 16 to 56 bytes
+        if closure[i + 2] == start and start < closure[i] < start + thunk_size:
+            if call_python == NULL:
+                call_python = <closure_function><void *>closure[i + 1]
+            if closure[i + 1] != <uintptr_t><void *>call_python:
+                return False
+            closure[i + 1] = <uintptr_t><void *>call_guarded
+            return True
+    return False
+
+
+def keep_for_ever(thing):
+    """Let an object outlive the interpreter."""
+    Py_INCREF(thing)
+
+
+cdef object loaded_file():
+    """The file that holds the linker in this process."""
+    cdef uintptr_t address = <uintptr_t><void *>DLOPEN_abi
+    import builtins
+    with builtins.open("/proc/self/maps", errors="surrogateescape") as maps:
+        for line in maps:
+            start, end = line.split(maxsplit=1)[0].split("-")
+            if int(start, 16) <= address < int(end, 16):
+                return line.split(maxsplit=5)[5].strip()
+    return "an unknown file"
+
+
+if PyInterpreterState_GetID(PyInterpreterState_Get()) != 0:
+    raise ImportError("dlopen works in the main interpreter only, not in a subinterpreter")
+if DLOPEN_abi() != DLOPEN_ABI:
+    raise ImportError(
+        f"{loaded_file()} has version {DLOPEN_abi()} of the interface, but {__file__} was made "
+        f"for version {DLOPEN_ABI}; is another release of dlopen in LD_PRELOAD?")

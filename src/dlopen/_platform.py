@@ -1,0 +1,33 @@
+"""What this package needs, checked before anything of it is loaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_MACHINES = ("x86_64",)
+
+
+def _glibc_version() -> tuple[int, int]:
+    try:
+        name, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
+        major, minor = version.split(".")[:2]
+        return (int(major), int(minor)) if name == "glibc" else (0, 0)
+    except (ValueError, OSError):  # musl does not know the question
+        return (0, 0)
+
+
+def check() -> None:
+    """Raise an `ImportError` that says what is not supported here."""
+    # An abi3 extension is built for the interpreter with the GIL, whose objects it knows.
+    if sys.implementation.name != "cpython":
+        raise ImportError(f"dlopen needs CPython, not {sys.implementation.name}")
+    if "t" in getattr(sys, "abiflags", ""):
+        raise ImportError("dlopen needs CPython with the GIL; this is a free-threaded build")
+    if sys.platform != "linux" or sys.maxsize < 1 << 32 or os.uname().machine not in _MACHINES:
+        machine = f"{sys.platform} {os.uname().machine}, {sys.maxsize.bit_length() + 1} bits"
+        raise ImportError(f"dlopen needs 64-bit Linux on {' or '.join(_MACHINES)}, not {machine}")
+    version = _glibc_version()
+    if version < (2, 34):
+        found = "glibc {}.{}".format(*version) if version[0] else "another C library"
+        raise ImportError(f"dlopen needs glibc 2.34 or newer, not {found}")

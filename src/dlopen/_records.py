@@ -1,0 +1,47 @@
+"""Small immutable records, and logging; both without what makes an import slow.
+
+`dataclasses`, `typing` and `logging` would each take longer to import than this whole package.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, ClassVar
+
+
+class Record:
+    """An immutable object with the annotated names of its class as attributes, in order."""
+
+    _names: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls._names = tuple(cls.__annotations__)
+
+    def __init__(self, *values: Any) -> None:
+        self.__dict__.update(zip(self._names, values, strict=True))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.__dict__[name] for name in self._names)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} is read-only")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and tuple(other) == tuple(self)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={self.__dict__[name]!r}" for name in self._names)
+        return f"{type(self).__name__}({fields})"
+
+
+def log(name: str, message: str, *values: object) -> None:
+    """Log at level DEBUG.  Who has not imported `logging` has no handler either."""
+    if logging := sys.modules.get("logging"):
+        logging.getLogger(name).debug(message, *values)

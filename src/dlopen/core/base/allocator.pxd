@@ -1,0 +1,157 @@
+# cython: cdivision=True
+"""The linker's own memory: pages that it maps itself, never malloc.
+
+Malloc wrappers call dlsym while they start, and a lazy fixup may run inside malloc.
+Blocks come zeroed, in size classes of two steps an octave, each behind a 16-byte
+header; larger ones are mappings of their own. Freed blocks go to their class's list.
+
+`Allocator.lock` guards every field and is a leaf: nothing is called while it is held
+but the kernel. In a DLOPEN_SANITIZE build blocks come from malloc, so that the
+sanitizers see each one's bounds and life.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from dlopen.core.base.kernel cimport (
+    MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, kernel_map, kernel_unmap,
+)
+from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
+from dlopen.core.base.words cimport align_up
+
+
+cdef extern from *:
+    """
+    #ifdef DLOPEN_SANITIZE
+    #include <stdlib.h>
+    #define DLOPEN_USES_MALLOC 1
+    #define dlopen_malloc(size) calloc(1, size)
+    #define dlopen_free(block) free(block)
+    #else
+    #define DLOPEN_USES_MALLOC 0
+    #define dlopen_malloc(size) ((void *)0)
+    #define dlopen_free(block) ((void)0)
+    #endif
+    """
+    enum:
+        DLOPEN_USES_MALLOC
+    void* dlopen_malloc(size_t size) noexcept nogil
+    void dlopen_free(void* block) noexcept nogil
+    int count_leading_zeros "__builtin_clzll"(unsigned long long value) noexcept nogil
+
+
+cdef enum:
+    HEADER_SIZE = 16
+    SMALLEST_SHIFT = 5           # the smallest block: 32 bytes, header included
+    CLASS_COUNT = 24             # 32, 48, 64, 96, … 96 KiB
+    LARGEST_CLASS_SIZE = 98304
+    CHUNK_SIZE = 131072
+    PAGE = 4096
+
+
+cdef struct BlockHeader:
+    uint64_t size                # of the whole block
+    uint64_t size_class          # CLASS_COUNT: a mapping of its own
+
+
+cdef struct FreeBlock:
+    BlockHeader header
+    FreeBlock* next
+
+
+cdef struct Allocator:
+    Lock lock
+    FreeBlock* free_blocks[CLASS_COUNT]
+    char* chunk                  # what is left of the newest chunk
+    size_t chunk_left
+
+
+cdef inline uint32_t size_class_of(uint64_t size) noexcept nogil:
+    """The smallest class that holds `size` bytes: 2n is 2**(n+5), 2n+1 is 1.5 times that."""
+    if size <= 32:
+        return 0
+    cdef uint32_t octave = <uint32_t>(63 - count_leading_zeros(size - 1))
+    cdef uint64_t power = <uint64_t>1 << octave
+    if size <= power + (power >> 1):
+        return (octave - SMALLEST_SHIFT) * 2 + 1
+    return (octave - SMALLEST_SHIFT) * 2 + 2
+
+
+cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
+    cdef uint64_t power = <uint64_t>1 << (SMALLEST_SHIFT + (size_class >> 1))
+    return power + (power >> 1) if size_class & 1 else power
+
+
+cdef inline void* allocate(Allocator* allocator, uint64_t size) noexcept nogil:
+    """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
+    cdef uint64_t whole
+    cdef uint32_t size_class
+    cdef long mapped
+    cdef char* block = NULL
+    if size > <uint64_t>0x7fffffffffff:
+        return NULL
+    if DLOPEN_USES_MALLOC:
+        return dlopen_malloc(size)
+    whole = size + HEADER_SIZE
+    if whole > LARGEST_CLASS_SIZE:
+        whole = align_up(whole, PAGE)
+        mapped = kernel_map(0, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if mapped < 0 and mapped > -4096:
+            return NULL
+        (<BlockHeader*>mapped).size = whole
+        (<BlockHeader*>mapped).size_class = CLASS_COUNT
+        return <char*>mapped + HEADER_SIZE
+    size_class = size_class_of(whole)
+    whole = size_of_class(size_class)
+    lock_acquire(&allocator.lock)
+    if allocator.free_blocks[size_class] != NULL:
+        block = <char*>allocator.free_blocks[size_class]
+        allocator.free_blocks[size_class] = allocator.free_blocks[size_class].next
+    else:
+        if allocator.chunk_left < whole:
+            mapped = kernel_map(
+                0, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+            )
+            if not (mapped < 0 and mapped > -4096):
+                allocator.chunk = <char*>mapped
+                allocator.chunk_left = CHUNK_SIZE
+        if allocator.chunk_left >= whole:
+            block = allocator.chunk
+            allocator.chunk += whole
+            allocator.chunk_left -= whole
+    lock_release(&allocator.lock)
+    if block == NULL:
+        return NULL
+    (<BlockHeader*>block).size = whole
+    (<BlockHeader*>block).size_class = size_class
+    memset(block + HEADER_SIZE, 0, size)
+    return block + HEADER_SIZE
+
+
+cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
+    """Gives a block back; NULL is allowed."""
+    cdef BlockHeader* header
+    cdef FreeBlock* block
+    if pointer == NULL:
+        return
+    if DLOPEN_USES_MALLOC:
+        dlopen_free(pointer)
+        return
+    header = <BlockHeader*>(<char*>pointer - HEADER_SIZE)
+    if header.size_class == CLASS_COUNT:
+        kernel_unmap(<uint64_t>header, header.size)
+        return
+    block = <FreeBlock*>header
+    lock_acquire(&allocator.lock)
+    block.next = allocator.free_blocks[header.size_class]
+    allocator.free_blocks[header.size_class] = block
+    lock_release(&allocator.lock)
+
+
+cdef inline char* copy_text(Allocator* allocator, const char* text, size_t length) noexcept nogil:
+    """A NUL-terminated copy of `length` bytes; NULL without memory."""
+    cdef char* copy = <char*>allocate(allocator, length + 1)
+    if copy != NULL:
+        memcpy(copy, text, length)
+    return copy

@@ -1,0 +1,32 @@
+"""The compiler's atomic builtins, one name for each type (the ABI has no generic ones)."""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+
+cdef extern from *:
+    """
+    #define dlopen_load_pointer(p) __atomic_load_n((void *const *)(p), __ATOMIC_ACQUIRE)
+    #define dlopen_store_pointer(p, v) __atomic_store_n((void **)(p), (void *)(v), __ATOMIC_RELEASE)
+    #define dlopen_load_u32(p) __atomic_load_n((const uint32_t *)(p), __ATOMIC_ACQUIRE)
+    #define dlopen_load_u32_seq(p) __atomic_load_n((const uint32_t *)(p), __ATOMIC_SEQ_CST)
+    #define dlopen_store_u32(p, v) __atomic_store_n((uint32_t *)(p), (v), __ATOMIC_RELEASE)
+    #define dlopen_add_u32(p, v) __atomic_fetch_add((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
+    #define dlopen_sub_u32(p, v) __atomic_fetch_sub((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
+    #define dlopen_exchange_u32(p, v) __atomic_exchange_n((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
+    static inline int dlopen_swap_u32(uint32_t *p, uint32_t expected, uint32_t desired) {
+        return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    #define dlopen_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+    """
+    void* load_pointer "dlopen_load_pointer"(const void* address) noexcept nogil
+    void store_pointer "dlopen_store_pointer"(void* address, const void* value) noexcept nogil
+    uint32_t load_u32 "dlopen_load_u32"(const uint32_t* address) noexcept nogil
+    uint32_t load_u32_seq "dlopen_load_u32_seq"(const uint32_t* address) noexcept nogil
+    void store_u32 "dlopen_store_u32"(uint32_t* address, uint32_t value) noexcept nogil
+    uint32_t add_u32 "dlopen_add_u32"(uint32_t* address, uint32_t value) noexcept nogil
+    uint32_t sub_u32 "dlopen_sub_u32"(uint32_t* address, uint32_t value) noexcept nogil
+    uint32_t exchange_u32 "dlopen_exchange_u32"(uint32_t* address, uint32_t value) noexcept nogil
+    bint compare_and_swap_u32 "dlopen_swap_u32"(
+        uint32_t* address, uint32_t expected, uint32_t desired
+    ) noexcept nogil
+    void full_fence "dlopen_fence"() noexcept nogil

@@ -1,0 +1,118 @@
+"""The structs and numbers of dlopen.h, for the core: one definition, in the header."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "dlopen.h" nogil:
+    enum:
+        DLOPEN_ABI, DLOPEN_PRIVATE, DLOPEN_NO_FOREIGN_CODE
+        DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
+        DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
+        DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
+        DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE
+        DLOPEN_SEARCHED_MAX
+        DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE
+        DLOPEN_OWN_ONLY, DLOPEN_NO_RESOLVE
+        DLOPEN_STATE_MAPPED, DLOPEN_STATE_LOADING, DLOPEN_STATE_INITIALISING
+        DLOPEN_STATE_READY, DLOPEN_STATE_CLOSING
+        DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_GLOB_DAT
+        DLOPEN_R_JUMP_SLOT, DLOPEN_R_COPY, DLOPEN_R_IRELATIVE, DLOPEN_R_DTPMOD
+        DLOPEN_R_DTPOFF, DLOPEN_R_TPOFF, DLOPEN_R_TLSDESC, DLOPEN_R_SIZE
+        DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
+        DLOPEN_HELD_OPEN, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY
+        DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING
+    ctypedef struct PublicImage "DLOPEN_image":
+        pass
+    ctypedef struct Error "struct DLOPEN_error":
+        int32_t code
+        int32_t errnum
+        uint64_t offset
+        uint64_t value
+        const char* library
+        const char* detail
+        const char* symbol
+        const char* version
+        const char* needed_by
+        const char* searched
+        uint32_t searched_count
+        uint32_t text_used
+        int32_t searched_errno[64]
+        char text[16384]
+    ctypedef struct Request "struct DLOPEN_request":
+        size_t size
+        const char* name
+        const void* bytes
+        size_t bytes_size
+        const void* caller
+        uint32_t mode
+        uint32_t flags
+    ctypedef struct PublicSymbol "struct DLOPEN_symbol":
+        const char* name
+        const char* version
+        PublicImage* image
+        uint64_t address
+        uint64_t value
+        uint64_t size
+        uint32_t index
+        uint8_t type
+        uint8_t binding
+        uint8_t visibility
+        uint8_t is_default
+        uint16_t section
+    ctypedef struct Info "struct DLOPEN_info":
+        size_t size
+        const char* path
+        const char* name
+        const char* soname
+        const char* rpath
+        const char* runpath
+        const char* interpreter
+        uint64_t load_bias
+        uint64_t map_start
+        uint64_t map_end
+        uint64_t dynamic
+        uint64_t phdr
+        uint64_t device
+        uint64_t inode
+        uint64_t flags
+        uint64_t flags_1
+        uint64_t tls_size
+        uint64_t tls_align
+        uint64_t tls_module_id
+        uint32_t phnum
+        uint32_t state
+        uint32_t is_host
+        uint32_t is_global
+        uint32_t is_private
+        uint32_t open_count
+        uint32_t symbol_count
+        uint32_t relocation_count
+        uint32_t needed_count
+        uint32_t dependency_count
+        uint32_t version_count
+        uint32_t has_textrel
+        uint32_t nodelete
+    ctypedef struct PublicRelocation "struct DLOPEN_relocation":
+        uint64_t place
+        int64_t addend
+        uint32_t type
+        uint32_t kind
+        uint32_t symbol
+        uint32_t width
+        uint32_t table
+    ctypedef struct PublicVersion "struct DLOPEN_version":
+        const char* name
+        const char* library
+        uint32_t hash
+        uint16_t flags
+        uint16_t index
+    ctypedef void VisitCandidate "DLOPEN_visit_candidate"(
+        const char* path, const char* origin, int result, void* data
+    ) noexcept
+    ctypedef void VisitRelocation "DLOPEN_visit_relocation"(
+        const PublicRelocation* relocation, void* data
+    ) noexcept
+    ctypedef void VisitHolder "DLOPEN_visit_holder"(
+        int kind, PublicImage* holder, void* data
+    ) noexcept

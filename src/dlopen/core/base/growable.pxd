@@ -1,0 +1,112 @@
+# cython: cdivision=True
+"""Arrays that grow: of pointers, and of bytes. Each belongs to the struct that holds it."""
+
+from libc.stddef cimport size_t
+from libc.string cimport memcpy, strlen
+
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+
+
+cdef struct Pointers:
+    void** items
+    size_t count
+    size_t capacity
+
+
+cdef inline bint pointers_add(Allocator* allocator, Pointers* array, const void* item) noexcept nogil:
+    """False without memory; the array is as before then."""
+    cdef void** grown
+    cdef size_t capacity
+    if array.count == array.capacity:
+        capacity = 8 if array.capacity == 0 else array.capacity * 2
+        grown = <void**>allocate(allocator, capacity * sizeof(void*))
+        if grown == NULL:
+            return False
+        if array.count != 0:
+            memcpy(grown, array.items, array.count * sizeof(void*))
+        release(allocator, array.items)
+        array.items = grown
+        array.capacity = capacity
+    array.items[array.count] = <void*>item
+    array.count += 1
+    return True
+
+
+cdef inline bint pointers_hold(const Pointers* array, const void* item) noexcept nogil:
+    cdef size_t i
+    for i in range(array.count):
+        if array.items[i] == item:
+            return True
+    return False
+
+
+cdef inline bint pointers_add_once(
+    Allocator* allocator, Pointers* array, const void* item
+) noexcept nogil:
+    return pointers_hold(array, item) or pointers_add(allocator, array, item)
+
+
+cdef inline void pointers_remove(Pointers* array, const void* item) noexcept nogil:
+    """Removes the first occurrence, keeping the order."""
+    cdef size_t i
+    for i in range(array.count):
+        if array.items[i] == item:
+            array.count -= 1
+            while i < array.count:
+                array.items[i] = array.items[i + 1]
+                i += 1
+            return
+
+
+cdef inline void pointers_free(Allocator* allocator, Pointers* array) noexcept nogil:
+    release(allocator, array.items)
+    array.items = NULL
+    array.count = 0
+    array.capacity = 0
+
+
+cdef struct Text:
+    char* data                   # NUL-terminated once it holds anything
+    size_t length
+    size_t capacity
+    bint failed                  # memory ran out: the text is not complete
+
+
+cdef inline void text_add_bytes(
+    Allocator* allocator, Text* text, const char* data, size_t length
+) noexcept nogil:
+    cdef char* grown
+    cdef size_t capacity
+    if text.length + length + 1 > text.capacity:
+        capacity = (text.length + length + 1) * 2
+        grown = <char*>allocate(allocator, capacity)
+        if grown == NULL:
+            text.failed = True
+            return
+        if text.length != 0:
+            memcpy(grown, text.data, text.length)
+        release(allocator, text.data)
+        text.data = grown
+        text.capacity = capacity
+    memcpy(text.data + text.length, data, length)
+    text.length += length
+    text.data[text.length] = 0
+
+
+cdef inline void text_add(Allocator* allocator, Text* text, const char* data) noexcept nogil:
+    text_add_bytes(allocator, text, data, strlen(data))
+
+
+cdef inline void text_cut(Text* text, size_t length) noexcept nogil:
+    """Back to the first `length` bytes."""
+    text.length = length
+    if text.data != NULL:
+        text.data[length] = 0
+
+
+cdef inline void text_free(Allocator* allocator, Text* text) noexcept nogil:
+    release(allocator, text.data)
+    text.data = NULL
+    text.length = 0
+    text.capacity = 0
+    text.failed = False

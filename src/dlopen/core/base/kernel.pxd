@@ -1,0 +1,138 @@
+# cython: cdivision=True
+"""The kernel's interface, called directly.
+
+Not through libc: its wrappers are replaced by preloaded tools (some of which call
+dlsym while they start, and so us), and they write errno, which a lazy fixup must
+preserve. Every function returns what the kernel returns: a negative errno on failure.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <linux/futex.h>
+    #include <sys/mman.h>
+    #include <sys/stat.h>
+    #include <sys/syscall.h>
+    #ifndef MAP_FIXED_NOREPLACE
+    #define MAP_FIXED_NOREPLACE 0x100000
+    #endif
+    /* defined in arch/<machine>.S */
+    __attribute__((visibility("hidden")))
+    long dlopen_system_call(long number, long a, long b, long c, long d, long e, long f);
+    """
+    long dlopen_system_call(
+        long number, long a, long b, long c, long d, long e, long f
+    ) noexcept nogil
+    enum:
+        SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
+        SYS_mmap, SYS_munmap, SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
+        SYS_getcwd
+        AT_FDCWD, O_RDONLY, O_CLOEXEC, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+        PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
+        MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
+        EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
+    cdef struct FileStatus "stat":
+        uint64_t st_dev
+        uint64_t st_ino
+        uint32_t st_mode
+        int64_t st_size
+    bint is_directory "S_ISDIR"(uint32_t mode) noexcept nogil
+    bint is_regular "S_ISREG"(uint32_t mode) noexcept nogil
+
+
+cdef inline long kernel_open(const char* path) noexcept nogil:
+    cdef long result
+    while True:
+        result = dlopen_system_call(
+            SYS_openat, AT_FDCWD, <long>path, O_RDONLY | O_CLOEXEC, 0, 0, 0
+        )
+        if result != -EINTR:
+            return result
+
+
+cdef inline void kernel_close(long descriptor) noexcept nogil:
+    dlopen_system_call(SYS_close, descriptor, 0, 0, 0, 0, 0)
+
+
+cdef inline long kernel_read_at(
+    long descriptor, void* buffer, size_t size, uint64_t offset
+) noexcept nogil:
+    """Reads until `size` or the end of the file; the number of bytes."""
+    cdef size_t done = 0
+    cdef long result
+    while done < size:
+        result = dlopen_system_call(
+            SYS_pread64, descriptor, <long>(<char*>buffer + done), <long>(size - done),
+            <long>(offset + done), 0, 0
+        )
+        if result == -EINTR:
+            continue
+        if result < 0:
+            return result
+        if result == 0:
+            break
+        done += <size_t>result
+    return <long>done
+
+
+cdef inline long kernel_read(long descriptor, void* buffer, size_t size) noexcept nogil:
+    cdef long result
+    while True:
+        result = dlopen_system_call(SYS_read, descriptor, <long>buffer, <long>size, 0, 0, 0)
+        if result != -EINTR:
+            return result
+
+
+cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept nogil:
+    return dlopen_system_call(SYS_fstat, descriptor, <long>status, 0, 0, 0, 0)
+
+
+cdef inline long kernel_status(const char* path, FileStatus* status) noexcept nogil:
+    return dlopen_system_call(SYS_newfstatat, AT_FDCWD, <long>path, <long>status, 0, 0, 0)
+
+
+cdef inline long kernel_read_link(const char* path, char* buffer, size_t size) noexcept nogil:
+    return dlopen_system_call(
+        SYS_readlinkat, AT_FDCWD, <long>path, <long>buffer, <long>size, 0, 0
+    )
+
+
+cdef inline long kernel_working_directory(char* buffer, size_t size) noexcept nogil:
+    """The length with its NUL."""
+    return dlopen_system_call(SYS_getcwd, <long>buffer, <long>size, 0, 0, 0, 0)
+
+
+cdef inline long kernel_map(
+    uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
+) noexcept nogil:
+    return dlopen_system_call(
+        SYS_mmap, <long>address, <long>size, protection, flags, descriptor, <long>offset
+    )
+
+
+cdef inline long kernel_unmap(uint64_t address, uint64_t size) noexcept nogil:
+    return dlopen_system_call(SYS_munmap, <long>address, <long>size, 0, 0, 0, 0)
+
+
+cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:
+    return dlopen_system_call(SYS_mprotect, <long>address, <long>size, protection, 0, 0, 0)
+
+
+cdef inline void kernel_yield() noexcept nogil:
+    dlopen_system_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0)
+
+
+cdef inline void kernel_wait(uint32_t* word, uint32_t expected) noexcept nogil:
+    """Sleeps while *word is `expected`; may wake for no reason."""
+    dlopen_system_call(
+        SYS_futex, <long>word, FUTEX_WAIT_PRIVATE, <long>expected, 0, 0, 0
+    )
+
+
+cdef inline void kernel_wake(uint32_t* word, int count) noexcept nogil:
+    dlopen_system_call(SYS_futex, <long>word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0)

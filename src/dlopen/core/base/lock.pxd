@@ -1,0 +1,28 @@
+"""A mutual exclusion lock on a futex word: 0 free, 1 held, 2 held and waited for.
+
+Not recursive. Held for short, bounded stretches only and never while foreign code
+runs; so a waiter spins a little and then sleeps.
+"""
+
+from libc.stdint cimport uint32_t
+
+from dlopen.core.base.atomics cimport compare_and_swap_u32, exchange_u32
+from dlopen.core.base.kernel cimport kernel_wait, kernel_wake
+
+
+cdef struct Lock:
+    uint32_t word
+
+
+cdef inline void lock_acquire(Lock* lock) noexcept nogil:
+    cdef int spin
+    for spin in range(64):
+        if compare_and_swap_u32(&lock.word, 0, 1):
+            return
+    while exchange_u32(&lock.word, 2) != 0:
+        kernel_wait(&lock.word, 2)
+
+
+cdef inline void lock_release(Lock* lock) noexcept nogil:
+    if exchange_u32(&lock.word, 0) == 2:
+        kernel_wake(&lock.word, 1)

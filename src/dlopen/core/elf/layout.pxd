@@ -1,0 +1,231 @@
+# cython: cdivision=True
+"""What the ELF header and the program headers say, checked: the gABI's rules for a
+shared object, glibc's words for breaking them."""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_FORMAT, DLOPEN_E_NOT_ELF, DLOPEN_E_UNSUPPORTED, Error,
+)
+from dlopen.core.base.errors cimport fail, fail_at
+from dlopen.core.base.words cimport align_down, align_up, is_power_of_two
+from dlopen.core.elf.constants cimport (
+    EI_ABIVERSION, EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS32, ELFCLASS64, ELFDATA2LSB,
+    ELFOSABI_GNU, ELFOSABI_SYSV, ET_CORE, ET_DYN, ET_EXEC, ET_REL, EV_CURRENT, PF_R, PF_W, PF_X,
+    PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_TLS,
+)
+from dlopen.core.elf.structures cimport Ehdr, Phdr
+
+
+cdef enum:
+    MAX_PHNUM = 4096             # far above what any linker writes; bounds the work on a hostile file
+
+
+cdef struct Layout:
+    Phdr* phdrs                  # a copy, owned by the image
+    uint32_t phnum
+    uint32_t load_count
+    uint64_t page                # the page size that the rest was computed with
+    uint64_t start               # of the first segment's first page, as p_vaddr
+    uint64_t end                 # of the last segment's last page
+    uint64_t alignment           # the largest p_align, at least a page
+    uint64_t headers_offset      # e_phoff
+    const Phdr* first_load
+    const Phdr* dynamic
+    const Phdr* tls              # NULL when absent or empty, as are the following
+    const Phdr* relro
+    const Phdr* eh_frame_header
+    const Phdr* interpreter
+
+
+cdef inline int check_header(
+    const Ehdr* header, uint64_t file_size, uint16_t machine, const char* name, Error* error
+) noexcept nogil:
+    if file_size < 4 or header.e_ident[0] != 0x7f or header.e_ident[1] != 0x45 \
+            or header.e_ident[2] != 0x4c or header.e_ident[3] != 0x46:
+        if file_size >= 8 and header.e_ident[0] == 0x21 and header.e_ident[1] == 0x3c:
+            return fail(error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a static library (ar archive)")
+        if file_size == 0:
+            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: it is empty")
+        if looks_like_text(header, file_size):
+            return fail(
+                error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a text file (a linker script?)"
+            )
+        if file_size < 4:
+            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short")
+        return fail(error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header")
+    if file_size < sizeof(Ehdr):
+        return fail(error, DLOPEN_E_FORMAT, name, b"file too short")
+    if header.e_ident[EI_CLASS] != ELFCLASS64:
+        if header.e_ident[EI_CLASS] == ELFCLASS32:
+            return fail(error, DLOPEN_E_UNSUPPORTED, name, b"wrong ELF class: ELFCLASS32")
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"invalid ELF header: unknown class",
+            EI_CLASS, header.e_ident[EI_CLASS]
+        )
+    if header.e_ident[EI_DATA] != ELFDATA2LSB:
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"ELF file data encoding not little-endian")
+    if header.e_ident[EI_VERSION] != EV_CURRENT:
+        return fail(
+            error, DLOPEN_E_FORMAT, name, b"ELF file version ident does not match current one"
+        )
+    if header.e_ident[EI_OSABI] != ELFOSABI_SYSV and header.e_ident[EI_OSABI] != ELFOSABI_GNU:
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"ELF file OS ABI invalid")
+    if header.e_ident[EI_ABIVERSION] > 4:
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"ELF file ABI version invalid")
+    if header.e_version != EV_CURRENT:
+        return fail(error, DLOPEN_E_FORMAT, name, b"ELF file version does not match current one")
+    if header.e_machine != machine:
+        return fail_at(
+            error, DLOPEN_E_UNSUPPORTED, name, b"for another machine (e_machine)", 18, header.e_machine
+        )
+    if header.e_type == ET_EXEC:
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"cannot dynamically load executable")
+    if header.e_type == ET_REL:
+        return fail(
+            error, DLOPEN_E_UNSUPPORTED, name, b"a relocatable object file (.o), not a shared object"
+        )
+    if header.e_type == ET_CORE:
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"a core dump, not a shared object")
+    if header.e_type != ET_DYN:
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"only ET_DYN can be loaded", 16, header.e_type
+        )
+    if header.e_phentsize != sizeof(Phdr):
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"ELF file's phentsize not the expected size",
+            54, header.e_phentsize
+        )
+    if header.e_phnum == 0:
+        return fail(error, DLOPEN_E_FORMAT, name, b"object file has no loadable segments")
+    if header.e_phnum > MAX_PHNUM:
+        return fail_at(error, DLOPEN_E_FORMAT, name, b"too many program headers", 56, header.e_phnum)
+    if header.e_phoff > file_size or header.e_phnum * sizeof(Phdr) > file_size - header.e_phoff:
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"program headers lie outside the file", 32, header.e_phoff
+        )
+    return 0
+
+
+cdef inline bint looks_like_text(const Ehdr* header, uint64_t file_size) noexcept nogil:
+    cdef size_t i
+    cdef size_t length = 16 if file_size > 16 else <size_t>file_size
+    for i in range(length):
+        if header.e_ident[i] > 126 or (header.e_ident[i] < 32 and not 9 <= header.e_ident[i] <= 13):
+            return False
+    return True
+
+
+cdef inline int check_layout(
+    Layout* layout, uint64_t file_size, const char* name, Error* error
+) noexcept nogil:
+    """Fills the layout from its `phdrs`, `phnum` and `page`."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    cdef uint64_t previous_end = 0
+    cdef uint64_t limit = <uint64_t>0x7fffffffffff
+    layout.alignment = layout.page
+    for i in range(layout.phnum):
+        segment = &layout.phdrs[i]
+        if segment.p_type == PT_LOAD:
+            if segment.p_memsz < segment.p_filesz:
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name, b"a segment's p_filesz is greater than its p_memsz",
+                    segment.p_offset, segment.p_filesz
+                )
+            if segment.p_offset > file_size or segment.p_filesz > file_size - segment.p_offset:
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name, b"file too short: a segment ends after it",
+                    segment.p_offset, segment.p_filesz
+                )
+            if segment.p_vaddr > limit or segment.p_memsz > limit - segment.p_vaddr:
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name, b"a segment's address is out of range",
+                    segment.p_offset, segment.p_vaddr
+                )
+            if segment.p_align > 1 and not is_power_of_two(segment.p_align):
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not a power of two",
+                    segment.p_offset, segment.p_align
+                )
+            if segment.p_align & (layout.page - 1):
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not page-aligned",
+                    segment.p_offset, segment.p_align
+                )
+            if segment.p_align > (<uint64_t>1 << 40):
+                return fail_at(
+                    error, DLOPEN_E_UNSUPPORTED, name, b"ELF load command alignment too large",
+                    segment.p_offset, segment.p_align
+                )
+            # congruence modulo the page is what mapping needs; modulo p_align, what glibc asks
+            if segment.p_align > 1 and (segment.p_vaddr - segment.p_offset) & (segment.p_align - 1):
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name,
+                    b"ELF load command address/offset not properly aligned",
+                    segment.p_offset, segment.p_vaddr
+                )
+            if segment.p_memsz == 0:
+                continue
+            if (segment.p_vaddr - segment.p_offset) & (layout.page - 1):
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name,
+                    b"ELF load command address/offset not page-aligned",
+                    segment.p_offset, segment.p_vaddr
+                )
+            if segment.p_flags & PF_W and segment.p_flags & PF_X:
+                return fail_at(
+                    error, DLOPEN_E_UNSUPPORTED, name,
+                    b"a segment is both writable and executable", segment.p_offset, segment.p_flags
+                )
+            if layout.first_load == NULL:
+                layout.first_load = segment
+                layout.start = align_down(segment.p_vaddr, layout.page)
+            elif align_down(segment.p_vaddr, layout.page) < previous_end:
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name,
+                    b"segments overlap, share a page or are not in ascending order",
+                    segment.p_offset, segment.p_vaddr
+                )
+            previous_end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
+            layout.end = previous_end
+            layout.load_count += 1
+            if segment.p_align > layout.alignment:
+                layout.alignment = segment.p_align
+        elif segment.p_type == PT_DYNAMIC:
+            layout.dynamic = segment
+        elif segment.p_type == PT_TLS:
+            if segment.p_memsz != 0:
+                layout.tls = segment
+        elif segment.p_type == PT_GNU_RELRO:
+            layout.relro = segment
+        elif segment.p_type == PT_GNU_EH_FRAME:
+            layout.eh_frame_header = segment
+        elif segment.p_type == PT_INTERP:
+            layout.interpreter = segment
+        elif segment.p_type == PT_GNU_STACK:
+            if segment.p_flags & PF_X:
+                return fail(
+                    error, DLOPEN_E_UNSUPPORTED, name,
+                    b"cannot enable executable stack as shared object requires (PT_GNU_STACK has PF_X)"
+                )
+    if layout.first_load == NULL:
+        return fail(error, DLOPEN_E_FORMAT, name, b"object file has no loadable segments")
+    if layout.dynamic == NULL:
+        return fail(error, DLOPEN_E_FORMAT, name, b"object file has no dynamic section")
+    return 0
+
+
+cdef inline const Phdr* segment_holding(
+    const Layout* layout, uint64_t address, uint64_t size
+) noexcept nogil:
+    """The PT_LOAD whose memory holds [address, address + size), or NULL."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    for i in range(layout.phnum):
+        segment = &layout.phdrs[i]
+        if segment.p_type == PT_LOAD and address >= segment.p_vaddr \
+                and address - segment.p_vaddr <= segment.p_memsz \
+                and size <= segment.p_memsz - (address - segment.p_vaddr):
+            return segment
+    return NULL

@@ -1,0 +1,199 @@
+# cython: cdivision=True
+"""An image: one ELF object that is mapped in this process, ours or the host's.
+
+Addresses in the file's terms (p_vaddr, st_value) become bytes that we may read with
+`bytes_bias`, and addresses that the code will see with `load_bias`. They are equal
+in this process; they differ when the image is linked for another one.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.growable cimport Pointers, pointers_free
+from dlopen.core.elf.constants cimport PF_R
+from dlopen.core.elf.layout cimport Layout, segment_holding
+from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym
+
+
+cdef struct LinkMap:             # <link.h>: what programs and debuggers cast a handle to
+    uint64_t l_addr
+    char* l_name
+    void* l_ld
+    LinkMap* l_next
+    LinkMap* l_prev
+
+
+cdef struct Version:
+    const char* name             # NULL: this index is not a named version
+    const char* library          # verneed: the file that should define it; verdef: NULL
+    uint32_t hash
+    uint16_t flags               # VER_FLG_*
+    uint16_t index               # as the versym table has it, hidden bit included for verneed
+
+
+cdef struct Table:               # an address range of the file's own tables, in p_vaddr terms
+    uint64_t start
+    uint64_t size
+
+
+cdef enum:
+    MAX_TABLES = 24
+
+
+cdef struct SearchList:          # the breadth-first closure of an image's dependencies
+    Pointers images              # Image*, itself first
+
+
+cdef struct Image:
+    # The handle. Debuggers read beyond the public part of a link map: zeroes follow.
+    LinkMap link_map
+    char zeroes[2048]
+
+    # Set once, before the image is published.
+    char* path                   # owned; absolute for a file, the given name for bytes
+    uint64_t load_bias
+    uint64_t bytes_bias
+    Layout layout                # phdrs owned, but for a host image
+    uint64_t map_start, map_end
+    uint64_t device, inode
+    bint is_host
+    bint is_startup              # host: in the process since its start, never unloaded
+    bint is_c_library            # host: libc or the loader, whose dl* names we answer for
+    bint is_private
+    bint is_from_bytes
+    bint no_foreign_code
+    bint from_main               # host: the program itself
+
+    const Dyn* dynamic
+    uint32_t dynamic_count
+    const Sym* symtab
+    const char* strtab           # its last byte is NUL
+    uint64_t strtab_size
+    uint64_t symbol_limit        # an index below it can be read; not the exact count
+    # DT_GNU_HASH
+    const uint64_t* bloom
+    const uint32_t* buckets
+    const uint32_t* chains       # of symbol number symbol_offset first
+    uint32_t bucket_count, bloom_mask, bloom_shift, symbol_offset
+    uint64_t chain_limit         # symbol index
+    # DT_HASH
+    const uint32_t* sysv_buckets
+    const uint32_t* sysv_chains
+    uint32_t sysv_bucket_count, sysv_chain_count
+    # versions
+    const uint16_t* versym
+    Version* versions            # by index; owned
+    uint32_t version_count
+    bint has_verdef
+    # relocations
+    const uint64_t* relr
+    uint64_t relr_count
+    const Rela* rela
+    uint64_t rela_count
+    const Rela* jmprel
+    uint64_t jmprel_count
+    # dynamic entries in p_vaddr terms; 0 when absent
+    uint64_t init, fini, init_array, fini_array
+    uint64_t init_array_count, fini_array_count
+    uint64_t flags, flags_1
+    bint has_textrel, is_symbolic, has_tables_in_writable_memory
+    const char* soname           # in strtab; NULL when absent, as are the following
+    const char* rpath
+    const char* runpath
+    Pointers needed              # const char*
+    Table tables[MAX_TABLES]     # what relocation must not overwrite
+    uint32_t table_count
+
+    # Guarded by Registry.lock.
+    Pointers names               # owned: names that it was asked for by
+    Pointers dependencies        # Image*, one for each DT_NEEDED, in order
+    Pointers bindings            # Image*: others that its relocations bound to
+    Pointers host_handles        # one count of the host's loader each, given back at unload
+    uint32_t open_count
+    uint32_t pins                # transactions that rely on it
+    uint32_t mark                # scratch for traversals
+    bint is_global
+    bint nodelete
+    bint is_visible              # found by name and identity
+    bint fini_due                # constructors ran (or began to), destructors did not
+    # A futex word; written under Registry.lock, waited for without.
+    uint32_t state               # DLOPEN_STATE_*
+    uint64_t initialiser         # the thread that runs the constructors
+
+    # Set before the image is published, never changed.
+    SearchList search_list       # of the image as a root; filled when it is first opened
+    Pointers scope               # SearchList*, in order, after the global one (or before: deepbind)
+    bint deepbind
+    Image* loader                # whose DT_NEEDED brought it in; NULL: opened. Under Registry.lock
+    # host only
+    void* host_handle            # link map, once it was asked for
+    uint64_t tls_module_id
+    uint64_t counted_symbols     # 1 + symbol_count, once it was asked for; a benign race
+    char* probe                  # owned: an exported name, to ask libc whether it is global
+
+
+cdef inline const void* bytes_at(const Image* image, uint64_t address, uint64_t size) noexcept nogil:
+    """[address, address + size) of an image of ours, if it lies in one readable segment."""
+    cdef const Phdr* segment = segment_holding(&image.layout, address, size)
+    if segment == NULL or not segment.p_flags & PF_R:
+        return NULL
+    return <const void*>(image.bytes_bias + address)
+
+
+cdef inline const char* string_at(const Image* image, uint64_t offset) noexcept nogil:
+    """A string of the dynamic string table; NULL when out of range."""
+    if offset >= image.strtab_size:
+        return NULL
+    return image.strtab + offset
+
+
+cdef inline const char* image_name(const Image* image) noexcept nogil:
+    """For messages."""
+    if image.path != NULL and image.path[0] != 0:
+        return image.path
+    if image.from_main:
+        return b"(main program)"
+    return b"(unnamed)"
+
+
+cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
+    """How many entries the dynamic symbol table has, as its hash tables tell."""
+    cdef uint64_t last = 0
+    cdef uint64_t index
+    cdef uint32_t i
+    if image.sysv_buckets != NULL:
+        return image.sysv_chain_count if image.sysv_chain_count < image.symbol_limit \
+            else image.symbol_limit
+    if image.buckets == NULL:
+        return 0
+    for i in range(image.bucket_count):
+        if image.buckets[i] > last:
+            last = image.buckets[i]
+    if last < image.symbol_offset:
+        return image.symbol_offset if image.symbol_offset < image.symbol_limit \
+            else image.symbol_limit
+    index = last
+    while index < image.chain_limit and not image.chains[index - image.symbol_offset] & 1:
+        index += 1
+    return index + 1 if index < image.chain_limit else image.chain_limit
+
+
+cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept nogil:
+    """All that the image owns but its mapping and its host handles, and itself."""
+    cdef size_t i
+    for i in range(image.names.count):
+        release(allocator, image.names.items[i])
+    pointers_free(allocator, &image.names)
+    pointers_free(allocator, &image.needed)
+    pointers_free(allocator, &image.dependencies)
+    pointers_free(allocator, &image.bindings)
+    pointers_free(allocator, &image.host_handles)
+    pointers_free(allocator, &image.search_list.images)
+    pointers_free(allocator, &image.scope)
+    release(allocator, image.versions)
+    release(allocator, image.path)
+    release(allocator, image.probe)
+    if not image.is_host:
+        release(allocator, image.layout.phdrs)
+    release(allocator, image)

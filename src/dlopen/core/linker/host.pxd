@@ -1,0 +1,526 @@
+# cython: cdivision=True
+"""The host's loader and its images.
+
+Its functions are taken from libc's symbol table, found through the debugger's link
+map, so that neither a preloaded wrapper nor our own exports stand before them. Its
+images are read inside dl_iterate_phdr, whose lock keeps them from being unloaded.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strrchr
+
+from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.contract cimport DLOPEN_STATE_READY
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
+from dlopen.core.base.kernel cimport (
+    FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
+)
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.words cimport align_down, align_up
+from dlopen.core.elf.constants cimport (
+    DT_DEBUG, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS, SHN_UNDEF, STT_FUNC,
+    STT_OBJECT, VERSYM_HIDDEN,
+)
+from dlopen.core.elf.structures cimport Dyn, Phdr, Sym, symbol_type
+from dlopen.core.image.dynamic cimport read_dynamic
+from dlopen.core.image.image cimport Image, LinkMap, image_free_records, symbol_count
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, make_snapshot, publish_snapshot, reader_depth, retire,
+)
+from dlopen.core.linker.state cimport (
+    HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
+    HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion, HostInfo, Linker,
+)
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, definition_address, is_export, lookup_in_image, refer, symbol_name,
+)
+
+
+cdef extern from "<sys/auxv.h>" nogil:
+    unsigned long getauxval(unsigned long kind)
+    enum:
+        AT_PHDR, AT_PHNUM, AT_PAGESZ, AT_SECURE, AT_SYSINFO_EHDR
+
+
+cdef extern from "<dlfcn.h>" nogil:
+    enum:
+        RTLD_LAZY, RTLD_NOW, RTLD_NOLOAD, RTLD_GLOBAL, RTLD_NODELETE, RTLD_DEEPBIND, RTLD_LOCAL
+        RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE
+
+
+cdef struct HostDebug:           # struct r_debug of <link.h>
+    int r_version
+    LinkMap* r_map
+
+
+cdef inline const LinkMap* first_link_map() noexcept nogil:
+    """Through DT_DEBUG of the program: the symbol _r_debug may be a stale copy."""
+    cdef const Phdr* headers = <const Phdr*>getauxval(AT_PHDR)
+    cdef unsigned long count = getauxval(AT_PHNUM)
+    cdef unsigned long i
+    cdef uint64_t bias = 0
+    cdef const Dyn* entry = NULL
+    if headers == NULL:
+        return NULL
+    for i in range(count):
+        if headers[i].p_type == PT_PHDR:
+            bias = <uint64_t>headers - headers[i].p_vaddr
+    for i in range(count):
+        if headers[i].p_type == PT_DYNAMIC:
+            entry = <const Dyn*>(bias + headers[i].p_vaddr)
+    while entry != NULL and entry.d_tag != 0:
+        if entry.d_tag == DT_DEBUG and entry.d_val != 0:
+            return (<const HostDebug*>entry.d_val).r_map
+        entry += 1
+    return NULL
+
+
+cdef inline bint is_c_library_name(const char* soname) noexcept nogil:
+    return soname != NULL and (
+        strcmp(soname, b"libc.so.6") == 0 or strncmp(soname, b"ld-linux", 8) == 0
+        or strcmp(soname, b"libdl.so.2") == 0
+    )
+
+
+cdef inline uint64_t function_in(const Image* image, const char* name) noexcept nogil:
+    cdef Reference reference
+    cdef Definition definition
+    refer(&reference, name, NULL)
+    definition.image = <Image*>image
+    definition.symbol = lookup_in_image(image, &reference, &definition.index)
+    return definition_address(&definition) if definition.symbol != NULL else 0
+
+
+cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
+    """False when libc cannot be found: a static program, or another libc."""
+    cdef const LinkMap* map = first_link_map()
+    cdef Image* image
+    cdef Phdr dynamic
+    cdef bint found = False
+    cdef Allocator* allocator = &linker.registry.allocator
+    memset(&dynamic, 0, sizeof(dynamic))
+    while map != NULL and not found:
+        image = <Image*>allocate(allocator, sizeof(Image))
+        if image == NULL:
+            return False
+        image.is_host = True
+        image.load_bias = map.l_addr
+        image.bytes_bias = map.l_addr
+        dynamic.p_vaddr = <uint64_t>map.l_ld - map.l_addr
+        dynamic.p_memsz = 1 << 20          # until DT_NULL
+        image.layout.dynamic = &dynamic
+        if map.l_ld != NULL and read_dynamic(allocator, image, NULL) == 0 \
+                and image.soname != NULL and strcmp(image.soname, b"libc.so.6") == 0:
+            linker.host.dl_iterate_phdr = <HostDlIteratePhdr>function_in(image, b"dl_iterate_phdr")
+            linker.host.dlopen = <HostDlopen>function_in(image, b"dlopen")
+            linker.host.dlclose = <HostDlclose>function_in(image, b"dlclose")
+            linker.host.dlsym = <HostDlsym>function_in(image, b"dlsym")
+            linker.host.dlvsym = <HostDlvsym>function_in(image, b"dlvsym")
+            linker.host.dlinfo = <HostDlinfo>function_in(image, b"dlinfo")
+            linker.host.dladdr = <HostDladdr>function_in(image, b"dladdr")
+            linker.host.dladdr1 = <HostDladdr1>function_in(image, b"dladdr1")
+            linker.host.dlerror = <HostDlerror>function_in(image, b"dlerror")
+            linker.host.dlmopen = <HostDlmopen>function_in(image, b"dlmopen")
+            linker.host.gnu_get_libc_version = <HostGnuGetLibcVersion>function_in(image, b"gnu_get_libc_version")
+            found = linker.host.dl_iterate_phdr != NULL and linker.host.dlopen != NULL
+        elif image.soname != NULL and strncmp(image.soname, b"ld-linux", 8) == 0:
+            linker.host.dl_find_object = <HostDlFindObject>function_in(image, b"_dl_find_object")
+        image_free_records(allocator, image)
+        map = map.l_next
+    return found
+
+
+cdef struct Collection:          # what one pass over the host's images finds
+    Linker* linker
+    bint only_counters
+    bint failed
+    uint64_t adds, subs
+    Pointers images              # Image*: kept ones and new ones
+    const Snapshot* known        # the snapshot of before; NULL at first
+
+
+cdef inline const char* pick_probe(Collection* collection, Image* image) noexcept nogil:
+    """An exported name that no image before this one defines."""
+    cdef uint64_t count = symbol_count(image)
+    cdef uint64_t i
+    cdef size_t other
+    cdef const Sym* symbol
+    cdef Reference reference
+    cdef uint32_t index = 0
+    cdef bint unique
+    for i in range(count):
+        symbol = &image.symtab[i]
+        if symbol.st_shndx == SHN_UNDEF or symbol.st_value == 0 or not is_export(symbol) or (
+            symbol_type(symbol) != STT_FUNC and symbol_type(symbol) != STT_OBJECT
+        ) or (image.versym != NULL and image.versym[i] & VERSYM_HIDDEN):
+            continue
+        refer(&reference, symbol_name(image, symbol), NULL)
+        unique = True
+        for other in range(collection.images.count):
+            if lookup_in_image(<Image*>collection.images.items[other], &reference, &index) != NULL:
+                unique = False
+                break
+        if unique:
+            return reference.name
+    return NULL
+
+
+cdef inline Image* read_host_image(Collection* collection, const HostInfo* info) noexcept nogil:
+    """Under the host's lock; NULL for what has no dynamic section, or without memory."""
+    cdef Allocator* allocator = &collection.linker.registry.allocator
+    cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
+    cdef uint16_t i
+    cdef const Phdr* segment
+    cdef uint64_t end = 0
+    cdef uint64_t start = ~<uint64_t>0
+    cdef char target[4096]
+    cdef long length
+    cdef const char* probe
+    if image == NULL:
+        return NULL
+    image.is_host = True
+    image.state = DLOPEN_STATE_READY
+    image.is_visible = True
+    image.load_bias = info.dlpi_addr
+    image.bytes_bias = info.dlpi_addr
+    image.layout.phdrs = <Phdr*>info.dlpi_phdr
+    image.layout.phnum = info.dlpi_phnum
+    image.layout.page = collection.linker.page
+    image.tls_module_id = info.dlpi_tls_modid
+    image.from_main = info.dlpi_name[0] == 0 and collection.images.count == 0
+    for i in range(info.dlpi_phnum):
+        segment = &info.dlpi_phdr[i]
+        if segment.p_type == PT_LOAD:
+            if align_down(segment.p_vaddr, collection.linker.page) < start:
+                start = align_down(segment.p_vaddr, collection.linker.page)
+            if segment.p_vaddr + segment.p_memsz > end:
+                end = segment.p_vaddr + segment.p_memsz
+        elif segment.p_type == PT_DYNAMIC:
+            image.layout.dynamic = segment
+        elif segment.p_type == PT_TLS:
+            image.layout.tls = segment
+        elif segment.p_type == PT_GNU_EH_FRAME:
+            image.layout.eh_frame_header = segment
+        elif segment.p_type == PT_INTERP:
+            image.layout.interpreter = segment
+    image.layout.start = start
+    image.layout.end = align_up(end, collection.linker.page)
+    image.map_start = image.load_bias + start
+    image.map_end = image.load_bias + image.layout.end
+    image.link_map.l_addr = image.load_bias
+    if image.layout.dynamic == NULL or read_dynamic(allocator, image, NULL) != 0:
+        image_free_records(allocator, image)
+        return NULL
+    image.link_map.l_ld = <void*>image.dynamic
+    if image.from_main:
+        length = kernel_read_link(b"/proc/self/exe", &target[0], sizeof(target))
+        image.path = copy_text(allocator, &target[0], <size_t>length if length > 0 else 0)
+    else:
+        image.path = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
+    # The name as the host has it: what its dlopen finds the image by.
+    image.link_map.l_name = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
+    if image.path == NULL or image.link_map.l_name == NULL \
+            or not pointers_add(allocator, &image.names, image.link_map.l_name):
+        release(allocator, image.link_map.l_name)
+        image_free_records(allocator, image)
+        return NULL
+    image.is_c_library = is_c_library_name(image.soname)
+    if collection.known != NULL:
+        probe = pick_probe(collection, image)
+        if probe != NULL:
+            image.probe = copy_text(allocator, probe, strlen(probe))
+    return image
+
+
+cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:
+    cdef Collection* collection = <Collection*>data
+    cdef Image* known
+    cdef size_t i
+    cdef Allocator* allocator = &collection.linker.registry.allocator
+    collection.adds = info.dlpi_adds
+    collection.subs = info.dlpi_subs
+    if collection.only_counters:
+        return 1
+    if collection.known != NULL:
+        for i in range(collection.known.host_count):
+            known = collection.known.hosts[i]
+            # After an unload the same address may hold something else, but not where
+            # the image cannot have gone: since the start, or counted by us.
+            if known.layout.phdrs == info.dlpi_phdr and known.load_bias == info.dlpi_addr and (
+                known.is_startup or known.open_count != 0 or known.pins != 0
+                or info.dlpi_subs == collection.linker.registry.host_subs
+            ) and strcmp(known.link_map.l_name, info.dlpi_name) == 0:
+                if not pointers_add(allocator, &collection.images, known):
+                    collection.failed = True
+                return 0
+    # The vDSO is in nobody's scope.
+    if info.dlpi_addr != 0 and info.dlpi_addr == getauxval(AT_SYSINFO_EHDR):
+        return 0
+    known = read_host_image(collection, info)
+    if known != NULL and not pointers_add(allocator, &collection.images, known):
+        collection.failed = True
+    return 0
+
+
+cdef inline bint answers_to(const Image* image, const char* name) noexcept nogil:
+    """glibc's _dl_name_match_p and its soname rule."""
+    cdef size_t i
+    for i in range(image.names.count):
+        if strcmp(<const char*>image.names.items[i], name) == 0:
+            return True
+    return image.soname != NULL and strcmp(image.soname, name) == 0
+
+
+cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
+    """Which images the process was started with: the closure of the program's needs, and
+    all that stand before its last member, since the host appends what it loads later."""
+    cdef size_t boundary = 1
+    cdef size_t i, j, k
+    cdef Image* image
+    cdef bint grew = True
+    while grew:
+        grew = False
+        for i in range(min_size(boundary, images.count)):
+            image = <Image*>images.items[i]
+            for j in range(image.needed.count):
+                for k in range(boundary, images.count):
+                    if answers_to(<Image*>images.items[k], <const char*>image.needed.items[j]) \
+                            or has_base_name(<Image*>images.items[k], <const char*>image.needed.items[j]):
+                        boundary = k + 1
+                        grew = True
+    for i in range(min_size(boundary, images.count)):
+        image = <Image*>images.items[i]
+        image.is_startup = True
+        image.is_global = True
+
+
+cdef inline size_t min_size(size_t one, size_t other) noexcept nogil:
+    return one if one < other else other
+
+
+cdef inline bint has_base_name(const Image* image, const char* name) noexcept nogil:
+    cdef const char* slash = strrchr(image.path, 0x2f)
+    return strcmp(slash + 1 if slash != NULL else image.path, name) == 0
+
+
+cdef inline void pick_missing_probes(Collection* collection) noexcept nogil:
+    """On the first pass nobody knew yet which images came late. They cannot vanish while
+    the caller holds the host's lock, which is why this runs in a last visit."""
+    cdef size_t i
+    cdef Image* image
+    cdef const char* probe
+    cdef Pointers before = collection.images
+    for i in range(collection.images.count):
+        image = <Image*>before.items[i]
+        if image.is_startup or image.probe != NULL:
+            continue
+        collection.images.count = i
+        probe = pick_probe(collection, image)
+        collection.images.count = before.count
+        if probe != NULL:
+            image.probe = copy_text(
+                &collection.linker.registry.allocator, probe, strlen(probe)
+            )
+
+
+cdef inline int visit_for_probes(HostInfo* info, size_t size, void* data) noexcept nogil:
+    cdef Collection* collection = <Collection*>data
+    if info.dlpi_adds == collection.adds and info.dlpi_subs == collection.subs:
+        pick_missing_probes(collection)
+    return 1
+
+
+cdef inline void free_host_record(Allocator* allocator, Image* image) noexcept nogil:
+    image_free_records(allocator, image)
+
+
+cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
+    """Brings registry.hosts up to date with the host's list; True if it changed. Called in
+    a reader section whose snapshot is `known` (NULL at first), with no lock held."""
+    cdef Collection collection
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot
+    cdef Image* image
+    cdef size_t i
+    cdef bint published = False
+    cdef uint64_t generation = registry.host_generation
+    memset(&collection, 0, sizeof(collection))
+    collection.linker = linker
+    collection.known = known
+    if known != NULL:
+        collection.only_counters = True
+        linker.host.dl_iterate_phdr(visit_host_image, &collection)
+        if collection.adds == registry.host_adds and collection.subs == registry.host_subs:
+            return False
+        collection.only_counters = False
+    linker.host.dl_iterate_phdr(visit_host_image, &collection)
+    if known == NULL:
+        mark_startup(linker, &collection.images)
+        linker.host.dl_iterate_phdr(visit_for_probes, &collection)
+    lock_acquire(&registry.lock)
+    snapshot = make_snapshot(registry, 0, collection.images.count)
+    if snapshot != NULL and not collection.failed and generation == registry.host_generation:
+        for i in range(registry.hosts.count):
+            image = <Image*>registry.hosts.items[i]
+            if not pointers_hold(&collection.images, image):
+                retire(registry, image, NULL)
+        pointers_free(&registry.allocator, &registry.hosts)
+        registry.hosts = collection.images
+        registry.host_adds = collection.adds
+        registry.host_subs = collection.subs
+        registry.host_generation += 1
+        publish_snapshot(registry, snapshot)
+        published = True
+    lock_release(&registry.lock)
+    if not published:
+        for i in range(collection.images.count):
+            image = <Image*>collection.images.items[i]
+            if known == NULL or not host_is_known(known, image):
+                free_host_record(&registry.allocator, image)
+        pointers_free(&registry.allocator, &collection.images)
+        release(&registry.allocator, snapshot)
+    return published
+
+
+cdef inline bint host_is_known(const Snapshot* known, const Image* image) noexcept nogil:
+    cdef size_t i
+    for i in range(known.host_count):
+        if known.hosts[i] == image:
+            return True
+    return False
+
+
+cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexcept nogil:
+    """One more count of the host's on one of its images, so that it stays; give it back
+    with the host's dlclose. NULL: it has gone. No lock may be held."""
+    cdef void* handle = linker.host.dlopen(
+        NULL if image.from_main else image.link_map.l_name, RTLD_LAZY | RTLD_NOLOAD | mode
+    )
+    if handle == NULL:
+        linker.host.dlerror()
+    return handle
+
+
+cdef inline bint host_is_global(Linker* linker, Image* image) noexcept nogil:
+    """Asks libc, by a name that only this image defines."""
+    cdef uint64_t address
+    if image.is_global:
+        return True
+    if image.probe == NULL:
+        return False
+    address = <uint64_t>linker.host.dlsym(NULL, image.probe)
+    if address == 0:
+        linker.host.dlerror()
+        return False
+    if address >= image.map_start and address < image.map_end:
+        image.is_global = True   # only ever becomes true
+        return True
+    return False
+
+
+cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
+    cdef uint64_t value = 0
+    cdef char c
+    while True:
+        c = cursor[0][0]
+        if 0x30 <= c <= 0x39:
+            value = value * 16 + <uint64_t>(c - 0x30)
+        elif 0x61 <= c <= 0x66:
+            value = value * 16 + <uint64_t>(c - 0x61 + 10)
+        else:
+            return value
+        cursor[0] += 1
+
+
+cdef inline uint64_t parse_decimal(const char** cursor) noexcept nogil:
+    cdef uint64_t value = 0
+    while 0x30 <= cursor[0][0] <= 0x39:
+        value = value * 10 + <uint64_t>(cursor[0][0] - 0x30)
+        cursor[0] += 1
+    return value
+
+
+cdef inline void identify_line(const Snapshot* snapshot, char* line) noexcept nogil:
+    """One line of /proc/self/maps (proc_pid_maps(5)): its device and inode to the image
+    that is mapped there. Some file systems show another device there than stat does:
+    the file is asked by the line's own path, if the inode agrees."""
+    cdef const char* cursor = line
+    cdef uint64_t start = parse_hex(&cursor)
+    cdef uint64_t end
+    cdef uint64_t major, minor, inode
+    cdef size_t i
+    cdef int field
+    cdef Image* image = NULL
+    cdef FileStatus status
+    if cursor[0] != 0x2d:
+        return
+    cursor += 1
+    end = parse_hex(&cursor)
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].inode == 0 and start <= snapshot.hosts[i].map_start < end:
+            image = snapshot.hosts[i]
+    if image == NULL:
+        return
+    for field in range(2):       # permissions, offset
+        while cursor[0] == 0x20:
+            cursor += 1
+        while cursor[0] != 0x20 and cursor[0] != 0:
+            cursor += 1
+    while cursor[0] == 0x20:
+        cursor += 1
+    major = parse_hex(&cursor)
+    if cursor[0] != 0x3a:
+        return
+    cursor += 1
+    minor = parse_hex(&cursor)
+    while cursor[0] == 0x20:
+        cursor += 1
+    inode = parse_decimal(&cursor)
+    while cursor[0] == 0x20:
+        cursor += 1
+    if inode == 0:
+        return
+    # The kernel's dev_t for user space (new_encode_dev).
+    image.device = (minor & 0xff) | (major << 8) | ((minor & ~<uint64_t>0xff) << 12)
+    if kernel_status(cursor, &status) == 0 and status.st_ino == inode:
+        image.device = status.st_dev
+    image.inode = inode
+
+
+cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Device and inode of each host image from the process's own map: its name may be
+    relative, or a newer file's by now."""
+    cdef char buffer[8192]
+    cdef size_t held = 0
+    cdef size_t line
+    cdef size_t i
+    cdef long count
+    cdef long descriptor
+    cdef bint missing = False
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].inode == 0:
+            missing = True
+    if not missing:
+        return
+    descriptor = kernel_open(b"/proc/self/maps")
+    if descriptor < 0:
+        return
+    while True:
+        count = kernel_read(descriptor, &buffer[held], sizeof(buffer) - 1 - held)
+        if count <= 0:
+            break
+        held += <size_t>count
+        line = 0
+        for i in range(held):
+            if buffer[i] == 0x0a:
+                buffer[i] = 0
+                identify_line(snapshot, &buffer[line])
+                line = i + 1
+        if line == 0:
+            held = 0             # a line longer than the buffer: not one of ours
+            continue
+        held -= line
+        for i in range(held):
+            buffer[i] = buffer[line + i]
+    kernel_close(descriptor)

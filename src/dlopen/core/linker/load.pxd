@@ -1,0 +1,1099 @@
+# cython: cdivision=True
+"""Opening as a transaction: find, map, scope, relocate, protect, publish, initialise.
+
+A transaction works on images that nobody else knows, with no lock held. Published
+images that it relies on are pinned. At the end it publishes all at once, under the
+lock; if somebody else published one of the same files meanwhile, it rolls back and
+starts again, which nothing but time shows: no constructor has run. So no thread ever
+waits for another's loading, and two opens that need each other cannot block.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset, strchr, strcmp, strlen, strrchr
+
+from dlopen.core.arch.machine cimport THIS_MACHINE
+from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.atomics cimport add_u32, load_u32, store_u32
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
+    DLOPEN_E_OPEN, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE,
+    DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY,
+    Error, Request,
+)
+from dlopen.core.base.errors cimport (
+    error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
+)
+from dlopen.core.base.growable cimport (
+    Pointers, Text, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
+    text_add, text_free,
+)
+from dlopen.core.base.kernel cimport (
+    ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
+)
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.constants cimport (
+    DF_1_GLOBAL, DF_1_INITFIRST, DF_1_NODELETE, VER_FLG_WEAK,
+)
+from dlopen.core.elf.layout cimport check_header, check_layout
+from dlopen.core.elf.structures cimport Ehdr, Phdr
+from dlopen.core.image.dynamic cimport read_dynamic, refuse
+from dlopen.core.image.image cimport (
+    Image, SearchList, Version, image_free_records, image_name,
+)
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, Waiter, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
+    reader_leave, this_thread,
+)
+from dlopen.core.linker.host cimport (
+    RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
+    count_host_image, host_is_global, identify_hosts, refresh_hosts,
+)
+from dlopen.core.linker.order cimport run_constructors, sort_dependencies_first
+from dlopen.core.linker.search cimport Trail, find_file, trail_free
+from dlopen.core.linker.state cimport Linker
+from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_open, file_read
+from dlopen.core.memory.mapping cimport map_segments, protect_relro, protect_text
+from dlopen.core.relocation.relocate cimport (
+    Batch, free_deferred, relocate_image, run_resolvers, same_file_name,
+)
+from dlopen.core.symbols.lookup cimport Reference
+
+
+cdef enum:
+    TRY_AGAIN = -1               # somebody else published what this transaction loads
+
+
+cdef struct Transaction:
+    Linker* linker
+    Error* error
+    uint32_t mode
+    uint32_t flags
+    const Snapshot* snapshot     # of the images of others; kept alive by `phase`
+    uint32_t phase
+    uint64_t generation          # of the registry at the start
+    Pointers loaded              # Image*: new ones, breadth first
+    Pointers pinned              # Image*: published ones of ours that it relies on
+    Pointers counted             # void*: handles of the host's, to give back
+    Pointers missing_hosts       # char*, owned: paths that the host must open
+    Pointers globals             # Image*: the global scope, for the batch
+    Image* root
+
+
+cdef inline Image* new_image(Linker* linker, const char* name, const char* path) noexcept nogil:
+    """`path` is absolute, or NULL: `name` is made absolute if it has a slash."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
+    cdef char* copy
+    cdef Text text
+    cdef char folder[4096]
+    if image == NULL:
+        return NULL
+    memset(&text, 0, sizeof(text))
+    copy = copy_text(allocator, name, strlen(name))
+    if copy == NULL or not pointers_add(allocator, &image.names, copy):
+        release(allocator, copy)
+        image_free_records(allocator, image)
+        return NULL
+    image.link_map.l_name = copy
+    if path == NULL and name[0] != 0x2f and strchr(name, 0x2f) != NULL \
+            and kernel_working_directory(&folder[0], sizeof(folder)) > 0:
+        text_add(allocator, &text, &folder[0])
+        text_add(allocator, &text, b"/")
+        text_add(allocator, &text, name + 2 if name[0] == 0x2e and name[1] == 0x2f else name)
+        image.path = text.data
+    else:
+        image.path = copy_text(allocator, name, strlen(name))
+    image.state = DLOPEN_STATE_LOADING
+    if image.path == NULL:
+        image_free_records(allocator, image)
+        return NULL
+    return image
+
+
+cdef inline int map_image(
+    Linker* linker, const File* file, Image* image, Error* error
+) noexcept nogil:
+    """Header, segments, dynamic section: checked and mapped. On failure the image is not
+    mapped, and the caller frees its records."""
+    cdef Ehdr header
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef const char* name = image.link_map.l_name
+    cdef uint64_t size = file.size if file.size < sizeof(Ehdr) else sizeof(Ehdr)
+    cdef int code
+    memset(&header, 0, sizeof(header))
+    code = file_read(file, &header, size, 0, name, error)
+    if code == 0:
+        code = check_header(&header, file.size, THIS_MACHINE, name, error)
+    if code:
+        return code
+    image.layout.phnum = header.e_phnum
+    image.layout.page = linker.page
+    image.layout.headers_offset = header.e_phoff
+    image.layout.phdrs = <Phdr*>allocate(allocator, header.e_phnum * sizeof(Phdr))
+    if image.layout.phdrs == NULL:
+        return fail_memory(error, name)
+    code = file_read(
+        file, image.layout.phdrs, header.e_phnum * sizeof(Phdr), header.e_phoff, name, error
+    )
+    if code == 0:
+        code = check_layout(&image.layout, file.size, name, error)
+    if code == 0:
+        code = map_segments(&image.layout, file, &image.load_bias, name, error)
+    if code:
+        return code
+    image.bytes_bias = image.load_bias
+    image.map_start = image.load_bias + image.layout.start
+    image.map_end = image.load_bias + image.layout.end
+    image.device = file.device
+    image.inode = file.inode
+    image.is_from_bytes = file.descriptor < 0
+    image.link_map.l_addr = image.load_bias
+    code = read_dynamic(allocator, image, error)
+    if code == 0:
+        image.link_map.l_ld = <void*>image.dynamic
+        return 0
+    unmap_image(image)
+    return code
+
+
+cdef inline void unmap_image(Image* image) noexcept nogil:
+    if image.map_end != 0:
+        kernel_unmap(image.map_start, image.map_end - image.map_start)
+        image.map_end = 0
+
+
+# Finding images ------------------------------------------------------------------
+
+
+cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
+    """A published image of ours stays while the transaction runs; False if it is being
+    closed, or without memory."""
+    cdef Registry* registry = &transaction.linker.registry
+    cdef bint usable
+    if pointers_hold(&transaction.pinned, image):
+        return True
+    lock_acquire(&registry.lock)
+    usable = pointers_hold(&registry.images, image) \
+        and pointers_add(&registry.allocator, &transaction.pinned, image)
+    if usable:
+        image.pins += 1
+    lock_release(&registry.lock)
+    return usable
+
+
+cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
+    """The same for any image: the host's are counted with the host."""
+    cdef void* handle
+    if pointers_hold(&transaction.loaded, image) or image.is_startup:
+        return True
+    if not image.is_host:
+        return pin(transaction, image)
+    handle = count_host_image(transaction.linker, image, 0)
+    return handle != NULL and pointers_add(
+        &transaction.linker.registry.allocator, &transaction.counted, handle
+    )
+
+
+cdef inline Image* loaded_by_name(
+    Transaction* transaction, const char* name, bint own_only
+) noexcept nogil:
+    """An image that answers to the name: of this transaction, then of the process."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        if answers_to(<Image*>transaction.loaded.items[i], name):
+            return <Image*>transaction.loaded.items[i]
+    if own_only:
+        return NULL
+    for i in range(transaction.snapshot.host_count):
+        image = transaction.snapshot.hosts[i]
+        if answers_to(image, name) and take(transaction, image):
+            return image
+    for i in range(transaction.snapshot.count):
+        image = transaction.snapshot.images[i]
+        if image.is_visible and answers_to(image, name) and take(transaction, image):
+            return image
+    return NULL
+
+
+cdef inline Image* loaded_by_file(
+    Transaction* transaction, const File* file, bint own_only
+) noexcept nogil:
+    """An image of the same file: device and inode."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        if image.inode == file.inode and image.device == file.device and not image.is_from_bytes:
+            return image
+    if own_only:
+        return NULL
+    identify_hosts(transaction.linker, transaction.snapshot)
+    for i in range(transaction.snapshot.host_count):
+        image = transaction.snapshot.hosts[i]
+        if image.inode == file.inode and image.device == file.device and take(transaction, image):
+            return image
+    for i in range(transaction.snapshot.count):
+        image = transaction.snapshot.images[i]
+        if image.is_visible and not image.is_from_bytes and image.inode == file.inode \
+                and image.device == file.device and take(transaction, image):
+            return image
+    return NULL
+
+
+cdef inline void remember_name(Linker* linker, Image* image, const char* name) noexcept nogil:
+    """A further name that a file answers to from now on; without memory it is found by its
+    file again."""
+    cdef Registry* registry = &linker.registry
+    cdef char* copy
+    if image.is_host:
+        return                   # read without a lock, and owned by the host's list
+    copy = copy_text(&registry.allocator, name, strlen(name))
+    if copy == NULL:
+        return
+    lock_acquire(&registry.lock)
+    if image.state != DLOPEN_STATE_LOADING or not pointers_add(&registry.allocator, &image.names, copy):
+        lock_release(&registry.lock)
+        release(&registry.allocator, copy)
+        return
+    lock_release(&registry.lock)
+
+
+cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
+    """One libc, loader, libgcc_s, libstdc++ and libpython in a process; and what is built
+    into libc (GLIBC_PRIVATE) belongs to it."""
+    cdef uint32_t i
+    cdef const char* name = b""
+    if image.soname != NULL:
+        name = image.soname
+    for i in range(image.version_count):
+        if image.versions[i].library != NULL and image.versions[i].hash != 0 \
+                and strcmp(image.versions[i].name, b"GLIBC_PRIVATE") == 0:
+            return True
+    return (
+        has_prefix(name, b"libc.so.") or has_prefix(name, b"ld-linux")
+        or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
+        or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")
+    )
+
+
+cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil:
+    cdef size_t i = 0
+    while prefix[i] != 0:
+        if text[i] != prefix[i]:
+            return False
+        i += 1
+    return True
+
+
+cdef inline int delegate(
+    Transaction* transaction, Image* image, const char* path, bint now, Image** result
+) noexcept nogil:
+    """A library that must be the host's: noted, and opened by the host's loader when the
+    whole tree has been checked. Its own mapping was only to look at it."""
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef char* copy = copy_text(allocator, path, strlen(path))
+    unmap_image(image)
+    image_free_records(allocator, image)
+    result[0] = NULL
+    if copy == NULL or not pointers_add(allocator, &transaction.missing_hosts, copy):
+        release(allocator, copy)
+        return fail_memory(transaction.error, path)
+    return 0
+
+
+cdef inline int load_file(
+    Transaction* transaction, const File* file, const char* name, const char* path, Image* loader,
+    bint own_only, Image** result
+) noexcept nogil:
+    """A new image of the transaction; *result is NULL when the host must open it."""
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Image* image = new_image(linker, path, NULL)
+    cdef char* copy
+    cdef int code
+    if image == NULL:
+        return fail_memory(transaction.error, path)
+    code = map_image(linker, file, image, transaction.error)
+    if code:
+        image_free_records(allocator, image)
+        return code
+    if file.descriptor >= 0 and must_be_hosts(image):
+        return delegate(transaction, image, path, False, result)
+    code = refuse(image, transaction.error)
+    if code == 0 and strcmp(name, path) != 0:
+        copy = copy_text(allocator, name, strlen(name))
+        if copy == NULL or not pointers_add(allocator, &image.names, copy):
+            release(allocator, copy)
+            code = fail_memory(transaction.error, path)
+    if code == 0 and not pointers_add(allocator, &transaction.loaded, image):
+        code = fail_memory(transaction.error, path)
+    if code:
+        unmap_image(image)
+        image_free_records(allocator, image)
+        return code
+    image.loader = loader
+    # New dependencies of a private image belong to it.
+    image.is_private = transaction.mode & DLOPEN_PRIVATE != 0
+    image.is_visible = not own_only and not image.is_private
+    image.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
+    image.deepbind = transaction.mode & RTLD_DEEPBIND != 0
+    image.nodelete = image.flags_1 & DF_1_NODELETE != 0
+    result[0] = image
+    return 0
+
+
+cdef inline int not_found(
+    Transaction* transaction, const char* name, Trail* trail
+) noexcept nogil:
+    fail_system(
+        transaction.error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file", -ENOENT
+    )
+    error_searched(transaction.error, trail.paths.data, &trail.results[0], trail.count)
+    return DLOPEN_E_NOT_FOUND
+
+
+cdef inline int acquire(
+    Transaction* transaction, const char* name, Image* asker, bint own_only, Image** result
+) noexcept nogil:
+    """The image that `name` means for `asker`: loaded already, or loaded now. *result is
+    NULL when the host must open it. `own_only`: not one that is loaded already."""
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text path
+    cdef Trail trail
+    cdef File file
+    cdef int code
+    result[0] = loaded_by_name(transaction, name, own_only)
+    if result[0] != NULL:
+        return 0
+    memset(&path, 0, sizeof(path))
+    memset(&trail, 0, sizeof(trail))
+    if not find_file(linker, transaction.snapshot, name, asker, &path, &trail):
+        code = not_found(transaction, name, &trail)
+    elif path.failed or path.data == NULL:
+        code = fail_memory(transaction.error, name)
+    else:
+        code = file_open(&file, path.data, transaction.error)
+        if code == 0:
+            result[0] = loaded_by_file(transaction, &file, own_only)
+            if result[0] != NULL:
+                remember_name(linker, result[0], name)
+            elif transaction.mode & RTLD_NOLOAD:
+                code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
+            else:
+                code = load_file(transaction, &file, name, path.data, asker, own_only, result)
+            file_close(&file)
+    text_free(allocator, &path)
+    trail_free(allocator, &trail)
+    return code
+
+
+cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
+    """DT_NEEDED, breadth first, of every new image."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i, j
+    cdef Image* image
+    cdef Image* dependency = NULL
+    cdef int code
+    i = 0
+    while i < transaction.loaded.count:
+        image = <Image*>transaction.loaded.items[i]
+        # A second pass, after the host opened what was missing, starts afresh.
+        image.dependencies.count = 0
+        for j in range(image.needed.count):
+            code = acquire(
+                transaction, <const char*>image.needed.items[j], image, False, &dependency
+            )
+            if code:
+                error_needed_by(transaction.error, image_name(image))
+                return code
+            if dependency != NULL and not pointers_add(allocator, &image.dependencies, dependency):
+                return fail_memory(transaction.error, image_name(image))
+        i += 1
+    return 0
+
+
+# Linking ---------------------------------------------------------------------------
+
+
+cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noexcept nogil:
+    cdef size_t i
+    for i in range(snapshot.host_count):
+        if answers_to(snapshot.hosts[i], name) or same_file_name(snapshot.hosts[i], name):
+            return snapshot.hosts[i]
+    return NULL
+
+
+cdef inline bint add_dependencies_of(
+    Transaction* transaction, const Image* image, Pointers* images
+) noexcept nogil:
+    """Appends the direct dependencies of any image. The host does not say what it bound
+    DT_NEEDED to: by name."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i
+    cdef Image* dependency
+    if not image.is_host:
+        for i in range(image.dependencies.count):
+            if not pointers_add_once(allocator, images, image.dependencies.items[i]):
+                return False
+        return True
+    for i in range(image.needed.count):
+        dependency = host_by_name(transaction.snapshot, <const char*>image.needed.items[i])
+        if dependency != NULL and not pointers_add_once(allocator, images, dependency):
+            return False
+    return True
+
+
+cdef inline bint make_search_list(
+    Transaction* transaction, Image* root, SearchList* list
+) noexcept nogil:
+    """The breadth-first closure of an image's dependencies."""
+    cdef size_t i = 0
+    if not pointers_add(&transaction.linker.registry.allocator, &list.images, root):
+        return False
+    while i < list.images.count:
+        if not add_dependencies_of(transaction, <const Image*>list.images.items[i], &list.images):
+            return False
+        i += 1
+    return True
+
+
+cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
+    """The process's global scope: what it was started with, then what was opened
+    RTLD_GLOBAL, by the host and by us. Late host images are counted while we look."""
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.snapshot.host_count):
+        image = transaction.snapshot.hosts[i]
+        if (image.is_startup or (host_is_global(linker, image) and take(transaction, image))) \
+                and not pointers_add(allocator, &transaction.globals, image):
+            return False
+    for i in range(transaction.snapshot.count):
+        image = transaction.snapshot.images[i]
+        if image.is_global and pin(transaction, image) \
+                and not pointers_add(allocator, &transaction.globals, image):
+            return False
+    return True
+
+
+cdef inline int check_versions(Transaction* transaction, Image* image) noexcept nogil:
+    """Each version that verneed asks of a library must be defined by it, if it defines
+    any; a weak one may be missing."""
+    cdef uint32_t i, j
+    cdef size_t k
+    cdef const Version* needed
+    cdef const Image* library
+    cdef bint found
+    for i in range(image.version_count):
+        needed = &image.versions[i]
+        if needed.library == NULL or needed.hash == 0 or needed.flags & VER_FLG_WEAK:
+            continue
+        library = NULL
+        for k in range(image.dependencies.count):
+            if answers_to(<Image*>image.dependencies.items[k], needed.library) \
+                    or same_file_name(<Image*>image.dependencies.items[k], needed.library):
+                library = <const Image*>image.dependencies.items[k]
+                break
+        if library == NULL:
+            library = host_by_name(transaction.snapshot, needed.library)
+        if library == NULL or not library.has_verdef:
+            continue
+        found = False
+        for j in range(library.version_count):
+            if library.versions[j].library == NULL and library.versions[j].hash == needed.hash \
+                    and strcmp(library.versions[j].name, needed.name) == 0:
+                found = True
+                break
+        if not found:
+            fail(
+                transaction.error, DLOPEN_E_VERSION, image_name(library),
+                b"a version that is needed is not defined"
+            )
+            error_name_symbol(transaction.error, NULL, needed.name)
+            error_needed_by(transaction.error, image_name(image))
+            return DLOPEN_E_VERSION
+    return 0
+
+
+cdef inline int link_images(Transaction* transaction) noexcept nogil:
+    """Scopes, relocation in dependency order, resolvers, protection."""
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Batch batch
+    cdef Pointers order
+    cdef size_t i
+    cdef Image* image
+    cdef Image* root = <Image*>transaction.loaded.items[0]
+    cdef int code = 0
+    memset(&batch, 0, sizeof(batch))
+    memset(&order, 0, sizeof(order))
+    if not collect_globals(transaction) or not make_search_list(transaction, root, &root.search_list):
+        return fail_memory(transaction.error, image_name(root))
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        if i and not make_search_list(transaction, image, &image.search_list):
+            return fail_memory(transaction.error, image_name(image))
+        code = check_versions(transaction, image)
+        if code:
+            return code
+        # A private image finds its own definitions and its dependencies' first.
+        image.deepbind = image.deepbind or image.is_private
+        if not pointers_add(allocator, &image.scope, &root.search_list):
+            return fail_memory(transaction.error, image_name(image))
+    if not sort_dependencies_first(allocator, &transaction.loaded, False, &order):
+        pointers_free(allocator, &order)
+        return fail_memory(transaction.error, image_name(root))
+    batch.allocator = allocator
+    batch.globals = &transaction.globals
+    batch.own_names = linker.own_names
+    batch.error = transaction.error
+    batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
+    for i in range(order.count):
+        image = <Image*>order.items[i]
+        if image.has_textrel:
+            code = protect_text(
+                &image.layout, image.load_bias, True, image_name(image), transaction.error
+            )
+        if code == 0:
+            code = relocate_image(&batch, image)
+        if code == 0 and image.has_textrel:
+            code = protect_text(
+                &image.layout, image.load_bias, False, image_name(image), transaction.error
+            )
+        if code:
+            break
+    if code == 0:
+        run_resolvers(&batch)
+        for i in range(order.count):
+            image = <Image*>order.items[i]
+            code = protect_relro(&image.layout, image.load_bias, image_name(image), transaction.error)
+            if code:
+                break
+    free_deferred(&batch)
+    pointers_free(allocator, &order)
+    return code
+
+
+cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
+    """By the host's loader, by the paths that we found; what it ran cannot be undone."""
+    cdef size_t i
+    cdef void* handle
+    cdef const char* path
+    cdef const char* reason
+    for i in range(transaction.missing_hosts.count):
+        path = <const char*>transaction.missing_hosts.items[i]
+        handle = transaction.linker.host.dlopen(path, RTLD_NOW)
+        if handle == NULL:
+            reason = transaction.linker.host.dlerror()
+            if reason == NULL:
+                reason = b"the host's loader refused"
+            return fail(transaction.error, DLOPEN_E_HOST, path, reason)
+        if not pointers_add(
+            &transaction.linker.registry.allocator, &transaction.counted, handle
+        ):
+            return fail_memory(transaction.error, path)
+    return 0
+
+
+# The transaction -----------------------------------------------------------------
+
+
+cdef inline void begin(
+    Transaction* transaction, Linker* linker, uint32_t mode, uint32_t flags, Error* error
+) noexcept nogil:
+    cdef Registry* registry = &linker.registry
+    memset(transaction, 0, sizeof(Transaction))
+    transaction.linker = linker
+    transaction.error = error
+    transaction.mode = mode
+    transaction.flags = flags
+    look_afresh(transaction)
+
+
+cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
+    """Takes the newest snapshot, with the host's images as they are now."""
+    cdef Registry* registry = &transaction.linker.registry
+    transaction.phase = reader_enter(registry)
+    if refresh_hosts(transaction.linker, current_snapshot(registry)):
+        reader_leave(registry, transaction.phase)
+        transaction.phase = reader_enter(registry)
+    lock_acquire(&registry.lock)
+    transaction.snapshot = current_snapshot(registry)
+    transaction.generation = registry.generation
+    lock_release(&registry.lock)
+
+
+cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        unmap_image(image)
+        image_free_records(&transaction.linker.registry.allocator, image)
+    transaction.loaded.count = 0
+
+
+cdef inline void unpin_all(Transaction* transaction) noexcept nogil:
+    cdef size_t i
+    lock_acquire(&transaction.linker.registry.lock)
+    for i in range(transaction.pinned.count):
+        (<Image*>transaction.pinned.items[i]).pins -= 1
+    lock_release(&transaction.linker.registry.lock)
+    transaction.pinned.count = 0
+
+
+cdef inline void end(Transaction* transaction) noexcept nogil:
+    """What is left of it after success or failure: the only rollback there is."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i
+    free_new_images(transaction)
+    unpin_all(transaction)
+    reader_leave(&transaction.linker.registry, transaction.phase)
+    for i in range(transaction.counted.count):
+        transaction.linker.host.dlclose(transaction.counted.items[i])
+    for i in range(transaction.missing_hosts.count):
+        release(allocator, transaction.missing_hosts.items[i])
+    pointers_free(allocator, &transaction.loaded)
+    pointers_free(allocator, &transaction.pinned)
+    pointers_free(allocator, &transaction.counted)
+    pointers_free(allocator, &transaction.missing_hosts)
+    pointers_free(allocator, &transaction.globals)
+
+
+cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
+    """Under the lock: what this transaction loads was published by another one, or what it
+    relies on is going."""
+    cdef Registry* registry = &transaction.linker.registry
+    cdef size_t i, j
+    cdef Image* mine
+    cdef Image* other
+    if registry.generation == transaction.generation:
+        return False
+    for i in range(transaction.loaded.count):
+        mine = <Image*>transaction.loaded.items[i]
+        if not mine.is_visible or mine.is_from_bytes:
+            continue
+        for j in range(registry.images.count):
+            other = <Image*>registry.images.items[j]
+            if other.is_visible and not other.is_from_bytes and other.inode == mine.inode \
+                    and other.device == mine.device:
+                return True
+    return False
+
+
+cdef inline bint keep_hosts(Transaction* transaction) noexcept nogil:
+    """The host images that new images depend on or bound to stay counted for them. With no
+    lock held, before publishing."""
+    cdef Linker* linker = transaction.linker
+    cdef size_t i, j
+    cdef Image* image
+    cdef Image* other
+    cdef void* handle
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        for j in range(image.dependencies.count + image.bindings.count):
+            other = <Image*>image.dependencies.items[j] if j < image.dependencies.count \
+                else <Image*>image.bindings.items[j - image.dependencies.count]
+            if not other.is_host or other.is_startup:
+                continue
+            handle = count_host_image(linker, other, 0)
+            if handle == NULL or not pointers_add(
+                &linker.registry.allocator, &image.host_handles, handle
+            ):
+                return False
+    return True
+
+
+cdef inline void give_back_hosts(Linker* linker, Image* image) noexcept nogil:
+    """The counts that an image held; with no lock held."""
+    cdef size_t i
+    for i in range(image.host_handles.count):
+        linker.host.dlclose(image.host_handles.items[i])
+    image.host_handles.count = 0
+
+
+cdef inline void count_bound_hosts(Transaction* transaction, int change) noexcept nogil:
+    """Under the lock: host images that images of ours rely on are known by their pins."""
+    cdef size_t i, j
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        for j in range(image.dependencies.count):
+            if (<Image*>image.dependencies.items[j]).is_host:
+                (<Image*>image.dependencies.items[j]).pins += <uint32_t>change
+        for j in range(image.bindings.count):
+            if (<Image*>image.bindings.items[j]).is_host:
+                (<Image*>image.bindings.items[j]).pins += <uint32_t>change
+
+
+cdef inline int publish(Transaction* transaction) noexcept nogil:
+    """All new images at once. TRY_AGAIN if another transaction was first."""
+    cdef Linker* linker = transaction.linker
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot
+    cdef Image* image
+    cdef size_t i
+    cdef int code = 0
+    if not keep_hosts(transaction):
+        for i in range(transaction.loaded.count):
+            give_back_hosts(linker, <Image*>transaction.loaded.items[i])
+        return fail_memory(transaction.error, image_name(transaction.root))
+    lock_acquire(&registry.lock)
+    snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
+    if snapshot == NULL:
+        code = fail_memory(transaction.error, image_name(transaction.root))
+    elif conflicts(transaction):
+        code = TRY_AGAIN
+    else:
+        for i in range(transaction.loaded.count):
+            if not pointers_add(&registry.allocator, &registry.images, transaction.loaded.items[i]):
+                registry.images.count -= i
+                code = fail_memory(transaction.error, image_name(transaction.root))
+                break
+    if code == 0:
+        for i in range(transaction.loaded.count):
+            image = <Image*>transaction.loaded.items[i]
+            image.initialiser = this_thread()
+            image.fini_due = False
+            store_u32(&image.state, DLOPEN_STATE_INITIALISING)
+        count_bound_hosts(transaction, 1)
+        registry.adds += transaction.loaded.count
+        publish_snapshot(registry, snapshot)
+    lock_release(&registry.lock)
+    if code:
+        release(&registry.allocator, snapshot)
+        for i in range(transaction.loaded.count):
+            give_back_hosts(linker, <Image*>transaction.loaded.items[i])
+    return code
+
+
+cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
+    """RTLD_GLOBAL: the image and its dependencies join the global scope."""
+    cdef size_t i
+    cdef Image* image
+    cdef void* handle
+    lock_acquire(&linker.registry.lock)
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if not image.is_host:
+            image.is_global = True
+            if image.is_from_bytes:
+                image.is_visible = True
+    lock_release(&linker.registry.lock)
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if image.is_host and not image.is_global:
+            handle = count_host_image(linker, image, RTLD_GLOBAL)
+            if handle != NULL:
+                linker.host.dlclose(handle)
+
+
+# Initialising --------------------------------------------------------------------
+
+
+cdef inline bint would_deadlock(const Registry* registry, uint64_t me, const Image* image) noexcept nogil:
+    """Under the lock: the thread that initialises `image` waits, perhaps through others,
+    for one that this thread initialises."""
+    cdef uint64_t thread = image.initialiser
+    cdef const Waiter* waiter
+    cdef int steps
+    for steps in range(1000):
+        if thread == me:
+            return True
+        waiter = registry.waiters
+        while waiter != NULL and waiter.thread != thread:
+            waiter = waiter.next
+        if waiter == NULL:
+            return False
+        thread = waiter.image.initialiser
+    return True
+
+
+cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
+    """Until another thread has initialised the image; not if that thread is this one, or
+    waits for this one."""
+    cdef Waiter waiter
+    cdef Waiter** link
+    cdef bint pass_by
+    if load_u32(&image.state) != DLOPEN_STATE_INITIALISING:
+        return
+    waiter.thread = this_thread()
+    waiter.image = image
+    lock_acquire(&registry.lock)
+    pass_by = image.state != DLOPEN_STATE_INITIALISING \
+        or would_deadlock(registry, waiter.thread, image)
+    if not pass_by:
+        waiter.next = registry.waiters
+        registry.waiters = &waiter
+    lock_release(&registry.lock)
+    if pass_by:
+        return
+    while load_u32(&image.state) == DLOPEN_STATE_INITIALISING:
+        kernel_wait(&image.state, DLOPEN_STATE_INITIALISING)
+    lock_acquire(&registry.lock)
+    link = &registry.waiters
+    while link[0] != &waiter:
+        link = &link[0].next
+    link[0] = waiter.next
+    lock_release(&registry.lock)
+
+
+cdef inline void initialise_one(Linker* linker, Image* image) noexcept nogil:
+    if image.fini_due or image.state != DLOPEN_STATE_INITIALISING \
+            or image.initialiser != this_thread():
+        return
+    image.fini_due = True
+    run_constructors(linker, image)
+    store_u32(&image.state, DLOPEN_STATE_READY)
+    kernel_wake(&image.state, 0x7fffffff)
+
+
+cdef inline void initialise(Linker* linker, Image* root) noexcept nogil:
+    """Runs the constructors of what `root` needs and that nobody initialised yet,
+    dependencies first; waits for what another thread is initialising. The caller holds
+    a count on root, so that nothing of it can go."""
+    cdef Registry* registry = &linker.registry
+    cdef Pointers order
+    cdef size_t i
+    cdef Image* image
+    memset(&order, 0, sizeof(order))
+    if root.is_host:
+        return
+    lock_acquire(&registry.lock)
+    sort_dependencies_first(&registry.allocator, &root.search_list.images, False, &order)
+    lock_release(&registry.lock)
+    for i in range(order.count):
+        image = <Image*>order.items[i]
+        if not image.is_host and image.flags_1 & DF_1_INITFIRST:
+            initialise_one(linker, image)
+    for i in range(order.count):
+        image = <Image*>order.items[i]
+        if not image.is_host:
+            initialise_one(linker, image)
+            wait_for(registry, image)
+    pointers_free(&registry.allocator, &order)
+
+
+# Opening -------------------------------------------------------------------------
+
+
+cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller) noexcept nogil:
+    cdef size_t i
+    cdef uint64_t address = <uint64_t>caller
+    if caller == NULL:
+        return NULL
+    for i in range(snapshot.count):
+        if snapshot.images[i].map_start <= address < snapshot.images[i].map_end:
+            return snapshot.images[i]
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].map_start <= address < snapshot.hosts[i].map_end:
+            return snapshot.hosts[i]
+    return NULL
+
+
+cdef inline int find_root(Transaction* transaction, const Request* request) noexcept nogil:
+    cdef File file
+    cdef bint own = request.mode & DLOPEN_PRIVATE != 0
+    cdef int code
+    if request.bytes != NULL:
+        file_from_bytes(&file, request.bytes, request.bytes_size)
+        return load_file(
+            transaction, &file, request.name, request.name, NULL, True, &transaction.root
+        )
+    if request.name == NULL:
+        transaction.root = transaction.snapshot.hosts[0]
+        return 0
+    code = acquire(
+        transaction, request.name, image_of_caller(transaction.snapshot, request.caller), own,
+        &transaction.root
+    )
+    if code == 0 and transaction.root != NULL and not transaction.root.is_host \
+            and transaction.root.state == DLOPEN_STATE_LOADING:
+        transaction.root.loader = NULL     # the caller's paths were for finding it only
+    return code
+
+
+cdef inline int load_tree(Transaction* transaction, const Request* request) noexcept nogil:
+    """Root and dependencies; if the host had to open some, once more, now that they are
+    there."""
+    cdef int code
+    cdef int round
+    for round in range(8):
+        code = find_root(transaction, request)
+        if code == 0 and transaction.loaded.count:
+            code = load_dependencies(transaction)
+        if code or transaction.missing_hosts.count == 0:
+            return code
+        code = open_missing_hosts(transaction)
+        if code:
+            return code
+        while transaction.missing_hosts.count:
+            transaction.missing_hosts.count -= 1
+            release(
+                &transaction.linker.registry.allocator,
+                transaction.missing_hosts.items[transaction.missing_hosts.count]
+            )
+        free_new_images(transaction)
+        unpin_all(transaction)
+        reader_leave(&transaction.linker.registry, transaction.phase)
+        look_afresh(transaction)
+    return fail(transaction.error, DLOPEN_E_HOST, request.name, b"a host library does not stay loaded")
+
+
+cdef inline bint count_root(Transaction* transaction) noexcept nogil:
+    """One more open of the root; a host image's is the host's own count."""
+    cdef Linker* linker = transaction.linker
+    cdef Image* root = transaction.root
+    cdef void* handle = NULL
+    if root.is_host:
+        handle = count_host_image(
+            linker, root, <int>(transaction.mode & (RTLD_GLOBAL | RTLD_NODELETE))
+        )
+        if handle == NULL:
+            return False
+    lock_acquire(&linker.registry.lock)
+    root.open_count += 1
+    if root.is_host:
+        root.host_handle = handle
+    elif transaction.mode & RTLD_NODELETE:
+        root.nodelete = True
+    lock_release(&linker.registry.lock)
+    return True
+
+
+cdef inline int open_once(
+    Linker* linker, const Request* request, Image** result, Error* error
+) noexcept nogil:
+    """One attempt; TRY_AGAIN if another thread was first."""
+    cdef Transaction transaction
+    cdef int code
+    cdef Image* root = NULL
+    begin(&transaction, linker, request.mode, request.flags, error)
+    code = load_tree(&transaction, request)
+    if code == 0 and transaction.loaded.count:
+        code = link_images(&transaction)
+        if code == 0:
+            code = publish(&transaction)
+        if code == 0:
+            transaction.loaded.count = 0      # they are the registry's now
+    root = transaction.root
+    if code == 0 and not count_root(&transaction):
+        code = TRY_AGAIN
+    end(&transaction)
+    if code == 0:
+        if not root.is_host and (request.mode & RTLD_GLOBAL or root.flags_1 & DF_1_GLOBAL):
+            make_global(linker, root)
+        initialise(linker, root)
+        result[0] = root
+    return code
+
+
+cdef inline int open_image(
+    Linker* linker, const Request* request, Image** result, Error* error
+) noexcept nogil:
+    cdef int code = TRY_AGAIN
+    cdef int round
+    if request.bytes == NULL and request.name != NULL and request.name[0] == 0:
+        return fail(error, DLOPEN_E_INVALID, request.name, b"an empty name")
+    if request.bytes != NULL and request.name == NULL:
+        return fail(error, DLOPEN_E_INVALID, b"", b"an image from bytes needs a name")
+    for round in range(1000):
+        code = open_once(linker, request, result, error)
+        if code != TRY_AGAIN:
+            return code
+    return fail(error, DLOPEN_E_NOT_LOADED, request.name, b"other threads kept replacing it")
+
+
+cdef inline int map_only(
+    Linker* linker, const Request* request, Image** result, Error* error
+) noexcept nogil:
+    """One file mapped and checked, known to the registry by its handle only."""
+    cdef Transaction transaction
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot = NULL
+    cdef Allocator* allocator = &registry.allocator
+    cdef Text path
+    cdef Trail trail
+    cdef File file
+    cdef Image* image = NULL
+    cdef int code = 0
+    if request.name == NULL or request.name[0] == 0:
+        return fail(error, DLOPEN_E_INVALID, b"", b"an empty name")
+    memset(&path, 0, sizeof(path))
+    memset(&trail, 0, sizeof(trail))
+    begin(&transaction, linker, request.mode, request.flags, error)
+    if request.bytes != NULL:
+        file_from_bytes(&file, request.bytes, request.bytes_size)
+        text_add(allocator, &path, request.name)
+    else:
+        file.descriptor = -1
+        if not find_file(linker, transaction.snapshot, request.name, NULL, &path, &trail):
+            code = not_found(&transaction, request.name, &trail)
+        else:
+            code = file_open(&file, path.data, error)
+    if code == 0:
+        image = new_image(linker, path.data, NULL)
+        if image == NULL:
+            code = fail_memory(error, request.name)
+        else:
+            code = map_image(linker, &file, image, error)
+            if code:
+                image_free_records(allocator, image)
+                image = NULL
+    if request.bytes == NULL:
+        file_close(&file)
+    if code == 0:
+        image.state = DLOPEN_STATE_MAPPED
+        image.is_private = True
+        image.open_count = 1
+        lock_acquire(&registry.lock)
+        snapshot = make_snapshot(registry, 1, registry.hosts.count)
+        if snapshot == NULL or not pointers_add(allocator, &registry.images, image):
+            code = fail_memory(error, request.name)
+        else:
+            publish_snapshot(registry, snapshot)
+        lock_release(&registry.lock)
+        if code:
+            release(allocator, snapshot)
+            unmap_image(image)
+            image_free_records(allocator, image)
+        else:
+            result[0] = image
+    text_free(allocator, &path)
+    trail_free(allocator, &trail)
+    end(&transaction)
+    return code
+
+
+cdef inline int open_existing(
+    Linker* linker, const char* name, Image** result, Error* error
+) noexcept nogil:
+    """By path, soname or base name; counted."""
+    cdef Transaction transaction
+    cdef Image* image
+    cdef size_t i
+    cdef int code
+    begin(&transaction, linker, RTLD_NOLOAD | RTLD_LAZY, 0, error)
+    transaction.root = loaded_by_name(&transaction, name, False)
+    if transaction.root == NULL:
+        for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
+            image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
+                else transaction.snapshot.images[i - transaction.snapshot.host_count]
+            if (image.is_visible or image.is_host) and same_file_name(image, name) \
+                    and take(&transaction, image):
+                transaction.root = image
+                break
+    if transaction.root == NULL and strchr(name, 0x2f) != NULL:
+        acquire(&transaction, name, NULL, False, &transaction.root)
+    if transaction.root == NULL or not count_root(&transaction):
+        code = fail(error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
+    else:
+        code = 0
+        result[0] = transaction.root
+    end(&transaction)
+    return code

@@ -1,0 +1,654 @@
+# cython: cdivision=True
+"""Where a name comes from: the search of ld.so(8), in the order of this glibc.
+
+RPATH of the asking image and of those that brought it in, then the program's;
+LD_LIBRARY_PATH; RUNPATH of the asking image; /etc/ld.so.cache; the default folders. In
+every folder the glibc-hwcaps subfolders come first, and before glibc 2.37 the older ones.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, strchr, strcmp, strlen, strncmp, strrchr
+
+from dlopen.core.arch.machine cimport THIS_MACHINE
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.contract cimport DLOPEN_REJECTED_MACHINE
+from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
+from dlopen.core.base.kernel cimport (
+    ENOENT, MAP_PRIVATE, PROT_READ, FileStatus, kernel_close, kernel_map, kernel_open, kernel_read,
+    kernel_read_at, kernel_status_of, kernel_unmap, kernel_working_directory,
+)
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.constants cimport DF_1_NODEFLIB, EI_CLASS, ELFCLASS64
+from dlopen.core.elf.structures cimport Ehdr
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.linker.host cimport (
+    RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD, AT_SECURE, getauxval,
+)
+from dlopen.core.linker.state cimport Linker, SearchSettings
+from dlopen.core.memory.mapping cimport is_mapping_error
+
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__)
+    #include <cpuid.h>
+    /* How glibc names this processor: the x86-64-vN level, and before 2.37 a platform. */
+    static int dlopen_isa_level(void) {
+        __builtin_cpu_init();
+        if (!(__builtin_cpu_supports("sse3") && __builtin_cpu_supports("ssse3")
+              && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2")
+              && __builtin_cpu_supports("popcnt")))
+            return 1;
+        if (!(__builtin_cpu_supports("avx") && __builtin_cpu_supports("avx2")
+              && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")
+              && __builtin_cpu_supports("fma")))
+            return 2;
+        if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+              && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
+              && __builtin_cpu_supports("avx512vl")))
+            return 3;
+        return 4;
+    }
+    static int dlopen_is_intel(void) {
+        unsigned a, b = 0, c = 0, d = 0;
+        return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx;
+    }
+    #else
+    static int dlopen_isa_level(void) { return 0; }
+    static int dlopen_is_intel(void) { return 0; }
+    #endif
+    """
+    int isa_level "dlopen_isa_level"() noexcept nogil
+    bint is_intel "dlopen_is_intel"() noexcept nogil
+
+
+cdef extern from "<dlfcn.h>" nogil:
+    ctypedef struct Dl_serpath:
+        char* dls_name
+        unsigned int dls_flags
+    ctypedef struct Dl_serinfo:
+        size_t dls_size
+        unsigned int dls_cnt
+        Dl_serpath* dls_serpath
+
+
+cdef struct Trail:               # the candidates of one search, for errors and for dlopen.find
+    Text paths                   # strings one after another
+    Text origins                 # the same: which rule named it
+    int32_t results[256]
+    size_t count
+
+
+cdef inline void trail_free(Allocator* allocator, Trail* trail) noexcept nogil:
+    text_free(allocator, &trail.paths)
+    text_free(allocator, &trail.origins)
+    trail.count = 0
+
+
+cdef inline void trail_add(
+    Allocator* allocator, Trail* trail, const char* path, const char* origin, int result
+) noexcept nogil:
+    if trail == NULL or trail.count == 256:
+        return
+    text_add_bytes(allocator, &trail.paths, path, strlen(path) + 1)
+    text_add_bytes(allocator, &trail.origins, origin, strlen(origin) + 1)
+    trail.results[trail.count] = result
+    trail.count += 1
+
+
+cdef inline size_t element_length(const char* path, const char* separators) noexcept nogil:
+    cdef size_t length = 0
+    while path[length] != 0 and strchr(separators, path[length]) == NULL:
+        length += 1
+    return length
+
+
+cdef inline size_t token_length(const char* text, const char* name) noexcept nogil:
+    """The length of `$name` or `${name}` at the start of text; 0 when it is not there."""
+    cdef size_t length = strlen(name)
+    cdef char after
+    if text[1] == 0x7b:          # '{'
+        if strncmp(text + 2, name, length) == 0 and text[2 + length] == 0x7d:
+            return length + 3
+        return 0
+    if strncmp(text + 1, name, length) != 0:
+        return 0
+    after = text[1 + length]
+    if 0x30 <= after <= 0x39 or 0x41 <= after <= 0x5a or 0x61 <= after <= 0x7a or after == 0x5f:
+        return 0
+    return length + 1
+
+
+cdef inline bint add_origin(Linker* linker, const Image* image, Text* text) noexcept nogil:
+    """The folder of an image's file; False when it is not known."""
+    cdef const char* path
+    cdef const char* slash
+    cdef char folder[4096]
+    cdef Allocator* allocator = &linker.registry.allocator
+    if image == NULL or image.path == NULL:
+        return False
+    path = image.path
+    if path[0] != 0x2f:
+        if image.is_from_bytes or kernel_working_directory(&folder[0], sizeof(folder)) <= 0:
+            return False
+        text_add(allocator, text, &folder[0])
+        text_add(allocator, text, b"/")
+    slash = strrchr(path, 0x2f)
+    if slash == NULL:
+        return image.path[0] != 0x2f and text.length != 0
+    if slash == path:
+        text_add(allocator, text, b"/")
+    else:
+        text_add_bytes(allocator, text, path, <size_t>(slash - path))
+    return True
+
+
+cdef inline bint expand(
+    Linker* linker, const Image* image, const char* source, size_t length, Text* text
+) noexcept nogil:
+    """Appends source with $ORIGIN, $LIB and $PLATFORM expanded; False when the element
+    cannot be used: an unknown $ORIGIN, or one in secure execution."""
+    cdef size_t i = 0
+    cdef size_t token
+    cdef Allocator* allocator = &linker.registry.allocator
+    while i < length:
+        if source[i] == 0x24:    # '$'
+            token = token_length(source + i, b"ORIGIN")
+            if token != 0 and i + token <= length:
+                if linker.secure or not add_origin(linker, image, text):
+                    return False
+                i += token
+                continue
+            token = token_length(source + i, b"LIB")
+            if token != 0 and i + token <= length:
+                text_add_bytes(allocator, text, linker.search.lib.data, linker.search.lib.length)
+                i += token
+                continue
+            token = token_length(source + i, b"PLATFORM")
+            if token != 0 and i + token <= length:
+                text_add_bytes(
+                    allocator, text, linker.search.platform.data, linker.search.platform.length
+                )
+                i += token
+                continue
+        text_add_bytes(allocator, text, source + i, 1)
+        i += 1
+    return True
+
+
+cdef inline void add_subfolder(Linker* linker, const char* name) noexcept nogil:
+    text_add_bytes(
+        &linker.registry.allocator, &linker.search.subfolders, name, strlen(name) + 1
+    )
+    linker.search.subfolder_count += 1
+
+
+cdef inline void make_subfolders(Linker* linker) noexcept nogil:
+    """In the order in which glibc tries them."""
+    cdef SearchSettings* search = &linker.search
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef int level = isa_level()
+    cdef const char* parts[4]
+    cdef const char* platform = b"x86_64"
+    cdef int count = 0
+    cdef int subset, bit
+    cdef const char* version = b"2.37"
+    if linker.host.gnu_get_libc_version != NULL:
+        version = linker.host.gnu_get_libc_version()
+    if level >= 4:
+        add_subfolder(linker, b"glibc-hwcaps/x86-64-v4/")
+    if level >= 3:
+        add_subfolder(linker, b"glibc-hwcaps/x86-64-v3/")
+    if level >= 2:
+        add_subfolder(linker, b"glibc-hwcaps/x86-64-v2/")
+    search.hwcaps_count = <uint32_t>search.subfolder_count
+    if is_intel() and level >= 3:
+        platform = b"haswell"
+    text_add(allocator, &search.platform, platform)
+    search.legacy_hwcap = 1
+    if strncmp(version, b"2.", 2) == 0 and (
+        version[3] < 0x30 or version[3] > 0x39 or strncmp(version + 2, b"37", 2) < 0
+    ) and level != 0:
+        parts[0] = b"x86_64/"
+        count = 1
+        if is_intel() and level >= 4:
+            parts[1] = b"avx512_1/"
+            count = 2
+            search.legacy_hwcap |= 4
+        parts[count] = b"x86_64/"
+        if is_intel() and level >= 3:
+            parts[count] = b"haswell/"
+        parts[count + 1] = b"tls/"
+        count += 2
+        # All subsets, as binary numbers downwards, the highest bit's name first.
+        subset = (1 << 4) - 1 if count == 4 else (1 << 3) - 1
+        while subset > 0:
+            for bit in reversed(range(count)):
+                if subset >> bit & 1:
+                    text_add(allocator, &search.subfolders, parts[bit])
+            text_add_bytes(allocator, &search.subfolders, b"", 1)
+            search.subfolder_count += 1
+            subset -= 1
+    add_subfolder(linker, b"")
+
+
+cdef inline void read_library_path(Linker* linker) noexcept nogil:
+    """LD_LIBRARY_PATH as the process was started with: later changes do not count."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text text
+    cdef char buffer[4096]
+    cdef long count
+    cdef long descriptor
+    cdef size_t i
+    cdef size_t start = 0
+    text.data = NULL
+    text.length = 0
+    text.capacity = 0
+    text.failed = False
+    if linker.secure:
+        return
+    descriptor = kernel_open(b"/proc/self/environ")
+    if descriptor >= 0:
+        while True:
+            count = kernel_read(descriptor, &buffer[0], sizeof(buffer))
+            if count <= 0:
+                break
+            text_add_bytes(allocator, &text, &buffer[0], <size_t>count)
+        kernel_close(descriptor)
+    for i in range(text.length):
+        if text.data[i] == 0:
+            if strncmp(text.data + start, b"LD_LIBRARY_PATH=", 16) == 0:
+                text_cut(&linker.search.library_path, 0)
+                text_add(allocator, &linker.search.library_path, text.data + start + 16)
+            start = i + 1
+    text_free(allocator, &text)
+
+
+cdef inline size_t count_elements(const char* path, const char* separators) noexcept nogil:
+    cdef size_t count = 1
+    if path == NULL or path[0] == 0:
+        return 0
+    while path[0] != 0:
+        if strchr(separators, path[0]) != NULL:
+            count += 1
+        path += 1
+    return count
+
+
+cdef inline bint is_system_folder(const char* path) noexcept nogil:
+    return strncmp(path, b"/lib", 4) == 0 or strncmp(path, b"/usr/lib", 8) == 0
+
+
+cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """The system folders that this glibc was built with: the end of what its dlinfo says
+    of libc itself, after the program's RPATH and LD_LIBRARY_PATH."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef SearchSettings* search = &linker.search
+    cdef Dl_serinfo size
+    cdef Dl_serinfo* info
+    cdef Dl_serpath* paths
+    cdef void* handle = linker.host.dlopen(b"libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
+    cdef size_t skip = count_elements(search.library_path.data, b":;")
+    cdef size_t i, j
+    cdef size_t first
+    cdef bint repeated
+    if snapshot.host_count and snapshot.hosts[0].rpath != NULL and snapshot.hosts[0].runpath == NULL:
+        skip += count_elements(snapshot.hosts[0].rpath, b":")
+    if handle != NULL and linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
+        info = <Dl_serinfo*>allocate(allocator, size.dls_size)
+        if info != NULL:
+            info.dls_size = size.dls_size
+            info.dls_cnt = size.dls_cnt
+            if linker.host.dlinfo(handle, RTLD_DI_SERINFO, info) == 0:
+                # glibc drops what is named twice, so fewer may have to be skipped: the
+                # default folders are the longest run of system folders at the end.
+                paths = <Dl_serpath*>&info.dls_serpath
+                first = info.dls_cnt
+                while first > 0 and is_system_folder(paths[first - 1].dls_name) \
+                        and (first > skip or skip == 0 or first > info.dls_cnt - 2):
+                    repeated = False
+                    for j in range(first, info.dls_cnt):
+                        if strcmp(paths[j].dls_name, paths[first - 1].dls_name) == 0:
+                            repeated = True
+                    if repeated:
+                        break
+                    first -= 1
+                for i in range(first, info.dls_cnt):
+                    text_add(allocator, &search.default_folders, paths[i].dls_name)
+                    text_add_bytes(allocator, &search.default_folders, b"/", 2)
+                    search.default_count += 1
+                    if search.lib.length == 0 and strncmp(paths[i].dls_name, b"/lib", 4) == 0:
+                        text_add(allocator, &search.lib, paths[i].dls_name + 1)
+            release(allocator, info)
+    if handle != NULL:
+        linker.host.dlclose(handle)
+    if search.default_count == 0:
+        text_add_bytes(allocator, &search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36)
+        search.default_count = 4
+    if search.lib.length == 0:
+        text_add(allocator, &search.lib, b"lib64")
+
+
+cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Once. Two threads may both find out; the first to finish is kept."""
+    cdef Linker* mine
+    cdef SearchSettings empty
+    if load_u32(&linker.search.ready):
+        return
+    mine = <Linker*>allocate(&linker.registry.allocator, sizeof(Linker))
+    if mine == NULL:
+        return
+    # A scratch linker with the same host, whose settings are copied under the lock.
+    mine.host = linker.host
+    mine.secure = linker.secure
+    read_library_path(mine)
+    make_subfolders(mine)
+    read_default_folders(mine, snapshot)
+    lock_acquire(&linker.registry.lock)
+    if not linker.search.ready:
+        memcpy(&linker.search, &mine.search, sizeof(SearchSettings))
+        # The texts now belong to mine's allocator: its chunks are kept for ever.
+        store_u32(&linker.search.ready, 1)
+    lock_release(&linker.registry.lock)
+    release(&linker.registry.allocator, mine)
+
+
+cdef inline int probe_file(const char* path) noexcept nogil:
+    """0: a file that the search ends at (whether it can be loaded shows later); else a
+    positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine."""
+    cdef Ehdr header
+    cdef long descriptor = kernel_open(path)
+    cdef long count
+    if descriptor < 0:
+        return <int>-descriptor
+    count = kernel_read_at(descriptor, &header, sizeof(header), 0)
+    kernel_close(descriptor)
+    if count == <long>sizeof(header) and header.e_ident[0] == 0x7f and header.e_ident[1] == 0x45 \
+            and header.e_ident[2] == 0x4c and header.e_ident[3] == 0x46 \
+            and (header.e_ident[EI_CLASS] != ELFCLASS64 or header.e_machine != THIS_MACHINE):
+        return DLOPEN_REJECTED_MACHINE
+    return 0
+
+
+cdef inline bint try_folder(
+    Linker* linker, Text* path, const char* name, const char* origin, Trail* trail
+) noexcept nogil:
+    """`path` holds a folder; on success the file's path."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef size_t length
+    cdef size_t i
+    cdef const char* subfolder = linker.search.subfolders.data
+    cdef int result
+    if path.length == 0:
+        text_add(allocator, path, b"./")     # an empty element is the working directory
+    elif path.data[path.length - 1] != 0x2f:
+        text_add(allocator, path, b"/")
+    length = path.length
+    for i in range(linker.search.subfolder_count):
+        text_cut(path, length)
+        text_add(allocator, path, subfolder)
+        text_add(allocator, path, name)
+        result = probe_file(path.data)
+        if result == 0 or subfolder[0] == 0 or result != ENOENT:
+            trail_add(allocator, trail, path.data, origin, result)
+        if result == 0:
+            return True
+        subfolder += strlen(subfolder) + 1
+    return False
+
+
+cdef inline bint try_path(
+    Linker* linker, const Image* image, const char* list, const char* separators, const char* name,
+    const char* origin, Text* path, Trail* trail
+) noexcept nogil:
+    """Each folder of a path list."""
+    cdef size_t length
+    if list == NULL or list[0] == 0:
+        return False
+    while True:
+        length = element_length(list, separators)
+        text_cut(path, 0)
+        if expand(linker, image, list, length, path) and try_folder(linker, path, name, origin, trail):
+            return True
+        if list[length] == 0:
+            return False
+        list += length + 1
+
+
+cdef struct CacheHeader:
+    char magic[17]
+    char version[3]
+    uint32_t nlibs
+    uint32_t len_strings
+    uint8_t flags
+    uint8_t padding[3]
+    uint32_t extension_offset
+    uint32_t unused[3]
+
+
+cdef struct CacheEntry:
+    int32_t flags
+    uint32_t key
+    uint32_t value
+    uint32_t osversion
+    uint64_t hwcap
+
+
+cdef inline int compare_cache_names(const char* one, const char* other) noexcept nogil:
+    """The order of the cache: digits by their number."""
+    cdef uint64_t first, second
+    while one[0] != 0:
+        if 0x30 <= one[0] <= 0x39:
+            if not 0x30 <= other[0] <= 0x39:
+                return 1
+            first = 0
+            second = 0
+            while 0x30 <= one[0] <= 0x39:
+                first = first * 10 + <uint64_t>(one[0] - 0x30)
+                one += 1
+            while 0x30 <= other[0] <= 0x39:
+                second = second * 10 + <uint64_t>(other[0] - 0x30)
+                other += 1
+            if first != second:
+                return -1 if first < second else 1
+        elif 0x30 <= other[0] <= 0x39:
+            return -1
+        elif one[0] != other[0]:
+            return <int>one[0] - <int>other[0]
+        else:
+            one += 1
+            other += 1
+    return -<int>other[0]
+
+
+cdef inline uint32_t hwcaps_priority(
+    const Linker* linker, const char* cache, uint64_t size, const CacheHeader* header, uint64_t hwcap
+) noexcept nogil:
+    """1 for the best subfolder of this machine, 0 for one that it cannot use."""
+    cdef const uint32_t* words
+    cdef uint32_t i, j
+    cdef uint32_t names = 0
+    cdef uint32_t count = 0
+    cdef const char* name
+    cdef const char* subfolder = linker.search.subfolders.data
+    cdef uint64_t offset = header.extension_offset
+    if offset == 0 or offset & 3 or offset + 8 > size:
+        return 0
+    words = <const uint32_t*>(cache + offset)
+    if words[0] != 0xeaa42174U or words[1] > (size - offset - 8) // 16:
+        return 0
+    for i in range(words[1]):
+        if words[2 + i * 4] == 1:
+            names = words[2 + i * 4 + 2]
+            count = words[2 + i * 4 + 3] // 4
+    j = <uint32_t>(hwcap & 0xffffffffU)
+    if j >= count or names & 3 or <uint64_t>names + <uint64_t>count * 4 > size:
+        return 0
+    offset = (<const uint32_t*>(cache + names))[j]
+    if offset >= size:
+        return 0
+    name = cache + offset
+    for i in range(linker.search.hwcaps_count):
+        # "glibc-hwcaps/NAME/"
+        if strncmp(subfolder + 13, name, strlen(name)) == 0 and subfolder[13 + strlen(name)] == 0x2f:
+            return i + 1
+        subfolder += strlen(subfolder) + 1
+    return 0
+
+
+cdef inline bint search_cache_file(
+    Linker* linker, const char* file, uint64_t file_size, const char* name, Text* path
+) noexcept nogil:
+    cdef const char* cache = file
+    cdef uint64_t size = file_size
+    cdef const CacheHeader* header
+    cdef const CacheEntry* entries
+    cdef long low, high, middle
+    cdef int order
+    cdef uint32_t priority
+    cdef uint32_t best_priority = 0
+    cdef const char* best = NULL
+    cdef uint64_t skip
+    cdef const CacheEntry* entry
+    # An old-format header may stand before the new one.
+    if size > 16 and memcmp(cache, b"ld.so-1.7.0", 11) == 0:
+        skip = (16 + <uint64_t>(<const uint32_t*>(cache + 12))[0] * 12 + 7) & ~<uint64_t>7
+        if skip >= size:
+            return False
+        cache += skip
+        size -= skip
+    header = <const CacheHeader*>cache
+    if size < sizeof(CacheHeader) or memcmp(cache, b"glibc-ld.so.cache1.1", 20) != 0 \
+            or header.nlibs > (size - sizeof(CacheHeader)) // sizeof(CacheEntry) or cache[size - 1] != 0 \
+            and header.extension_offset == 0:
+        return False
+    entries = <const CacheEntry*>(cache + sizeof(CacheHeader))
+    low = 0
+    high = <long>header.nlibs
+    # The table is sorted downwards: find the first entry that is not above the name.
+    while low < high:
+        middle = (low + high) // 2
+        if entries[middle].key >= size:
+            return False
+        order = compare_cache_names(name, cache + entries[middle].key)
+        if order < 0:
+            low = middle + 1
+        else:
+            high = middle
+    while low < <long>header.nlibs:
+        entry = &entries[low]
+        if entry.key >= size or entry.value >= size \
+                or compare_cache_names(name, cache + entry.key) != 0:
+            break
+        low += 1
+        if entry.flags != 0x0303 and entry.flags != 1:       # ELF, libc6, x86-64
+            continue
+        if (entry.hwcap >> 32) & ~<uint64_t>0x3ff == 0x40000000:
+            priority = hwcaps_priority(linker, cache, size, header, entry.hwcap)
+            if priority != 0 and (best_priority == 0 or priority < best_priority):
+                best = cache + entry.value
+                best_priority = priority
+            continue
+        # The older scheme: bits that all must be this machine's (bit 63: tls).
+        if entry.hwcap & ~(linker.search.legacy_hwcap | <uint64_t>0x8000000000000000 | <uint64_t>0xf000000000000):
+            continue
+        if best == NULL:
+            best = cache + entry.value
+    if best == NULL:
+        return False
+    text_cut(path, 0)
+    text_add(&linker.registry.allocator, path, best)
+    return True
+
+
+
+
+
+cdef inline bint try_cache(Linker* linker, const char* name, Text* path) noexcept nogil:
+    cdef FileStatus status
+    cdef long descriptor = kernel_open(b"/etc/ld.so.cache")
+    cdef long mapped
+    cdef bint found = False
+    if descriptor < 0:
+        return False
+    if kernel_status_of(descriptor, &status) == 0 and status.st_size > 0:
+        mapped = kernel_map(0, <uint64_t>status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0)
+        if not is_mapping_error(mapped):
+            found = search_cache_file(linker, <const char*>mapped, <uint64_t>status.st_size, name, path)
+            kernel_unmap(<uint64_t>mapped, <uint64_t>status.st_size)
+    kernel_close(descriptor)
+    return found
+
+
+cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept nogil:
+    cdef const char* folder = linker.search.default_folders.data
+    cdef const char* slash = strrchr(path, 0x2f)
+    cdef size_t i
+    for i in range(linker.search.default_count):
+        if strncmp(folder, path, strlen(folder)) == 0:
+            return True
+        folder += strlen(folder) + 1
+    return False
+
+
+cdef inline bint find_file(
+    Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker, Text* path,
+    Trail* trail
+) noexcept nogil:
+    """The path that `name` means when `asker` needs it; False when there is none. The
+    trail, if not NULL, gets every candidate."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef const Image* image = asker
+    cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
+    cdef const char* folder
+    cdef size_t i
+    cdef int result
+    cdef bint did_program = False
+    cdef bint nodeflib
+    prepare_search(linker, snapshot)
+    if strchr(name, 0x2f) != NULL:
+        text_cut(path, 0)
+        if not expand(linker, asker if asker != NULL else program, name, strlen(name), path):
+            return False
+        return True
+    if asker == NULL:
+        asker = program
+        image = program
+    if asker == NULL or asker.runpath == NULL:
+        while image != NULL:
+            if image == program:
+                did_program = True
+            if image.runpath == NULL and try_path(
+                linker, image, image.rpath, b":", name, b"RPATH", path, trail
+            ):
+                return True
+            image = image.loader
+        if not did_program and program != NULL and program.runpath == NULL and try_path(
+            linker, program, program.rpath, b":", name, b"RPATH", path, trail
+        ):
+            return True
+    if try_path(
+        linker, program, linker.search.library_path.data, b":;", name, b"LD_LIBRARY_PATH", path, trail
+    ):
+        return True
+    if asker != NULL and try_path(linker, asker, asker.runpath, b":", name, b"RUNPATH", path, trail):
+        return True
+    nodeflib = asker != NULL and asker.flags_1 & DF_1_NODEFLIB != 0
+    if try_cache(linker, name, path) and not (nodeflib and in_default_folder(linker, path.data)):
+        result = probe_file(path.data)
+        trail_add(allocator, trail, path.data, b"ld.so.cache", result)
+        if result == 0:
+            return True
+    if nodeflib:
+        return False
+    folder = linker.search.default_folders.data
+    for i in range(linker.search.default_count):
+        text_cut(path, 0)
+        text_add(allocator, path, folder)
+        if try_folder(linker, path, name, b"default", trail):
+            return True
+        folder += strlen(folder) + 1
+    return False

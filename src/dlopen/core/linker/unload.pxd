@@ -1,0 +1,205 @@
+# cython: cdivision=True
+"""Closing: mark from what is held, sweep the rest; destructors, then unmapping.
+
+Held is what is open, NODELETE, pinned by an open that is under way, or being
+initialised; and whatever such an image depends on or bound to.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.atomics cimport store_u32
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
+    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_STATE_CLOSING, DLOPEN_STATE_INITIALISING,
+    DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage, VisitHolder,
+)
+from dlopen.core.base.errors cimport fail
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
+    reader_leave, reclaim, retire, snapshot_holds,
+)
+from dlopen.core.linker.load cimport give_back_hosts
+from dlopen.core.linker.order cimport run_destructors, sort_dependencies_first
+from dlopen.core.linker.state cimport Linker
+
+
+cdef inline void mark_held(Image* image) noexcept nogil:
+    cdef size_t i
+    if image.mark or image.is_host:
+        return
+    image.mark = 1
+    for i in range(image.dependencies.count):
+        mark_held(<Image*>image.dependencies.items[i])
+    for i in range(image.bindings.count):
+        mark_held(<Image*>image.bindings.items[i])
+
+
+cdef inline bint is_root(const Image* image) noexcept nogil:
+    return image.open_count != 0 or image.nodelete or image.pins != 0 \
+        or image.state == DLOPEN_STATE_INITIALISING
+
+
+cdef inline bint sweep(Registry* registry, Pointers* dead) noexcept nogil:
+    """Under the lock: takes what nothing holds out of the registry."""
+    cdef size_t i, j
+    cdef size_t kept = 0
+    cdef Image* image
+    cdef Snapshot* snapshot
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if is_root(image):
+            mark_held(image)
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if not image.mark and not pointers_add(&registry.allocator, dead, image):
+            image.mark = 1       # without memory it stays until the next close
+    for i in range(registry.images.count):
+        (<Image*>registry.images.items[i]).mark = 0
+    if dead.count == 0:
+        return True
+    snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot == NULL:
+        dead.count = 0
+        return False
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if pointers_hold(dead, image):
+            store_u32(&image.state, DLOPEN_STATE_CLOSING)
+        else:
+            registry.images.items[kept] = image
+            kept += 1
+    registry.images.count = kept
+    for i in range(kept):
+        image = <Image*>registry.images.items[i]
+        if image.loader != NULL and pointers_hold(dead, image.loader):
+            image.loader = NULL
+        for j in range(dead.count):
+            pointers_remove(&image.scope, &(<Image*>dead.items[j]).search_list)
+    registry.subs += dead.count
+    publish_snapshot(registry, snapshot)
+    return True
+
+
+cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
+    """Under the lock."""
+    cdef size_t i
+    if image.state == DLOPEN_STATE_MAPPED:
+        return
+    for i in range(image.dependencies.count):
+        if (<Image*>image.dependencies.items[i]).is_host:
+            (<Image*>image.dependencies.items[i]).pins -= 1
+    for i in range(image.bindings.count):
+        if (<Image*>image.bindings.items[i]).is_host:
+            (<Image*>image.bindings.items[i]).pins -= 1
+
+
+cdef inline void collect(Linker* linker) noexcept nogil:
+    """Unloads all that nothing holds."""
+    cdef Registry* registry = &linker.registry
+    cdef Pointers dead
+    cdef Pointers order
+    cdef size_t i
+    cdef Image* image
+    memset(&dead, 0, sizeof(dead))
+    memset(&order, 0, sizeof(order))
+    lock_acquire(&registry.lock)
+    sweep(registry, &dead)
+    sort_dependencies_first(&registry.allocator, &dead, True, &order)
+    lock_release(&registry.lock)
+    for i in reversed(range(order.count)):
+        image = <Image*>order.items[i]
+        if image.fini_due:
+            image.fini_due = False
+            run_destructors(image)
+    for i in range(dead.count):
+        give_back_hosts(linker, <Image*>dead.items[i])
+    if dead.count:
+        lock_acquire(&registry.lock)
+        for i in range(dead.count):
+            uncount_bound_hosts(<Image*>dead.items[i])
+            retire(registry, <Image*>dead.items[i], NULL)
+        lock_release(&registry.lock)
+    pointers_free(&registry.allocator, &dead)
+    pointers_free(&registry.allocator, &order)
+    reclaim(registry, True)
+
+
+cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept nogil:
+    """One open less; unloads what nothing holds any more."""
+    cdef Registry* registry = &linker.registry
+    cdef void* handle = NULL
+    cdef bint valid
+    lock_acquire(&registry.lock)
+    valid = snapshot_holds(current_snapshot(registry), image) and image.open_count != 0
+    if valid:
+        image.open_count -= 1
+        if image.is_host:
+            handle = image.host_handle
+    lock_release(&registry.lock)
+    if not valid:
+        return fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+    if handle != NULL:
+        linker.host.dlclose(handle)
+    else:
+        collect(linker)
+    return 0
+
+
+cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
+    """The process's end: every destructor that is still due, dependents first; nothing is
+    unmapped, since other threads may still run."""
+    cdef Registry* registry = &linker.registry
+    cdef Pointers order
+    cdef size_t i
+    cdef Image* image
+    memset(&order, 0, sizeof(order))
+    linker.exiting = True
+    lock_acquire(&registry.lock)
+    sort_dependencies_first(&registry.allocator, &registry.images, True, &order)
+    lock_release(&registry.lock)
+    for i in reversed(range(order.count)):
+        image = <Image*>order.items[i]
+        if image.fini_due and image.state == DLOPEN_STATE_READY:
+            image.fini_due = False
+            run_destructors(image)
+    pointers_free(&registry.allocator, &order)
+
+
+cdef inline size_t visit_holders(
+    Linker* linker, Image* image, VisitHolder* visit, void* data
+) noexcept nogil:
+    """What holds an image. The callback runs in a reader section, without the lock."""
+    cdef Registry* registry = &linker.registry
+    cdef uint32_t phase = reader_enter(registry)
+    cdef const Snapshot* snapshot = current_snapshot(registry)
+    cdef size_t found = 0
+    cdef size_t i
+    cdef Image* other
+    if snapshot_holds(snapshot, image):
+        if image.open_count != 0:
+            found += 1
+            visit(DLOPEN_HELD_OPEN, <PublicImage*>image, data)
+        if image.nodelete:
+            found += 1
+            visit(DLOPEN_HELD_NODELETE, <PublicImage*>image, data)
+        if image.state == DLOPEN_STATE_INITIALISING:
+            found += 1
+            visit(DLOPEN_HELD_INITIALISING, <PublicImage*>image, data)
+        for i in range(snapshot.count):
+            other = snapshot.images[i]
+            if other == image:
+                continue
+            if pointers_hold(&other.dependencies, image):
+                found += 1
+                visit(DLOPEN_HELD_DEPENDENCY, <PublicImage*>other, data)
+            elif pointers_hold(&other.bindings, image):
+                found += 1
+                visit(DLOPEN_HELD_BINDING, <PublicImage*>other, data)
+    reader_leave(registry, phase)
+    return found

@@ -1,0 +1,71 @@
+# cython: cdivision=True
+"""Where an image's content comes from: an open file, or the caller's bytes."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from dlopen.core.base.contract cimport DLOPEN_E_OPEN, DLOPEN_E_READ, Error
+from dlopen.core.base.errors cimport fail_system
+from dlopen.core.base.kernel cimport (
+    EISDIR, FileStatus, is_directory, kernel_close, kernel_open, kernel_read_at, kernel_status_of,
+)
+
+
+cdef struct File:
+    long descriptor              # -1: from bytes
+    const char* bytes
+    uint64_t size
+    uint64_t device, inode       # 0, 0 for bytes
+
+
+cdef inline void file_from_bytes(File* file, const void* bytes, uint64_t size) noexcept nogil:
+    file.descriptor = -1
+    file.bytes = <const char*>bytes
+    file.size = size
+    file.device = 0
+    file.inode = 0
+
+
+cdef inline int file_open(File* file, const char* path, Error* error) noexcept nogil:
+    cdef FileStatus status
+    cdef long result = kernel_open(path)
+    file.descriptor = -1
+    file.bytes = NULL
+    if result < 0:
+        return fail_system(
+            error, DLOPEN_E_OPEN, path, b"cannot open shared object file", result
+        )
+    file.descriptor = result
+    result = kernel_status_of(file.descriptor, &status)
+    if result == 0 and is_directory(status.st_mode):
+        result = -EISDIR
+    if result < 0:
+        file_close(file)
+        return fail_system(error, DLOPEN_E_READ, path, b"cannot read file data", result)
+    file.size = <uint64_t>status.st_size
+    file.device = status.st_dev
+    file.inode = status.st_ino
+    return 0
+
+
+cdef inline void file_close(File* file) noexcept nogil:
+    if file.descriptor >= 0:
+        kernel_close(file.descriptor)
+        file.descriptor = -1
+
+
+cdef inline int file_read(
+    const File* file, void* buffer, size_t size, uint64_t offset, const char* name, Error* error
+) noexcept nogil:
+    """All of it; the range was checked against file.size."""
+    cdef long result
+    if file.descriptor < 0:
+        memcpy(buffer, file.bytes + offset, size)
+        return 0
+    result = kernel_read_at(file.descriptor, buffer, size, offset)
+    if result < 0:
+        return fail_system(error, DLOPEN_E_READ, name, b"cannot read file data", result)
+    if <size_t>result < size:
+        return fail_system(error, DLOPEN_E_READ, name, b"file too short: it shrank", 0)
+    return 0

@@ -1,0 +1,233 @@
+# cython: cdivision=True
+"""Segments into memory.
+
+One read-only mapping of the file covers every segment whose distance to the file is
+the first one's; text is then made executable, and writable segments are mapped over
+it, populated, since relocation is about to touch each of their pages. That is three
+kernel calls for a common library. Bytes are copied into anonymous memory instead.
+No page is ever writable and executable.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from dlopen.core.base.contract cimport DLOPEN_E_MAP, DLOPEN_E_PROTECT, Error
+from dlopen.core.base.errors cimport fail_system
+from dlopen.core.base.kernel cimport (
+    MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_EXEC, PROT_NONE,
+    PROT_READ, PROT_WRITE, kernel_map, kernel_protect, kernel_unmap,
+)
+from dlopen.core.base.words cimport align_down, align_up
+from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X, PT_LOAD
+from dlopen.core.elf.layout cimport Layout
+from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.memory.file cimport File, file_read
+
+
+cdef enum:
+    # Above this, pages that relocation may never touch cost more than the faults they save.
+    POPULATE_LIMIT = 0x1000000
+
+
+cdef inline bint is_mapping_error(long result) noexcept nogil:
+    return result < 0 and result > -4096
+
+
+cdef inline int protection_of(const Phdr* segment) noexcept nogil:
+    cdef int protection = PROT_NONE
+    if segment.p_flags & PF_R:
+        protection |= PROT_READ
+    if segment.p_flags & PF_W:
+        protection |= PROT_WRITE
+    if segment.p_flags & PF_X:
+        protection |= PROT_EXEC
+    return protection
+
+
+cdef inline int reserve(
+    const Layout* layout, const File* file, uint64_t* base, const char* name, Error* error
+) noexcept nogil:
+    """The address range of all segments, aligned; of a file, with the file mapped into it."""
+    cdef uint64_t size = layout.end - layout.start
+    cdef bint aligned = layout.alignment > layout.page
+    cdef uint64_t room = size + layout.alignment if aligned else size
+    cdef uint64_t wanted
+    cdef long result
+    if file.descriptor >= 0 and not aligned:
+        result = kernel_map(
+            0, size, PROT_READ, MAP_PRIVATE, file.descriptor,
+            align_down(layout.first_load.p_offset, layout.page)
+        )
+    else:
+        result = kernel_map(
+            0, room, PROT_NONE if aligned else PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+        )
+    if is_mapping_error(result):
+        return fail_system(error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result)
+    base[0] = <uint64_t>result
+    if not aligned:
+        return 0
+    # The load bias must be a multiple of the largest alignment.
+    wanted = align_up(base[0] - layout.start, layout.alignment) + layout.start
+    if wanted != base[0]:
+        kernel_unmap(base[0], wanted - base[0])
+    if wanted + size != base[0] + room:
+        kernel_unmap(wanted + size, base[0] + room - (wanted + size))
+    base[0] = wanted
+    if file.descriptor >= 0:
+        result = kernel_map(
+            wanted, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, file.descriptor,
+            align_down(layout.first_load.p_offset, layout.page)
+        )
+    else:
+        result = kernel_protect(wanted, size, PROT_READ | PROT_WRITE)
+    if is_mapping_error(result):
+        kernel_unmap(wanted, size)
+        return fail_system(error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result)
+    return 0
+
+
+cdef inline int map_file_segment(
+    const Layout* layout, const Phdr* segment, const File* file, uint64_t bias,
+    const char* name, Error* error
+) noexcept nogil:
+    cdef uint64_t start = align_down(segment.p_vaddr, layout.page)
+    cdef uint64_t file_end = segment.p_vaddr + segment.p_filesz
+    cdef uint64_t file_pages_end = align_up(file_end, layout.page) if segment.p_filesz else start
+    cdef uint64_t end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
+    cdef int protection = protection_of(segment)
+    cdef bint has_zeroes = segment.p_memsz > segment.p_filesz
+    cdef int flags = MAP_PRIVATE | MAP_FIXED
+    cdef long result = 0
+    if segment.p_filesz:
+        if not (segment.p_flags & PF_W) and not has_zeroes \
+                and segment.p_offset - segment.p_vaddr \
+                == layout.first_load.p_offset - layout.first_load.p_vaddr:
+            if protection == PROT_READ:
+                return 0
+            result = kernel_protect(bias + start, end - start, protection)
+            if result == 0:
+                return 0
+            # MDWE and some policies allow execution only from the first mmap on.
+        if segment.p_flags & PF_W and file_pages_end - start <= POPULATE_LIMIT:
+            flags |= MAP_POPULATE
+        result = kernel_map(
+            bias + start, file_pages_end - start,
+            protection | PROT_WRITE if has_zeroes and not segment.p_flags & PF_X else protection,
+            flags, file.descriptor, align_down(segment.p_offset, layout.page)
+        )
+        if is_mapping_error(result):
+            return fail_system(
+                error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
+            )
+        if has_zeroes and file_end < file_pages_end:
+            if segment.p_flags & PF_X:
+                kernel_protect(bias + start, file_pages_end - start, PROT_READ | PROT_WRITE)
+            memset(<void*>(bias + file_end), 0, file_pages_end - file_end)
+        if has_zeroes and not segment.p_flags & PF_W:
+            result = kernel_protect(bias + start, file_pages_end - start, protection)
+            if result < 0:
+                return fail_system(
+                    error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
+                )
+    if end > file_pages_end:
+        result = kernel_map(
+            bias + file_pages_end, end - file_pages_end, protection,
+            MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0
+        )
+        if is_mapping_error(result):
+            return fail_system(error, DLOPEN_E_MAP, name, b"cannot map zero-fill pages", result)
+    return 0
+
+
+cdef inline int map_segments(
+    const Layout* layout, const File* file, uint64_t* load_bias, const char* name, Error* error
+) noexcept nogil:
+    """Maps all of them; on failure nothing stays mapped."""
+    cdef uint32_t i
+    cdef uint64_t base = 0
+    cdef uint64_t bias
+    cdef uint64_t previous_end = layout.start
+    cdef uint64_t start, end
+    cdef const Phdr* segment
+    cdef int code = reserve(layout, file, &base, name, error)
+    cdef long result
+    if code:
+        return code
+    bias = base - layout.start
+    for i in range(layout.phnum):
+        segment = &layout.phdrs[i]
+        if segment.p_type != PT_LOAD or segment.p_memsz == 0:
+            continue
+        start = align_down(segment.p_vaddr, layout.page)
+        end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
+        if start > previous_end:
+            kernel_protect(bias + previous_end, start - previous_end, PROT_NONE)
+        previous_end = end
+        if file.descriptor >= 0:
+            code = map_file_segment(layout, segment, file, bias, name, error)
+        else:
+            if segment.p_filesz:
+                code = file_read(
+                    file, <void*>(bias + segment.p_vaddr), segment.p_filesz, segment.p_offset,
+                    name, error
+                )
+            if code == 0 and protection_of(segment) != PROT_READ | PROT_WRITE:
+                result = kernel_protect(bias + start, end - start, protection_of(segment))
+                if result < 0:
+                    code = fail_system(
+                        error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
+                    )
+        if code:
+            kernel_unmap(base, layout.end - layout.start)
+            return code
+    load_bias[0] = bias
+    return 0
+
+
+cdef inline int protect_text(
+    const Layout* layout, uint64_t bias, bint writable, const char* name, Error* error
+) noexcept nogil:
+    """For DT_TEXTREL: segments that are not writable become so, without being executable
+    meanwhile, and get their own protection back."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    cdef uint64_t start
+    cdef long result
+    for i in range(layout.phnum):
+        segment = &layout.phdrs[i]
+        if segment.p_type != PT_LOAD or segment.p_memsz == 0 or segment.p_flags & PF_W:
+            continue
+        start = align_down(segment.p_vaddr, layout.page)
+        result = kernel_protect(
+            bias + start, align_up(segment.p_vaddr + segment.p_memsz, layout.page) - start,
+            PROT_READ | PROT_WRITE if writable else protection_of(segment)
+        )
+        if result < 0:
+            return fail_system(
+                error, DLOPEN_E_PROTECT, name,
+                b"cannot change memory protections for text relocations", result
+            )
+    return 0
+
+
+cdef inline int protect_relro(
+    const Layout* layout, uint64_t bias, const char* name, Error* error
+) noexcept nogil:
+    """PT_GNU_RELRO becomes read-only: whole pages of it, as glibc rounds."""
+    cdef uint64_t start, end
+    cdef long result
+    if layout.relro == NULL:
+        return 0
+    start = align_down(layout.relro.p_vaddr, layout.page)
+    end = align_down(layout.relro.p_vaddr + layout.relro.p_memsz, layout.page)
+    if start >= end:
+        return 0
+    result = kernel_protect(bias + start, end - start, PROT_READ)
+    if result < 0:
+        return fail_system(
+            error, DLOPEN_E_PROTECT, name, b"cannot apply additional memory protection after relocation",
+            result
+        )
+    return 0

@@ -1,0 +1,521 @@
+# cython: cdivision=True
+"""Relocation of one image: what each place of it becomes.
+
+The images of one open form a batch. Everything that needs no foreign code comes first,
+for all of them; then the IFUNC resolvers run, in dependency order, when every word that
+they may read is final: IRELATIVE last, as the psABI wants, and across images too.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, strcmp, strlen, strrchr
+
+from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_FORMAT, DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_UNSUPPORTED,
+    DLOPEN_E_VERSION, DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_GLOB_DAT,
+    DLOPEN_R_IRELATIVE, DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE,
+    DLOPEN_R_RELATIVE, DLOPEN_R_SIZE, DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
+    DLOPEN_STATE_LOADING, Error,
+)
+from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
+from dlopen.core.base.growable cimport Pointers, pointers_add_once, pointers_hold
+from dlopen.core.base.words cimport ranges_overlap
+from dlopen.core.elf.constants cimport (
+    PF_W, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN, STV_INTERNAL,
+    STV_PROTECTED, VERSYM_HIDDEN,
+)
+from dlopen.core.elf.hash cimport gnu_hash
+from dlopen.core.elf.layout cimport segment_holding
+from dlopen.core.elf.structures cimport (
+    Phdr, Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type,
+    symbol_visibility,
+)
+from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.image.image cimport Image, Version, bytes_at, image_name
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, definition_address, lookup_in_image, lookup_in_list,
+    lookup_in_scopes, symbol_name, symbol_version,
+)
+
+
+ctypedef uint64_t (*Resolver)() noexcept nogil
+
+
+cdef struct OwnName:             # a name that is always ours, whoever else defines it
+    const char* name
+    uint64_t address
+
+
+cdef struct Deferred:            # a place whose value an IFUNC resolver gives
+    Deferred* next
+    Image* image
+    uint64_t place               # p_vaddr terms
+    uint64_t resolver            # run address
+    int64_t addend
+
+
+cdef struct Batch:
+    Allocator* allocator
+    const Pointers* globals      # Image*: the process's global scope
+    const OwnName* own_names     # ends with a NULL name
+    bint no_foreign_code
+    Deferred* first_deferred
+    Deferred* last_deferred
+    Error* error
+
+
+cdef struct Place:               # the writable range that the last place lay in
+    uint64_t start, end
+
+
+cdef struct Cache:               # the last symbol that was resolved
+    uint32_t symbol
+    bint for_call
+    bint valid
+    Definition definition
+    Image* bound                 # the last image that was recorded
+
+
+cdef inline int bad_relocation(
+    Batch* batch, const Image* image, const char* reason, uint64_t place, uint64_t value
+) noexcept nogil:
+    return fail_at(batch.error, DLOPEN_E_RELOCATION, image_name(image), reason, place, value)
+
+
+cdef inline bint can_write(
+    const Image* image, Place* writable, uint64_t place, uint64_t size
+) noexcept nogil:
+    """A place lies whole in a writable segment (any, with text relocations) and not in a
+    table that later steps trust."""
+    cdef const Phdr* segment
+    cdef uint32_t i
+    if not (place >= writable.start and place < writable.end and size <= writable.end - place):
+        segment = segment_holding(&image.layout, place, size)
+        if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
+            return False
+        writable.start = segment.p_vaddr
+        writable.end = segment.p_vaddr + segment.p_memsz
+    if image.has_tables_in_writable_memory or image.has_textrel:
+        for i in range(image.table_count):
+            if ranges_overlap(place, size, image.tables[i].start, image.tables[i].size):
+                return False
+    return True
+
+
+cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogil:
+    """Places may be unaligned."""
+    cdef uint64_t value = 0
+    memcpy(&value, <const void*>(image.bytes_bias + place), 8)
+    return value
+
+
+cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
+    memcpy(<void*>(image.bytes_bias + place), &value, 8)
+
+
+cdef inline bint same_file_name(const Image* image, const char* name) noexcept nogil:
+    """The image is the one that a verneed entry names."""
+    cdef const char* slash
+    if image.soname != NULL and strcmp(image.soname, name) == 0:
+        return True
+    if image.path == NULL:
+        return False
+    slash = strrchr(image.path, 0x2f)
+    return strcmp(slash + 1 if slash != NULL else image.path, name) == 0
+
+
+cdef inline void describe_reference(
+    const Image* image, uint32_t index, const char* name, Reference* reference
+) noexcept nogil:
+    cdef const Version* version = symbol_version(image, index)
+    reference.name = name
+    reference.hash = gnu_hash(name)
+    reference.has_sysv = False
+    reference.newest = False
+    reference.version = NULL
+    reference.version_library = NULL
+    reference.version_hash = 0
+    reference.version_hidden = False
+    if version != NULL:
+        reference.version = version.name
+        reference.version_hash = version.hash
+        reference.version_library = version.library
+        reference.version_hidden = version.library != NULL and version.index & VERSYM_HIDDEN != 0
+
+
+cdef inline bint search(
+    Batch* batch, const Image* image, Reference* reference, const Image* skip, Definition* definition
+) noexcept nogil:
+    """The scopes of an image in glibc's order: itself if symbolic, the global one, then
+    those of the opens that brought it in; with DEEPBIND these come first."""
+    cdef uint32_t index = 0
+    cdef const Sym* symbol
+    if image.is_symbolic and not image.deepbind and image != skip:
+        symbol = lookup_in_image(image, reference, &index)
+        if symbol != NULL:
+            definition.image = <Image*>image
+            definition.symbol = symbol
+            definition.index = index
+            return True
+    if image.deepbind:
+        return lookup_in_scopes(&image.scope, reference, skip, definition) \
+            or lookup_in_list(batch.globals, reference, skip, definition)
+    return lookup_in_list(batch.globals, reference, skip, definition) \
+        or lookup_in_scopes(&image.scope, reference, skip, definition)
+
+
+cdef inline int resolve(
+    Batch* batch, Image* image, uint32_t index, bint for_call, const Image* skip,
+    Definition* definition
+) noexcept nogil:
+    """What a reference binds to; definition.image is NULL for an undefined weak one."""
+    cdef const Sym* symbol
+    cdef const char* name
+    cdef Reference reference
+    cdef uint32_t visibility
+    cdef bint found
+    cdef Definition called
+    definition.image = NULL
+    definition.symbol = NULL
+    definition.index = 0
+    if index >= image.symbol_limit:
+        return bad_relocation(batch, image, b"a relocation's symbol index is out of range", 0, index)
+    if index == 0:
+        return 0
+    symbol = &image.symtab[index]
+    visibility = symbol_visibility(symbol)
+    if symbol_binding(symbol) == STB_LOCAL or visibility == STV_HIDDEN \
+            or visibility == STV_INTERNAL:
+        definition.image = image
+        definition.symbol = symbol
+        definition.index = index
+        return 0
+    name = symbol_name(image, symbol)
+    if name == NULL:
+        return bad_relocation(
+            batch, image, b"a symbol's name lies outside the string table", 0, symbol.st_name
+        )
+    describe_reference(image, index, name, &reference)
+    reference.for_call = for_call
+    found = search(batch, image, &reference, skip, definition)
+    if found and visibility == STV_PROTECTED and definition.image != image:
+        # Its own definition, unless the program's copy of it stands for it everywhere
+        # (a canonical PLT address or a COPY of data): glibc's rule.
+        called.image = NULL
+        if not for_call:
+            reference.for_call = True
+            search(batch, image, &reference, skip, &called)
+        if for_call or (called.image != NULL and called.image != image):
+            definition.image = image
+            definition.symbol = symbol
+            definition.index = index
+    if not found:
+        if symbol_binding(symbol) == STB_WEAK:
+            definition.image = NULL
+            return 0
+        fail(batch.error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
+        error_name_symbol(batch.error, name, reference.version)
+        return DLOPEN_E_SYMBOL
+    if definition.image.versym == NULL and reference.version_library != NULL \
+            and same_file_name(definition.image, reference.version_library):
+        fail(
+            batch.error, DLOPEN_E_VERSION, image_name(definition.image),
+            b"it has no version information, but its symbol is needed with a version"
+        )
+        error_name_symbol(batch.error, name, reference.version)
+        error_needed_by(batch.error, image_name(image))
+        return DLOPEN_E_VERSION
+    return 0
+
+
+cdef inline uint64_t own_address(
+    const Batch* batch, const Definition* definition
+) noexcept nogil:
+    """Our function for a name that is always ours; 0 for other names."""
+    cdef const OwnName* own = batch.own_names
+    cdef const char* name
+    if own == NULL or definition.image == NULL or not definition.image.is_c_library:
+        return 0
+    name = symbol_name(definition.image, definition.symbol)
+    if name == NULL or (name[0] != 0x64 and name[0] != 0x5f):   # 'd', '_'
+        return 0
+    while own.name != NULL:
+        if strcmp(own.name, name) == 0:
+            return own.address
+        own += 1
+    return 0
+
+
+cdef inline int defer(
+    Batch* batch, Image* image, uint64_t place, uint64_t resolver, int64_t addend
+) noexcept nogil:
+    cdef Deferred* deferred = <Deferred*>allocate(batch.allocator, sizeof(Deferred))
+    if deferred == NULL:
+        return fail_memory(batch.error, image_name(image))
+    deferred.image = image
+    deferred.place = place
+    deferred.resolver = resolver
+    deferred.addend = addend
+    if batch.last_deferred == NULL:
+        batch.first_deferred = deferred
+    else:
+        batch.last_deferred.next = deferred
+    batch.last_deferred = deferred
+    return 0
+
+
+cdef inline int bind(
+    Batch* batch, Image* image, Cache* cache, uint32_t index, bint for_call, const Image* skip
+) noexcept nogil:
+    """Resolves into the cache, and records the image that it depends on from now on."""
+    cdef int code
+    cdef Image* definer
+    if cache.valid and cache.symbol == index and cache.for_call == for_call:
+        return 0
+    cache.valid = False
+    code = resolve(batch, image, index, for_call, skip, &cache.definition)
+    if code:
+        return code
+    cache.symbol = index
+    cache.for_call = for_call
+    cache.valid = skip == NULL
+    definer = cache.definition.image
+    if definer != NULL and definer != image and definer != cache.bound:
+        cache.bound = definer
+        if not definer.is_startup and not pointers_hold(&image.dependencies, definer) \
+                and not pointers_add_once(batch.allocator, &image.bindings, definer):
+            return fail_memory(batch.error, image_name(image))
+    return 0
+
+
+cdef inline int narrow(
+    Batch* batch, Image* image, uint64_t place, uint64_t value, bint is_signed
+) noexcept nogil:
+    """A 32-bit place."""
+    cdef uint32_t word = <uint32_t>(value & 0xffffffffU)
+    if is_signed and <int64_t>value != <int64_t><int32_t>word:
+        return bad_relocation(batch, image, b"a 32-bit relative relocation does not reach", place, value)
+    if not is_signed and value > 0xffffffffU:
+        return bad_relocation(batch, image, b"a 32-bit relocation overflows", place, value)
+    memcpy(<void*>(image.bytes_bias + place), &word, 4)
+    return 0
+
+
+cdef inline int copy_data(
+    Batch* batch, Image* image, Place* writable, Cache* cache, const Rela* relocation
+) noexcept nogil:
+    cdef const Sym* own = &image.symtab[relocation_symbol(relocation)]
+    cdef const Sym* source = cache.definition.symbol
+    cdef uint64_t size
+    if cache.definition.image == NULL:
+        return bad_relocation(batch, image, b"a COPY relocation without a definition", relocation.r_offset, 0)
+    size = own.st_size if own.st_size < source.st_size else source.st_size
+    if size == 0:
+        return 0
+    if not can_write(image, writable, relocation.r_offset, size) or (
+        not cache.definition.image.is_host
+        and bytes_at(cache.definition.image, source.st_value, size) == NULL
+    ):
+        return bad_relocation(batch, image, b"a COPY relocation is out of range", relocation.r_offset, size)
+    memcpy(
+        <void*>(image.bytes_bias + relocation.r_offset),
+        <const void*>(cache.definition.image.bytes_bias + source.st_value), size
+    )
+    return 0
+
+
+cdef inline int apply(
+    Batch* batch, Image* image, Place* writable, Cache* cache, const Rela* relocation
+) noexcept nogil:
+    """One relocation that is not RELATIVE."""
+    cdef uint32_t number = relocation_type(relocation)
+    cdef uint32_t kind = relocation_kind(THIS_MACHINE, number)
+    cdef uint32_t index = relocation_symbol(relocation)
+    cdef uint32_t width = relocation_width(THIS_MACHINE, number)
+    cdef uint64_t place = relocation.r_offset
+    cdef uint64_t value
+    cdef Definition* definition = &cache.definition
+    cdef int code
+    if kind == DLOPEN_R_NONE:
+        return 0
+    if not can_write(image, writable, place, width):
+        return bad_relocation(
+            batch, image, b"a relocation's place lies outside the writable segments", place, number
+        )
+    if kind == DLOPEN_R_IRELATIVE:
+        value = <uint64_t>relocation.r_addend
+        if not is_code(image, value):
+            return bad_relocation(
+                batch, image, b"an IFUNC resolver lies outside the executable segments", place, value
+            )
+        return defer(batch, image, place, image.load_bias + value, 0)
+    if kind != DLOPEN_R_SYMBOLIC and kind != DLOPEN_R_GLOB_DAT and kind != DLOPEN_R_JUMP_SLOT \
+            and kind != DLOPEN_R_PC_RELATIVE and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY \
+            and kind != DLOPEN_R_DTPMOD and kind != DLOPEN_R_DTPOFF and kind != DLOPEN_R_TPOFF \
+            and kind != DLOPEN_R_TLSDESC:
+        return bad_relocation(batch, image, b"unexpected relocation type", place, number)
+    code = bind(
+        batch, image, cache, index, kind == DLOPEN_R_JUMP_SLOT,
+        image if kind == DLOPEN_R_COPY else NULL
+    )
+    if code:
+        return code
+    if kind == DLOPEN_R_COPY:
+        return copy_data(batch, image, writable, cache, relocation)
+    if kind == DLOPEN_R_DTPMOD or kind == DLOPEN_R_DTPOFF:
+        # Only another image's, the host's, until images of ours have thread-local storage.
+        if definition.image == NULL:
+            store_word(image, place, 0)
+            return 0
+        if not definition.image.is_host or definition.image.tls_module_id == 0:
+            return bad_relocation(
+                batch, image, b"thread-local storage is not supported yet", place, number
+            )
+        if kind == DLOPEN_R_DTPMOD:
+            store_word(image, place, definition.image.tls_module_id)
+        else:
+            store_word(image, place, definition.symbol.st_value + <uint64_t>relocation.r_addend)
+        return 0
+    if kind == DLOPEN_R_TPOFF or kind == DLOPEN_R_TLSDESC:
+        return bad_relocation(
+            batch, image, b"thread-local storage of this model is not supported yet", place, number
+        )
+    if kind == DLOPEN_R_SIZE:
+        value = (definition.symbol.st_size if definition.image != NULL else 0) \
+            + <uint64_t>relocation.r_addend
+        if width == 4:
+            return narrow(batch, image, place, value, False)
+        store_word(image, place, value)
+        return 0
+    value = own_address(batch, definition)
+    if value == 0:
+        value = definition_address(definition)
+        if definition.image != NULL and symbol_type(definition.symbol) == STT_GNU_IFUNC \
+                and definition.symbol.st_shndx != SHN_UNDEF:
+            if not definition.image.is_host and not is_code(definition.image, definition.symbol.st_value):
+                return bad_relocation(
+                    batch, image, b"an IFUNC resolver lies outside the executable segments", place,
+                    definition.symbol.st_value
+                )
+            if kind == DLOPEN_R_PC_RELATIVE or width != 8:
+                return bad_relocation(
+                    batch, image, b"a 32-bit or relative reference to an IFUNC", place, number
+                )
+            return defer(
+                batch, image, place, value,
+                0 if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT else relocation.r_addend
+            )
+    # The psABI gives GLOB_DAT and JUMP_SLOT no addend on this machine.
+    if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT:
+        store_word(image, place, value)
+        return 0
+    value += <uint64_t>relocation.r_addend
+    if kind == DLOPEN_R_PC_RELATIVE:
+        value -= image.load_bias + place
+        if width == 4:
+            return narrow(batch, image, place, value, True)
+    elif width == 4:
+        return narrow(batch, image, place, value, False)
+    store_word(image, place, value)
+    return 0
+
+
+cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
+    """DT_RELR: an address, then bitmaps of the 63 words that follow it (gABI, RELR)."""
+    cdef Place writable
+    cdef uint64_t i, bit, entry
+    cdef uint64_t where = 0
+    cdef bint started = False
+    writable.start = 0
+    writable.end = 0
+    for i in range(image.relr_count):
+        entry = image.relr[i]
+        if entry & 1 == 0:
+            if not can_write(image, &writable, entry, 8):
+                return bad_relocation(batch, image, b"a RELR place lies outside the writable segments", entry, i)
+            store_word(image, entry, load_word(image, entry) + image.load_bias)
+            where = entry + 8
+            started = True
+            continue
+        if not started:
+            return bad_relocation(batch, image, b"DT_RELR begins with a bitmap", 0, entry)
+        bit = 0
+        entry >>= 1
+        while entry != 0:
+            if entry & 1:
+                if not can_write(image, &writable, where + bit * 8, 8):
+                    return bad_relocation(
+                        batch, image, b"a RELR place lies outside the writable segments", where + bit * 8, i
+                    )
+                store_word(image, where + bit * 8, load_word(image, where + bit * 8) + image.load_bias)
+            bit += 1
+            entry >>= 1
+        where += 63 * 8
+    return 0
+
+
+cdef inline int relocate_table(
+    Batch* batch, Image* image, Cache* cache, const Rela* table, uint64_t count
+) noexcept nogil:
+    cdef Place writable
+    cdef uint64_t i
+    cdef const Rela* relocation
+    cdef int code
+    writable.start = 0
+    writable.end = 0
+    for i in range(count):
+        relocation = &table[i]
+        if relocation_kind(THIS_MACHINE, relocation_type(relocation)) == DLOPEN_R_RELATIVE:
+            if not can_write(image, &writable, relocation.r_offset, 8):
+                return bad_relocation(
+                    batch, image, b"a relocation's place lies outside the writable segments",
+                    relocation.r_offset, DLOPEN_R_RELATIVE
+                )
+            store_word(image, relocation.r_offset, image.load_bias + <uint64_t>relocation.r_addend)
+        else:
+            code = apply(batch, image, &writable, cache, relocation)
+            if code:
+                return code
+    return 0
+
+
+cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:
+    """All but what a resolver decides."""
+    cdef Cache cache
+    cdef int code = relocate_relr(batch, image)
+    cache.valid = False
+    cache.symbol = 0
+    cache.for_call = False
+    cache.bound = NULL
+    if code == 0:
+        code = relocate_table(batch, image, &cache, image.rela, image.rela_count)
+    if code == 0:
+        code = relocate_table(batch, image, &cache, image.jmprel, image.jmprel_count)
+    return code
+
+
+cdef inline void run_resolvers(Batch* batch) noexcept nogil:
+    """The deferred places, in the order in which they were deferred: dependencies first.
+    Foreign code runs: no lock is held."""
+    cdef Deferred* deferred = batch.first_deferred
+    cdef Resolver resolver
+    while deferred != NULL:
+        if batch.no_foreign_code:
+            store_word(deferred.image, deferred.place, deferred.resolver)
+        else:
+            resolver = <Resolver>deferred.resolver
+            store_word(
+                deferred.image, deferred.place, resolver() + <uint64_t>deferred.addend
+            )
+        deferred = deferred.next
+
+
+cdef inline void free_deferred(Batch* batch) noexcept nogil:
+    cdef Deferred* next
+    while batch.first_deferred != NULL:
+        next = batch.first_deferred.next
+        release(batch.allocator, batch.first_deferred)
+        batch.first_deferred = next
+    batch.last_deferred = NULL

@@ -1,0 +1,258 @@
+# cython: cdivision=True
+"""Symbols: in one image, in a scope, and which definition a reference binds to.
+
+The rules are glibc's: a verneed version decides; a definition without version
+information binds to any; a reference without a version takes the base version or, from
+dlsym, the default one; failing that, the only version there is.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport strcmp
+
+from dlopen.core.base.growable cimport Pointers
+from dlopen.core.elf.constants cimport (
+    SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_COMMON, STT_FUNC,
+    STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
+    VERSYM_HIDDEN, VERSYM_INDEX,
+)
+from dlopen.core.elf.hash cimport gnu_hash, sysv_hash
+from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type, symbol_visibility
+from dlopen.core.image.image cimport Image, SearchList, Version
+
+
+cdef struct Reference:
+    const char* name
+    const char* version          # NULL: none
+    const char* version_library  # the file that verneed names for it, or NULL
+    uint32_t version_hash
+    bint version_hidden          # the verneed entry has the hidden bit
+    bint newest                  # dlsym: the default version rather than the base one
+    bint for_call                # PLT class: an undefined symbol with a value does not count
+    bint has_sysv
+    uint32_t hash                # gnu
+    uint32_t sysv                # computed on first use
+
+
+cdef struct Definition:
+    Image* image                 # NULL: none
+    const Sym* symbol
+    uint32_t index
+
+
+cdef inline void refer(Reference* reference, const char* name, const char* version) noexcept nogil:
+    """As dlsym and dlvsym ask."""
+    reference.name = name
+    reference.version = version
+    reference.version_library = NULL
+    reference.version_hash = sysv_hash(version) if version != NULL else 0
+    reference.version_hidden = version != NULL   # dlvsym: exactly this one
+    reference.newest = True
+    reference.for_call = False
+    reference.has_sysv = False
+    reference.hash = gnu_hash(name)
+
+
+cdef inline const char* symbol_name(const Image* image, const Sym* symbol) noexcept nogil:
+    """NULL when it lies outside the string table."""
+    if symbol.st_name >= image.strtab_size:
+        return NULL
+    return image.strtab + symbol.st_name
+
+
+cdef inline const Version* symbol_version(const Image* image, uint32_t index) noexcept nogil:
+    """The version of a symbol, NULL when it has none of its own."""
+    cdef uint32_t slot
+    if image.versym == NULL or index >= image.symbol_limit:
+        return NULL
+    slot = image.versym[index] & VERSYM_INDEX
+    if slot >= image.version_count or image.versions[slot].hash == 0:
+        return NULL
+    return &image.versions[slot]
+
+
+cdef inline bint is_defined(const Sym* symbol, bint for_call) noexcept nogil:
+    """It can be bound to: it has a value, and a type that means something to a linker."""
+    cdef uint32_t kind = symbol_type(symbol)
+    if symbol.st_value == 0 and symbol.st_shndx != SHN_ABS and kind != STT_TLS:
+        return False
+    if symbol.st_shndx == SHN_UNDEF and (for_call or symbol.st_value == 0 or kind == STT_TLS):
+        return False
+    return kind == STT_NOTYPE or kind == STT_OBJECT or kind == STT_FUNC or kind == STT_COMMON \
+        or kind == STT_TLS or kind == STT_GNU_IFUNC
+
+
+cdef inline bint is_export(const Sym* symbol) noexcept nogil:
+    """Others can see it."""
+    cdef uint32_t binding = symbol_binding(symbol)
+    cdef uint32_t visibility = symbol_visibility(symbol)
+    return visibility != STV_HIDDEN and visibility != STV_INTERNAL and (
+        binding == STB_GLOBAL or binding == STB_WEAK or binding == STB_GNU_UNIQUE
+    )
+
+
+cdef struct Candidate:           # what one image offers while its chain is walked
+    const Sym* only_versioned    # for a reference without version: the first that has one
+    uint32_t only_index
+    uint32_t versioned_count
+
+
+cdef inline bint matches(
+    const Image* image, Reference* reference, const Sym* symbol, uint32_t index, Candidate* candidate
+) noexcept nogil:
+    cdef const char* name
+    cdef uint16_t versym
+    cdef uint32_t slot
+    cdef const Version* version
+    if not is_defined(symbol, reference.for_call):
+        return False
+    name = symbol_name(image, symbol)
+    if name == NULL or strcmp(name, reference.name) != 0:
+        return False
+    if image.versym == NULL:
+        return True
+    versym = image.versym[index]
+    slot = versym & VERSYM_INDEX
+    if reference.version != NULL:
+        version = &image.versions[slot] if slot < image.version_count else NULL
+        if version != NULL and version.hash != 0 and version.hash == reference.version_hash \
+                and strcmp(version.name, reference.version) == 0:
+            return True
+        return not reference.version_hidden and not versym & VERSYM_HIDDEN and (
+            version == NULL or version.hash == 0
+        )
+    if slot >= (2U if reference.newest else 3U):
+        if not versym & VERSYM_HIDDEN:
+            if candidate.versioned_count == 0:
+                candidate.only_versioned = symbol
+                candidate.only_index = index
+            candidate.versioned_count += 1
+        return False
+    return True
+
+
+cdef inline const Sym* lookup_in_image(
+    const Image* image, Reference* reference, uint32_t* index
+) noexcept nogil:
+    """The definition that `image` has for it, whoever may see it; NULL when none."""
+    cdef Candidate candidate
+    cdef uint64_t word
+    cdef uint64_t i
+    cdef uint64_t steps
+    cdef uint32_t hash = reference.hash
+    cdef uint32_t chain
+    candidate.only_versioned = NULL
+    candidate.only_index = 0
+    candidate.versioned_count = 0
+    if image.buckets != NULL:
+        word = image.bloom[(hash >> 6) & image.bloom_mask]
+        if not (word >> (hash & 63U)) & (word >> ((<uint64_t>hash >> image.bloom_shift) & 63U)) & 1U:
+            return NULL
+        i = image.buckets[hash % image.bucket_count]
+        if i < image.symbol_offset:
+            return NULL
+        while i < image.chain_limit:
+            chain = image.chains[i - image.symbol_offset]
+            if (chain ^ hash) >> 1 == 0 and matches(
+                image, reference, &image.symtab[i], <uint32_t>i, &candidate
+            ):
+                index[0] = <uint32_t>i
+                return &image.symtab[i]
+            if chain & 1U:
+                break
+            i += 1
+    elif image.sysv_buckets != NULL and image.sysv_bucket_count != 0:
+        if not reference.has_sysv:
+            reference.sysv = sysv_hash(reference.name)
+            reference.has_sysv = True
+        i = image.sysv_buckets[reference.sysv % image.sysv_bucket_count]
+        steps = image.sysv_chain_count
+        while i != 0 and i < image.sysv_chain_count and i < image.symbol_limit and steps != 0:
+            if matches(image, reference, &image.symtab[i], <uint32_t>i, &candidate):
+                index[0] = <uint32_t>i
+                return &image.symtab[i]
+            i = image.sysv_chains[i]
+            steps -= 1           # a cycle ends here
+    if candidate.versioned_count == 1:
+        index[0] = candidate.only_index
+        return candidate.only_versioned
+    return NULL
+
+
+cdef inline bint lookup_in_list(
+    const Pointers* images, Reference* reference, const Image* skip, Definition* definition
+) noexcept nogil:
+    """The first image of the list that exports it; `skip` is passed over."""
+    cdef size_t i
+    cdef Image* image
+    cdef const Sym* symbol
+    cdef uint32_t index = 0
+    for i in range(images.count):
+        image = <Image*>images.items[i]
+        if image == skip:
+            continue
+        symbol = lookup_in_image(image, reference, &index)
+        if symbol != NULL and is_export(symbol):
+            definition.image = image
+            definition.symbol = symbol
+            definition.index = index
+            return True
+    return False
+
+
+cdef inline bint lookup_in_scopes(
+    const Pointers* scopes, Reference* reference, const Image* skip, Definition* definition
+) noexcept nogil:
+    """`scopes` holds SearchLists, searched in order."""
+    cdef size_t i
+    for i in range(scopes.count):
+        if lookup_in_list(
+            &(<SearchList*>scopes.items[i]).images, reference, skip, definition
+        ):
+            return True
+    definition.image = NULL
+    return False
+
+
+cdef inline bint nearest_symbol(
+    const Image* image, uint64_t address, uint64_t count, Definition* definition
+) noexcept nogil:
+    """As glibc's dladdr: the highest symbol at or below the address that still covers it;
+    one without size covers its own address only."""
+    cdef uint64_t i
+    cdef const Sym* symbol
+    cdef const Sym* best = NULL
+    cdef uint64_t at
+    cdef uint32_t first = image.symbol_offset if image.buckets != NULL else 0
+    for i in range(first, count):
+        symbol = &image.symtab[i]
+        if symbol.st_value == 0 and symbol.st_shndx == SHN_UNDEF:
+            continue
+        if symbol_type(symbol) == STT_TLS or symbol.st_name >= image.strtab_size:
+            continue
+        if symbol_binding(symbol) == STB_LOCAL and image.buckets == NULL:
+            continue
+        at = image.load_bias + symbol.st_value
+        if symbol.st_shndx == SHN_ABS and image.load_bias != 0:
+            at = symbol.st_value
+        if address < at:
+            continue
+        if (symbol.st_shndx == SHN_UNDEF or symbol.st_size == 0) and address != at:
+            continue
+        if symbol.st_size != 0 and symbol.st_shndx != SHN_UNDEF and address - at >= symbol.st_size:
+            continue
+        if best == NULL or best.st_value < symbol.st_value:
+            best = symbol
+            definition.index = <uint32_t>i
+    definition.image = <Image*>image
+    definition.symbol = best
+    return best != NULL
+
+
+cdef inline uint64_t definition_address(const Definition* definition) noexcept nogil:
+    """Where it is; for an IFUNC, where its resolver is. SHN_ABS values are not relocated."""
+    if definition.image == NULL:
+        return 0
+    if definition.symbol.st_shndx == SHN_ABS:
+        return definition.symbol.st_value
+    return definition.image.load_bias + definition.symbol.st_value

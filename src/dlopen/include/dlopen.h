@@ -1,0 +1,241 @@
+/* dlopen.h: the extended C interface of libdlopen.so.
+ *
+ * dlopen(3), dlsym(3) and their family are exported under their own names and
+ * are declared in <dlfcn.h> and <link.h>; this header declares what libc has no
+ * name for.  The Python package uses this interface and nothing else.
+ *
+ * Conventions.  A function that can fail returns 0 (DLOPEN_OK) or a code and,
+ * if `error` is not NULL, fills it.  Strings handed out belong to the image that
+ * they came from: they live as long as the caller keeps the image open, or while
+ * it is between DLOPEN_read_enter and DLOPEN_read_leave.  A handle that is not
+ * (or no longer) valid gives DLOPEN_E_HANDLE, never a crash.  Every function may
+ * be called from any thread at any time; none keeps a lock while it runs a
+ * constructor, a destructor, a resolver, a callback or the host's own loader.
+ */
+#ifndef DLOPEN_H
+#define DLOPEN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version handshake: DLOPEN_abi() of the library in this process must equal
+ * the DLOPEN_ABI that a client was compiled with. */
+#define DLOPEN_ABI 1u
+
+/* One image of its own, beside any other of the same file (mode of DLOPEN_open). */
+#define DLOPEN_PRIVATE 0x400
+
+/* An image: an ELF object that is mapped in this process, ours or the host's.
+ * For images of ours the pointer is also the handle that dlopen(3) returns, and
+ * begins with a struct link_map. */
+typedef struct DLOPEN_image DLOPEN_image;
+
+enum DLOPEN_code {
+  DLOPEN_OK = 0,
+  /* the operating system said no: error.errnum holds errno */
+  DLOPEN_E_OPEN,          /* the file cannot be opened */
+  DLOPEN_E_READ,          /* it cannot be read */
+  DLOPEN_E_MAP,           /* it cannot be mapped */
+  DLOPEN_E_PROTECT,       /* the protection of a mapping cannot be changed */
+  DLOPEN_E_MEMORY,        /* no memory for the linker's own records */
+  /* the file is not one that can be loaded */
+  DLOPEN_E_NOT_FOUND,     /* a searched name was found nowhere: see searched */
+  DLOPEN_E_NOT_ELF,       /* no ELF magic; detail says what it is if known */
+  DLOPEN_E_FORMAT,        /* malformed: detail says which rule is broken */
+  DLOPEN_E_UNSUPPORTED,   /* well-formed, but refused: detail says why */
+  /* linking */
+  DLOPEN_E_SYMBOL,        /* an undefined symbol */
+  DLOPEN_E_VERSION,       /* a needed version is not defined by the library that should have it */
+  DLOPEN_E_RELOCATION,    /* a relocation that cannot be applied: detail says why */
+  DLOPEN_E_HOST,          /* the host's loader refused: detail holds its message */
+  /* use */
+  DLOPEN_E_HANDLE,        /* not a handle, or closed already */
+  DLOPEN_E_INVALID,       /* an argument that cannot be: detail says which */
+  DLOPEN_E_NOT_LOADED,    /* RTLD_NOLOAD or DLOPEN_existing: not loaded */
+  DLOPEN_E_STATE          /* not possible in this state: detail says why */
+};
+
+/* An error is data; DLOPEN_message renders it.  All strings are in `text`, "" when
+ * absent; `searched` is a sequence of searched_count strings, each "path\0", with
+ * one errno each in searched_errno (the first DLOPEN_SEARCHED_MAX of them). */
+#define DLOPEN_SEARCHED_MAX 64
+struct DLOPEN_error {
+  int32_t code;
+  int32_t errnum;
+  uint64_t offset;               /* where in the file, or the place's address; ~0 when none */
+  uint64_t value;                /* the offending value; meaning depends on detail */
+  const char *library;           /* the file or name that could not be used */
+  const char *detail;            /* the rule or reason, plain English */
+  const char *symbol;            /* symbol name */
+  const char *version;           /* symbol version */
+  const char *needed_by;         /* the image that asked for library */
+  const char *searched;          /* first of the searched paths */
+  uint32_t searched_count;
+  uint32_t text_used;
+  int32_t searched_errno[DLOPEN_SEARCHED_MAX];
+  char text[16384];
+};
+
+/* flags of an open request */
+#define DLOPEN_NO_FOREIGN_CODE 1u  /* run neither constructors, destructors nor IFUNC resolvers: for tests and inspection */
+
+struct DLOPEN_request {
+  size_t size;                   /* sizeof (struct DLOPEN_request) */
+  const char *name;              /* a path (with a slash), or a name that is searched; with bytes: the image's name; NULL: the program */
+  const void *bytes;             /* the file's content, or NULL */
+  size_t bytes_size;
+  const void *caller;            /* an address in the image that asks (its RUNPATH and $ORIGIN count); NULL: the program */
+  uint32_t mode;                 /* RTLD_* of <dlfcn.h>, DLOPEN_PRIVATE */
+  uint32_t flags;                /* DLOPEN_NO_FOREIGN_CODE */
+};
+
+uint32_t DLOPEN_abi(void);
+
+/* Renders one line, as dlerror(3) would; returns its length (without the NUL),
+ * as snprintf does. */
+size_t DLOPEN_message(const struct DLOPEN_error *error, char *buffer, size_t size);
+
+/* Open, count, initialise.  Each success is undone by one DLOPEN_close. */
+int DLOPEN_open(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
+
+/* Map and check one file, without its dependencies and without relocating it.
+ * DLOPEN_close unmaps it. */
+int DLOPEN_map(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
+
+/* An image that is loaded already, by path, soname or base name; counted. */
+int DLOPEN_existing(const char *name, DLOPEN_image **image, struct DLOPEN_error *error);
+
+int DLOPEN_close(DLOPEN_image *image, struct DLOPEN_error *error);
+
+/* Where a name would come from; nothing is loaded.  `visit` is called for each
+ * candidate in order, with 0 for the one that would be used, with errno or a
+ * DLOPEN_REJECTED_* number for those that would not. */
+#define DLOPEN_REJECTED_LOADED (-1)      /* not a candidate: an image loaded already answers to the name */
+#define DLOPEN_REJECTED_MACHINE (-2)     /* an ELF file, but for another machine or class */
+typedef void DLOPEN_visit_candidate(const char *path, const char *origin, int result, void *data);
+int DLOPEN_find(const char *name, const void *caller, DLOPEN_visit_candidate *visit, void *data, struct DLOPEN_error *error);
+
+/* Symbols */
+struct DLOPEN_symbol {
+  const char *name;
+  const char *version;           /* "" without version information */
+  DLOPEN_image *image;           /* that defines it */
+  uint64_t address;              /* where it is now; 0 while unresolved (an IFUNC before resolve, TLS) */
+  uint64_t value;                /* st_value */
+  uint64_t size;                 /* st_size */
+  uint32_t index;                /* in the image's dynamic symbol table */
+  uint8_t type;                  /* STT_* */
+  uint8_t binding;               /* STB_* */
+  uint8_t visibility;            /* STV_* */
+  uint8_t is_default;            /* 1: what a reference without version gets (not the hidden bit) */
+  uint16_t section;              /* st_shndx */
+};
+/* flags of DLOPEN_symbol_find */
+#define DLOPEN_OWN_ONLY 1u       /* the image's own exports, not its dependencies' */
+#define DLOPEN_NO_RESOLVE 2u     /* do not call an IFUNC's resolver: address is then 0 */
+int DLOPEN_symbol_find(DLOPEN_image *image, const char *name, const char *version /* or NULL */, uint32_t flags,
+                       struct DLOPEN_symbol *symbol, struct DLOPEN_error *error);
+/* The dynamic symbol number `index` of an image, exported or not, not resolved;
+ * DLOPEN_E_INVALID past the end. */
+int DLOPEN_symbol_at(DLOPEN_image *image, uint32_t index, struct DLOPEN_symbol *symbol);
+/* 1 if other images can bind to it */
+int DLOPEN_symbol_is_export(const struct DLOPEN_symbol *symbol);
+
+/* dladdr(3): the image that holds the address, and the nearest symbol.
+ * DLOPEN_E_INVALID if no image holds it; symbol->name is NULL if no symbol does. */
+int DLOPEN_address(const void *address, DLOPEN_image **image, struct DLOPEN_symbol *symbol);
+
+/* What is known of an image.  Absent strings are NULL. */
+enum DLOPEN_state {
+  DLOPEN_STATE_MAPPED = 1,       /* by DLOPEN_map, not relocated */
+  DLOPEN_STATE_LOADING,          /* being linked: not visible yet */
+  DLOPEN_STATE_INITIALISING,     /* its constructors run */
+  DLOPEN_STATE_READY,
+  DLOPEN_STATE_CLOSING           /* its destructors run or have run */
+};
+struct DLOPEN_info {
+  size_t size;                   /* set by the caller: sizeof (struct DLOPEN_info) */
+  const char *path;              /* absolute where it is known; the given name for an image from bytes; "" the program */
+  const char *name;              /* l_name, as dl_iterate_phdr gives it */
+  const char *soname, *rpath, *runpath, *interpreter;
+  uint64_t load_bias;            /* run address - p_vaddr */
+  uint64_t map_start, map_end;
+  uint64_t dynamic;              /* address of the dynamic section */
+  uint64_t phdr;                 /* address of the program headers (Elf64_Phdr) */
+  uint64_t device, inode;        /* 0, 0 when unknown */
+  uint64_t flags, flags_1;       /* DT_FLAGS, DT_FLAGS_1 */
+  uint64_t tls_size, tls_align, tls_module_id; /* PT_TLS; 0 when none */
+  uint32_t phnum;
+  uint32_t state;                /* enum DLOPEN_state */
+  uint32_t is_host;              /* 1: the host's loader mapped it */
+  uint32_t is_global;            /* 1: in the global scope */
+  uint32_t is_private;
+  uint32_t open_count;           /* opens that were not closed yet */
+  uint32_t symbol_count;         /* entries of the dynamic symbol table */
+  uint32_t relocation_count;     /* as DLOPEN_relocation_at counts them */
+  uint32_t needed_count;
+  uint32_t dependency_count;     /* direct: one for each DT_NEEDED, in order; 0 before linking */
+  uint32_t version_count;        /* as DLOPEN_version_at counts them */
+  uint32_t has_textrel, nodelete;
+};
+int DLOPEN_info(DLOPEN_image *image, struct DLOPEN_info *info);
+const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL past the end */
+DLOPEN_image *DLOPEN_dependency_at(DLOPEN_image *image, uint32_t index); /* NULL past the end */
+
+/* Relocations: RELR first, then DT_RELA, then DT_JMPREL. */
+enum DLOPEN_relocation_kind {
+  DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_COPY,
+  DLOPEN_R_IRELATIVE, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TPOFF, DLOPEN_R_TLSDESC, DLOPEN_R_SIZE,
+  DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
+};
+struct DLOPEN_relocation {
+  uint64_t place;                /* address */
+  int64_t addend;                /* r_addend; what stood at the place for RELR is not known any more: 0 */
+  uint32_t type;                 /* the machine's number; RELR entries have the machine's RELATIVE */
+  uint32_t kind;                 /* enum DLOPEN_relocation_kind */
+  uint32_t symbol;               /* index in the dynamic symbol table, 0 when none */
+  uint32_t width;                /* bytes at the place */
+  uint32_t table;                /* 0 RELR, 1 DT_RELA, 2 DT_JMPREL */
+};
+int DLOPEN_relocation_at(DLOPEN_image *image, uint32_t index, struct DLOPEN_relocation *relocation);
+/* Calls visit for each in order, in one pass (RELR and many: far quicker than by index). */
+typedef void DLOPEN_visit_relocation(const struct DLOPEN_relocation *relocation, void *data);
+int DLOPEN_relocations(DLOPEN_image *image, DLOPEN_visit_relocation *visit, void *data);
+
+/* Versions: those that the image defines (verdef), then those that it needs (verneed). */
+struct DLOPEN_version {
+  const char *name;
+  const char *library;           /* the file that should define it; NULL for a definition */
+  uint32_t hash;
+  uint16_t flags;                /* VER_FLG_BASE 1, VER_FLG_WEAK 2 */
+  uint16_t index;                /* as in the versym table, without the hidden bit */
+};
+int DLOPEN_version_at(DLOPEN_image *image, uint32_t index, struct DLOPEN_version *version);
+
+/* All images of the process, the host's in its order, then ours in load order.
+ * Writes at most `capacity` and returns how many there are. */
+size_t DLOPEN_images(DLOPEN_image **images, size_t capacity);
+
+/* Readers.  Between enter and leave nothing that was published is unmapped or
+ * freed, whoever closes it meanwhile.  They nest.  Give leave what enter returned. */
+uint32_t DLOPEN_read_enter(void);
+void DLOPEN_read_leave(uint32_t token);
+
+/* What keeps an image mapped although nobody holds it open: calls visit for each
+ * holder; returns how many. */
+enum DLOPEN_holder_kind { DLOPEN_HELD_OPEN = 1, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING };
+typedef void DLOPEN_visit_holder(int kind, DLOPEN_image *holder, void *data);
+size_t DLOPEN_holders(DLOPEN_image *image, DLOPEN_visit_holder *visit, void *data);
+
+/* A function without effect, returning 0: what a pointer to a closed library's
+ * function may be replaced by. */
+long DLOPEN_closed_function(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

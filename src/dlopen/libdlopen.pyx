@@ -1,0 +1,1041 @@
+# cython: language_level=3, cdivision=True
+"""libdlopen.so: the exported functions, and the dl* family as images of ours see it.
+
+The one translation unit of the core. Nothing in it needs an interpreter: the linker
+drops all that Cython's module initialisation alone would reach.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memset, strcmp, strlen
+
+from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.contract cimport (
+    DLOPEN_ABI, DLOPEN_E_FORMAT, DLOPEN_E_HANDLE, DLOPEN_E_HOST, DLOPEN_E_INVALID,
+    DLOPEN_E_NOT_FOUND, DLOPEN_E_OPEN, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
+    DLOPEN_E_UNSUPPORTED, DLOPEN_E_VERSION, DLOPEN_NO_RESOLVE, DLOPEN_OK, DLOPEN_OWN_ONLY,
+    DLOPEN_PRIVATE, DLOPEN_REJECTED_LOADED, DLOPEN_STATE_MAPPED, Error, Info, PublicImage,
+    PublicRelocation, PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder,
+    VisitRelocation,
+)
+from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
+from dlopen.core.base.growable cimport Pointers, Text, text_free
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
+from dlopen.core.elf.structures cimport (
+    Phdr, Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type,
+    symbol_visibility,
+)
+from dlopen.core.image.image cimport Image, Version, image_name, symbol_count
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+    snapshot_image_at,
+)
+from dlopen.core.linker.host cimport (
+    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, answers_to, bind_host_functions, getauxval,
+    refresh_hosts,
+)
+from dlopen.core.linker.load cimport (
+    Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
+)
+from dlopen.core.linker.search cimport Trail, find_file, trail_free
+from dlopen.core.linker.state cimport HostInfo, Linker, PhdrVisitor
+from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
+from dlopen.core.relocation.relocate cimport Resolver
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
+    lookup_in_list, lookup_in_scopes, nearest_symbol, refer, symbol_name, symbol_version,
+)
+
+
+cdef extern from *:
+    """
+    #include <dlfcn.h>
+    #include <link.h>
+    /* Defined below; called by the host's loader with its own arguments. */
+    void dlopen_start(int argc, char **argv, char **environ);
+    void dlopen_finish(void);
+    __attribute__((constructor)) static void dlopen_constructor(int argc, char **argv, char **environ) {
+        dlopen_start(argc, argv, environ);
+    }
+    /* In DT_FINI_ARRAY: after every atexit handler, as the host's own destructors run. */
+    __attribute__((destructor)) static void dlopen_destructor(void) { dlopen_finish(); }
+    /* What dlerror(3) has to say in this thread. */
+    static __thread char *dlopen_pending_message;
+    static __thread char *dlopen_shown_message;
+    #define DLOPEN_CALLER __builtin_return_address(0)
+    """
+    char* pending_message "dlopen_pending_message"
+    char* shown_message "dlopen_shown_message"
+    const void* caller_address "DLOPEN_CALLER"
+
+
+cdef extern from "<string.h>" nogil:
+    const char* strerrordesc_np(int number)
+
+
+cdef extern from "<dlfcn.h>" nogil:
+    ctypedef struct Dl_info:
+        const char* dli_fname
+        void* dli_fbase
+        const char* dli_sname
+        void* dli_saddr
+
+
+cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
+    unsigned long long flags
+    void* map_start
+    void* map_end
+    void* link_map
+    void* eh_frame
+
+
+# The one instance. Guarded as linker/state.pxd says.
+cdef Linker the_linker
+
+
+cdef extern from "<link.h>" nogil:
+    enum:
+        RTLD_DI_LINKMAP
+
+
+cdef void prepare(Linker* linker) noexcept nogil:
+    """Makes the linker usable, once: from the constructor, or by a call that comes before
+    it (another library's constructor)."""
+    if load_u32(&linker.ready) == 2:
+        return
+    lock_acquire(&linker.registry.lock)
+    if linker.ready == 0:
+        linker.page = getauxval(AT_PAGESZ)
+        linker.secure = getauxval(AT_SECURE) != 0
+        name_own_functions(linker)
+        linker.ready = 1 if bind_host_functions(linker) else 3
+    lock_release(&linker.registry.lock)
+    if linker.ready == 1:
+        refresh_hosts(linker, NULL)
+        store_u32(&linker.ready, 2)
+
+
+cdef inline Linker* ready_linker() noexcept nogil:
+    """NULL where there is no libc that we know."""
+    prepare(&the_linker)
+    return &the_linker if the_linker.ready == 2 else NULL
+
+
+cdef inline int no_host(Error* error) noexcept nogil:
+    return fail(
+        error, DLOPEN_E_STATE, b"", b"libc.so.6 was not found in this process: glibc is needed"
+    )
+
+
+cdef public void dlopen_start(int argc, char** argv, char** environ) noexcept nogil:
+    the_linker.argc = argc
+    the_linker.argv = argv
+    the_linker.environ = environ
+    prepare(&the_linker)
+
+
+cdef public void dlopen_finish() noexcept nogil:
+    if the_linker.ready == 2:
+        finish_at_exit(&the_linker)
+
+
+# Exported: opening --------------------------------------------------------------------
+
+
+cdef public uint32_t DLOPEN_abi() noexcept nogil:
+    return DLOPEN_ABI
+
+
+cdef public int DLOPEN_open(const Request* request, PublicImage** image, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    if request.size < sizeof(Request):
+        return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
+    return open_image(linker, request, <Image**>image, error)
+
+
+cdef public int DLOPEN_map(const Request* request, PublicImage** image, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    if request.size < sizeof(Request):
+        return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
+    return map_only(linker, request, <Image**>image, error)
+
+
+cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    return open_existing(linker, name, <Image**>image, error)
+
+
+cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    return close_image(linker, <Image*>image, error)
+
+
+cdef public int DLOPEN_find(
+    const char* name, const void* caller, VisitCandidate* visit, void* data, Error* error
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    cdef Transaction transaction
+    cdef Trail trail
+    cdef Text path
+    cdef Image* loaded
+    cdef size_t i
+    cdef const char* candidate
+    cdef const char* origin
+    cdef bint found
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    memset(&trail, 0, sizeof(trail))
+    memset(&path, 0, sizeof(path))
+    begin(&transaction, linker, RTLD_LAZY, 0, error)
+    loaded = loaded_by_name(&transaction, name, False)
+    if loaded != NULL:
+        visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
+    found = find_file(
+        linker, transaction.snapshot, name, image_of_caller(transaction.snapshot, caller), &path,
+        &trail
+    )
+    candidate = trail.paths.data
+    origin = trail.origins.data
+    for i in range(trail.count):
+        visit(candidate, origin, trail.results[i], data)
+        candidate += strlen(candidate) + 1
+        origin += strlen(origin) + 1
+    if found and trail.count == 0:
+        visit(path.data, b"path", 0, data)
+    text_free(&linker.registry.allocator, &path)
+    trail_free(&linker.registry.allocator, &trail)
+    end(&transaction)
+    if not found and loaded == NULL:
+        return fail(error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file")
+    return 0
+
+
+cdef public long DLOPEN_closed_function() noexcept nogil:
+    return 0
+
+
+cdef inline size_t write_text(char* buffer, size_t size, const char* format, const char* one,
+                       const char* two, const char* three) noexcept nogil:
+    return <size_t>snprintf(buffer, size, format, one, two, three)
+
+
+cdef public size_t DLOPEN_message(const Error* error, char* buffer, size_t size) noexcept nogil:
+    """glibc's wording where it has one."""
+    if error.code == DLOPEN_E_SYMBOL and error.version[0] != 0:
+        return <size_t>snprintf(
+            buffer, size, b"%s: undefined symbol: %s, version %s", error.library, error.symbol, error.version
+        )
+    if error.code == DLOPEN_E_SYMBOL:
+        return <size_t>snprintf(buffer, size, b"%s: undefined symbol: %s", error.library, error.symbol)
+    if error.code == DLOPEN_E_VERSION and error.symbol[0] != 0:
+        return <size_t>snprintf(
+            buffer, size, b"%s: no version information available for symbol %s, version %s (required by %s)",
+            error.library, error.symbol, error.version, error.needed_by
+        )
+    if error.code == DLOPEN_E_VERSION:
+        return <size_t>snprintf(
+            buffer, size, b"%s: version `%s' not found (required by %s)", error.library, error.version,
+            error.needed_by
+        )
+    if error.code == DLOPEN_E_RELOCATION:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s (place 0x%llx, value 0x%llx)", error.library, error.detail,
+            <unsigned long long>error.offset, <unsigned long long>error.value
+        )
+    if error.code == DLOPEN_E_HOST or error.library[0] == 0:
+        return <size_t>snprintf(buffer, size, b"%s", error.detail)
+    if error.errnum != 0 and strerrordesc_np(error.errnum) != NULL:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s: %s", error.library, error.detail, strerrordesc_np(error.errnum)
+        )
+    return <size_t>snprintf(buffer, size, b"%s: %s", error.library, error.detail)
+
+
+# Exported: looking ----------------------------------------------------------------------
+
+
+cdef public uint32_t DLOPEN_read_enter() noexcept nogil:
+    prepare(&the_linker)
+    return reader_enter(&the_linker.registry)
+
+
+cdef public void DLOPEN_read_leave(uint32_t token) noexcept nogil:
+    reader_leave(&the_linker.registry, token)
+
+
+cdef inline bint holds(const Image* image) noexcept nogil:
+    """In a reader section."""
+    return snapshot_holds(current_snapshot(&the_linker.registry), image)
+
+
+cdef uint64_t resolved_address(const Definition* definition) noexcept nogil:
+    """With the IFUNC's resolver called; a TLS symbol has none of its own."""
+    cdef uint64_t address
+    if symbol_type(definition.symbol) == STT_TLS:
+        return 0
+    address = definition_address(definition)
+    if symbol_type(definition.symbol) == STT_GNU_IFUNC and definition.symbol.st_shndx != SHN_UNDEF:
+        if definition.image.no_foreign_code or definition.image.state == DLOPEN_STATE_MAPPED:
+            return 0
+        return (<Resolver>address)()
+    return address
+
+
+cdef void describe(const Definition* definition, PublicSymbol* symbol, bint resolve) noexcept nogil:
+    cdef const Image* image = definition.image
+    cdef const Sym* entry = definition.symbol
+    cdef const Version* version = symbol_version(image, definition.index)
+    cdef const char* name = symbol_name(image, entry)
+    symbol.name = b""
+    symbol.version = b""
+    if name != NULL:
+        symbol.name = name
+    if version != NULL:
+        symbol.version = version.name
+    symbol.image = <PublicImage*>image
+    symbol.value = entry.st_value
+    symbol.size = entry.st_size
+    symbol.index = definition.index
+    symbol.type = <uint8_t>symbol_type(entry)
+    symbol.binding = <uint8_t>symbol_binding(entry)
+    symbol.visibility = <uint8_t>symbol_visibility(entry)
+    symbol.is_default = image.versym == NULL or definition.index >= image.symbol_limit \
+        or not image.versym[definition.index] & VERSYM_HIDDEN
+    symbol.section = entry.st_shndx
+    symbol.address = 0
+    if symbol_type(entry) == STT_TLS:
+        return
+    if symbol_type(entry) == STT_GNU_IFUNC and not resolve:
+        return
+    if entry.st_shndx == SHN_UNDEF and entry.st_value == 0:
+        return
+    symbol.address = resolved_address(definition)
+
+
+cdef bint lookup_in_tree(
+    const Snapshot* snapshot, Image* image, Reference* reference, Definition* definition
+) noexcept nogil:
+    """As dlsym on a handle: the image, then its dependencies breadth first. A host image
+    has no list of ours: itself only."""
+    cdef const Sym* symbol
+    if image.search_list.images.count:
+        return lookup_in_list(&image.search_list.images, reference, NULL, definition)
+    symbol = lookup_in_image(image, reference, &definition.index)
+    definition.image = image
+    definition.symbol = symbol
+    return symbol != NULL and is_export(symbol)
+
+
+cdef bint lookup_everywhere(
+    const Snapshot* snapshot, Reference* reference, Definition* definition
+) noexcept nogil:
+    """The global scope, as far as this process's own images and ours make it up."""
+    cdef size_t i
+    cdef Image* image
+    cdef const Sym* symbol
+    for i in range(snapshot.host_count + snapshot.count):
+        image = snapshot.hosts[i] if i < snapshot.host_count else snapshot.images[i - snapshot.host_count]
+        if not image.is_global:
+            continue
+        symbol = lookup_in_image(image, reference, &definition.index)
+        if symbol != NULL and is_export(symbol):
+            definition.image = image
+            definition.symbol = symbol
+            return True
+    return False
+
+
+cdef inline Image* define_by_host(
+    Linker* linker, const Snapshot* snapshot, Image* image, const char* name, const char* version,
+    uint64_t* address
+) noexcept nogil:
+    """A host image's dependencies are the host's to search. No reader section needed."""
+    cdef void* found
+    if image.host_handle == NULL:
+        return NULL
+    if version != NULL:
+        found = linker.host.dlvsym(image.host_handle, name, version)
+    else:
+        found = linker.host.dlsym(image.host_handle, name)
+    if found == NULL:
+        linker.host.dlerror()
+        return NULL
+    address[0] = <uint64_t>found
+    return image_of_caller(snapshot, found)
+
+
+cdef public int DLOPEN_symbol_find(
+    PublicImage* handle, const char* name, const char* version, uint32_t flags, PublicSymbol* symbol,
+    Error* error
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    cdef Image* image = <Image*>handle
+    cdef Reference reference
+    cdef Definition definition
+    cdef const Snapshot* snapshot
+    cdef uint32_t phase
+    cdef uint64_t address = 0
+    cdef int code = 0
+    cdef bint found = False
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    refer(&reference, name, version)
+    phase = reader_enter(&linker.registry)
+    snapshot = current_snapshot(&linker.registry)
+    if not snapshot_holds(snapshot, image):
+        code = fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+    else:
+        definition.index = 0
+        if flags & DLOPEN_OWN_ONLY:
+            definition.image = image
+            definition.symbol = lookup_in_image(image, &reference, &definition.index)
+            found = definition.symbol != NULL and is_export(definition.symbol)
+        elif image.from_main:
+            found = lookup_everywhere(snapshot, &reference, &definition)
+        else:
+            found = lookup_in_tree(snapshot, image, &reference, &definition)
+        if found:
+            describe(&definition, symbol, not flags & DLOPEN_NO_RESOLVE)
+        elif not flags & DLOPEN_OWN_ONLY and image.is_host:
+            definition.image = define_by_host(linker, snapshot, image, name, version, &address)
+            if definition.image != NULL:
+                memset(symbol, 0, sizeof(PublicSymbol))
+                definition.symbol = lookup_in_image(definition.image, &reference, &definition.index)
+                if definition.symbol != NULL:
+                    describe(&definition, symbol, False)
+                else:
+                    symbol.name = b""
+                    symbol.version = b""
+                symbol.image = <PublicImage*>definition.image
+                symbol.address = address
+                found = True
+        if not found:
+            code = fail(error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
+            error_name_symbol(error, name, version)
+    reader_leave(&linker.registry, phase)
+    return code
+
+
+cdef public int DLOPEN_symbol_at(PublicImage* handle, uint32_t index, PublicSymbol* symbol) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef Definition definition
+    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef int code = 0
+    if not holds(image):
+        code = DLOPEN_E_HANDLE
+    elif index >= symbol_count_of(image):
+        code = DLOPEN_E_INVALID
+    else:
+        definition.image = image
+        definition.symbol = &image.symtab[index]
+        definition.index = index
+        describe(&definition, symbol, False)
+    DLOPEN_read_leave(phase)
+    return code
+
+
+cdef uint64_t symbol_count_of(Image* image) noexcept nogil:
+    """Kept after the first count: the hash tables are walked for it."""
+    if image.counted_symbols == 0:
+        image.counted_symbols = symbol_count(image) + 1
+    return image.counted_symbols - 1
+
+
+cdef public int DLOPEN_symbol_is_export(const PublicSymbol* symbol) noexcept nogil:
+    cdef Sym entry
+    entry.st_info = <uint8_t>(symbol.binding << 4 | symbol.type)
+    entry.st_other = symbol.visibility
+    entry.st_shndx = symbol.section
+    entry.st_value = symbol.value
+    return is_defined(&entry, True) and is_export(&entry)
+
+
+cdef public int DLOPEN_address(
+    const void* address, PublicImage** image, PublicSymbol* symbol
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    cdef Definition definition
+    cdef Image* found
+    cdef uint32_t phase
+    if linker == NULL:
+        return DLOPEN_E_STATE
+    phase = reader_enter(&linker.registry)
+    if refresh_hosts(linker, current_snapshot(&linker.registry)):
+        reader_leave(&linker.registry, phase)
+        phase = reader_enter(&linker.registry)
+    found = image_of_caller(current_snapshot(&linker.registry), address)
+    image[0] = <PublicImage*>found
+    if found != NULL and symbol != NULL:
+        memset(symbol, 0, sizeof(PublicSymbol))
+        if nearest_symbol(found, <uint64_t>address, symbol_count_of(found), &definition):
+            describe(&definition, symbol, False)
+            symbol.address = definition_address(&definition)
+    reader_leave(&linker.registry, phase)
+    return 0 if found != NULL else DLOPEN_E_INVALID
+
+
+cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef size_t size = info.size
+    if not holds(image) or size < sizeof(Info):
+        DLOPEN_read_leave(phase)
+        return DLOPEN_E_HANDLE
+    memset(info, 0, sizeof(Info))
+    info.size = size
+    info.path = image.path
+    info.name = image.link_map.l_name
+    info.soname = image.soname
+    info.rpath = image.rpath
+    info.runpath = image.runpath
+    if image.layout.interpreter != NULL:
+        info.interpreter = <const char*>(image.bytes_bias + image.layout.interpreter.p_vaddr) \
+            if image.is_host else NULL
+    info.load_bias = image.load_bias
+    info.map_start = image.map_start
+    info.map_end = image.map_end
+    info.dynamic = <uint64_t>image.dynamic
+    info.phdr = <uint64_t>image.layout.phdrs
+    info.phnum = image.layout.phnum
+    info.device = image.device
+    info.inode = image.inode
+    info.flags = image.flags
+    info.flags_1 = image.flags_1
+    if image.layout.tls != NULL:
+        info.tls_size = image.layout.tls.p_memsz
+        info.tls_align = image.layout.tls.p_align
+    info.tls_module_id = image.tls_module_id
+    info.state = image.state
+    info.is_host = image.is_host
+    info.is_global = image.is_global
+    info.is_private = image.is_private
+    info.open_count = image.open_count
+    info.symbol_count = <uint32_t>symbol_count_of(image)
+    info.relocation_count = count_relocations(image)
+    info.needed_count = <uint32_t>image.needed.count
+    info.dependency_count = <uint32_t>image.dependencies.count
+    info.version_count = count_versions(image)
+    info.has_textrel = image.has_textrel
+    info.nodelete = image.nodelete
+    DLOPEN_read_leave(phase)
+    return 0
+
+
+cdef public const char* DLOPEN_needed_at(PublicImage* handle, uint32_t index) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef const char* needed = NULL
+    if holds(image) and index < image.needed.count:
+        needed = <const char*>image.needed.items[index]
+    DLOPEN_read_leave(phase)
+    return needed
+
+
+cdef public PublicImage* DLOPEN_dependency_at(PublicImage* handle, uint32_t index) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef PublicImage* dependency = NULL
+    if holds(image) and index < image.dependencies.count:
+        dependency = <PublicImage*>image.dependencies.items[index]
+    DLOPEN_read_leave(phase)
+    return dependency
+
+
+cdef uint32_t relr_places(const Image* image) noexcept nogil:
+    cdef uint64_t i, entry
+    cdef uint32_t count = 0
+    for i in range(image.relr_count):
+        entry = image.relr[i]
+        if entry & 1 == 0:
+            count += 1
+        else:
+            entry >>= 1
+            while entry != 0:
+                count += <uint32_t>(entry & 1)
+                entry >>= 1
+    return count
+
+
+cdef uint32_t count_relocations(const Image* image) noexcept nogil:
+    return relr_places(image) + <uint32_t>image.rela_count + <uint32_t>image.jmprel_count
+
+
+cdef void describe_relocation(
+    const Image* image, const Rela* entry, uint32_t table, PublicRelocation* relocation
+) noexcept nogil:
+    relocation.place = image.load_bias + entry.r_offset
+    relocation.addend = entry.r_addend
+    relocation.type = relocation_type(entry)
+    relocation.kind = relocation_kind(THIS_MACHINE, relocation.type)
+    relocation.symbol = relocation_symbol(entry)
+    relocation.width = relocation_width(THIS_MACHINE, relocation.type)
+    relocation.table = table
+
+
+cdef enum:
+    R_X86_64_RELATIVE_NUMBER = 8
+
+
+cdef inline void describe_relr(const Image* image, uint64_t place, PublicRelocation* relocation) noexcept nogil:
+    cdef Rela entry
+    entry.r_offset = place
+    entry.r_info = R_X86_64_RELATIVE_NUMBER
+    entry.r_addend = 0
+    describe_relocation(image, &entry, 0, relocation)
+
+
+ctypedef bint (*RelocationStep)(const PublicRelocation* relocation, void* data) noexcept nogil
+
+
+cdef void walk_relocations(const Image* image, RelocationStep step, void* data) noexcept nogil:
+    """Until `step` says stop."""
+    cdef PublicRelocation relocation
+    cdef uint64_t i, entry, bit
+    cdef uint64_t where = 0
+    for i in range(image.relr_count):
+        entry = image.relr[i]
+        if entry & 1 == 0:
+            describe_relr(image, entry, &relocation)
+            where = entry + 8
+            if not step(&relocation, data):
+                return
+            continue
+        bit = 0
+        entry >>= 1
+        while entry != 0:
+            if entry & 1:
+                describe_relr(image, where + bit * 8, &relocation)
+                if not step(&relocation, data):
+                    return
+            bit += 1
+            entry >>= 1
+        where += 63 * 8
+    for i in range(image.rela_count):
+        describe_relocation(image, &image.rela[i], 1, &relocation)
+        if not step(&relocation, data):
+            return
+    for i in range(image.jmprel_count):
+        describe_relocation(image, &image.jmprel[i], 2, &relocation)
+        if not step(&relocation, data):
+            return
+
+
+cdef struct RelocationVisit:
+    VisitRelocation* visit
+    void* data
+
+
+cdef bint pass_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
+    cdef RelocationVisit* visit = <RelocationVisit*>data
+    visit.visit(relocation, visit.data)
+    return True
+
+
+cdef public int DLOPEN_relocations(PublicImage* handle, VisitRelocation* visit, void* data) noexcept nogil:
+    cdef RelocationVisit state
+    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef int code = DLOPEN_E_HANDLE
+    if holds(<Image*>handle):
+        state.visit = visit
+        state.data = data
+        walk_relocations(<Image*>handle, pass_relocation, &state)
+        code = 0
+    DLOPEN_read_leave(phase)
+    return code
+
+
+cdef struct RelocationWanted:
+    uint32_t left
+    bint found
+    PublicRelocation* relocation
+
+
+cdef bint take_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
+    cdef RelocationWanted* wanted = <RelocationWanted*>data
+    if wanted.left == 0:
+        wanted.relocation[0] = relocation[0]
+        wanted.found = True
+        return False
+    wanted.left -= 1
+    return True
+
+
+cdef public int DLOPEN_relocation_at(
+    PublicImage* handle, uint32_t index, PublicRelocation* relocation
+) noexcept nogil:
+    cdef RelocationWanted wanted
+    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef int code = DLOPEN_E_HANDLE
+    if holds(<Image*>handle):
+        wanted.left = index
+        wanted.found = False
+        wanted.relocation = relocation
+        walk_relocations(<Image*>handle, take_relocation, &wanted)
+        code = 0 if wanted.found else DLOPEN_E_INVALID
+    DLOPEN_read_leave(phase)
+    return code
+
+
+cdef uint32_t count_versions(const Image* image) noexcept nogil:
+    cdef uint32_t i
+    cdef uint32_t count = 0
+    for i in range(image.version_count):
+        if image.versions[i].name != NULL:
+            count += 1
+    return count
+
+
+cdef public int DLOPEN_version_at(PublicImage* handle, uint32_t index, PublicVersion* version) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef uint32_t i
+    cdef int turn
+    cdef int code = DLOPEN_E_INVALID
+    cdef const Version* entry
+    if not holds(image):
+        DLOPEN_read_leave(phase)
+        return DLOPEN_E_HANDLE
+    for turn in range(2):        # definitions, then needs
+        for i in range(image.version_count):
+            entry = &image.versions[i]
+            if code == 0 or entry.name == NULL or (entry.library != NULL) != (turn == 1):
+                continue
+            if index != 0:
+                index -= 1
+                continue
+            version.name = entry.name
+            version.library = entry.library
+            version.hash = entry.hash
+            version.flags = entry.flags
+            version.index = <uint16_t>i
+            code = 0
+    DLOPEN_read_leave(phase)
+    return code
+
+
+cdef public size_t DLOPEN_images(PublicImage** images, size_t capacity) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    cdef const Snapshot* snapshot
+    cdef uint32_t phase
+    cdef size_t i
+    cdef size_t total
+    if linker == NULL:
+        return 0
+    phase = reader_enter(&linker.registry)
+    if refresh_hosts(linker, current_snapshot(&linker.registry)):
+        reader_leave(&linker.registry, phase)
+        phase = reader_enter(&linker.registry)
+    snapshot = current_snapshot(&linker.registry)
+    total = snapshot.host_count + snapshot.count
+    for i in range(total):
+        if i >= capacity:
+            break
+        images[i] = <PublicImage*>(
+            snapshot.hosts[i] if i < snapshot.host_count else snapshot.images[i - snapshot.host_count]
+        )
+    reader_leave(&linker.registry, phase)
+    return total
+
+
+cdef public size_t DLOPEN_holders(PublicImage* image, VisitHolder* visit, void* data) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    if linker == NULL:
+        return 0
+    return visit_holders(linker, <Image*>image, visit, data)
+
+
+# The dl* family, as images of ours are bound to it ------------------------------------------
+
+
+cdef void keep_message(const Error* error) noexcept nogil:
+    """For this thread's next dlerror."""
+    cdef Allocator* allocator = &the_linker.registry.allocator
+    cdef size_t length = DLOPEN_message(error, NULL, 0)
+    release(allocator, pending_message)
+    (&pending_message)[0] = <char*>allocate(allocator, length + 1)
+    if pending_message != NULL:
+        DLOPEN_message(error, pending_message, length + 1)
+
+
+cdef bint is_own_handle(void* handle) noexcept nogil:
+    cdef uint32_t phase = reader_enter(&the_linker.registry)
+    cdef bint own = snapshot_holds(current_snapshot(&the_linker.registry), handle)
+    reader_leave(&the_linker.registry, phase)
+    return own
+
+
+cdef void* family_dlopen(const char* name, int mode) noexcept nogil:
+    cdef Request request
+    cdef Error error
+    cdef PublicImage* image = NULL
+    memset(&request, 0, sizeof(request))
+    request.size = sizeof(request)
+    request.name = name
+    request.caller = caller_address
+    request.mode = <uint32_t>mode & ~<uint32_t>DLOPEN_PRIVATE
+    error_clear(&error)
+    if not mode & (RTLD_LAZY | RTLD_NOW):
+        fail(&error, DLOPEN_E_INVALID, b"", b"invalid mode for dlopen()")
+    elif DLOPEN_open(&request, &image, &error) == 0:
+        if (<Image*>image).is_host:
+            return (<Image*>image).host_handle
+        return image
+    keep_message(&error)
+    return NULL
+
+
+cdef int family_dlclose(void* handle) noexcept nogil:
+    cdef Error error
+    if not is_own_handle(handle):
+        return the_linker.host.dlclose(handle)
+    if DLOPEN_close(<PublicImage*>handle, &error):
+        keep_message(&error)
+        return -1
+    return 0
+
+
+cdef bint lookup_from(
+    const Snapshot* snapshot, Image* caller, bint next, Reference* reference, Definition* definition
+) noexcept nogil:
+    """RTLD_DEFAULT: the global scope, then the caller's; RTLD_NEXT: what follows the caller
+    in its own."""
+    cdef size_t i
+    cdef bint seen = False
+    cdef Image* image
+    cdef const Sym* symbol
+    if not next:
+        return lookup_everywhere(snapshot, reference, definition) or (
+            caller != NULL and lookup_in_scopes(&caller.scope, reference, NULL, definition)
+        )
+    if caller == NULL:
+        return False
+    for i in range(caller.search_list.images.count):
+        image = <Image*>caller.search_list.images.items[i]
+        if image == caller:
+            seen = True
+            continue
+        symbol = lookup_in_image(image, reference, &definition.index)
+        if seen and symbol != NULL and is_export(symbol):
+            definition.image = image
+            definition.symbol = symbol
+            return True
+    return False
+
+
+cdef void* find_for_caller(
+    void* handle, const char* name, const char* version, const void* caller
+) noexcept nogil:
+    cdef Linker* linker = &the_linker
+    cdef PublicSymbol symbol
+    cdef Error error
+    cdef Reference reference
+    cdef Definition definition
+    cdef const Snapshot* snapshot
+    cdef uint32_t phase
+    cdef uint64_t address = 0
+    cdef bint found
+    if handle != NULL and handle != <void*>(-1) and not is_own_handle(handle):
+        if version != NULL:
+            return linker.host.dlvsym(handle, name, version)
+        return linker.host.dlsym(handle, name)
+    if handle != NULL and handle != <void*>(-1):
+        if DLOPEN_symbol_find(<PublicImage*>handle, name, version, 0, &symbol, &error) == 0:
+            return <void*>symbol.address
+        keep_message(&error)
+        return NULL
+    refer(&reference, name, version)
+    phase = reader_enter(&linker.registry)
+    snapshot = current_snapshot(&linker.registry)
+    found = lookup_from(
+        snapshot, image_of_caller(snapshot, caller), handle != NULL, &reference, &definition
+    )
+    if found:
+        address = resolved_address(&definition)
+    reader_leave(&linker.registry, phase)
+    if found:
+        return <void*>address
+    fail(&error, DLOPEN_E_SYMBOL, b"(caller)", b"undefined symbol")
+    error_name_symbol(&error, name, version)
+    keep_message(&error)
+    return NULL
+
+
+cdef void* family_dlsym(void* handle, const char* name) noexcept nogil:
+    return find_for_caller(handle, name, NULL, caller_address)
+
+
+cdef void* family_dlvsym(void* handle, const char* name, const char* version) noexcept nogil:
+    return find_for_caller(handle, name, version, caller_address)
+
+
+cdef char* family_dlerror() noexcept nogil:
+    """Ours if there is one, else the host's; cleared when read."""
+    cdef Allocator* allocator = &the_linker.registry.allocator
+    release(allocator, shown_message)
+    (&shown_message)[0] = pending_message
+    (&pending_message)[0] = NULL
+    if shown_message != NULL:
+        return shown_message
+    return the_linker.host.dlerror()
+
+
+cdef int family_dladdr(const void* address, Dl_info* info) noexcept nogil:
+    cdef Linker* linker = &the_linker
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
+    cdef Definition definition
+    if image == NULL:
+        reader_leave(&linker.registry, phase)
+        return linker.host.dladdr(address, info)
+    info.dli_fname = image.link_map.l_name
+    info.dli_fbase = <void*>image.map_start
+    info.dli_sname = NULL
+    info.dli_saddr = NULL
+    if nearest_symbol(image, <uint64_t>address, symbol_count_of(image), &definition):
+        info.dli_sname = symbol_name(image, definition.symbol)
+        info.dli_saddr = <void*>definition_address(&definition)
+    reader_leave(&linker.registry, phase)
+    return 1
+
+
+cdef int family_dladdr1(const void* address, Dl_info* info, void** extra, int flags) noexcept nogil:
+    cdef Linker* linker = &the_linker
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
+    cdef Definition definition
+    if image == NULL:
+        reader_leave(&linker.registry, phase)
+        return linker.host.dladdr1(address, info, extra, flags)
+    family_dladdr(address, info)
+    if flags == 2:               # RTLD_DL_LINKMAP
+        extra[0] = image
+    elif flags == 1:             # RTLD_DL_SYMENT
+        extra[0] = NULL
+        if nearest_symbol(image, <uint64_t>address, symbol_count_of(image), &definition):
+            extra[0] = <void*>definition.symbol
+    reader_leave(&linker.registry, phase)
+    return 1
+
+
+cdef int family_dlinfo(void* handle, int request, void* result) noexcept nogil:
+    cdef Error error
+    if not is_own_handle(handle):
+        return the_linker.host.dlinfo(handle, request, result)
+    if request == RTLD_DI_LINKMAP:
+        (<void**>result)[0] = handle
+        return 0
+    fail(&error, DLOPEN_E_UNSUPPORTED, b"", b"unsupported dlinfo request")
+    keep_message(&error)
+    return -1
+
+
+cdef struct HostVisit:
+    PhdrVisitor visit
+    void* data
+    uint64_t adds, subs
+    bint stopped
+
+
+cdef int pass_host_info(HostInfo* info, size_t size, void* data) noexcept nogil:
+    cdef HostVisit* visit = <HostVisit*>data
+    cdef HostInfo copy = info[0]
+    cdef int result
+    copy.dlpi_adds += visit.adds
+    copy.dlpi_subs += visit.subs
+    result = visit.visit(&copy, sizeof(HostInfo), visit.data)
+    visit.stopped = result != 0
+    return result
+
+
+cdef int family_dl_iterate_phdr(PhdrVisitor visit, void* data) noexcept nogil:
+    """The host's images, then ours. The callback is foreign code: it runs without our lock,
+    in a reader section, so that what it looks at stays mapped."""
+    cdef Linker* linker = &the_linker
+    cdef HostVisit host
+    cdef HostInfo info
+    cdef const Snapshot* snapshot
+    cdef uint32_t phase
+    cdef size_t i
+    cdef int result
+    host.visit = visit
+    host.data = data
+    host.adds = linker.registry.adds
+    host.subs = linker.registry.subs
+    host.stopped = False
+    result = linker.host.dl_iterate_phdr(pass_host_info, &host)
+    if host.stopped:
+        return result
+    phase = reader_enter(&linker.registry)
+    snapshot = current_snapshot(&linker.registry)
+    for i in range(snapshot.count):
+        if snapshot.images[i].state == DLOPEN_STATE_MAPPED:
+            continue
+        memset(&info, 0, sizeof(info))
+        info.dlpi_addr = snapshot.images[i].load_bias
+        info.dlpi_name = snapshot.images[i].link_map.l_name
+        info.dlpi_phdr = snapshot.images[i].layout.phdrs
+        info.dlpi_phnum = <uint16_t>snapshot.images[i].layout.phnum
+        info.dlpi_adds = linker.registry.host_adds + host.adds
+        info.dlpi_subs = linker.registry.host_subs + host.subs
+        result = visit(&info, sizeof(info), data)
+        if result:
+            break
+    reader_leave(&linker.registry, phase)
+    return result
+
+
+cdef int family_find_object(void* address, FindResult* result) noexcept nogil:
+    """_dl_find_object(3): for unwinders."""
+    cdef Linker* linker = &the_linker
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
+    cdef int code = -1
+    if image != NULL and image.layout.eh_frame_header != NULL:
+        result.flags = 0
+        result.map_start = <void*>image.map_start
+        result.map_end = <void*>image.map_end
+        result.link_map = NULL
+        result.eh_frame = <void*>(image.load_bias + image.layout.eh_frame_header.p_vaddr)
+        code = 0
+    reader_leave(&linker.registry, phase)
+    if image == NULL and linker.host.dl_find_object != NULL:
+        return linker.host.dl_find_object(address, result)
+    return code
+
+
+cdef void name_own_functions(Linker* linker) noexcept nogil:
+    cdef int count = 0
+    count = own(linker, count, b"dlopen", <void*>family_dlopen)
+    count = own(linker, count, b"dlclose", <void*>family_dlclose)
+    count = own(linker, count, b"dlsym", <void*>family_dlsym)
+    count = own(linker, count, b"dlvsym", <void*>family_dlvsym)
+    count = own(linker, count, b"dlerror", <void*>family_dlerror)
+    count = own(linker, count, b"dladdr", <void*>family_dladdr)
+    count = own(linker, count, b"dladdr1", <void*>family_dladdr1)
+    count = own(linker, count, b"dlinfo", <void*>family_dlinfo)
+    count = own(linker, count, b"dl_iterate_phdr", <void*>family_dl_iterate_phdr)
+    own(linker, count, b"_dl_find_object", <void*>family_find_object)
+
+
+cdef int own(Linker* linker, int count, const char* name, void* function) noexcept nogil:
+    linker.own_names[count].name = name
+    linker.own_names[count].address = <uint64_t>function
+    return count + 1

@@ -1,0 +1,129 @@
+"""The images of this process, and where a name would come from."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from _ctypes import CFuncPtr
+
+from dlopen import _linker
+from dlopen._records import Record
+from dlopen.errors import why_not
+from dlopen.image import Info, encode_name
+from dlopen.library import ClosedFunction, Library
+from dlopen.symbols import Symbol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, SupportsInt
+
+
+class AddressInfo(Record):
+    """What is at an address; see dladdr(3)."""
+
+    library: Info
+    symbol: Symbol | None
+    """The nearest symbol at or below it, or None."""
+    offset: int
+    """Bytes from the symbol, or without one from the start of the mapping."""
+
+
+class Candidate(Record):
+    """A file that a search looked at."""
+
+    path: str
+    origin: str
+    """What made it a candidate: a RUNPATH, the cache, a default directory …"""
+    reason: str
+    """Why it was not taken; "" for the one that was."""
+
+
+class Found(Record):
+    """The result of a search."""
+
+    path: str | None
+    """Where the name would come from; None if nowhere."""
+    candidates: tuple[Candidate, ...]
+    """What was tried, in order."""
+
+
+def existing(
+    name: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    *,
+    gil: bool = False,
+    use_errno: bool = False,
+) -> Library:
+    """A library that is loaded already, by us or by the host's loader.
+
+    It stays loaded until the object is closed.
+
+    Args:
+        name: A path, a soname or a base name.
+        gil: As in `Library`.
+        use_errno: As in `Library`.
+
+    Raises:
+        LoadError: It is not loaded.
+    """
+    library = Library.__new__(Library)
+    encoded = encode_name(name)
+    path = os.fsdecode(encoded)
+    sys.audit("dlopen.open", path, os.RTLD_NOLOAD)
+    library._adopt(_linker.existing(encoded), path, gil, use_errno, False)
+    return library
+
+
+def libraries() -> list[Info]:
+    """A snapshot of all images in this process: the host's, then ours, each in load order."""
+    found = []
+    for image in _linker.images():
+        try:
+            found.append(Info(image))
+        except ValueError:  # unloaded since
+            continue
+    return found
+
+
+def dl_iterate_phdr(callback: Callable[[Info], Any]) -> Any:
+    """Call `callback` for each image until it returns something true, and return that; else 0.
+
+    See dl_iterate_phdr(3): `dlpi_addr` is `load_bias`, `dlpi_name` is `name`, `dlpi_phdr` is
+    `segments`.
+    """
+    for info in libraries():
+        if result := callback(info):
+            return result
+    return 0
+
+
+def dladdr(address: SupportsInt | Any) -> AddressInfo | None:
+    """What is at an address: an int, a `Symbol`, or a ctypes function or pointer.
+
+    Returns None if no image is there.  See dladdr(3).
+    """
+    if isinstance(address, ClosedFunction):
+        raise ValueError(f"{address!r} has no address any more")
+    if isinstance(address, (ctypes._SimpleCData, ctypes._Pointer, CFuncPtr)):
+        address = ctypes.cast(address, ctypes.c_void_p).value or 0
+    number = int(address)
+    found = _linker.address(number)
+    if found is None:
+        return None
+    image, nearest = found
+    try:
+        info = Info(image)
+    except ValueError:  # unloaded since
+        return None
+    if nearest is None:
+        return AddressInfo(info, None, number - info.map_start)
+    start = nearest[2] or (info.load_bias + nearest[3]) % (1 << 64)
+    return AddressInfo(info, Symbol(nearest, info), number - start)
+
+
+def find(name: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Found:
+    """Where a name would come from, and what was tried; nothing is loaded.  See ld.so(8)."""
+    trail = _linker.find(encode_name(name))
+    chosen = next((path for path, _, result in trail if result in (0, "LOADED")), None)
+    return Found(chosen, tuple(Candidate(path, origin, why_not(r)) for path, origin, r in trail))

@@ -1,0 +1,153 @@
+"""The exported symbols of an image."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+
+from dlopen import _linker
+from dlopen.errors import SymbolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from dlopen.image import Info
+
+    class Source(Protocol):
+        """What symbols come from: something open, or an `Info`."""
+
+        _path: str
+
+        def _open_image(self) -> int: ...
+        def _describe(self) -> Info: ...
+
+
+# As readelf(1) prints them; values in elf(5).
+_TYPES = {
+    0: "NOTYPE",
+    1: "OBJECT",
+    2: "FUNC",
+    3: "SECTION",
+    4: "FILE",
+    5: "COMMON",
+    6: "TLS",
+    10: "IFUNC",
+}
+_BINDINGS = {0: "LOCAL", 1: "GLOBAL", 2: "WEAK", 10: "UNIQUE"}
+
+
+class Symbol:
+    """A definition in the dynamic symbol table of an image; see elf(5).
+
+    `int(symbol)` is its address.
+    """
+
+    __slots__ = ("_address", "_own", "_source", "binding", "name", "size", "type", "version")
+
+    name: str
+    version: str
+    """Its version, "" without."""
+    size: int
+    """Bytes; 0 if unknown."""
+    type: str
+    """As readelf(1) prints it: FUNC, OBJECT, IFUNC, TLS, NOTYPE …"""
+    binding: str
+    """GLOBAL, WEAK, UNIQUE or LOCAL."""
+
+    def __init__(
+        self, found: tuple[str, str, int, int, int, int, int], source: Source, own: bool = True
+    ) -> None:
+        self.name, self.version, self._address, _, self.size, type_, binding = found
+        self.type = _TYPES.get(type_, str(type_))
+        self.binding = _BINDINGS.get(binding, str(binding))
+        self._source = source
+        self._own = own
+
+    @property
+    def library(self) -> Info:
+        """The image that it belongs to.  Raises `ValueError` when that is closed."""
+        return self._source._describe()
+
+    @property
+    def address(self) -> int:
+        """Where it is in this process.
+
+        The resolver of an IFUNC is called when this is first read.
+        Raises `ValueError` when the library is closed.
+        """
+        image = self._source._open_image()
+        if not self._address:
+            name, version = os.fsencode(self.name), os.fsencode(self.version) or None
+            self._address = _linker.symbol_address(image, name, version, self._own) or 0
+        return self._address
+
+    def __int__(self) -> int:
+        return self.address
+
+    __index__ = __int__
+
+    def __repr__(self) -> str:
+        version = f"@{self.version}" if self.version else ""
+        return f"<dlopen.Symbol {self.name + version!r} {self.type} {self.binding}>"
+
+
+def split_key(key: str) -> tuple[bytes, bytes | None]:
+    """The symbol name and version of "name", "name@VERSION" or "name@@VERSION"."""
+    name, at, version = key.partition("@")
+    return os.fsencode(name), os.fsencode(version.removeprefix("@")) if at else None
+
+
+def undefined(key: str, library: str, exports: Symbols) -> SymbolError:
+    """The error for a lookup that found nothing."""
+    name, _, version = key.partition("@")
+    version = version.removeprefix("@")
+    of_version = f", version {version}" if version else ""
+    return SymbolError(
+        f"{library}: undefined symbol: {name}{of_version}",
+        symbol=name,
+        version=version,
+        library=library,
+        exports=exports,
+    )
+
+
+class Symbols(Mapping[str, Symbol]):
+    """The exports of one image, without those of its dependencies.
+
+    The key "name" is the default version, what dlsym(3) finds; "name@VERSION" is any one version,
+    as dlvsym(3) finds it.  Iteration gives each export once, the default as "name".
+    All raise `ValueError` when the library is closed.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._keys: tuple[str, ...] | None = None
+
+    def __getitem__(self, key: str) -> Symbol:
+        image = self._source._open_image()
+        sys.audit("dlopen.symbol", self._source._path, key)
+        found = _linker.symbol(image, *split_key(key), True)
+        if found is None:
+            raise undefined(key, self._source._path, self)
+        return Symbol(found, self._source)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all_keys())
+
+    def __len__(self) -> int:
+        return len(self._all_keys())
+
+    def __contains__(self, key: object) -> bool:
+        image = self._source._open_image()
+        return isinstance(key, str) and _linker.symbol(image, *split_key(key), True) is not None
+
+    def _all_keys(self) -> tuple[str, ...]:
+        image = self._source._open_image()
+        if self._keys is None:
+            self._keys = tuple(dict.fromkeys(_linker.exports(image)))
+        return self._keys
+
+    def __repr__(self) -> str:
+        return f"<dlopen.Symbols of {self._source!r}>"

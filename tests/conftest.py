@@ -1,0 +1,48 @@
+"""What holds for every test: marks, the rule for missing tools, and where temporary files go."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support import fixtures
+from support.fixtures import BUILD, LANGUAGE_MARKS, compiler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MARKS = {
+    "core": "needs only a C compiler (set on every test without a language's mark)",
+    "cxx": "needs a C++ compiler",
+    "rust": "needs rustc",
+    "go": "needs go",
+    "fortran": "needs gfortran",
+    "slow": "not part of `make test`",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in _MARKS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+    # tmp_path holds libraries that are mapped executable; /tmp may be mounted noexec.
+    BUILD.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(BUILD))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in LANGUAGE_MARKS):
+            item.add_marker("core")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name, language in LANGUAGE_MARKS.items():
+        if item.get_closest_marker(name):
+            compiler(language)
+
+
+@pytest.fixture(scope="session")
+def libdlopen() -> Path:
+    return fixtures.libdlopen()

@@ -1,0 +1,76 @@
+"""Which of the system's libraries are compared.
+
+A library is a candidate if a Debian package owns it and neither it nor any dependency that this
+linker would map itself has thread-local storage; it is chosen if glibc can open it in the driver,
+until its package has had its turn MOST_OF_A_PACKAGE times.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from differential.compare import HOST_FAMILY, Dump, is_host, uses_tls
+from support import elf64
+from support.elf64 import Elf, system_libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_OF_A_PACKAGE = 5
+ROOTS = [Path("/usr/lib"), Path("/usr/local/lib")]
+_DPKG = Path("/var/lib/dpkg/info")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    path: str
+    package: str
+    features: frozenset[str]
+
+
+def features(elf: Elf) -> frozenset[str]:
+    """What a library shows that not every library shows."""
+    found = {
+        "C++": "libstdc++.so.6" in elf.needed,
+        "IFUNC": elf.has_ifunc,
+        "DF_SYMBOLIC": elf.is_symbolic,
+        "DT_HASH only": elf64.DT_HASH in elf.tags and elf64.DT_GNU_HASH not in elf.tags,
+        "RELR": bool(elf.relr),
+        "unaligned places": elf.has_unaligned_place,
+    }
+    return frozenset(name for name, present in found.items() if present)
+
+
+def owners() -> dict[str, str]:
+    """Real path -> Debian package, of everything that looks like a shared library."""
+    found: dict[str, str] = {}
+    for listing in sorted(_DPKG.glob("*.list")):
+        package = listing.name.removesuffix(".list").partition(":")[0]
+        for line in listing.read_text(errors="surrogateescape").splitlines():
+            # Links belong to -dev packages: only the file itself says who owns the library.
+            if ".so" in line and not Path(line).is_symlink():
+                found.setdefault(os.path.realpath(line), package)
+    return found
+
+
+def candidates() -> Iterator[Candidate]:
+    """In path order within a package, those with the most features first."""
+    owner = owners()
+    found = []
+    for elf in system_libraries(ROOTS):
+        package = owner.get(os.path.realpath(elf.path))
+        if package is None or elf.path.name in HOST_FAMILY or elf.segment(elf64.PT_TLS):
+            continue
+        if not elf.needs_private_libc:
+            found.append(Candidate(os.path.realpath(elf.path), package, features(elf)))
+    yield from sorted(found, key=lambda one: (one.package, -len(one.features), one.path))
+
+
+def qualifies(dump: Dump) -> bool:
+    """Whether glibc opened it, and nothing in its closure that is ours to map uses TLS."""
+    return dump.error is None and not any(
+        uses_tls(path) for path in dump.new if "/" in path and not is_host(path)
+    )

@@ -1,0 +1,404 @@
+"""Every relocated place of a library and its dependencies, under glibc and under this linker.
+
+Both processes run driver.c, which shows memory and knows nothing of relocations; the places come
+from the files.  A word is compared by what it means: the file that it points into and the offset
+there, which for a symbol is its definition.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import struct
+import subprocess
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support import elf64
+from support.elf64 import Elf, Relocation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# One of each in a process, always the host's: their words are not this linker's work.
+HOST_FAMILY = frozenset({
+    "ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6",
+    "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libresolv.so.2",
+})  # fmt: skip
+
+# What differs by nature: symbols that are this linker's own in every image that it loads, because
+# glibc's answer would know nothing of those images.
+OURS_BY_NATURE = {
+    **dict.fromkeys(
+        ("dlopen", "dlmopen", "dlclose", "dlsym", "dlvsym", "dlerror", "dlinfo"),
+        "handles of the two linkers are not interchangeable",
+    ),
+    **dict.fromkeys(
+        ("dladdr", "dladdr1", "dl_iterate_phdr", "_dl_find_object"),
+        "glibc's would not find images that glibc did not load",
+    ),
+    "__tls_get_addr": "module ids of this linker's images are not glibc's",
+    **dict.fromkeys(
+        ("__cxa_thread_atexit", "__cxa_thread_atexit_impl"),
+        "glibc's would not keep an image loaded for its thread_local objects",
+    ),
+}
+
+# Types that glibc resolves when it loads a library, without those of thread-local storage.
+COMPARED_TYPES = frozenset({
+    elf64.R_64, elf64.R_PC32, elf64.R_GLOB_DAT, elf64.R_JUMP_SLOT, elf64.R_RELATIVE, elf64.R_32,
+    elf64.R_SIZE32, elf64.R_SIZE64, elf64.R_IRELATIVE,
+})  # fmt: skip
+TLS_TYPES = frozenset({elf64.R_DTPMOD64, elf64.R_DTPOFF64, elf64.R_TPOFF64, elf64.R_TLSDESC})
+RELR = "RELR"
+OTHER = "a number"  # a size
+REPORTED_TYPES = sorted([RELR, *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES)])
+_MASK = (1 << 64) - 1
+
+
+@cache
+def open_elf(path: str) -> Elf:
+    return Elf(Path(path))
+
+
+@cache
+def definitions(path: str) -> dict[str, list[elf64.Symbol]]:
+    found: dict[str, list[elf64.Symbol]] = defaultdict(list)
+    for symbol in open_elf(path).symbols:
+        if symbol.section:
+            found[symbol.name].append(symbol)
+    return found
+
+
+@cache
+def uses_tls(path: str) -> bool:
+    """Whether a library has thread-local storage, or asks for another library's."""
+    elf = open_elf(path)
+    return elf.segment(elf64.PT_TLS) is not None or any(
+        relocation.type in TLS_TYPES for relocation in elf.relocations
+    )
+
+
+@cache
+def is_host(path: str) -> bool:
+    """Whether a library is left to glibc's loader by design."""
+    elf = open_elf(path)
+    return not HOST_FAMILY.isdisjoint((elf.path.name, elf.soname)) or elf.needs_private_libc
+
+
+@dataclass
+class Image:
+    """One loaded file, as one driver process saw it."""
+
+    bias: int
+    path: str  # real path; a name without a slash for what is no file
+    is_new: bool
+    memory: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def bytes_at(self, address: int, size: int) -> bytes | None:
+        for start, content in self.memory:
+            if start <= address and address + size <= start + len(content):
+                return content[address - start : address - start + size]
+        return None
+
+
+@dataclass
+class Dump:
+    """What one driver process showed."""
+
+    images: list[Image]
+    maps: list[str]
+    errors: dict[int, str]  # by the step's index
+    found: dict[int, str] = field(default_factory=dict)  # where DLOPEN_find says it comes from
+    opened: dict[int, str] = field(default_factory=dict)  # what DLOPEN_open opened
+    left: set[str] | None = None  # images that stayed when all was closed; None: it crashed
+    trace: str = ""  # what the libraries wrote to standard error
+
+    @classmethod
+    def parse(cls, data: bytes) -> Dump:
+        images: list[Image] = []
+        maps: list[str] = []
+        by_index: dict[str, dict[int, str]] = {"error": {}, "found": {}, "opened": {}}
+        left: set[str] = set()
+        closed = False
+        at = 0
+        while at < len(data):
+            end = data.index(b"\n", at)
+            kind, _, rest = data[at:end].decode().partition(" ")
+            at = end + 1
+            if kind == "end":
+                pass
+            elif kind == "closed":
+                closed = True
+            elif kind == "left":
+                left.add(rest)
+            elif kind in by_index:
+                index, _, text = rest.partition(" ")
+                by_index[kind][int(index)] = text
+            elif kind in ("host", "image"):
+                bias, _, path = rest.partition(" ")
+                images.append(Image(int(bias, 16), path, kind == "image"))
+            elif kind == "memory":
+                address, size = (int(number, 16) for number in rest.split())
+                images[-1].memory.append((address, data[at : at + size]))
+                at += size + 1
+            elif kind == "maps":
+                size = int(rest, 16)
+                maps = data[at : at + size].decode(errors="replace").splitlines()
+                at += size + 1
+            else:
+                raise ValueError(f"driver said {kind} {rest}")
+        error, found, opened = by_index.values()
+        return cls(images, maps, error, found, opened, left if closed else None)
+
+    @cached_property
+    def error(self) -> str | None:
+        return next(iter(self.errors.values()), None)
+
+    @cached_property
+    def new(self) -> dict[str, Image]:
+        """What this open loaded and glibc need not have loaded, by real path."""
+        return {image.path: image for image in self.images if image.is_new}
+
+    @cached_property
+    def _ranges(self) -> list[tuple[int, int, Image]]:
+        found = []
+        for image in self.images:
+            if "/" not in image.path:
+                continue
+            loads = [s for s in open_elf(image.path).segments if s.type == elf64.PT_LOAD]
+            start = min(load.address for load in loads)
+            end = max(load.address + load.memory_size for load in loads)
+            found.append((image.bias + start, image.bias + end, image))
+        for line in self.maps:
+            if line.endswith("[vdso]"):  # where time and gettimeofday resolve to
+                start, end = (int(address, 16) for address in line.split()[0].split("-"))
+                found.append((start, end, Image(start, "[vdso]", False)))
+        return sorted(found, key=lambda item: item[:2])
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [start for start, _, _ in self._ranges]
+
+    def locate(self, word: int) -> tuple[str, int] | None:
+        """The file that an address belongs to and the offset from its load bias.
+
+        One past the end still belongs to it (`_end`, the end of an array).
+        """
+        index = bisect.bisect_right(self._starts, word) - 1
+        if index >= 0:
+            _, end, image = self._ranges[index]
+            if word <= end:
+                return image.path, word - image.bias
+        return None
+
+    def protection(self, image: Image) -> list[tuple[int, int, str, int]]:
+        """(offset from the bias, end, permissions, inode) over the pages of PT_LOADs."""
+        spans = []
+        for segment in open_elf(image.path).segments:
+            if segment.type == elf64.PT_LOAD:
+                start = image.bias + segment.address
+                spans.append((start & -4096, (start + segment.memory_size + 4095) & -4096))
+        found: list[tuple[int, int, str, int]] = []
+        for line in self.maps:
+            span, permissions, _, _, inode, *_ = line.split(maxsplit=5)
+            low, high = (int(address, 16) for address in span.split("-"))
+            for start, end in spans:
+                if low < end and start < high:
+                    part = (max(low, start) - image.bias, min(high, end) - image.bias)
+                    last = found[-1] if found else None
+                    if last and last[1:] == (part[0], permissions, int(inode)):
+                        found[-1] = (last[0], part[1], permissions, int(inode))
+                    else:
+                        found.append((*part, permissions, int(inode)))
+        return found
+
+
+def run_driver(
+    driver: Path,
+    loader: str,
+    *steps: str,
+    timeout: float = 60,
+    cwd: Path = Path("/"),
+    env: Mapping[str, str] | None = None,
+) -> Dump:
+    """Carry out driver.c's steps in a process of its own; a crash is an error like any other."""
+    try:
+        done = subprocess.run(
+            [driver, loader, *steps],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+        )
+    except subprocess.TimeoutExpired:
+        return Dump([], [], {-1: f"no end after {timeout} s"})
+    if b"\nend\n" not in done.stdout:
+        return Dump([], [], {-1: f"driver ended with status {done.returncode}"})
+    dump = Dump.parse(done.stdout)
+    dump.trace = done.stderr.decode(errors="replace")
+    return dump
+
+
+@dataclass(frozen=True)
+class Difference:
+    library: str  # that was opened
+    image: str  # that holds the place
+    place: int  # 0: the image itself
+    type: str
+    symbol: str
+    glibc: str
+    ours: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.library}: {self.image} +{self.place:#x} {self.type} {self.symbol}:"
+            f" {self.glibc} under glibc, {self.ours} here"
+        )
+
+
+@dataclass
+class Comparison:
+    """The result for one library."""
+
+    library: str
+    images: int = 0
+    places: Counter[str] = field(default_factory=Counter)  # by relocation type
+    bound: Counter[str] = field(default_factory=Counter)  # places with a symbol, by what they got
+    by_nature: Counter[str] = field(default_factory=Counter)  # by reason
+    differences: list[Difference] = field(default_factory=list)
+
+
+def _places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
+    """Each place with the name of its type; for DT_RELR the addend is what the file has there."""
+    for place in elf.relr:
+        (addend,) = struct.unpack_from("<Q", elf.data, elf.offset(place))
+        yield RELR, Relocation(place, elf64.R_RELATIVE, 0, addend)
+    for relocation in elf.relocations:
+        if relocation.type:
+            yield elf64.RELOCATION_NAMES.get(relocation.type, str(relocation.type)), relocation
+
+
+def _target(image: Image, relocation: Relocation, word: int) -> int:
+    """What the word says of the symbol: its address, or a number for types that hold one."""
+    place, type_, _, addend = relocation
+    if type_ == elf64.R_64:
+        return (word - addend) & _MASK
+    if type_ == elf64.R_PC32:
+        return (word - (word >> 31 << 32) + image.bias + place - addend) & _MASK
+    return word
+
+
+def _describe(dump: Dump, word: int, reference: elf64.Symbol | None) -> str:
+    """What an address means, in words that do not depend on where things were mapped."""
+    located = dump.locate(word)
+    if located is None:
+        return f"{word:#x}"
+    path, offset = located
+    text = f"{path}+{offset:#x}"
+    if reference is not None:
+        versions = {
+            symbol.version
+            for symbol in (definitions(path) if "/" in path else {}).get(reference.name, ())
+            if symbol.value == offset
+        }
+        if reference.version in versions:
+            versions = {reference.version}
+        if versions:
+            text += f" {reference.name}@{'/'.join(sorted(versions))}"
+    return text
+
+
+@cache
+def _ifuncs(path: str) -> frozenset[str]:
+    symbols = open_elf(path).symbols
+    return frozenset(one.name for one in symbols if one.section and one.type == elf64.STT_GNU_IFUNC)
+
+
+def _kind_of_binding(dump: Dump, text: str, reference: elf64.Symbol) -> str:
+    """What glibc made of a reference, told from the definitions that the files have."""
+    if f" {reference.name}@" in text:
+        return "the definition"
+    if text == "0x0" and reference.binding == elf64.STB_WEAK:
+        return "nothing, being weak"
+    paths = (image.path for image in dump.images if "/" in image.path)
+    if any(reference.name in _ifuncs(path) for path in paths):
+        return "what an IFUNC chose"
+    return OTHER
+
+
+def compare_image(
+    result: Comparison, glibc: Dump, ours: Dump, path: str, libdlopen: str | None
+) -> None:
+    elf = open_elf(path)
+    there, here = glibc.new[path], ours.new[path]
+
+    def differ(place: int, type_: str, symbol: str, glibc_word: str, our_word: str) -> None:
+        result.differences.append(
+            Difference(result.library, path, place, type_, symbol, glibc_word, our_word)
+        )
+
+    if (left := glibc.protection(there)) != (right := ours.protection(here)):
+        only = [sorted({*a} - {*b}) for a, b in ((left, right), (right, left))]
+        differ(0, "protection", "", *(str([(hex(s), hex(e), p) for s, e, p, _ in o]) for o in only))
+
+    for name, relocation in _places(elf):
+        result.places[name] += 1
+        place, type_, index, addend = relocation
+        width = elf64.RELOCATION_WIDTHS.get(type_, 8)
+        raw_there = there.bytes_at(there.bias + place, width)
+        raw_here = here.bytes_at(here.bias + place, width)
+        if raw_there is None or raw_here is None or type_ not in COMPARED_TYPES:
+            differ(place, name, "", "a place that is not compared", "the same")
+            continue
+        word_there = int.from_bytes(raw_there, "little")
+        word_here = int.from_bytes(raw_here, "little")
+        if type_ == elf64.R_RELATIVE and (
+            (word_there - there.bias) & _MASK == (word_here - here.bias) & _MASK == addend & _MASK
+        ):
+            continue
+
+        reference = elf.symbols[index] if index else None
+        text_there = _describe(glibc, _target(there, relocation, word_there), reference)
+        our_target = _target(here, relocation, word_here)
+        text_here = _describe(ours, our_target, reference)
+        if reference is not None:
+            result.bound[_kind_of_binding(glibc, text_there, reference)] += 1
+        if text_there == text_here:
+            continue
+        symbol = f"{reference.name}@{reference.version}" if reference else ""
+        reason = OURS_BY_NATURE.get(reference.name) if reference else None
+        located = ours.locate(our_target)
+        if reason and located and located[0] == libdlopen:
+            result.by_nature[reason] += 1
+        else:
+            differ(place, name, symbol, text_there, text_here)
+
+
+def compare(library: str, glibc: Dump, ours: Dump, libdlopen: str | None) -> Comparison:
+    """Compare two dumps of processes that opened `library`."""
+    result = Comparison(library)
+    if glibc.error or ours.error:
+        result.differences.append(
+            Difference(library, "", 0, "open", "", glibc.error or "opened", ours.error or "opened")
+        )
+        return result
+    for path in sorted(glibc.new.keys() | ours.new.keys()):
+        if path not in ours.new or path not in glibc.new:
+            where = ["loaded" if path in dump.new else "not loaded" for dump in (glibc, ours)]
+            result.differences.append(Difference(library, path, 0, "image", "", *where))
+        elif not is_host(path):
+            result.images += 1
+            compare_image(result, glibc, ours, path, libdlopen)
+    # glibc keeps more than it must: what it unloads, this linker unloads too.
+    if glibc.left is not None and (ours.left is None or not ours.left <= glibc.left):
+        here = "crashed" if ours.left is None else str(sorted(ours.left - glibc.left))
+        result.differences.append(
+            Difference(library, "", 0, "close", "", "unloaded", f"left: {here}")
+        )
+    return result

@@ -1,0 +1,222 @@
+/* driver LOADER STEP...: opens one library after another and shows what the process looks like
+ * then.  STEP is the library's name; "+MODE:NAME" for another mode than RTLD_NOW | RTLD_LOCAL, with
+ * the letters g(lobal), d(eepbind), k(nodelete), o(noload); "-INDEX" to close what the step of that
+ * index opened.  LOADER is "glibc", or the path of libdlopen.so; with
+ * "glibc:PATH" libdlopen.so is loaded but not used, so that both processes hold the same images.
+ *
+ * On standard output: one line per image that was there before ("host"), one line per image that
+ * is new ("image"), each with bias and real path, /proc/self/maps, and for each new image the content
+ * of its segments, in a form that needs no knowledge of relocations:
+ *     host BIAS PATH
+ *     image BIAS PATH
+ *     memory ADDRESS SIZE\n<SIZE bytes>\n         (after its image)
+ *     maps SIZE\n<SIZE bytes>\n
+ *     found INDEX PATH                            (where DLOPEN_find says that it would come from)
+ *     opened INDEX PATH                           (what DLOPEN_open opened)
+ *     error INDEX MESSAGE                         (first, for each step that failed)
+ *     end
+ * and then, when all that was opened is closed again, the new images that are still mapped:
+ *     left PATH
+ *     closed
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dlopen.h"
+
+#define MAX_IMAGES 4096
+
+struct seen {
+  uint64_t bias;
+  const char *path;
+  const ElfW(Phdr) *phdr;
+  unsigned phnum;
+  int is_new;
+};
+
+static struct seen before[MAX_IMAGES], after[MAX_IMAGES];
+static FILE *output;
+static char program[4096];
+
+static __typeof__(DLOPEN_open) *our_open;
+static __typeof__(DLOPEN_close) *our_close;
+static __typeof__(DLOPEN_find) *our_find;
+static __typeof__(DLOPEN_images) *our_images;
+static __typeof__(DLOPEN_info) *our_info;
+static __typeof__(DLOPEN_message) *our_message;
+
+struct list {
+  struct seen *images;
+  unsigned count;
+};
+
+static int collect(struct dl_phdr_info *info, size_t size, void *data) {
+  struct list *list = data;
+  /* The first one is the program, which has no name there. */
+  const char *name = list->count == 0 ? program : info->dlpi_name;
+  (void)size;
+  if (list->count < MAX_IMAGES)
+    list->images[list->count++] =
+        (struct seen){info->dlpi_addr, strdup(name), info->dlpi_phdr, info->dlpi_phnum, 0};
+  return 0;
+}
+
+static unsigned snapshot(struct seen *images) {
+  struct list list = {images, 0};
+  dl_iterate_phdr(collect, &list);
+  if (our_images) {
+    static DLOPEN_image *ours[MAX_IMAGES];
+    size_t count = our_images(ours, MAX_IMAGES);
+    for (size_t i = 0; i < count && i < MAX_IMAGES; i++) {
+      struct DLOPEN_info info = {.size = sizeof info};
+      if (our_info(ours[i], &info) == DLOPEN_OK && !info.is_host && list.count < MAX_IMAGES)
+        images[list.count++] = (struct seen){info.load_bias, strdup(info.path),
+                                             (const ElfW(Phdr) *)info.phdr, info.phnum, 0};
+    }
+  }
+  return list.count;
+}
+
+/* Segments that relocations can have changed: writable ones, or all with text relocations. */
+static void show_memory(const struct seen *image) {
+  int textrel = 0;
+  for (unsigned i = 0; i < image->phnum; i++)
+    if (image->phdr[i].p_type == PT_DYNAMIC)
+      for (const ElfW(Dyn) *entry = (void *)(image->bias + image->phdr[i].p_vaddr);
+           entry->d_tag != DT_NULL; entry++)
+        textrel |= entry->d_tag == DT_TEXTREL ||
+                   (entry->d_tag == DT_FLAGS && entry->d_un.d_val & DF_TEXTREL);
+  for (unsigned i = 0; i < image->phnum; i++) {
+    const ElfW(Phdr) *segment = &image->phdr[i];
+    if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_W || textrel)) continue;
+    uint64_t address = image->bias + segment->p_vaddr;
+    fprintf(output, "memory %lx %lx\n", address, segment->p_filesz);
+    fwrite((void *)address, 1, segment->p_filesz, output);
+    fputc('\n', output);
+  }
+}
+
+static void show_path(const char *kind, int index, const char *path) {
+  char *real = realpath(path, NULL);
+  fprintf(output, "%s %d %s\n", kind, index, real ? real : path);
+  free(real);
+}
+
+static void show_found(const char *path, const char *origin, int result, void *index) {
+  (void)origin;
+  if (result == 0) show_path("found", *(int *)index, path);
+}
+
+static char maps[1 << 20];
+
+static size_t read_maps(void) {
+  size_t size = 0;
+  ssize_t got;
+  int fd = open("/proc/self/maps", O_RDONLY);
+  while ((got = read(fd, maps + size, sizeof maps - 1 - size)) > 0) size += got;
+  close(fd);
+  maps[size] = 0;
+  return size;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 3) return 2;
+  if (readlink("/proc/self/exe", program, sizeof program - 1) < 0) return 2;
+  /* Libraries print at their leisure: keep our output apart. */
+  output = fdopen(dup(1), "w");
+  dup2(2, 1);
+
+  const char *linker = argv[1];
+  int use_glibc = strncmp(linker, "glibc", 5) == 0;
+  if (use_glibc) linker = linker[5] == ':' ? linker + 6 : NULL;
+  if (linker) {
+    void *handle = dlopen(linker, RTLD_NOW | RTLD_LOCAL);
+    if (!handle) return fprintf(stderr, "%s\n", dlerror()), 3;
+    __typeof__(DLOPEN_abi) *abi = (__typeof__(abi))dlsym(handle, "DLOPEN_abi");
+    if (!abi || abi() != DLOPEN_ABI) return fprintf(stderr, "DLOPEN_abi differs\n"), 3;
+    if (!use_glibc) {
+      our_open = (__typeof__(our_open))dlsym(handle, "DLOPEN_open");
+      our_close = (__typeof__(our_close))dlsym(handle, "DLOPEN_close");
+      our_find = (__typeof__(our_find))dlsym(handle, "DLOPEN_find");
+      our_images = (__typeof__(our_images))dlsym(handle, "DLOPEN_images");
+      our_info = (__typeof__(our_info))dlsym(handle, "DLOPEN_info");
+      our_message = (__typeof__(our_message))dlsym(handle, "DLOPEN_message");
+    }
+  }
+
+  unsigned count_before = snapshot(before);
+  static struct DLOPEN_error error;
+  static void *handles[MAX_IMAGES];
+  int steps = argc - 2;
+  for (int index = 0; index < steps; index++) {
+    const char *name = argv[index + 2];
+    if (name[0] == '-') {
+      void **handle = &handles[atoi(name + 1)];
+      if (!*handle || (use_glibc ? dlclose(*handle) : our_close(*handle, &error)))
+        fprintf(output, "error %d not closed\n", index);
+      *handle = NULL;
+      continue;
+    }
+    int mode = RTLD_NOW | RTLD_LOCAL;
+    if (name[0] == '+') {
+      while (*++name != ':')
+        mode |= *name == 'g' ? RTLD_GLOBAL : *name == 'd' ? RTLD_DEEPBIND
+              : *name == 'k' ? RTLD_NODELETE : RTLD_NOLOAD;
+      name++;
+    }
+    if (use_glibc) {
+      handles[index] = dlopen(name, mode);
+      const char *message = handles[index] ? NULL : dlerror();
+      if (!handles[index]) fprintf(output, "error %d %s\n", index, message ? message : "");
+      continue;
+    }
+    struct DLOPEN_request request = {.size = sizeof request, .name = name, .mode = mode};
+    DLOPEN_image *image;
+    our_find(name, NULL, show_found, &index, &error);
+    if (our_open(&request, &image, &error) != DLOPEN_OK) {
+      char message[4096];
+      our_message(&error, message, sizeof message);
+      fprintf(output, "error %d %s\n", index, message);
+    } else {
+      struct DLOPEN_info info = {.size = sizeof info};
+      if (our_info(image, &info) == DLOPEN_OK) show_path("opened", index, info.path);
+      handles[index] = image;
+    }
+  }
+
+  unsigned count_after = snapshot(after);
+  for (unsigned i = 0; i < count_after; i++) {
+    int is_new = 1;
+    for (unsigned j = 0; j < count_before; j++)
+      is_new &= after[i].bias != before[j].bias || strcmp(after[i].path, before[j].path) != 0;
+    char *path = realpath(after[i].path, NULL);
+    if (path) after[i].path = path;
+    after[i].is_new = is_new;
+    fprintf(output, "%s %lx %s\n", is_new ? "image" : "host", after[i].bias, after[i].path);
+    if (is_new) show_memory(&after[i]);
+  }
+  size_t size = read_maps();
+  fprintf(output, "maps %zx\n", size);
+  fwrite(maps, 1, size, output);
+  fprintf(output, "\nend\n");
+  fflush(output);
+
+  while (steps-- > 0)
+    if (handles[steps] &&
+        (use_glibc ? dlclose(handles[steps]) : our_close(handles[steps], &error)))
+      return 4;
+  read_maps();
+  for (unsigned i = 0; i < count_after; i++)
+    if (after[i].is_new && strchr(after[i].path, '/') && strstr(maps, after[i].path))
+      fprintf(output, "left %s\n", after[i].path);
+  fprintf(output, "closed\n");
+  fflush(output);
+  /* Not exit: libraries that stay may mind. */
+  _exit(0);
+}

@@ -1,0 +1,142 @@
+"""Runs the comparison over the chosen and the built libraries, and sums it up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from differential import built
+from differential.choose import MOST_OF_A_PACKAGE, Candidate, candidates, features, qualifies
+from differential.compare import (
+    REPORTED_TYPES,
+    Comparison,
+    Difference,
+    compare,
+    open_elf,
+    run_driver,
+)
+from support.fixtures import compile_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+DRIVER = Path(__file__).with_name("driver.c")
+BUILT = "(built here)"
+
+
+@dataclass
+class Report:
+    """The sum over all libraries."""
+
+    system_libraries: int = 0
+    packages: int = 0
+    built_libraries: int = 0
+    images: int = 0
+    features: Counter[str] = field(default_factory=Counter)
+    places: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REPORTED_TYPES, 0)))
+    bound: Counter[str] = field(default_factory=Counter)
+    by_nature: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+
+    def add(self, candidate: Candidate, comparison: Comparison) -> None:
+        if candidate.package == BUILT:
+            self.built_libraries += 1
+        else:
+            self.system_libraries += 1
+        self.images += comparison.images
+        self.features.update(candidate.features)
+        self.places.update(comparison.places)
+        self.bound.update(comparison.bound)
+        self.by_nature.update(comparison.by_nature)
+        self.differences += comparison.differences
+
+    def text(self) -> str:
+        lines = [
+            f"{self.system_libraries} libraries of {self.packages} packages",
+            f"{self.built_libraries} built ones; {self.images} images compared",
+            "libraries with: "
+            + ", ".join(f"{name} {count}" for name, count in sorted(self.features.items())),
+            "",
+            "relocated places by type:",
+            *(f"{count:>10,}  {name}" for name, count in self.places.most_common()),
+            f"{sum(self.places.values()):>10,}  in all",
+            "",
+            "places with a symbol, by what they got:",
+            *(f"{count:>10,}  {kind}" for kind, count in self.bound.most_common()),
+            "",
+            "different by nature:",
+            *(f"{count:>10,}  {reason}" for reason, count in self.by_nature.most_common()),
+            "",
+            f"unexplained differences: {len(self.differences)}",
+            *map(str, self.differences[:50]),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def write(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "report.txt").write_text(self.text())
+        content = vars(self) | {"differences": [asdict(one) for one in self.differences]}
+        (directory / "report.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _compare_one(
+    candidate: Candidate, driver: Path, libdlopen: Path | None, ours: str
+) -> Comparison | None:
+    """Open one library in both; None when it does not qualify."""
+    glibc = run_driver(driver, f"glibc:{libdlopen}" if libdlopen else "glibc", candidate.path)
+    if candidate.package != BUILT and not qualifies(glibc):
+        return None
+    here = run_driver(driver, ours, candidate.path)
+    return compare(candidate.path, glibc, here, str(libdlopen) if libdlopen else None)
+
+
+def run(
+    directory: Path,
+    libdlopen: Path | None,
+    *,
+    ours: str | None = None,
+    cxx: bool = True,
+    chosen: Iterable[Candidate] | None = None,
+) -> Report:
+    """Compare everything.
+
+    Args:
+        directory: for the driver and the built libraries.
+        libdlopen: the libdlopen.so to compare with glibc; None only with `ours`.
+        ours: the driver's LOADER argument, by default `libdlopen`.
+        cxx: whether there is a C++ compiler.
+        chosen: libraries instead of the system's.
+    """
+    driver = compile_program(directory, "driver", DRIVER)
+    files: Sequence[Path] = built.build(directory)
+    if cxx:
+        files = [*files, *built.build_cxx(directory)]
+    of_tests = [Candidate(str(file), BUILT, features(open_elf(str(file)))) for file in files]
+    of_system = list(candidates() if chosen is None else chosen)
+    work = partial(_compare_one, driver=driver, libdlopen=libdlopen, ours=ours or str(libdlopen))
+    report = Report()
+    from_package: Counter[str] = Counter()
+    with ProcessPoolExecutor() as pool:
+        everything = [*of_tests, *of_system]
+        for candidate, comparison in zip(
+            everything, pool.map(work, everything, chunksize=4), strict=True
+        ):
+            if comparison is None:
+                continue
+            if candidate.package != BUILT:
+                if from_package[candidate.package] == MOST_OF_A_PACKAGE:
+                    continue
+                from_package[candidate.package] += 1
+            report.add(candidate, comparison)
+    report.packages = len(from_package)
+    return report
+
+
+def has_cxx() -> bool:
+    return any(map(shutil.which, ("c++", "g++")))

@@ -1,0 +1,171 @@
+/* steps LOADER STEP...: carries out the steps one by one and says on standard output what came of
+ * each.  LOADER is "glibc", or the path of libdlopen.so; STEP is one of
+ *     open:NAME:MODE...    letters of MODE: n(ow) l(azy) g(lobal) o(noload) k(nodelete) d(eepbind)
+ *     close:K              the K-th opened library, from 0
+ *     call:K:SYMBOL        int SYMBOL(void)
+ *     value:K:SYMBOL       the int there
+ *     find:K:SYMBOL[@VERSION]   whether there is one
+ *     page:K:SYMBOL        the permissions of its page
+ *     mapped:TEXT          how many mappings of files whose path holds TEXT there are
+ *     linkmap:TEXT         how many images of glibc's own list have a path that holds TEXT
+ *     atexit               registers a handler that says so
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dlopen.h"
+
+static int use_glibc;
+static void *handles[64];
+static unsigned count;
+static struct DLOPEN_error error;
+static __typeof__(DLOPEN_open) *our_open;
+static __typeof__(DLOPEN_close) *our_close;
+static __typeof__(DLOPEN_symbol_find) *our_find;
+static __typeof__(DLOPEN_message) *our_message;
+
+static void say_error(const char *step) {
+  char message[4096];
+  if (use_glibc)
+    snprintf(message, sizeof message, "%s", dlerror());
+  else
+    our_message(&error, message, sizeof message);
+  /* Texts differ: they go where the tests that want them look. */
+  dprintf(2, "%s: %d: %s\n", step, use_glibc ? 0 : error.code, message);
+}
+
+static void *find(void *handle, const char *name, const char *version) {
+  if (use_glibc) return version ? dlvsym(handle, name, version) : dlsym(handle, name);
+  struct DLOPEN_symbol symbol;
+  if (our_find(handle, name, version, 0, &symbol, &error)) return NULL;
+  return (void *)symbol.address;
+}
+
+static void say_page(const void *address) {
+  FILE *maps = fopen("/proc/self/maps", "r");
+  char line[8192], permissions[8] = "none";
+  unsigned long start, end;
+  while (fgets(line, sizeof line, maps)) {
+    char found[8];
+    if (sscanf(line, "%lx-%lx %7s", &start, &end, found) == 3 &&
+        start <= (unsigned long)address && (unsigned long)address < end)
+      strcpy(permissions, found);
+  }
+  fclose(maps);
+  dprintf(1, "%s\n", permissions);
+}
+
+static int count_mapped(const char *text) {
+  FILE *maps = fopen("/proc/self/maps", "r");
+  char line[8192];
+  int mapped = 0;
+  while (fgets(line, sizeof line, maps)) mapped += strstr(line, text) != NULL;
+  fclose(maps);
+  return mapped;
+}
+
+struct search {
+  const char *text;
+  int found;
+};
+
+static int compare_name(struct dl_phdr_info *info, size_t size, void *data) {
+  struct search *search = data;
+  (void)size;
+  search->found += strstr(info->dlpi_name, search->text) != NULL;
+  return 0;
+}
+
+static void at_exit(void) { dprintf(1, "atexit handler\n"); }
+
+static void open_library(char *name) {
+  char *letters = strchr(name, ':');
+  int mode = 0;
+  if (letters) *letters++ = 0;
+  for (; letters && *letters; letters++) switch (*letters) {
+      case 'n': mode |= RTLD_NOW; break;
+      case 'l': mode |= RTLD_LAZY; break;
+      case 'g': mode |= RTLD_GLOBAL; break;
+      case 'o': mode |= RTLD_NOLOAD; break;
+      case 'k': mode |= RTLD_NODELETE; break;
+      case 'd': mode |= RTLD_DEEPBIND; break;
+      default: exit(2);
+    }
+  if (!(mode & (RTLD_NOW | RTLD_LAZY))) mode |= RTLD_NOW;
+  void *handle = NULL;
+  if (use_glibc) {
+    handle = dlopen(*name ? name : NULL, mode);
+  } else {
+    struct DLOPEN_request request = {
+        .size = sizeof request, .name = *name ? name : NULL, .mode = mode};
+    DLOPEN_image *image = NULL;
+    if (our_open(&request, &image, &error) == DLOPEN_OK) handle = image;
+  }
+  if (!handle) say_error("open");
+  dprintf(1, "%s\n", handle ? "opened" : "not opened");
+  handles[count++] = handle;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) return 2;
+  use_glibc = strcmp(argv[1], "glibc") == 0;
+  if (!use_glibc) {
+    void *linker = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+    if (!linker) return dprintf(2, "%s\n", dlerror()), 3;
+    our_open = (__typeof__(our_open))dlsym(linker, "DLOPEN_open");
+    our_close = (__typeof__(our_close))dlsym(linker, "DLOPEN_close");
+    our_find = (__typeof__(our_find))dlsym(linker, "DLOPEN_symbol_find");
+    our_message = (__typeof__(our_message))dlsym(linker, "DLOPEN_message");
+  }
+  for (int i = 2; i < argc; i++) {
+    char *step = argv[i], *rest = strchr(step, ':');
+    if (rest) *rest++ = 0;
+    if (strcmp(step, "open") == 0) {
+      open_library(rest);
+      continue;
+    }
+    if (strcmp(step, "atexit") == 0) {
+      atexit(at_exit);
+      continue;
+    }
+    if (strcmp(step, "mapped") == 0) {
+      dprintf(1, "%d\n", count_mapped(rest));
+      continue;
+    }
+    if (strcmp(step, "linkmap") == 0) {
+      struct search search = {rest, 0};
+      dl_iterate_phdr(compare_name, &search);
+      dprintf(1, "%d\n", search.found);
+      continue;
+    }
+    char *name;
+    void *handle = handles[strtoul(rest, &name, 10)];
+    if (strcmp(step, "close") == 0) {
+      int failed = use_glibc ? dlclose(handle) : our_close(handle, &error);
+      if (failed) say_error("close");
+      dprintf(1, "%s\n", failed ? "not closed" : "closed");
+      continue;
+    }
+    name++;
+    char *version = strchr(name, '@');
+    if (version) *version++ = 0;
+    void *address = find(handle, name, version);
+    if (strcmp(step, "find") == 0)
+      dprintf(1, "%s\n", address ? "found" : "not found");
+    else if (!address)
+      say_error("find"), dprintf(1, "no %s\n", name);
+    else if (strcmp(step, "call") == 0)
+      dprintf(1, "%d\n", ((int (*)(void))address)());
+    else if (strcmp(step, "value") == 0)
+      dprintf(1, "%d\n", *(int *)address);
+    else if (strcmp(step, "page") == 0)
+      say_page(address);
+    else
+      return 2;
+  }
+  return 0;
+}

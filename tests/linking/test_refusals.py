@@ -1,0 +1,182 @@
+"""What is not loaded, with which message, and that nothing is left of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from linking.steps import Steps
+from support import elf64
+from support.elf64 import Elf
+from support.fixtures import compile_program, compiler, run
+
+_CALL = "int value(void); int call(void) { return value(); }"
+
+
+def change(path: Path, offset: int, content: bytes) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset : offset + len(content)] = content
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("offset", "content", "detail"),
+    [
+        (0, b"\x7fELG", "ELF"),
+        (4, b"\x01", "ELFCLASS32"),
+        (4, b"\x07", "class"),
+        (5, b"\x02", "little-endian"),
+        (6, b"\x02", "version"),
+        (18, b"\xb7\x00", "another machine"),
+        (20, b"\x02", "version"),
+        (16, b"\x01\x00", "relocatable"),
+        (16, b"\x04\x00", "core"),
+    ],
+)
+def test_headers(steps: Steps, offset: int, content: bytes, detail: str) -> None:
+    change(steps.library("a", trace=True), offset, content)
+    assert steps.both("open:./liba.so") == ["not opened"]
+    steps.refused("open:./liba.so", detail=detail)
+
+
+@pytest.mark.parametrize(
+    ("flags", "detail"),
+    [(["-no-pie"], "executable"), (["-pie", "-fPIE"], "executable")],
+    ids=["ET_EXEC", "PIE"],
+)
+def test_executables(steps: Steps, flags: list[str], detail: str) -> None:
+    compile_program(steps.directory, "program", "int main(void) { return 0; }", flags=flags)
+    assert steps.both("open:./program") == ["not opened"]
+    steps.refused("open:./program", detail=detail)
+
+
+def test_a_relocatable_file(steps: Steps) -> None:
+    source = steps.directory / "a.c"
+    source.write_text("int value = 1;")
+    run([compiler("c"), "-c", source, "-o", steps.directory / "a.o"])
+    assert steps.both("open:./a.o") == ["not opened"]
+    steps.refused("open:./a.o", detail="relocatable")
+
+
+@pytest.mark.parametrize(
+    ("content", "detail"),
+    [
+        (b"", "short"),
+        (b"\x7fELF", "short"),
+        (b"/* GNU ld script */\nGROUP ( libreal.so )\n", "linker script"),
+        (b"INPUT(libreal.so)\n" + b"/* and more */" * 20, "linker script"),
+        (b"#!/bin/sh\necho no library\n" * 10, "ELF"),
+        (b"!<arch>\n" + bytes(200), "archive"),
+        (b"MZ" + bytes(200), "ELF"),
+    ],
+    ids=["empty", "magic only", "GROUP", "INPUT", "shell script", "archive", "PE"],
+)
+def test_files_that_are_not_elf(steps: Steps, content: bytes, detail: str) -> None:
+    (steps.directory / "liba.so").write_bytes(content)
+    assert steps.both("open:./liba.so") == ["not opened"]
+    steps.refused("open:./liba.so", detail=detail)
+
+
+def test_a_folder(steps: Steps) -> None:
+    (steps.directory / "liba.so").mkdir()
+    assert steps.both("open:./liba.so") == ["not opened"]
+    steps.refused("open:./liba.so", detail="directory")
+
+
+@pytest.mark.parametrize("name", ["./libnone.so", "libnone.so"])
+def test_a_file_that_is_not_there(steps: Steps, name: str) -> None:
+    assert steps.both(f"open:{name}") == ["not opened"]
+    steps.refused(f"open:{name}", detail="No such file")
+
+
+def test_an_executable_stack(steps: Steps) -> None:
+    # glibc before 2.41 would make the stack executable instead.
+    steps.library("a", "", "-Wl,-z,execstack", trace=True)
+    steps.refused("open:./liba.so", detail="executable stack")
+
+
+def test_no_word_on_the_stack_means_an_executable_one(steps: Steps) -> None:
+    library = steps.library("a", trace=True)
+    elf = Elf(library)
+    index = next(i for i, one in enumerate(elf.segments) if one.type == elf64.PT_GNU_STACK)
+    change(library, 64 + 56 * index, bytes(4))  # PT_NULL
+    steps.refused("open:./liba.so", detail="executable stack")
+
+
+def test_noopen(steps: Steps) -> None:
+    steps.library("a", "", "-Wl,-z,nodlopen", trace=True)
+    assert steps.both("open:./liba.so") == ["not opened"]
+    steps.refused("open:./liba.so", detail="DF_1_NOOPEN")
+
+
+def test_noopen_of_a_dependency(steps: Steps) -> None:
+    b = steps.library("b", "", "-Wl,-z,nodlopen", trace=True)
+    steps.library("a", trace=True, needs=[b])
+    assert steps.both("open:./liba.so") == ["not opened"]
+
+
+def test_thread_local_storage_is_not_there_yet(steps: Steps) -> None:
+    steps.library("a", "__thread int local = 3; int call(void) { return local++; }", trace=True)
+    steps.refused("open:./liba.so", detail="not supported yet")
+
+
+def test_thread_local_storage_of_a_dependency(steps: Steps) -> None:
+    b = steps.library("b", "__thread int local = 3;", trace=True)
+    steps.library("a", trace=True, needs=[b])
+    steps.refused("open:./liba.so", detail="libb.so")
+
+
+class TestNothingIsLeft:
+    """An open that fails late leaves no mapping and has run no constructor."""
+
+    def test_of_a_missing_dependency(self, steps: Steps) -> None:
+        gone = steps.library("gone", trace=True)
+        b = steps.library("b", trace=True, needs=[gone])
+        d = steps.library("d", trace=True)
+        steps.library("a", trace=True, needs=[d, b])
+        gone.unlink()
+        there = f"mapped:{steps.directory}/lib"
+        assert steps.both("open:./liba.so", there) == ["not opened", "0"]
+        done = steps.run(str(steps.libdlopen), "open:./liba.so")
+        assert "libgone.so" in done.stderr
+        assert "libb.so" in done.stderr
+
+    def test_of_an_undefined_symbol(self, steps: Steps) -> None:
+        b = steps.library("b", trace=True)
+        steps.library("a", _CALL, trace=True, needs=[b])
+        assert steps.both("open:./liba.so", f"mapped:{steps.directory}/lib") == ["not opened", "0"]
+        message = steps.run(str(steps.libdlopen), "open:./liba.so").stderr
+        assert "value" in message
+        assert "liba.so" in message
+
+    def test_of_an_undefined_symbol_in_a_dependency(self, steps: Steps) -> None:
+        b = steps.library("b", _CALL, trace=True)
+        steps.library("a", trace=True, needs=[b])
+        assert steps.both("open:./liba.so", f"mapped:{steps.directory}/lib") == ["not opened", "0"]
+
+    def test_and_what_was_loaded_before_stays(self, steps: Steps) -> None:
+        b = steps.library("b", "int other(void) { return 4; }", trace=True)
+        steps.library("a", _CALL, trace=True, needs=[b])
+        assert steps.both("open:./libb.so", "open:./liba.so", "call:0:other", "close:0") == [
+            *("+b", "opened", "not opened", "4", "-b", "closed"),
+        ]
+
+    def test_and_it_can_be_opened_once_the_reason_is_gone(self, steps: Steps) -> None:
+        steps.library("a", _CALL, trace=True)
+        steps.library("g", "int value(void) { return 3; }", trace=True)
+        assert steps.both("open:./liba.so", "open:./libg.so:g", "open:./liba.so", "call:2:call")[
+            -3:-2
+        ] == ["3"]
+
+    def test_of_a_malformed_dependency(self, steps: Steps) -> None:
+        b = steps.library("b", trace=True)
+        steps.library("a", trace=True, needs=[b])
+        b.write_text("no library\n" * 100)
+        assert steps.both("open:./liba.so", f"mapped:{steps.directory}/lib") == ["not opened", "0"]
+
+
+def test_a_handle_that_is_none(steps: Steps) -> None:
+    steps.library("a")
+    done = steps.run(str(steps.libdlopen), "open:./liba.so", "close:0", "close:0", "close:5")
+    assert done.stdout.splitlines() == ["opened", "closed", "not closed", "not closed"]

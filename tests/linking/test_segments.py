@@ -1,0 +1,155 @@
+"""How segments get into memory: alignment, bss, offsets, protection.
+
+gABI, "Program Loading"; psABI x86-64, "Program Loading".
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from linking.steps import Steps
+from support import elf64
+from support.elf64 import Elf
+
+_DATA = """
+char text[] = "initialised";
+long zeroes[3000];
+const char constant[] = "constant";
+int call(void) {
+  for (int i = 0; i < 3000; i++) if (zeroes[i]) return -1;
+  zeroes[2999] = 1;
+  return text[10] == 'd' && constant[7] == 't';
+}
+"""
+
+
+@pytest.mark.parametrize("size", [0x1000, 0x4000, 0x10000, 0x200000])
+def test_page_sizes_of_the_linker(steps: Steps, size: int) -> None:
+    flags = [f"-Wl,-z,max-page-size={size}", f"-Wl,-z,common-page-size={min(size, 0x10000)}"]
+    library = steps.library("a", _DATA, *flags)
+    loads = [one for one in Elf(library).segments if one.type == elf64.PT_LOAD]
+    assert {load.align for load in loads} == {size}
+    assert steps.both("open:./liba.so", "call:0:call") == ["opened", "1"]
+
+
+@pytest.mark.parametrize("alignment", [0x2000, 0x10000, 0x200000])
+def test_alignment_above_a_page_is_kept(steps: Steps, alignment: int) -> None:
+    source = f"""
+    __attribute__((aligned({alignment}))) char aligned[16] = "x";
+    int call(void) {{ return (unsigned long)aligned % {alignment}; }}
+    """
+    steps.library("a", source, f"-Wl,-z,max-page-size={alignment}")
+    assert steps.both("open:./liba.so", "call:0:call") == ["opened", "0"]
+
+
+@pytest.mark.parametrize("flag", ["-z,noseparate-code", "-z,separate-code", "-z,norelro", "-N"])
+def test_layouts_of_the_linker(steps: Steps, flag: str) -> None:
+    if flag == "-N":
+        # One segment that is writable and executable: no page may be both.
+        steps.library("a", _DATA, "-Wl,-N", "-nostdlib")
+        steps.run("glibc", "open:./liba.so", check=False)
+        done = steps.run(str(steps.libdlopen), "open:./liba.so")
+        assert done.stdout == "not opened\n"
+        assert "writable and executable" in done.stderr
+    else:
+        steps.library("a", _DATA, f"-Wl,{flag}")
+        assert steps.both("open:./liba.so", "call:0:call") == ["opened", "1"]
+
+
+def test_a_segment_whose_offset_differs_from_its_address(steps: Steps) -> None:
+    library = steps.library("a", _DATA, "-Wl,-z,max-page-size=0x10000")
+    loads = [one for one in Elf(library).segments if one.type == elf64.PT_LOAD]
+    assert any(load.offset != load.address for load in loads)
+    assert steps.both("open:./liba.so", "call:0:call") == ["opened", "1"]
+
+
+def test_a_large_bss(steps: Steps) -> None:
+    size = 256 << 20
+    source = f"""
+    char large[{size}]; int first = 1;
+    int call(void) {{
+      large[{size} - 1]++;
+      return large[0] + large[4095] + large[4096] + large[{size} / 2] + large[{size} - 1] * 10;
+    }}
+    """
+    steps.library("a", source)
+    assert steps.both("open:./liba.so", "call:0:call", "call:0:call") == ["opened", "10", "20"]
+
+
+def test_bss_begins_in_the_middle_of_a_page_of_the_file(steps: Steps) -> None:
+    # The file goes on after the segment: what follows there must not show.
+    source = """
+    char initialised[100] = "x", rest[20000];
+    int call(void) { int sum = 0; for (int i = 0; i < 20000; i++) sum |= rest[i]; return sum; }
+    """
+    library = steps.library("a", source)
+    assert library.stat().st_size % 4096
+    assert steps.both("open:./liba.so", "call:0:call") == ["opened", "0"]
+
+
+def test_two_libraries_do_not_share_what_they_write(steps: Steps) -> None:
+    source = "int counter = 1; int call(void) { return ++counter; }"
+    first = steps.library("a", source, soname="")
+    steps.library("b", source, soname="")
+    before = first.read_bytes()
+    said = steps.both(
+        "open:./liba.so", "open:./libb.so", "call:0:call", "call:0:call", "call:1:call"
+    )
+    assert said[2:] == ["2", "3", "2"]
+    assert first.read_bytes() == before
+
+
+def test_protection(steps: Steps) -> None:
+    source = """
+    extern int other;
+    int *const relro[2] = {&other, &other};
+    const int constant = 1; int variable = 2; int zero[5000]; int code(void) { return 1; }
+    """
+    b = steps.library("b", "int other;")
+    steps.library("a", source, "-Wl,-z,now", needs=[b])
+    names = ["relro", "constant", "variable", "zero", "code"]
+    said = steps.both("open:./liba.so", *(f"page:0:{name}" for name in names))
+    assert dict(zip(names, said[1:], strict=True)) == {
+        "relro": "r--p",
+        "constant": "r--p",
+        "variable": "rw-p",
+        "zero": "rw-p",
+        "code": "r-xp",
+    }
+
+
+def test_text_relocations(steps: Steps) -> None:
+    source = """
+    .text
+    place: .quad outside
+    .quad place
+    .globl call
+    .type call, @function
+    call: mov place(%rip), %rax
+    mov (%rax), %eax
+    ret
+    .section .note.GNU-stack, "", @progbits
+    """
+    b = steps.library("b", "int outside = 6;")
+    library = steps.library("a", source, "-Wl,-z,notext", language="asm", needs=[b])
+    assert Elf(library).has_textrel
+    said = steps.both("open:./liba.so", "call:0:call", "page:0:call")
+    assert said == ["opened", "6", "r-xp"]
+
+
+def test_no_page_is_writable_and_executable(steps: Steps) -> None:
+    steps.library("a", _DATA)
+    source = """
+    #include <stdio.h>
+    #include <string.h>
+    int call(void) {
+      char line[4096]; int found = 0;
+      FILE *maps = fopen("/proc/self/maps", "r");
+      while (fgets(line, sizeof line, maps)) found += strstr(line, "rwx") != NULL;
+      fclose(maps);
+      return found;
+    }
+    """
+    steps.library("look", source)
+    said = steps.both("open:./liba.so", "open:./liblook.so", "call:1:call")
+    assert said[-1] == "0"

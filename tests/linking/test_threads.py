@@ -1,0 +1,51 @@
+"""No lock is held over foreign code, and each open is whole for every thread that asks.
+
+Each scenario ends by an alarm where it deadlocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from linking.steps import Steps
+from support.fixtures import compile_program, run
+
+_ANSWER = "int answer(void) { return 42; }"
+_HOOK = "void hook_%s(void); __attribute__((constructor)) static void start(void) { hook_%s(); }"
+
+
+@pytest.fixture
+def program(steps: Steps) -> Path:
+    other = steps.library("other", _ANSWER)
+    steps.library("plain", _ANSWER)
+    steps.library("user", "", needs=[other])
+    for name, hook in {
+        "slow": "slow",
+        "threaded": "open_in_thread",
+        "withhost": "host_open_in_thread",
+        "host": "of_host",
+        "calling": "plain",
+    }.items():
+        steps.library(name, _HOOK % (hook, hook))
+    steps.library("resolving", "", "-Wl,-l:libresolv.so.2")
+    source = Path(__file__).with_name("threads.c")
+    return compile_program(steps.directory, "threads", source, flags=["-rdynamic", "-pthread"])
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "same library",
+        "fork in constructor",
+        "fork under load",
+        "stress",
+        "two linkers",
+        pytest.param("./libthreaded.so", id="a constructor waits for a thread that opens"),
+        pytest.param("./libwithhost.so", id="and for one in glibc's dlopen that waits for ours"),
+    ],
+)
+def test_scenario(steps: Steps, program: Path, scenario: str) -> None:
+    done = run([program, steps.libdlopen, scenario], cwd=steps.directory)
+    assert done.stdout == "done\n"

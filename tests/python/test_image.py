@@ -1,0 +1,178 @@
+"""What is known of an image; images that are only mapped."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+import dlopen
+from support.fixtures import compile_library, maps
+
+
+def drop(objects: list[dlopen.Image]) -> None:
+    objects.clear()
+    gc.collect()
+
+
+def test_info_of_a_library(example: Path) -> None:
+    with dlopen.Library(example) as library:
+        info = library.info
+        assert info.path == str(example)
+        assert info.soname == "libexample.so"
+        assert "libc.so.6" in info.needed
+        assert [Path(image.path).name for image in info.dependencies] == list(info.needed)
+        assert all(image.is_host for image in info.dependencies)
+        assert not info.is_host
+        assert info.state == "ready"
+        assert info.open_count == 1
+        assert info.tls is None
+        assert (info.rpath, info.interpreter) == (None, None)
+        assert (info.device, info.inode) == (example.stat().st_dev, example.stat().st_ino)
+        own = [mapping for mapping in maps() if mapping.path == str(example)]
+        assert info.map_start == min(mapping.start for mapping in own)
+        assert info.map_end >= max(mapping.end for mapping in own)
+        assert str(example) in repr(info)
+        with pytest.raises(AttributeError):
+            info.path = "other"
+
+
+def test_segments_are_the_program_headers(example: Path) -> None:
+    with example.open("rb") as file, dlopen.Library(example) as library:
+        info = library.info
+        headers = [segment.header for segment in ELFFile(file).iter_segments()]
+        assert [
+            (segment.offset, segment.vaddr, segment.filesz, segment.memsz, segment.align)
+            for segment in info.segments
+        ] == [
+            (header.p_offset, header.p_vaddr, header.p_filesz, header.p_memsz, header.p_align)
+            for header in headers
+        ]
+        for segment, header in zip(info.segments, headers, strict=True):
+            assert f"PT_{segment.type}" == header.p_type
+            assert segment.flags == "".join(
+                letter if header.p_flags & bit else "-"
+                for letter, bit in (("r", 4), ("w", 2), ("x", 1))
+            )
+            assert segment.address == info.load_bias + header.p_vaddr
+
+
+def test_relocations(example: Path) -> None:
+    with dlopen.Library(example) as library:
+        relocations = library.info.relocations
+        assert len(relocations) == library.info.relocation_count
+        by_symbol = {relocation.symbol: relocation for relocation in relocations}
+        puts = by_symbol["puts"]
+        assert puts.kind in ("JUMP_SLOT", "GLOB_DAT")
+        assert puts.version.startswith("GLIBC_")
+        bound = ctypes.c_uint64.from_address(puts.place).value
+        found = dlopen.dladdr(bound)
+        assert found is not None
+        assert Path(found.library.path).name == "libc.so.6"
+        relative = [relocation for relocation in relocations if relocation.kind == "RELATIVE"]
+        assert relative
+        for relocation in relative:
+            assert relocation.symbol is None
+            value = ctypes.c_uint64.from_address(relocation.place).value
+            assert info_holds(library.info, value)
+
+
+def info_holds(info: dlopen.Info, address: int) -> bool:
+    return info.map_start <= address < info.map_end
+
+
+def test_versions(example: Path) -> None:
+    with dlopen.Library(example) as library:
+        versions = library.info.versions
+        defined = [version.name for version in versions if version.library is None]
+        assert defined == ["libexample.so", "EXAMPLE_1", "EXAMPLE_2"]
+        assert any(
+            version.library == "libc.so.6" and version.name.startswith("GLIBC_")
+            for version in versions
+        )
+
+
+def test_runpath_and_dependencies(tmp_path: Path) -> None:
+    inner = compile_library(tmp_path, "libinner.so", "int inner(void) { return 1; }")
+    outer = compile_library(
+        tmp_path,
+        "libouter.so",
+        "int inner(void); int outer(void) { return inner(); }",
+        libraries=[inner],
+    )
+    with dlopen.Library(outer) as library:
+        assert library.info.runpath == "$ORIGIN"
+        assert library.outer() == 1
+        first = library.info.dependencies[0]
+        assert first.path == str(inner)
+        assert not first.is_host
+        assert any(mapping.path == str(inner) for mapping in maps())
+    assert not any(mapping.path in (str(inner), str(outer)) for mapping in maps())
+
+
+def test_info_is_a_snapshot(example: Path) -> None:
+    library = dlopen.Library(example)
+    info = library.info
+    library.close()
+    assert info.soname == "libexample.so"
+    assert info.segments
+    with pytest.raises(ValueError, match="closed"):
+        info.relocations  # noqa: B018
+    with pytest.raises(ValueError, match="closed"):
+        info.dependencies  # noqa: B018
+    with pytest.raises(ValueError, match="closed"):
+        library.info  # noqa: B018
+
+
+@pytest.mark.parametrize("from_bytes", [False, True])
+def test_image_is_mapped_and_not_run(tmp_path: Path, from_bytes: bool) -> None:
+    marker = tmp_path / "ran"
+    source = f"""
+    #include <stdio.h>
+    int missing(void);
+    int call_missing(void) {{ return missing(); }}
+    __attribute__((constructor)) static void run(void) {{ fopen("{marker}", "w"); }}
+    """
+    path = compile_library(tmp_path, "libunready.so", source)
+    if from_bytes:
+        image = dlopen.Image.from_bytes(path.read_bytes(), name="libunready.so")
+    else:
+        image = dlopen.Image(path)
+    with image:
+        assert image.info.state == "mapped"
+        assert image.info.soname == "libunready.so"
+        assert "libc.so.6" in image.info.needed
+        assert image.info.dependencies == ()
+        assert {"missing", "fopen"} <= {place.symbol for place in image.info.relocations}
+        assert "call_missing" in image.symbols
+        assert image.symbols["call_missing"].type == "FUNC"
+        start = image.info.map_start
+        assert any(mapping.start == start for mapping in maps())
+    assert image.closed
+    assert not marker.exists()
+    with pytest.raises(ValueError, match="closed"):
+        image.info  # noqa: B018
+
+
+def test_an_image_is_nothing_that_others_find(example: Path) -> None:
+    with dlopen.Image(example), pytest.raises(dlopen.LoadError):
+        dlopen.existing(str(example))
+
+
+def test_a_dropped_image_warns(example: Path) -> None:
+    images = [dlopen.Image(example)]
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        drop(images)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n" * 100, bytes(4096)])
+def test_bad_bytes(data: bytes) -> None:
+    for load in (dlopen.Image.from_bytes, dlopen.Library.from_bytes):
+        with pytest.raises(dlopen.LoadError) as caught:
+            load(data, name="libbad.so")
+        assert caught.value.library == "libbad.so"
+        assert caught.value.reason
+        assert "libbad.so" in str(caught.value)

@@ -1,0 +1,149 @@
+"""The images of the process, addresses, and where names come from."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import pytest
+
+import dlopen
+from support.fixtures import compile_library, maps
+
+
+def host_images() -> list[tuple[int, str]]:
+    """(load bias, name) as the system's own dl_iterate_phdr(3) gives them."""
+
+    class Header(ctypes.Structure):
+        _fields_ = (("dlpi_addr", ctypes.c_uint64), ("dlpi_name", ctypes.c_char_p))
+
+    found: list[tuple[int, str]] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Header), ctypes.c_size_t, ctypes.c_void_p)
+    def visit(header, size, data):  # type: ignore[no-untyped-def]
+        found.append((header.contents.dlpi_addr, os.fsdecode(header.contents.dlpi_name or b"")))
+        return 0
+
+    ctypes.CDLL(None).dl_iterate_phdr(visit, None)
+    return found
+
+
+def test_libraries_are_the_hosts_and_ours(example: Path) -> None:
+    with dlopen.Library(example) as library:
+        images = dlopen.libraries()
+        assert library.info in images
+        host = [info for info in images if info.is_host]
+        named = {(bias, name) for bias, name in host_images() if name and "vdso" not in name}
+        assert named <= {(info.load_bias, info.name) for info in host}
+        assert images.index(library.info) >= len(host)
+    assert all(info.path != str(example) for info in dlopen.libraries())
+
+
+def test_dl_iterate_phdr(example: Path) -> None:
+    with dlopen.Library(example) as library:
+        seen: list[dlopen.Info] = []
+        assert dlopen.dl_iterate_phdr(seen.append) == 0
+        assert seen == dlopen.libraries()
+        names = []
+
+        def stop(info: dlopen.Info) -> str | None:
+            names.append(info.name)
+            return info.path if info == library.info else None
+
+        assert dlopen.dl_iterate_phdr(stop) == str(example)
+        assert names[-1] == library.info.name
+
+
+def test_the_system_never_saw_our_libraries(example: Path) -> None:
+    """Its link map does not hold them, and it cannot find them by name."""
+    memory = dlopen.Library.from_bytes(example.read_bytes(), name="libfrommemory.so")
+    with dlopen.Library(example) as library, memory:
+        ours = {library.info.load_bias, memory.info.load_bias}
+        host = host_images()
+        assert len(host) > 2
+        assert not ours & {bias for bias, _ in host}
+        assert not {name for _, name in host} & {str(example), "libfrommemory.so"}
+        for name in (str(example), "libexample.so", "libfrommemory.so"):
+            with pytest.raises(OSError, match=r"cannot open shared object|No such file"):
+                ctypes.CDLL(name, os.RTLD_NOLOAD | os.RTLD_NOW)
+    ctypes.CDLL("libc.so.6", os.RTLD_NOLOAD | os.RTLD_NOW)  # what is there, it finds
+
+
+def test_existing(example: Path) -> None:
+    with pytest.raises(dlopen.LoadError):
+        dlopen.existing("libexample.so")
+    library = dlopen.Library(example)
+    for name in (str(example), "libexample.so"):
+        with dlopen.existing(name) as again:
+            assert again.info == library.info
+            assert again.info.open_count == 2
+            assert again.add(1, 2) == 3
+    with dlopen.existing("libexample.so") as again:
+        library.close()
+        assert again.add(1, 2) == 3  # counted
+    assert not any(mapping.path == str(example) for mapping in maps())
+
+
+def test_existing_finds_the_hosts() -> None:
+    with dlopen.existing("libc.so.6") as libc:
+        assert libc.info.is_host
+        assert libc.getpid() == os.getpid()
+        assert Path(libc.info.path).name == "libc.so.6"
+    assert ctypes.CDLL(None).getpid() == os.getpid()
+
+
+def test_dladdr(example: Path) -> None:
+    with dlopen.Library(example) as library:
+        add = library.symbols["add"]
+        found = dlopen.dladdr(add.address + 1)
+        assert found is not None
+        assert found.library == library.info
+        assert found.symbol is not None
+        assert (found.symbol.name, found.offset) == ("add", 1)
+        assert found.symbol.address == add.address
+        for address in (add, library.add, ctypes.c_void_p(add.address)):
+            assert dlopen.dladdr(address).symbol.name == "add"  # type: ignore[union-attr]
+    assert dlopen.dladdr(add_address := found.symbol.address) is None, hex(add_address)
+
+
+def test_dladdr_elsewhere() -> None:
+    assert dlopen.dladdr(0) is None
+    assert dlopen.dladdr(16) is None
+    found = dlopen.dladdr(ctypes.CDLL(None).getpid)
+    assert found is not None
+    assert Path(found.library.path).name == "libc.so.6"
+    assert found.symbol is not None
+    assert found.symbol.name in ("getpid", "__getpid")
+    assert found.offset == 0
+
+
+def test_dladdr_of_a_closed_function(example: Path) -> None:
+    library = dlopen.Library(example)
+    add = library.add
+    library.close()
+    with pytest.raises(ValueError, match="no address"):
+        dlopen.dladdr(add)
+
+
+def test_find(tmp_path: Path) -> None:
+    with pytest.raises(dlopen.LoadError):
+        dlopen.existing("libnowhere.so")
+    nowhere = dlopen.find("libnowhere.so")
+    assert nowhere.path is None
+    assert nowhere.candidates
+    assert all(candidate.reason for candidate in nowhere.candidates)
+    assert all(Path(candidate.path).name == "libnowhere.so" for candidate in nowhere.candidates)
+
+    path = compile_library(tmp_path, "libfound.so", "int one(void) { return 1; }")
+    found = dlopen.find(path)
+    assert found.path == str(path)
+    assert found.candidates[-1].reason == ""
+    assert not any(mapping.path == str(path) for mapping in maps())
+
+
+def test_find_agrees_with_what_is_opened() -> None:
+    found = dlopen.find("libc.so.6")
+    with dlopen.existing("libc.so.6") as libc:
+        assert found.path is not None
+        assert Path(found.path).samefile(libc.info.path)

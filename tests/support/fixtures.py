@@ -1,0 +1,257 @@
+"""Fixtures compiled on demand, tests in a process of their own, and the process's memory map.
+
+Only the standard library is imported here, so that a child started by `run_python` may use it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping as MappingType
+    from collections.abc import Sequence
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INCLUDE = REPOSITORY / "src" / "dlopen" / "include"
+# Fixtures are mapped executable: a folder under /tmp will not do where /tmp is mounted noexec.
+BUILD = REPOSITORY / "build" / "tests"
+_CACHE = BUILD / "cache"
+
+# language -> (environment variable that names the compiler, default names, suffix of its sources)
+_COMPILERS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "c": ("CC", ("cc", "gcc"), ".c"),
+    "c++": ("CXX", ("c++", "g++"), ".cc"),
+    "rust": ("RUSTC", ("rustc",), ".rs"),
+    "go": ("GO", ("go",), ".go"),
+    "fortran": ("FC", ("gfortran",), ".f90"),
+    "asm": ("CC", ("cc", "gcc"), ".S"),
+}
+# pytest mark -> language
+LANGUAGE_MARKS = {"cxx": "c++", "rust": "rust", "go": "go", "fortran": "fortran"}
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test because this machine lacks something; fail in CI, which must have it."""
+    import pytest  # noqa: PLC0415  (not in children)
+
+    if os.environ.get("CI") == "true":
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
+
+
+def need_tool(name: str) -> str:
+    """The path of the program `name`; without it, see `missing`."""
+    return shutil.which(name) or missing(f"{name} is not installed")
+
+
+def compiler(language: str) -> str:
+    """The path of the compiler for `language`, under the same rule as `need_tool`."""
+    variable, names, _ = _COMPILERS[language]
+    chosen = os.environ.get(variable)
+    return need_tool(chosen or next(filter(shutil.which, names), names[0]))
+
+
+@cache
+def _compiler_version(path: str) -> bytes:
+    argument = "version" if Path(path).name == "go" else "--version"
+    return subprocess.run([path, argument], capture_output=True, check=True).stdout
+
+
+def _compile(
+    directory: Path,
+    name: str,
+    source: str | Path,
+    language: str,
+    mode: Sequence[str],
+    flags: Sequence[str],
+    libraries: Sequence[Path],
+) -> Path:
+    """Compile through a cache whose key is everything that the result depends on."""
+    path = compiler(language)
+    suffix = _COMPILERS[language][2]
+    text = source.read_bytes() if isinstance(source, Path) else source.encode()
+    headers = [*INCLUDE.glob("*.h")]
+    if isinstance(source, Path):
+        headers += source.parent.glob("*.h")
+    include = [f"-I{source.parent}"] if isinstance(source, Path) else []
+    link: list[str] = []
+    for library in libraries:
+        # By -l, not by path: a path would become the DT_NEEDED of a library without a soname.
+        link += [f"-L{library.parent}", f"-l:{library.name}"]
+
+    key = hashlib.sha256(_compiler_version(path))
+    for part in (language, name, *mode, *flags, *(library.name for library in libraries)):
+        key.update(part.encode() + b"\0")
+    for content in (text, *(file.read_bytes() for file in (*headers, *libraries))):
+        key.update(hashlib.sha256(content).digest())
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    cached = _CACHE / key.hexdigest()
+    result = directory / name
+    directory.mkdir(parents=True, exist_ok=True)
+    if not cached.exists():
+        with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+            file = Path(scratch, "fixture" + suffix)
+            file.write_bytes(text)
+            output = Path(scratch, "output")
+            environment = dict(os.environ)
+            if language == "go":
+                command = [path, "build", *mode, *flags, "-o", str(output), str(file)]
+                environment |= {"CGO_ENABLED": "1", "GO111MODULE": "off", "GOTOOLCHAIN": "local"}
+            elif language == "rust":
+                arguments = [f"-Clink-arg={argument}" for argument in link]
+                command = [path, *mode, *flags, "-o", str(output), str(file), *arguments]
+            else:
+                command = [path, "-O1", f"-I{INCLUDE}", *include, *mode, str(file)]
+                command += ["-o", str(output), *flags, *link]
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=environment, check=False
+            )
+            assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+            output.replace(cached)  # atomic: several test processes share the cache
+    # A copy, not a link: some tests change their fixture, and identity goes by inode.
+    partial = directory / f".{name}.{os.getpid()}"
+    shutil.copy(cached, partial)
+    partial.replace(result)
+    return result
+
+
+def compile_library(
+    directory: Path,
+    name: str,
+    source: str | Path,
+    *,
+    language: str = "c",
+    flags: Sequence[str] = (),
+    libraries: Sequence[Path] = (),
+    soname: str | None = None,
+    rpath: str = "$ORIGIN",
+) -> Path:
+    """Compile `source` (text, or a file) into the shared library `directory`/`name`.
+
+    `libraries` become its DT_NEEDED.  Its soname is `soname`, by default `name`; "" for none.
+    With `libraries` it has the DT_RUNPATH `rpath`, "" for none.
+    """
+    mode = {
+        "rust": ["--crate-type=cdylib", "-Copt-level=1"],
+        "go": ["-buildmode=c-shared"],
+    }.get(language, ["-shared", "-fPIC"])
+    if language in ("c", "c++", "asm", "fortran"):
+        if soname != "":
+            mode.append(f"-Wl,-soname,{soname or name}")
+        if libraries and rpath:
+            mode.append(f"-Wl,--enable-new-dtags,-rpath,{rpath}")
+    return _compile(directory, name, source, language, mode, flags, libraries)
+
+
+def compile_program(
+    directory: Path,
+    name: str,
+    source: str | Path,
+    *,
+    language: str = "c",
+    flags: Sequence[str] = (),
+    libraries: Sequence[Path] = (),
+    rpath: str = "$ORIGIN",
+) -> Path:
+    """Compile `source` (text, or a file) into the program `directory`/`name`.
+
+    With `libraries` it has the DT_RUNPATH `rpath`, "" for none.
+    """
+    mode = [f"-Wl,--enable-new-dtags,-rpath,{rpath}"] if libraries and rpath else []
+    if language in ("rust", "go"):
+        mode = []
+    return _compile(directory, name, source, language, mode, flags, libraries)
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    timeout: float = 60,
+    env: MappingType[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with `env` added to the environment; its output is text, and captured."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        timeout=timeout,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        status = str(done.returncode)
+        if done.returncode < 0:
+            status = signal.Signals(-done.returncode).name
+        raise AssertionError(
+            f"{Path(command[0]).name} ended with {status}\n"
+            f"--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+        )
+    return done
+
+
+def run_python(
+    code: str,
+    *args: str,
+    timeout: float = 60,
+    env: MappingType[str, str] | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in an interpreter of its own, `args` in its `sys.argv[1:]`.
+
+    The child can import `support`.  With `check` its exit status must be 0.
+    """
+    path = os.pathsep.join(filter(None, [str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH")]))
+    return run(
+        [sys.executable, "-X", "faulthandler", "-c", code, *args],
+        timeout=timeout,
+        env={"PYTHONPATH": path, **(env or {})},
+        check=check,
+    )
+
+
+def libdlopen() -> Path:
+    """The installed libdlopen.so, or the one that the environment variable LIBDLOPEN names."""
+    chosen = os.environ.get("LIBDLOPEN")
+    if chosen:
+        return Path(chosen).resolve()
+    return Path(str(importlib.resources.files("dlopen") / "_lib" / "libdlopen.so")).resolve()
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One line of /proc/PID/maps; see proc(5)."""
+
+    start: int
+    end: int
+    permissions: str
+    offset: int
+    device: str
+    inode: int
+    path: str
+
+
+def maps(pid: int | str = "self") -> list[Mapping]:
+    """The mappings of a process, in address order."""
+    found = []
+    for line in Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines():
+        range_, permissions, offset, device, inode, *path = line.split(maxsplit=5)
+        start, end = (int(address, 16) for address in range_.split("-"))
+        found.append(
+            Mapping(start, end, permissions, int(offset, 16), device, int(inode), "".join(path))
+        )
+    return found
