@@ -179,6 +179,8 @@ def exception_for(
     if code in ("HANDLE", "INVALID"):
         return ValueError(message)
     errnum = errnum or _IMPLIED_ERRNO.get(code, 0)
+    if code == "SYMBOL":  # the core names the image that refers to it
+        needed_by = needed_by or library
     return _EXCEPTIONS.get(code, Error)(
         message,
         library=library,

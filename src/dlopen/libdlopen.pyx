@@ -6,36 +6,36 @@ drops all that Cython's module initialisation alone would reach.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memset, strcmp, strlen
+from libc.string cimport memset, strlen
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_FORMAT, DLOPEN_E_HANDLE, DLOPEN_E_HOST, DLOPEN_E_INVALID,
-    DLOPEN_E_NOT_FOUND, DLOPEN_E_OPEN, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
-    DLOPEN_E_UNSUPPORTED, DLOPEN_E_VERSION, DLOPEN_NO_RESOLVE, DLOPEN_OK, DLOPEN_OWN_ONLY,
+    DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_HOST, DLOPEN_E_INVALID,
+    DLOPEN_E_NOT_FOUND, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
+    DLOPEN_E_UNSUPPORTED, DLOPEN_E_VERSION, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY,
     DLOPEN_PRIVATE, DLOPEN_REJECTED_LOADED, DLOPEN_STATE_MAPPED, Error, Info, PublicImage,
     PublicRelocation, PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder,
     VisitRelocation,
 )
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
-from dlopen.core.base.growable cimport Pointers, Text, text_free
+from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
-    Phdr, Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type,
+    Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type,
     symbol_visibility,
 )
 from dlopen.core.image.image cimport Image, Version, image_name, symbol_count
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
     snapshot_image_at,
 )
 from dlopen.core.linker.host cimport (
-    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, answers_to, bind_host_functions, getauxval,
+    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, bind_host_functions, getauxval,
     refresh_hosts,
 )
 from dlopen.core.linker.load cimport (
@@ -58,7 +58,9 @@ cdef extern from *:
     /* Defined below; called by the host's loader with its own arguments. */
     void dlopen_start(int argc, char **argv, char **environ);
     void dlopen_finish(void);
-    __attribute__((constructor)) static void dlopen_constructor(int argc, char **argv, char **environ) {
+    __attribute__((constructor)) static void dlopen_constructor(
+        int argc, char **argv, char **environ
+    ) {
         dlopen_start(argc, argv, environ);
     }
     /* In DT_FINI_ARRAY: after every atexit handler, as the host's own destructors run. */
@@ -150,7 +152,9 @@ cdef public uint32_t DLOPEN_abi() noexcept nogil:
     return DLOPEN_ABI
 
 
-cdef public int DLOPEN_open(const Request* request, PublicImage** image, Error* error) noexcept nogil:
+cdef public int DLOPEN_open(
+    const Request* request, PublicImage** image, Error* error
+) noexcept nogil:
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
@@ -160,7 +164,9 @@ cdef public int DLOPEN_open(const Request* request, PublicImage** image, Error* 
     return open_image(linker, request, <Image**>image, error)
 
 
-cdef public int DLOPEN_map(const Request* request, PublicImage** image, Error* error) noexcept nogil:
+cdef public int DLOPEN_map(
+    const Request* request, PublicImage** image, Error* error
+) noexcept nogil:
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
@@ -231,27 +237,27 @@ cdef public long DLOPEN_closed_function() noexcept nogil:
     return 0
 
 
-cdef inline size_t write_text(char* buffer, size_t size, const char* format, const char* one,
-                       const char* two, const char* three) noexcept nogil:
-    return <size_t>snprintf(buffer, size, format, one, two, three)
-
-
 cdef public size_t DLOPEN_message(const Error* error, char* buffer, size_t size) noexcept nogil:
     """glibc's wording where it has one."""
     if error.code == DLOPEN_E_SYMBOL and error.version[0] != 0:
         return <size_t>snprintf(
-            buffer, size, b"%s: undefined symbol: %s, version %s", error.library, error.symbol, error.version
+            buffer, size, b"%s: undefined symbol: %s, version %s",
+            error.library, error.symbol, error.version
         )
     if error.code == DLOPEN_E_SYMBOL:
-        return <size_t>snprintf(buffer, size, b"%s: undefined symbol: %s", error.library, error.symbol)
+        return <size_t>snprintf(
+            buffer, size, b"%s: undefined symbol: %s", error.library, error.symbol
+        )
     if error.code == DLOPEN_E_VERSION and error.symbol[0] != 0:
         return <size_t>snprintf(
-            buffer, size, b"%s: no version information available for symbol %s, version %s (required by %s)",
+            buffer, size,
+            b"%s: no version information available for symbol %s, version %s (required by %s)",
             error.library, error.symbol, error.version, error.needed_by
         )
     if error.code == DLOPEN_E_VERSION:
         return <size_t>snprintf(
-            buffer, size, b"%s: version `%s' not found (required by %s)", error.library, error.version,
+            buffer, size,
+            b"%s: version `%s' not found (required by %s)", error.library, error.version,
             error.needed_by
         )
     if error.code == DLOPEN_E_RELOCATION:
@@ -351,7 +357,8 @@ cdef bint lookup_everywhere(
     cdef Image* image
     cdef const Sym* symbol
     for i in range(snapshot.host_count + snapshot.count):
-        image = snapshot.hosts[i] if i < snapshot.host_count else snapshot.images[i - snapshot.host_count]
+        image = snapshot.hosts[i] if i < snapshot.host_count \
+            else snapshot.images[i - snapshot.host_count]
         if not image.is_global:
             continue
         symbol = lookup_in_image(image, reference, &definition.index)
@@ -382,7 +389,8 @@ cdef inline Image* define_by_host(
 
 
 cdef public int DLOPEN_symbol_find(
-    PublicImage* handle, const char* name, const char* version, uint32_t flags, PublicSymbol* symbol,
+    PublicImage* handle, const char* name, const char* version, uint32_t flags,
+    PublicSymbol* symbol,
     Error* error
 ) noexcept nogil:
     cdef Linker* linker = ready_linker()
@@ -434,7 +442,9 @@ cdef public int DLOPEN_symbol_find(
     return code
 
 
-cdef public int DLOPEN_symbol_at(PublicImage* handle, uint32_t index, PublicSymbol* symbol) noexcept nogil:
+cdef public int DLOPEN_symbol_at(
+    PublicImage* handle, uint32_t index, PublicSymbol* symbol
+) noexcept nogil:
     cdef Image* image = <Image*>handle
     cdef Definition definition
     cdef uint32_t phase = DLOPEN_read_enter()
@@ -594,7 +604,9 @@ cdef enum:
     R_X86_64_RELATIVE_NUMBER = 8
 
 
-cdef inline void describe_relr(const Image* image, uint64_t place, PublicRelocation* relocation) noexcept nogil:
+cdef inline void describe_relr(
+    const Image* image, uint64_t place, PublicRelocation* relocation
+) noexcept nogil:
     cdef Rela entry
     entry.r_offset = place
     entry.r_info = R_X86_64_RELATIVE_NUMBER
@@ -649,7 +661,9 @@ cdef bint pass_relocation(const PublicRelocation* relocation, void* data) noexce
     return True
 
 
-cdef public int DLOPEN_relocations(PublicImage* handle, VisitRelocation* visit, void* data) noexcept nogil:
+cdef public int DLOPEN_relocations(
+    PublicImage* handle, VisitRelocation* visit, void* data
+) noexcept nogil:
     cdef RelocationVisit state
     cdef uint32_t phase = DLOPEN_read_enter()
     cdef int code = DLOPEN_E_HANDLE
@@ -703,7 +717,9 @@ cdef uint32_t count_versions(const Image* image) noexcept nogil:
     return count
 
 
-cdef public int DLOPEN_version_at(PublicImage* handle, uint32_t index, PublicVersion* version) noexcept nogil:
+cdef public int DLOPEN_version_at(
+    PublicImage* handle, uint32_t index, PublicVersion* version
+) noexcept nogil:
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = DLOPEN_read_enter()
     cdef uint32_t i
@@ -749,13 +765,16 @@ cdef public size_t DLOPEN_images(PublicImage** images, size_t capacity) noexcept
         if i >= capacity:
             break
         images[i] = <PublicImage*>(
-            snapshot.hosts[i] if i < snapshot.host_count else snapshot.images[i - snapshot.host_count]
+            snapshot.hosts[i] if i < snapshot.host_count
+            else snapshot.images[i - snapshot.host_count]
         )
     reader_leave(&linker.registry, phase)
     return total
 
 
-cdef public size_t DLOPEN_holders(PublicImage* image, VisitHolder* visit, void* data) noexcept nogil:
+cdef public size_t DLOPEN_holders(
+    PublicImage* image, VisitHolder* visit, void* data
+) noexcept nogil:
     cdef Linker* linker = ready_linker()
     if linker == NULL:
         return 0

@@ -162,8 +162,9 @@ def test_an_image_is_nothing_that_others_find(example: Path) -> None:
         dlopen.existing(str(example))
 
 
-def test_a_dropped_image_warns(example: Path) -> None:
-    images = [dlopen.Image(example)]
+def test_a_dropped_image_warns(tmp_path: Path) -> None:
+    path = compile_library(tmp_path, "libdropped.so", "int one(void) { return 1; }")
+    images = [dlopen.Image(path)]
     with pytest.warns(ResourceWarning, match="unclosed"):
         drop(images)
 

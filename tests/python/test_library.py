@@ -292,13 +292,14 @@ def test_dir_and_repr(example: Path) -> None:
     assert "add" not in dir(library)
 
 
-def test_a_dropped_private_library_warns_and_stays(example: Path) -> None:
-    library = dlopen.Library(example, dlopen.PRIVATE)
-    count = library.count
+def test_a_dropped_private_library_warns_and_stays(tmp_path: Path) -> None:
+    path = compile_library(tmp_path, "libprivate.so", "int one(void) { return 1; }")
+    library = dlopen.Library(path, dlopen.PRIVATE)
+    library.one()
     start = library.info.map_start
     dropped = [library]
-    del library, count
-    with pytest.warns(ResourceWarning, match=r"unclosed.*libexample"):
+    del library
+    with pytest.warns(ResourceWarning, match=r"unclosed.*libprivate"):
         drop(dropped)
     assert any(mapping.start == start for mapping in maps())
 

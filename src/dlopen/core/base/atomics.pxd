@@ -14,7 +14,9 @@ cdef extern from *:
     #define dlopen_sub_u32(p, v) __atomic_fetch_sub((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
     #define dlopen_exchange_u32(p, v) __atomic_exchange_n((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
     static inline int dlopen_swap_u32(uint32_t *p, uint32_t expected, uint32_t desired) {
-        return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        return __atomic_compare_exchange_n(
+            p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST
+        );
     }
     #define dlopen_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
     """

@@ -48,7 +48,9 @@ cdef inline const char* error_copy(Error* error, const char* text) noexcept nogi
     return copy
 
 
-cdef inline int fail(Error* error, int code, const char* library, const char* detail) noexcept nogil:
+cdef inline int fail(
+    Error* error, int code, const char* library, const char* detail
+) noexcept nogil:
     """Starts the error afresh and returns its code, so that callers `return fail(…)`."""
     if error != NULL:
         error_clear(error)

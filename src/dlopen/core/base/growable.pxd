@@ -13,7 +13,9 @@ cdef struct Pointers:
     size_t capacity
 
 
-cdef inline bint pointers_add(Allocator* allocator, Pointers* array, const void* item) noexcept nogil:
+cdef inline bint pointers_add(
+    Allocator* allocator, Pointers* array, const void* item
+) noexcept nogil:
     """False without memory; the array is as before then."""
     cdef void** grown
     cdef size_t capacity

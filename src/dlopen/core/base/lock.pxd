@@ -15,8 +15,8 @@ cdef struct Lock:
 
 
 cdef inline void lock_acquire(Lock* lock) noexcept nogil:
-    cdef int spin
-    for spin in range(64):
+    cdef int _spin
+    for _spin in range(64):
         if compare_and_swap_u32(&lock.word, 0, 1):
             return
     while exchange_u32(&lock.word, 2) != 0:

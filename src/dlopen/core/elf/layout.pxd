@@ -18,7 +18,8 @@ from dlopen.core.elf.structures cimport Ehdr, Phdr
 
 
 cdef enum:
-    MAX_PHNUM = 4096             # far above what any linker writes; bounds the work on a hostile file
+    # Far above what any linker writes; bounds the work on a hostile file.
+    MAX_PHNUM = 4096
 
 
 cdef struct Layout:
@@ -44,7 +45,9 @@ cdef inline int check_header(
     if file_size < 4 or header.e_ident[0] != 0x7f or header.e_ident[1] != 0x45 \
             or header.e_ident[2] != 0x4c or header.e_ident[3] != 0x46:
         if file_size >= 8 and header.e_ident[0] == 0x21 and header.e_ident[1] == 0x3c:
-            return fail(error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a static library (ar archive)")
+            return fail(
+                error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a static library (ar archive)"
+            )
         if file_size == 0:
             return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: it is empty")
         if looks_like_text(header, file_size):
@@ -77,13 +80,15 @@ cdef inline int check_header(
         return fail(error, DLOPEN_E_FORMAT, name, b"ELF file version does not match current one")
     if header.e_machine != machine:
         return fail_at(
-            error, DLOPEN_E_UNSUPPORTED, name, b"for another machine (e_machine)", 18, header.e_machine
+            error, DLOPEN_E_UNSUPPORTED, name,
+            b"for another machine (e_machine)", 18, header.e_machine
         )
     if header.e_type == ET_EXEC:
         return fail(error, DLOPEN_E_UNSUPPORTED, name, b"cannot dynamically load executable")
     if header.e_type == ET_REL:
         return fail(
-            error, DLOPEN_E_UNSUPPORTED, name, b"a relocatable object file (.o), not a shared object"
+            error, DLOPEN_E_UNSUPPORTED, name,
+            b"a relocatable object file (.o), not a shared object"
         )
     if header.e_type == ET_CORE:
         return fail(error, DLOPEN_E_UNSUPPORTED, name, b"a core dump, not a shared object")
@@ -99,10 +104,13 @@ cdef inline int check_header(
     if header.e_phnum == 0:
         return fail(error, DLOPEN_E_FORMAT, name, b"object file has no loadable segments")
     if header.e_phnum > MAX_PHNUM:
-        return fail_at(error, DLOPEN_E_FORMAT, name, b"too many program headers", 56, header.e_phnum)
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"too many program headers", 56, header.e_phnum
+        )
     if header.e_phoff > file_size or header.e_phnum * sizeof(Phdr) > file_size - header.e_phoff:
         return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"program headers lie outside the file", 32, header.e_phoff
+            error, DLOPEN_E_FORMAT, name, b"program headers lie outside the file",
+            32, header.e_phoff
         )
     return 0
 
@@ -124,13 +132,15 @@ cdef inline int check_layout(
     cdef const Phdr* segment
     cdef uint64_t previous_end = 0
     cdef uint64_t limit = <uint64_t>0x7fffffffffff
+    cdef bint has_stack_flags = False
     layout.alignment = layout.page
     for i in range(layout.phnum):
         segment = &layout.phdrs[i]
         if segment.p_type == PT_LOAD:
             if segment.p_memsz < segment.p_filesz:
                 return fail_at(
-                    error, DLOPEN_E_FORMAT, name, b"a segment's p_filesz is greater than its p_memsz",
+                    error, DLOPEN_E_FORMAT, name,
+                    b"a segment's p_filesz is greater than its p_memsz",
                     segment.p_offset, segment.p_filesz
                 )
             if segment.p_offset > file_size or segment.p_filesz > file_size - segment.p_offset:
@@ -204,15 +214,23 @@ cdef inline int check_layout(
         elif segment.p_type == PT_INTERP:
             layout.interpreter = segment
         elif segment.p_type == PT_GNU_STACK:
+            has_stack_flags = True
             if segment.p_flags & PF_X:
                 return fail(
                     error, DLOPEN_E_UNSUPPORTED, name,
-                    b"cannot enable executable stack as shared object requires (PT_GNU_STACK has PF_X)"
+
+                    b"cannot enable executable stack as shared object requires (PF_X)"
                 )
     if layout.first_load == NULL:
         return fail(error, DLOPEN_E_FORMAT, name, b"object file has no loadable segments")
     if layout.dynamic == NULL:
         return fail(error, DLOPEN_E_FORMAT, name, b"object file has no dynamic section")
+    if not has_stack_flags:
+        # The psABI's default on this machine: silence means an executable stack.
+        return fail(
+            error, DLOPEN_E_UNSUPPORTED, name,
+            b"cannot enable executable stack as shared object requires (no PT_GNU_STACK)"
+        )
     return 0
 
 

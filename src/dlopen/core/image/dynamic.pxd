@@ -26,7 +26,9 @@ from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport (
     Dyn, Phdr, Rela, Sym, Verdaux, Verdef, Vernaux, Verneed,
 )
-from dlopen.core.image.image cimport MAX_TABLES, Image, Version, bytes_at, image_name, string_at, symbol_count
+from dlopen.core.image.image cimport (
+    MAX_TABLES, Image, Version, bytes_at, image_name, string_at, symbol_count,
+)
 
 
 cdef enum:
@@ -62,7 +64,9 @@ cdef inline int tag_slot(uint64_t tag) noexcept nogil:
     return -1
 
 
-cdef inline int malformed(const Image* image, Error* error, const char* rule, uint64_t value) noexcept nogil:
+cdef inline int malformed(
+    const Image* image, Error* error, const char* rule, uint64_t value
+) noexcept nogil:
     return fail_at(error, DLOPEN_E_FORMAT, image_name(image), rule, ~<uint64_t>0, value)
 
 
@@ -97,12 +101,14 @@ cdef inline const void* table_at(Image* image, uint64_t address, uint64_t size) 
 
 
 cdef inline uint64_t room_after(const Image* image, uint64_t address) noexcept nogil:
-    """Bytes from `address` to the end of its segment's memory."""
+    """Bytes from `address` to the end of what the file gives of its segment."""
     cdef const Phdr* segment
     if image.is_host:
         return ~<uint64_t>0
     segment = segment_holding(&image.layout, address, 1)
-    return 0 if segment == NULL else segment.p_vaddr + segment.p_memsz - address
+    if segment == NULL or address - segment.p_vaddr >= segment.p_filesz:
+        return 0
+    return segment.p_vaddr + segment.p_filesz - address
 
 
 cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
@@ -112,11 +118,13 @@ cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noex
     cdef uint64_t used
     if header == NULL:
         return malformed(image, error, b"DT_GNU_HASH lies outside the segments", address)
-    if address & 3:
+    if address & 7:
         return malformed(image, error, b"DT_GNU_HASH is not aligned", address)
     bloom_count = header[2]
     if not is_power_of_two(bloom_count):
-        return malformed(image, error, b"DT_GNU_HASH: the bloom filter's size is not a power of two", bloom_count)
+        return malformed(
+            image, error, b"DT_GNU_HASH: the bloom filter's size is not a power of two", bloom_count
+        )
     used = 16 + bloom_count * 8 + <uint64_t>header[0] * 4
     if used > room:
         return malformed(image, error, b"DT_GNU_HASH reaches beyond its segment", header[0])
@@ -143,7 +151,7 @@ cdef inline void protect_symbols(Image* image, const uint64_t* values) noexcept 
     """Symbols in writable memory (patchelf moves them there): exactly counted, so that
     what follows them may be relocated and they may not."""
     cdef const Phdr* segment = segment_holding(&image.layout, values[DT_SYMTAB], sizeof(Sym))
-    if segment == NULL or not segment.p_flags & PF_W:
+    if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
         return
     image.symbol_limit = symbol_count(image)
     note_table(image, values[DT_SYMTAB], image.symbol_limit * sizeof(Sym))
@@ -192,9 +200,10 @@ cdef inline void note_version(
         image.versions[slot].index = index
 
 
-cdef inline int walk_versions(Image* image, uint64_t verneed, uint64_t verneed_count,
-                        uint64_t verdef, uint64_t verdef_count, VersionWalk* visit,
-                        Error* error) noexcept nogil:
+cdef inline int walk_versions(
+    Image* image, uint64_t verneed, uint64_t verneed_count, uint64_t verdef,
+    uint64_t verdef_count, VersionWalk* visit, Error* error
+) noexcept nogil:
     """Walks verneed and verdef once, checking; with visit.store fills image.versions."""
     cdef const Verneed* need
     cdef const Vernaux* need_aux
@@ -202,25 +211,42 @@ cdef inline int walk_versions(Image* image, uint64_t verneed, uint64_t verneed_c
     cdef const Verdaux* definition_aux
     cdef uint64_t address = verneed
     cdef uint64_t aux
-    cdef uint64_t i, j
+    cdef uint64_t _i, _j
+    cdef uint64_t entries = 0
     cdef const char* file
     cdef const char* name
-    for i in range(verneed_count):
+    for _i in range(verneed_count):
         need = <const Verneed*>entry_at(image, address, sizeof(Verneed))
         if need == NULL or address & 3:
             return malformed(image, error, b"DT_VERNEED lies outside the segments", address)
+        if need.vn_version != 1:
+            return malformed(
+                image, error, b"unsupported version of Verneed record", need.vn_version
+            )
+        entries += need.vn_cnt
+        if entries > MAX_VERSION_INDEX:
+            return malformed(image, error, b"DT_VERNEED has too many entries", entries)
         file = string_at(image, need.vn_file)
         if file == NULL:
-            return malformed(image, error, b"DT_VERNEED names a file outside the string table", need.vn_file)
+            return malformed(
+                image, error, b"DT_VERNEED names a file outside the string table", need.vn_file
+            )
         aux = address + need.vn_aux
-        for j in range(need.vn_cnt):
+        for _j in range(need.vn_cnt):
             need_aux = <const Vernaux*>entry_at(image, aux, sizeof(Vernaux))
             if need_aux == NULL or aux & 3:
-                return malformed(image, error, b"DT_VERNEED's entries lie outside the segments", aux)
+                return malformed(
+                    image, error, b"DT_VERNEED's entries lie outside the segments", aux
+                )
             name = string_at(image, need_aux.vna_name)
             if name == NULL:
-                return malformed(image, error, b"DT_VERNEED names a version outside the string table", need_aux.vna_name)
-            note_version(image, visit, need_aux.vna_other, need_aux.vna_hash, name, file, need_aux.vna_flags)
+                return malformed(
+                    image, error, b"DT_VERNEED names a version outside the string table",
+                    need_aux.vna_name
+                )
+            note_version(
+                image, visit, need_aux.vna_other, need_aux.vna_hash, name, file, need_aux.vna_flags
+            )
             if need_aux.vna_next == 0:
                 break
             aux += need_aux.vna_next
@@ -228,17 +254,24 @@ cdef inline int walk_versions(Image* image, uint64_t verneed, uint64_t verneed_c
             break
         address += need.vn_next
     address = verdef
-    for i in range(verdef_count):
+    for _i in range(verdef_count):
         definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
         if definition == NULL or address & 3:
             return malformed(image, error, b"DT_VERDEF lies outside the segments", address)
+        if definition.vd_version != 1:
+            return malformed(
+                image, error, b"unsupported version of Verdef record", definition.vd_version
+            )
         aux = address + definition.vd_aux
         definition_aux = <const Verdaux*>entry_at(image, aux, sizeof(Verdaux))
         if definition_aux == NULL or aux & 3:
             return malformed(image, error, b"DT_VERDEF's entries lie outside the segments", aux)
         name = string_at(image, definition_aux.vda_name)
         if name == NULL:
-            return malformed(image, error, b"DT_VERDEF names a version outside the string table", definition_aux.vda_name)
+            return malformed(
+                image, error, b"DT_VERDEF names a version outside the string table",
+                definition_aux.vda_name
+            )
         # The base definition names the file and is not a version to ask for: hash 0.
         note_version(
             image, visit, definition.vd_ndx,
@@ -264,7 +297,8 @@ cdef inline int read_versions(
     if need_count > MAX_VERSION_INDEX or definition_count > MAX_VERSION_INDEX:
         return malformed(image, error, b"DT_VERNEEDNUM or DT_VERDEFNUM is too large", need_count)
     code = walk_versions(
-        image, values[EXTRA_VERNEED], need_count, values[EXTRA_VERDEF], definition_count, &visit, error
+        image, values[EXTRA_VERNEED], need_count, values[EXTRA_VERDEF], definition_count,
+        &visit, error
     )
     if code:
         return code
@@ -274,7 +308,8 @@ cdef inline int read_versions(
         return fail_memory(error, image_name(image))
     visit.store = True
     code = walk_versions(
-        image, values[EXTRA_VERNEED], need_count, values[EXTRA_VERDEF], definition_count, &visit, error
+        image, values[EXTRA_VERNEED], need_count, values[EXTRA_VERDEF], definition_count,
+        &visit, error
     )
     if code:
         return code
@@ -291,7 +326,9 @@ cdef inline int read_versions(
             if image.symbol_limit < image.chain_limit:
                 image.chain_limit = image.symbol_limit
         if image.versym == NULL or values[EXTRA_VERSYM] & 1:
-            return malformed(image, error, b"DT_VERSYM lies outside the segments", values[EXTRA_VERSYM])
+            return malformed(
+                image, error, b"DT_VERSYM lies outside the segments", values[EXTRA_VERSYM]
+            )
     return 0
 
 
@@ -299,32 +336,46 @@ cdef inline int read_relocations(
     Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
     if present[DT_REL]:
-        return fail(error, DLOPEN_E_UNSUPPORTED, image_name(image), b"DT_REL relocations (this machine has DT_RELA)")
+        return fail(
+            error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            b"DT_REL relocations (this machine has DT_RELA)"
+        )
     if present[DT_RELA] and values[DT_RELASZ] != 0:
         if present[DT_RELAENT] and values[DT_RELAENT] != sizeof(Rela):
-            return malformed(image, error, b"DT_RELAENT is not the expected size", values[DT_RELAENT])
+            return malformed(
+                image, error, b"DT_RELAENT is not the expected size", values[DT_RELAENT]
+            )
         image.rela_count = values[DT_RELASZ] // sizeof(Rela)
         image.rela = <const Rela*>table_at(image, values[DT_RELA], values[DT_RELASZ])
         if image.rela == NULL or values[DT_RELA] & 7 or values[DT_RELASZ] % sizeof(Rela):
-            return malformed(image, error, b"DT_RELA lies outside the segments or is not whole", values[DT_RELA])
+            return malformed(
+                image, error, b"DT_RELA lies outside the segments or is not whole", values[DT_RELA]
+            )
     if present[DT_JMPREL] and values[DT_PLTRELSZ] != 0:
         if present[DT_PLTREL] and values[DT_PLTREL] != DT_RELA:
             return malformed(image, error, b"DT_PLTREL is not DT_RELA", values[DT_PLTREL])
         image.jmprel_count = values[DT_PLTRELSZ] // sizeof(Rela)
         image.jmprel = <const Rela*>table_at(image, values[DT_JMPREL], values[DT_PLTRELSZ])
         if image.jmprel == NULL or values[DT_JMPREL] & 7 or values[DT_PLTRELSZ] % sizeof(Rela):
-            return malformed(image, error, b"DT_JMPREL lies outside the segments or is not whole", values[DT_JMPREL])
+            return malformed(
+                image, error, b"DT_JMPREL lies outside the segments or is not whole",
+                values[DT_JMPREL]
+            )
         # Some linkers count DT_JMPREL's entries in DT_RELASZ too: apply each once.
         if image.rela != NULL and values[DT_RELA] + values[DT_RELASZ] \
                 == values[DT_JMPREL] + values[DT_PLTRELSZ] and values[DT_JMPREL] >= values[DT_RELA]:
             image.rela_count -= image.jmprel_count
     if present[DT_RELR] and values[DT_RELRSZ] != 0:
         if present[DT_RELRENT] and values[DT_RELRENT] != 8:
-            return malformed(image, error, b"DT_RELRENT is not the expected size", values[DT_RELRENT])
+            return malformed(
+                image, error, b"DT_RELRENT is not the expected size", values[DT_RELRENT]
+            )
         image.relr_count = values[DT_RELRSZ] // 8
         image.relr = <const uint64_t*>table_at(image, values[DT_RELR], values[DT_RELRSZ])
         if image.relr == NULL or values[DT_RELR] & 7 or values[DT_RELRSZ] & 7:
-            return malformed(image, error, b"DT_RELR lies outside the segments or is not whole", values[DT_RELR])
+            return malformed(
+                image, error, b"DT_RELR lies outside the segments or is not whole", values[DT_RELR]
+            )
     return 0
 
 
@@ -341,26 +392,38 @@ cdef inline int read_functions(
     for they are relocated first."""
     if present[DT_INIT] and values[DT_INIT] != 0:
         if not is_code(image, values[DT_INIT]):
-            return malformed(image, error, b"DT_INIT lies outside the executable segments", values[DT_INIT])
+            return malformed(
+                image, error, b"DT_INIT lies outside the executable segments", values[DT_INIT]
+            )
         image.init = values[DT_INIT]
     if present[DT_FINI] and values[DT_FINI] != 0:
         if not is_code(image, values[DT_FINI]):
-            return malformed(image, error, b"DT_FINI lies outside the executable segments", values[DT_FINI])
+            return malformed(
+                image, error, b"DT_FINI lies outside the executable segments", values[DT_FINI]
+            )
         image.fini = values[DT_FINI]
     if present[DT_INIT_ARRAY]:
         image.init_array = values[DT_INIT_ARRAY]
         image.init_array_count = values[DT_INIT_ARRAYSZ] // 8
         if image.init_array_count and (
-            image.init_array & 7 or bytes_at(image, image.init_array, image.init_array_count * 8) == NULL
+            image.init_array & 7 or bytes_at(
+                image, image.init_array, image.init_array_count * 8
+            ) == NULL
         ):
-            return malformed(image, error, b"DT_INIT_ARRAY lies outside the segments", image.init_array)
+            return malformed(
+                image, error, b"DT_INIT_ARRAY lies outside the segments", image.init_array
+            )
     if present[DT_FINI_ARRAY]:
         image.fini_array = values[DT_FINI_ARRAY]
         image.fini_array_count = values[DT_FINI_ARRAYSZ] // 8
         if image.fini_array_count and (
-            image.fini_array & 7 or bytes_at(image, image.fini_array, image.fini_array_count * 8) == NULL
+            image.fini_array & 7 or bytes_at(
+                image, image.fini_array, image.fini_array_count * 8
+            ) == NULL
         ):
-            return malformed(image, error, b"DT_FINI_ARRAY lies outside the segments", image.fini_array)
+            return malformed(
+                image, error, b"DT_FINI_ARRAY lies outside the segments", image.fini_array
+            )
     return 0
 
 
@@ -385,13 +448,17 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
             return malformed(image, error, b"the dynamic section is not aligned", address)
         image.dynamic = <const Dyn*>table_at(image, address, size)
         if image.dynamic == NULL:
-            return malformed(image, error, b"the dynamic section lies outside the segments", address)
+            return malformed(
+                image, error, b"the dynamic section lies outside the segments", address
+            )
         if relro != NULL:
             segment = segment_holding(&image.layout, relro.p_vaddr, 1)
             if segment == NULL or not segment.p_flags & PF_W or relro.p_memsz > align_up(
                 segment.p_vaddr + segment.p_memsz, image.layout.page
             ) - relro.p_vaddr:
-                return malformed(image, error, b"PT_GNU_RELRO lies outside the writable segments", relro.p_vaddr)
+                return malformed(
+                    image, error, b"PT_GNU_RELRO lies outside the writable segments", relro.p_vaddr
+                )
     image.dynamic_count = <uint32_t>(size // sizeof(Dyn))
     for i in range(image.dynamic_count):
         if image.dynamic[i].d_tag == DT_NULL:
@@ -432,21 +499,29 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
             continue
         text = string_at(image, image.dynamic[i].d_val)
         if text == NULL or text[0] == 0:
-            return malformed(image, error, b"DT_NEEDED lies outside the string table", image.dynamic[i].d_val)
+            return malformed(
+                image, error, b"DT_NEEDED lies outside the string table", image.dynamic[i].d_val
+            )
         if not pointers_add(allocator, &image.needed, text):
             return fail_memory(error, image_name(image))
     if present[DT_SONAME]:
         image.soname = string_at(image, values[DT_SONAME])
         if image.soname == NULL:
-            return malformed(image, error, b"DT_SONAME lies outside the string table", values[DT_SONAME])
+            return malformed(
+                image, error, b"DT_SONAME lies outside the string table", values[DT_SONAME]
+            )
     if present[DT_RUNPATH]:
         image.runpath = string_at(image, values[DT_RUNPATH])
         if image.runpath == NULL:
-            return malformed(image, error, b"DT_RUNPATH lies outside the string table", values[DT_RUNPATH])
+            return malformed(
+                image, error, b"DT_RUNPATH lies outside the string table", values[DT_RUNPATH]
+            )
     if present[DT_RPATH]:
         image.rpath = string_at(image, values[DT_RPATH])
         if image.rpath == NULL:
-            return malformed(image, error, b"DT_RPATH lies outside the string table", values[DT_RPATH])
+            return malformed(
+                image, error, b"DT_RPATH lies outside the string table", values[DT_RPATH]
+            )
     if present[DT_HASH]:
         code = read_sysv_hash(image, values[DT_HASH], error)
         if code:
@@ -475,7 +550,8 @@ cdef inline int refuse(const Image* image, Error* error) noexcept nogil:
         )
     if image.flags_1 & DF_1_NOOPEN:
         return fail(
-            error, DLOPEN_E_UNSUPPORTED, image_name(image), b"shared object cannot be dlopen()ed (DF_1_NOOPEN)"
+            error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            b"shared object cannot be dlopen()ed (DF_1_NOOPEN)"
         )
     if image.layout.tls != NULL:
         return fail(

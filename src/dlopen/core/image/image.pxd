@@ -133,10 +133,14 @@ cdef struct Image:
     char* probe                  # owned: an exported name, to ask libc whether it is global
 
 
-cdef inline const void* bytes_at(const Image* image, uint64_t address, uint64_t size) noexcept nogil:
-    """[address, address + size) of an image of ours, if it lies in one readable segment."""
+cdef inline const void* bytes_at(
+    const Image* image, uint64_t address, uint64_t size
+) noexcept nogil:
+    """[address, address + size) of an image of ours, if it lies in what the file gives of
+    one readable segment: zero-filled memory may be of any size, and holds no table."""
     cdef const Phdr* segment = segment_holding(&image.layout, address, size)
-    if segment == NULL or not segment.p_flags & PF_R:
+    if segment == NULL or not segment.p_flags & PF_R \
+            or address - segment.p_vaddr + size > segment.p_filesz:
         return NULL
     return <const void*>(image.bytes_bias + address)
 

@@ -90,8 +90,8 @@ cdef inline const Snapshot* current_snapshot(const Registry* registry) noexcept 
 
 
 cdef inline bint generation_is_empty(Registry* registry, uint32_t phase, bint wait) noexcept nogil:
-    cdef int round
-    for round in range(1000 if wait else 1):
+    cdef int _round
+    for _round in range(1000 if wait else 1):
         if load_u32_seq(&registry.readers[phase]) == 0:
             return True
         if wait:
@@ -106,7 +106,7 @@ cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
     cdef Retired* last
     cdef Retired* next
     cdef uint32_t phase
-    cdef int turn
+    cdef int _turn
     cdef bint empty = True
     if reader_depth != 0:
         return
@@ -120,7 +120,7 @@ cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
     full_fence()
     # Both generations, one after the other: a reader that read `phase` before a flip may
     # join the old one late, but then it sees the newest snapshot.
-    for turn in range(2):
+    for _turn in range(2):
         phase = load_u32_seq(&registry.phase) & 1U
         add_u32(&registry.phase, 1)
         if not generation_is_empty(registry, phase, wait):

@@ -30,7 +30,8 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.state cimport (
     HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
-    HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion, HostInfo, Linker,
+    HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion,
+    HostInfo, Linker,
 )
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer, symbol_name,
@@ -122,7 +123,9 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             linker.host.dladdr1 = <HostDladdr1>function_in(image, b"dladdr1")
             linker.host.dlerror = <HostDlerror>function_in(image, b"dlerror")
             linker.host.dlmopen = <HostDlmopen>function_in(image, b"dlmopen")
-            linker.host.gnu_get_libc_version = <HostGnuGetLibcVersion>function_in(image, b"gnu_get_libc_version")
+            linker.host.gnu_get_libc_version = <HostGnuGetLibcVersion>function_in(
+                image, b"gnu_get_libc_version"
+            )
             found = linker.host.dl_iterate_phdr != NULL and linker.host.dlopen != NULL
         elif image.soname != NULL and strncmp(image.soname, b"ld-linux", 8) == 0:
             linker.host.dl_find_object = <HostDlFindObject>function_in(image, b"_dl_find_object")
@@ -286,7 +289,9 @@ cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
             for j in range(image.needed.count):
                 for k in range(boundary, images.count):
                     if answers_to(<Image*>images.items[k], <const char*>image.needed.items[j]) \
-                            or has_base_name(<Image*>images.items[k], <const char*>image.needed.items[j]):
+                            or has_base_name(
+                                <Image*>images.items[k], <const char*>image.needed.items[j]
+                            ):
                         boundary = k + 1
                         grew = True
     for i in range(min_size(boundary, images.count)):
@@ -450,7 +455,7 @@ cdef inline void identify_line(const Snapshot* snapshot, char* line) noexcept no
     cdef uint64_t end
     cdef uint64_t major, minor, inode
     cdef size_t i
-    cdef int field
+    cdef int _field
     cdef Image* image = NULL
     cdef FileStatus status
     if cursor[0] != 0x2d:
@@ -462,7 +467,7 @@ cdef inline void identify_line(const Snapshot* snapshot, char* line) noexcept no
             image = snapshot.hosts[i]
     if image == NULL:
         return
-    for field in range(2):       # permissions, offset
+    for _field in range(2):       # permissions, offset
         while cursor[0] == 0x20:
             cursor += 1
         while cursor[0] != 0x20 and cursor[0] != 0:

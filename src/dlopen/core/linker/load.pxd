@@ -253,7 +253,9 @@ cdef inline void remember_name(Linker* linker, Image* image, const char* name) n
     if copy == NULL:
         return
     lock_acquire(&registry.lock)
-    if image.state != DLOPEN_STATE_LOADING or not pointers_add(&registry.allocator, &image.names, copy):
+    if image.state != DLOPEN_STATE_LOADING or not pointers_add(
+        &registry.allocator, &image.names, copy
+    ):
         lock_release(&registry.lock)
         release(&registry.allocator, copy)
         return
@@ -532,7 +534,9 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     cdef int code = 0
     memset(&batch, 0, sizeof(batch))
     memset(&order, 0, sizeof(order))
-    if not collect_globals(transaction) or not make_search_list(transaction, root, &root.search_list):
+    if not collect_globals(transaction) or not make_search_list(
+        transaction, root, &root.search_list
+    ):
         return fail_memory(transaction.error, image_name(root))
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
@@ -571,7 +575,9 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         run_resolvers(&batch)
         for i in range(order.count):
             image = <Image*>order.items[i]
-            code = protect_relro(&image.layout, image.load_bias, image_name(image), transaction.error)
+            code = protect_relro(
+                &image.layout, image.load_bias, image_name(image), transaction.error
+            )
             if code:
                 break
     free_deferred(&batch)
@@ -606,7 +612,6 @@ cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
 cdef inline void begin(
     Transaction* transaction, Linker* linker, uint32_t mode, uint32_t flags, Error* error
 ) noexcept nogil:
-    cdef Registry* registry = &linker.registry
     memset(transaction, 0, sizeof(Transaction))
     transaction.linker = linker
     transaction.error = error
@@ -796,13 +801,15 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
 # Initialising --------------------------------------------------------------------
 
 
-cdef inline bint would_deadlock(const Registry* registry, uint64_t me, const Image* image) noexcept nogil:
+cdef inline bint would_deadlock(
+    const Registry* registry, uint64_t me, const Image* image
+) noexcept nogil:
     """Under the lock: the thread that initialises `image` waits, perhaps through others,
     for one that this thread initialises."""
     cdef uint64_t thread = image.initialiser
     cdef const Waiter* waiter
-    cdef int steps
-    for steps in range(1000):
+    cdef int _step
+    for _step in range(1000):
         if thread == me:
             return True
         waiter = registry.waiters
@@ -922,8 +929,8 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
     """Root and dependencies; if the host had to open some, once more, now that they are
     there."""
     cdef int code
-    cdef int round
-    for round in range(8):
+    cdef int _round
+    for _round in range(8):
         code = find_root(transaction, request)
         if code == 0 and transaction.loaded.count:
             code = load_dependencies(transaction)
@@ -942,7 +949,9 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
         unpin_all(transaction)
         reader_leave(&transaction.linker.registry, transaction.phase)
         look_afresh(transaction)
-    return fail(transaction.error, DLOPEN_E_HOST, request.name, b"a host library does not stay loaded")
+    return fail(
+        transaction.error, DLOPEN_E_HOST, request.name, b"a host library does not stay loaded"
+    )
 
 
 cdef inline bint count_root(Transaction* transaction) noexcept nogil:
@@ -997,12 +1006,12 @@ cdef inline int open_image(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
     cdef int code = TRY_AGAIN
-    cdef int round
+    cdef int _round
     if request.bytes == NULL and request.name != NULL and request.name[0] == 0:
         return fail(error, DLOPEN_E_INVALID, request.name, b"an empty name")
     if request.bytes != NULL and request.name == NULL:
         return fail(error, DLOPEN_E_INVALID, b"", b"an image from bytes needs a name")
-    for round in range(1000):
+    for _round in range(1000):
         code = open_once(linker, request, result, error)
         if code != TRY_AGAIN:
             return code

@@ -37,11 +37,15 @@ cdef inline bint visit_for_order(
         return True
     image.mark = MARK_VISITED
     for i in range(image.dependencies.count):
-        if not visit_for_order(allocator, <Image*>image.dependencies.items[i], with_bindings, order):
+        if not visit_for_order(
+            allocator, <Image*>image.dependencies.items[i], with_bindings, order
+        ):
             return False
     if with_bindings:
         for i in range(image.bindings.count):
-            if not visit_for_order(allocator, <Image*>image.bindings.items[i], with_bindings, order):
+            if not visit_for_order(
+                allocator, <Image*>image.bindings.items[i], with_bindings, order
+            ):
                 return False
     return pointers_add(allocator, order, image)
 

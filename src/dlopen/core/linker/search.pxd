@@ -295,7 +295,8 @@ cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) 
     cdef size_t i, j
     cdef size_t first
     cdef bint repeated
-    if snapshot.host_count and snapshot.hosts[0].rpath != NULL and snapshot.hosts[0].runpath == NULL:
+    if snapshot.host_count and snapshot.hosts[0].rpath != NULL \
+            and snapshot.hosts[0].runpath == NULL:
         skip += count_elements(snapshot.hosts[0].rpath, b":")
     if handle != NULL and linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
         info = <Dl_serinfo*>allocate(allocator, size.dls_size)
@@ -326,7 +327,9 @@ cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) 
     if handle != NULL:
         linker.host.dlclose(handle)
     if search.default_count == 0:
-        text_add_bytes(allocator, &search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36)
+        text_add_bytes(
+            allocator, &search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36
+        )
         search.default_count = 4
     if search.lib.length == 0:
         text_add(allocator, &search.lib, b"lib64")
@@ -335,7 +338,6 @@ cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) 
 cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
     """Once. Two threads may both find out; the first to finish is kept."""
     cdef Linker* mine
-    cdef SearchSettings empty
     if load_u32(&linker.search.ready):
         return
     mine = <Linker*>allocate(&linker.registry.allocator, sizeof(Linker))
@@ -379,7 +381,7 @@ cdef inline bint try_folder(
     """`path` holds a folder; on success the file's path."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t length
-    cdef size_t i
+    cdef size_t _i
     cdef const char* subfolder = linker.search.subfolders.data
     cdef int result
     if path.length == 0:
@@ -387,7 +389,7 @@ cdef inline bint try_folder(
     elif path.data[path.length - 1] != 0x2f:
         text_add(allocator, path, b"/")
     length = path.length
-    for i in range(linker.search.subfolder_count):
+    for _i in range(linker.search.subfolder_count):
         text_cut(path, length)
         text_add(allocator, path, subfolder)
         text_add(allocator, path, name)
@@ -411,7 +413,9 @@ cdef inline bint try_path(
     while True:
         length = element_length(list, separators)
         text_cut(path, 0)
-        if expand(linker, image, list, length, path) and try_folder(linker, path, name, origin, trail):
+        if expand(linker, image, list, length, path) and try_folder(
+            linker, path, name, origin, trail
+        ):
             return True
         if list[length] == 0:
             return False
@@ -465,7 +469,8 @@ cdef inline int compare_cache_names(const char* one, const char* other) noexcept
 
 
 cdef inline uint32_t hwcaps_priority(
-    const Linker* linker, const char* cache, uint64_t size, const CacheHeader* header, uint64_t hwcap
+    const Linker* linker, const char* cache, uint64_t size, const CacheHeader* header,
+    uint64_t hwcap
 ) noexcept nogil:
     """1 for the best subfolder of this machine, 0 for one that it cannot use."""
     cdef const uint32_t* words
@@ -493,7 +498,9 @@ cdef inline uint32_t hwcaps_priority(
     name = cache + offset
     for i in range(linker.search.hwcaps_count):
         # "glibc-hwcaps/NAME/"
-        if strncmp(subfolder + 13, name, strlen(name)) == 0 and subfolder[13 + strlen(name)] == 0x2f:
+        if strncmp(subfolder + 13, name, strlen(name)) == 0 and subfolder[13 + strlen(
+            name
+        )] == 0x2f:
             return i + 1
         subfolder += strlen(subfolder) + 1
     return 0
@@ -522,7 +529,9 @@ cdef inline bint search_cache_file(
         size -= skip
     header = <const CacheHeader*>cache
     if size < sizeof(CacheHeader) or memcmp(cache, b"glibc-ld.so.cache1.1", 20) != 0 \
-            or header.nlibs > (size - sizeof(CacheHeader)) // sizeof(CacheEntry) or cache[size - 1] != 0 \
+            or header.nlibs > (size - sizeof(CacheHeader)) // sizeof(
+                CacheEntry
+            ) or cache[size - 1] != 0 \
             and header.extension_offset == 0:
         return False
     entries = <const CacheEntry*>(cache + sizeof(CacheHeader))
@@ -553,7 +562,9 @@ cdef inline bint search_cache_file(
                 best_priority = priority
             continue
         # The older scheme: bits that all must be this machine's (bit 63: tls).
-        if entry.hwcap & ~(linker.search.legacy_hwcap | <uint64_t>0x8000000000000000 | <uint64_t>0xf000000000000):
+        if entry.hwcap & ~(
+            linker.search.legacy_hwcap | <uint64_t>0x8000000000000000 | <uint64_t>0xf000000000000
+        ):
             continue
         if best == NULL:
             best = cache + entry.value
@@ -562,9 +573,6 @@ cdef inline bint search_cache_file(
     text_cut(path, 0)
     text_add(&linker.registry.allocator, path, best)
     return True
-
-
-
 
 
 cdef inline bint try_cache(Linker* linker, const char* name, Text* path) noexcept nogil:
@@ -577,7 +585,9 @@ cdef inline bint try_cache(Linker* linker, const char* name, Text* path) noexcep
     if kernel_status_of(descriptor, &status) == 0 and status.st_size > 0:
         mapped = kernel_map(0, <uint64_t>status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0)
         if not is_mapping_error(mapped):
-            found = search_cache_file(linker, <const char*>mapped, <uint64_t>status.st_size, name, path)
+            found = search_cache_file(
+                linker, <const char*>mapped, <uint64_t>status.st_size, name, path
+            )
             kernel_unmap(<uint64_t>mapped, <uint64_t>status.st_size)
     kernel_close(descriptor)
     return found
@@ -585,9 +595,8 @@ cdef inline bint try_cache(Linker* linker, const char* name, Text* path) noexcep
 
 cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept nogil:
     cdef const char* folder = linker.search.default_folders.data
-    cdef const char* slash = strrchr(path, 0x2f)
-    cdef size_t i
-    for i in range(linker.search.default_count):
+    cdef size_t _i
+    for _i in range(linker.search.default_count):
         if strncmp(folder, path, strlen(folder)) == 0:
             return True
         folder += strlen(folder) + 1
@@ -604,7 +613,7 @@ cdef inline bint find_file(
     cdef const Image* image = asker
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
     cdef const char* folder
-    cdef size_t i
+    cdef size_t _i
     cdef int result
     cdef bint did_program = False
     cdef bint nodeflib
@@ -631,10 +640,13 @@ cdef inline bint find_file(
         ):
             return True
     if try_path(
-        linker, program, linker.search.library_path.data, b":;", name, b"LD_LIBRARY_PATH", path, trail
+        linker, program, linker.search.library_path.data, b":;", name,
+        b"LD_LIBRARY_PATH", path, trail
     ):
         return True
-    if asker != NULL and try_path(linker, asker, asker.runpath, b":", name, b"RUNPATH", path, trail):
+    if asker != NULL and try_path(
+        linker, asker, asker.runpath, b":", name, b"RUNPATH", path, trail
+    ):
         return True
     nodeflib = asker != NULL and asker.flags_1 & DF_1_NODEFLIB != 0
     if try_cache(linker, name, path) and not (nodeflib and in_default_folder(linker, path.data)):
@@ -645,7 +657,7 @@ cdef inline bint find_file(
     if nodeflib:
         return False
     folder = linker.search.default_folders.data
-    for i in range(linker.search.default_count):
+    for _i in range(linker.search.default_count):
         text_cut(path, 0)
         text_add(allocator, path, folder)
         if try_folder(linker, path, name, b"default", trail):

@@ -58,9 +58,10 @@ cdef enum:
     MAX_SUBFOLDERS = 40
 
 
-cdef struct SearchSettings:      # found once, on the first search; guarded by being written before `ready`
+cdef struct SearchSettings:      # found once, on the first search; written before `ready` is
     uint32_t ready
-    Text library_path            # LD_LIBRARY_PATH as the process was started with; empty in secure execution
+    # LD_LIBRARY_PATH as the process was started with; empty in secure execution.
+    Text library_path
     Text default_folders         # strings one after another
     size_t default_count
     Text lib                     # $LIB

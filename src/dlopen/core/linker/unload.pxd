@@ -17,7 +17,9 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage, VisitHolder,
 )
 from dlopen.core.base.errors cimport fail
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove
+from dlopen.core.base.growable cimport (
+    Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
+)
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport (

@@ -64,7 +64,9 @@ cdef inline int reserve(
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
         )
     if is_mapping_error(result):
-        return fail_system(error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result)
+        return fail_system(
+            error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
+        )
     base[0] = <uint64_t>result
     if not aligned:
         return 0
@@ -84,7 +86,9 @@ cdef inline int reserve(
         result = kernel_protect(wanted, size, PROT_READ | PROT_WRITE)
     if is_mapping_error(result):
         kernel_unmap(wanted, size)
-        return fail_system(error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result)
+        return fail_system(
+            error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
+        )
     return 0
 
 
@@ -227,7 +231,8 @@ cdef inline int protect_relro(
     result = kernel_protect(bias + start, end - start, PROT_READ)
     if result < 0:
         return fail_system(
-            error, DLOPEN_E_PROTECT, name, b"cannot apply additional memory protection after relocation",
+            error, DLOPEN_E_PROTECT, name,
+            b"cannot apply additional memory protection after relocation",
             result
         )
     return 0

@@ -33,7 +33,7 @@ from dlopen.core.elf.structures cimport (
     symbol_visibility,
 )
 from dlopen.core.image.dynamic cimport is_code
-from dlopen.core.image.image cimport Image, Version, bytes_at, image_name
+from dlopen.core.image.image cimport Image, Version, image_name
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, lookup_in_image, lookup_in_list,
     lookup_in_scopes, symbol_name, symbol_version,
@@ -146,7 +146,8 @@ cdef inline void describe_reference(
 
 
 cdef inline bint search(
-    Batch* batch, const Image* image, Reference* reference, const Image* skip, Definition* definition
+    Batch* batch, const Image* image, Reference* reference, const Image* skip,
+    Definition* definition
 ) noexcept nogil:
     """The scopes of an image in glibc's order: itself if symbolic, the global one, then
     those of the opens that brought it in; with DEEPBIND these come first."""
@@ -181,7 +182,9 @@ cdef inline int resolve(
     definition.symbol = NULL
     definition.index = 0
     if index >= image.symbol_limit:
-        return bad_relocation(batch, image, b"a relocation's symbol index is out of range", 0, index)
+        return bad_relocation(
+            batch, image, b"a relocation's symbol index is out of range", 0, index
+        )
     if index == 0:
         return 0
     symbol = &image.symtab[index]
@@ -296,7 +299,9 @@ cdef inline int narrow(
     """A 32-bit place."""
     cdef uint32_t word = <uint32_t>(value & 0xffffffffU)
     if is_signed and <int64_t>value != <int64_t><int32_t>word:
-        return bad_relocation(batch, image, b"a 32-bit relative relocation does not reach", place, value)
+        return bad_relocation(
+            batch, image, b"a 32-bit relative relocation does not reach", place, value
+        )
     if not is_signed and value > 0xffffffffU:
         return bad_relocation(batch, image, b"a 32-bit relocation overflows", place, value)
     memcpy(<void*>(image.bytes_bias + place), &word, 4)
@@ -310,15 +315,19 @@ cdef inline int copy_data(
     cdef const Sym* source = cache.definition.symbol
     cdef uint64_t size
     if cache.definition.image == NULL:
-        return bad_relocation(batch, image, b"a COPY relocation without a definition", relocation.r_offset, 0)
+        return bad_relocation(
+            batch, image, b"a COPY relocation without a definition", relocation.r_offset, 0
+        )
     size = own.st_size if own.st_size < source.st_size else source.st_size
     if size == 0:
         return 0
     if not can_write(image, writable, relocation.r_offset, size) or (
         not cache.definition.image.is_host
-        and bytes_at(cache.definition.image, source.st_value, size) == NULL
+        and segment_holding(&cache.definition.image.layout, source.st_value, size) == NULL
     ):
-        return bad_relocation(batch, image, b"a COPY relocation is out of range", relocation.r_offset, size)
+        return bad_relocation(
+            batch, image, b"a COPY relocation is out of range", relocation.r_offset, size
+        )
     memcpy(
         <void*>(image.bytes_bias + relocation.r_offset),
         <const void*>(cache.definition.image.bytes_bias + source.st_value), size
@@ -348,7 +357,8 @@ cdef inline int apply(
         value = <uint64_t>relocation.r_addend
         if not is_code(image, value):
             return bad_relocation(
-                batch, image, b"an IFUNC resolver lies outside the executable segments", place, value
+                batch, image, b"an IFUNC resolver lies outside the executable segments",
+                place, value
             )
         return defer(batch, image, place, image.load_bias + value, 0)
     if kind != DLOPEN_R_SYMBOLIC and kind != DLOPEN_R_GLOB_DAT and kind != DLOPEN_R_JUMP_SLOT \
@@ -394,7 +404,9 @@ cdef inline int apply(
         value = definition_address(definition)
         if definition.image != NULL and symbol_type(definition.symbol) == STT_GNU_IFUNC \
                 and definition.symbol.st_shndx != SHN_UNDEF:
-            if not definition.image.is_host and not is_code(definition.image, definition.symbol.st_value):
+            if not definition.image.is_host and not is_code(
+                definition.image, definition.symbol.st_value
+            ):
                 return bad_relocation(
                     batch, image, b"an IFUNC resolver lies outside the executable segments", place,
                     definition.symbol.st_value
@@ -405,7 +417,8 @@ cdef inline int apply(
                 )
             return defer(
                 batch, image, place, value,
-                0 if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT else relocation.r_addend
+                0 if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT
+                else relocation.r_addend
             )
     # The psABI gives GLOB_DAT and JUMP_SLOT no addend on this machine.
     if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT:
@@ -434,7 +447,9 @@ cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
         entry = image.relr[i]
         if entry & 1 == 0:
             if not can_write(image, &writable, entry, 8):
-                return bad_relocation(batch, image, b"a RELR place lies outside the writable segments", entry, i)
+                return bad_relocation(
+                    batch, image, b"a RELR place lies outside the writable segments", entry, i
+                )
             store_word(image, entry, load_word(image, entry) + image.load_bias)
             where = entry + 8
             started = True
@@ -447,9 +462,12 @@ cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
             if entry & 1:
                 if not can_write(image, &writable, where + bit * 8, 8):
                     return bad_relocation(
-                        batch, image, b"a RELR place lies outside the writable segments", where + bit * 8, i
+                        batch, image, b"a RELR place lies outside the writable segments",
+                        where + bit * 8, i
                     )
-                store_word(image, where + bit * 8, load_word(image, where + bit * 8) + image.load_bias)
+                store_word(
+                    image, where + bit * 8, load_word(image, where + bit * 8) + image.load_bias
+                )
             bit += 1
             entry >>= 1
         where += 63 * 8

@@ -98,7 +98,8 @@ cdef struct Candidate:           # what one image offers while its chain is walk
 
 
 cdef inline bint matches(
-    const Image* image, Reference* reference, const Sym* symbol, uint32_t index, Candidate* candidate
+    const Image* image, Reference* reference, const Sym* symbol, uint32_t index,
+    Candidate* candidate
 ) noexcept nogil:
     cdef const char* name
     cdef uint16_t versym
@@ -146,7 +147,9 @@ cdef inline const Sym* lookup_in_image(
     candidate.versioned_count = 0
     if image.buckets != NULL:
         word = image.bloom[(hash >> 6) & image.bloom_mask]
-        if not (word >> (hash & 63U)) & (word >> ((<uint64_t>hash >> image.bloom_shift) & 63U)) & 1U:
+        if not (word >> (hash & 63U)) & (
+            word >> ((<uint64_t>hash >> image.bloom_shift) & 63U)
+        ) & 1U:
             return NULL
         i = image.buckets[hash % image.bucket_count]
         if i < image.symbol_offset:
