@@ -86,7 +86,7 @@ def cxx() -> Case:
     return Case("c++", path, "answer", 500, ("libstdc++.so.6",))
 
 
-def system(name: str, soname: str, function: str) -> Case:
+def system(name: str, soname: str, function: str, *loaded: str) -> Case:
     """A library of the system, by the path that libc's loader finds."""
     code = (
         "import ctypes, sys\n"
@@ -102,7 +102,7 @@ def system(name: str, soname: str, function: str) -> Case:
     path = Path(done.stdout.strip())
     if Elf(path).segment(PT_TLS):
         raise SystemExit(f"{path} has thread-local storage; choose other cases with --case")
-    return Case(name, path, function, 200)
+    return Case(name, path, function, 200, loaded)
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -110,7 +110,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "chain": chain,
     "c++": cxx,
     "zlib": lambda: system("zlib", "libz.so.1", "zlibVersion"),
-    "sqlite3": lambda: system("sqlite3", "libsqlite3.so.0", "sqlite3_libversion_number"),
+    "sqlite3": lambda: system(
+        "sqlite3", "libsqlite3.so.0", "sqlite3_libversion_number", "libm.so.6"
+    ),
 }
 
 

@@ -214,14 +214,14 @@ class Mapped:
     _path = ""
     _lock: Lock
     _warns = False
-    _symbols: Symbols
+    _keys: tuple[str, ...] | None = None
+    """Of its exports, once they were listed."""
 
     def _opened(self, image: int, path: str, warns: bool) -> None:
         self._image = image
         self._path = path
         self._warns = warns
         self._lock = Lock()
-        self._symbols = Symbols(self)
         log("dlopen.library", "opened %r", self)
 
     def _open_image(self) -> int:
@@ -250,7 +250,7 @@ class Mapped:
     def symbols(self) -> Symbols:
         """Its exports, by name.  Raises `ValueError` when closed."""
         self._open_image()
-        return self._symbols
+        return Symbols(self)  # not kept: what is closed is freed without the garbage collector
 
     def close(self) -> None:
         """Give it up; further calls do nothing.

@@ -267,6 +267,11 @@ cdef public size_t DLOPEN_message(const Error* error, char* buffer, size_t size)
         )
     if error.code == DLOPEN_E_HOST or error.library[0] == 0:
         return <size_t>snprintf(buffer, size, b"%s", error.detail)
+    if error.code == DLOPEN_E_NOT_FOUND and error.needed_by[0] != 0:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s: %s (needed by %s)", error.library, error.detail,
+            strerrordesc_np(error.errnum), error.needed_by
+        )
     if error.errnum != 0 and strerrordesc_np(error.errnum) != NULL:
         return <size_t>snprintf(
             buffer, size, b"%s: %s: %s", error.library, error.detail, strerrordesc_np(error.errnum)
@@ -784,10 +789,13 @@ cdef public size_t DLOPEN_holders(
 # The dl* family, as images of ours are bound to it ------------------------------------------
 
 
-cdef void keep_message(const Error* error) noexcept nogil:
-    """For this thread's next dlerror."""
+cdef void keep_message(Error* error) noexcept nogil:
+    """For this thread's next dlerror, in glibc's words: who needed it is not among them."""
     cdef Allocator* allocator = &the_linker.registry.allocator
-    cdef size_t length = DLOPEN_message(error, NULL, 0)
+    cdef size_t length
+    if error.code == DLOPEN_E_NOT_FOUND:
+        error.needed_by = b""
+    length = DLOPEN_message(error, NULL, 0)
     release(allocator, pending_message)
     (&pending_message)[0] = <char*>allocate(allocator, length + 1)
     if pending_message != NULL:

@@ -12,7 +12,7 @@ from dlopen import _linker
 from dlopen._records import Record
 from dlopen.image import Mapped, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
-from dlopen.symbols import Symbol, split_key, undefined
+from dlopen.symbols import Symbol, Symbols, split_key, undefined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Library(Mapped):
         sys.audit("dlopen.symbol", self._path, name)
         address = _linker.symbol_address(self._open_image(), *split_key(name), False)
         if address is None:
-            raise undefined(name, self._path, self._symbols)
+            raise undefined(name, self._path, Symbols(self))
         function = self._type(address)
         function.__name__ = name
         function._library = self
@@ -256,7 +256,7 @@ class Library(Mapped):
         sys.audit("dlopen.symbol", self._path, name)
         found = _linker.symbol(self._open_image(), *split_key(name), False)
         if found is None:
-            raise undefined(name, self._path, self._symbols)
+            raise undefined(name, self._path, Symbols(self))
         symbol = Symbol(found, self, own=False)
         if 0 < symbol.size < ctypes.sizeof(type_):
             raise ValueError(
@@ -286,5 +286,5 @@ class Library(Mapped):
     def __dir__(self) -> Iterable[str]:
         names = set(super().__dir__())
         if not self.closed:
-            names.update(key for key in self._symbols if key.isidentifier())
+            names.update(key for key in self.symbols if key.isidentifier())
         return sorted(names)

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from dlopen.image import Info
+    from dlopen.image import Info, Mapped
 
     class Source(Protocol):
         """What symbols come from: something open, or an `Info`."""
@@ -121,9 +121,8 @@ class Symbols(Mapping[str, Symbol]):
     All raise `ValueError` when the library is closed.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Mapped) -> None:
         self._source = source
-        self._keys: tuple[str, ...] | None = None
 
     def __getitem__(self, key: str) -> Symbol:
         image = self._source._open_image()
@@ -145,9 +144,10 @@ class Symbols(Mapping[str, Symbol]):
 
     def _all_keys(self) -> tuple[str, ...]:
         image = self._source._open_image()
-        if self._keys is None:
-            self._keys = tuple(dict.fromkeys(_linker.exports(image)))
-        return self._keys
+        keys = self._source._keys
+        if keys is None:
+            self._source._keys = keys = tuple(dict.fromkeys(_linker.exports(image)))
+        return keys
 
     def __repr__(self) -> str:
         return f"<dlopen.Symbols of {self._source!r}>"

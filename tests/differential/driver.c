@@ -108,9 +108,15 @@ static void show_path(const char *kind, int index, const char *path) {
   free(real);
 }
 
-static void show_found(const char *path, const char *origin, int result, void *index) {
+struct candidate {
+  int index, loaded;
+};
+
+static void show_found(const char *path, const char *origin, int result, void *data) {
+  struct candidate *candidate = data;
   (void)origin;
-  if (result == 0) show_path("found", *(int *)index, path);
+  candidate->loaded |= result == DLOPEN_REJECTED_LOADED;
+  if (result == 0 && !candidate->loaded) show_path("found", candidate->index, path);
 }
 
 static char maps[1 << 20];
@@ -155,6 +161,7 @@ int main(int argc, char **argv) {
   static void *handles[MAX_IMAGES];
   int steps = argc - 2;
   for (int index = 0; index < steps; index++) {
+    dprintf(2, "|"); /* in the libraries' trace: the next step */
     const char *name = argv[index + 2];
     if (name[0] == '-') {
       void **handle = &handles[atoi(name + 1)];
@@ -178,7 +185,8 @@ int main(int argc, char **argv) {
     }
     struct DLOPEN_request request = {.size = sizeof request, .name = name, .mode = mode};
     DLOPEN_image *image;
-    our_find(name, NULL, show_found, &index, &error);
+    struct candidate candidate = {index, 0};
+    our_find(name, NULL, show_found, &candidate, &error);
     if (our_open(&request, &image, &error) != DLOPEN_OK) {
       char message[4096];
       our_message(&error, message, sizeof message);
@@ -207,7 +215,7 @@ int main(int argc, char **argv) {
   fprintf(output, "\nend\n");
   fflush(output);
 
-  while (steps-- > 0)
+  while (dprintf(2, "|"), steps-- > 0)
     if (handles[steps] &&
         (use_glibc ? dlclose(handles[steps]) : our_close(handles[steps], &error)))
       return 4;

@@ -35,7 +35,8 @@ static void say_error(const char *step) {
   else
     our_message(&error, message, sizeof message);
   /* Texts differ: they go where the tests that want them look. */
-  dprintf(2, "%s: %d: %s\n", step, use_glibc ? 0 : error.code, message);
+  const char *needed_by = use_glibc ? "" : error.needed_by;
+  dprintf(2, "%s: %s (needed by %s)\n", step, message, needed_by);
 }
 
 static void *find(void *handle, const char *name, const char *version) {

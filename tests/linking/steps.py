@@ -87,7 +87,8 @@ class Steps:
     def both(self, *steps: str, env: Mapping[str, str] | None = None) -> list[str]:
         """What the steps say, which must be the same under glibc."""
         glibc = self.run("glibc", *steps, env=env).stdout.splitlines()
-        assert self.ours(*steps, env=env) == glibc, "this linker, then glibc"
+        ours = self.ours(*steps, env=env)
+        assert ours == glibc, f"{glibc} under glibc, {ours} here"
         return glibc
 
     def refused(self, *steps: str, detail: str) -> None:

@@ -46,9 +46,14 @@ def test_cycle(steps: Steps) -> None:
     b = steps.library("b", trace=True, needs=[steps.directory / "liba.so"])
     c = steps.library("c", trace=True, needs=[b])
     steps.library("a", trace=True, needs=[b, c])
-    lines = steps.both("open:./liba.so", "close:0")
-    assert sorted(lines[:3]) == ["+a", "+b", "+c"]
-    assert sorted(lines[4:7]) == ["-a", "-b", "-c"]
+    # Constructors as glibc has them, the opened library last; no order is right for the others.
+    glibc, ours = (
+        steps.run(loader, "open:./liba.so", "close:0").stdout.split()
+        for loader in ("glibc", str(steps.libdlopen))
+    )
+    assert ours[:4] == glibc[:4] == ["+b", "+c", "+a", "opened"]
+    assert sorted(ours[4:7]) == ["-a", "-b", "-c"]
+    assert ours[7:] == ["closed"]
 
 
 def test_initfirst(steps: Steps) -> None:
@@ -196,7 +201,12 @@ def test_a_constructor_may_open_a_library(steps: Steps) -> None:
     __attribute__((destructor)) static void stop(void) { dprintf(1, "%d\\n", dlclose(b)); }
     """
     steps.library("a", source)
-    assert steps.both("open:./liba.so", "close:0") == ["+b", "4", "opened", "0", "-b", "closed"]
+    # When the inner close takes effect is nobody's promise: glibc waits for the outer one.
+    for loader in ("glibc", str(steps.libdlopen)):
+        said = steps.run(loader, "open:./liba.so", "close:0").stdout.split()
+        assert said[:3] == ["+b", "4", "opened"]
+        assert sorted(said[3:5]) == ["-b", "0"]
+        assert said[5:] == ["closed"]
 
 
 def test_a_destructor_may_call_a_dependency(steps: Steps) -> None:

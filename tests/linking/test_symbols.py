@@ -126,7 +126,7 @@ def test_global_ends_with_the_library(steps: Steps) -> None:
 
 
 def test_the_flag_global_of_a_file_means_nothing(steps: Steps) -> None:
-    # glibc does not know DF_1_GLOBAL (DT_1_SUPPORTED_MASK in its include/link.h).
+    # glibc knows DF_1_GLOBAL by name only (DT_1_SUPPORTED_MASK in its include/link.h).
     steps.library("b", _VALUE % 1, "-Wl,-z,global")
     steps.library("a", _CALL)
     assert steps.both("open:./libb.so", "open:./liba.so") == ["opened", "not opened"]

@@ -23,6 +23,15 @@ static __typeof__(DLOPEN_read_enter) *our_enter;
 static __typeof__(DLOPEN_read_leave) *our_leave;
 static __typeof__(DLOPEN_message) *our_message;
 
+static void check_child(pid_t child) {
+  int status;
+  waitpid(child, &status, 0);
+  if (status) {
+    dprintf(1, "failed: a child ended with status %#x\n", status);
+    _exit(1);
+  }
+}
+
 static void fail(const char *what) {
   dprintf(1, "failed: %s\n", what);
   _exit(1);
@@ -78,9 +87,6 @@ static void *host_open(void *name) {
   return handle;
 }
 
-void hook_host_open_in_thread(void) { run_thread(host_open, "./libhost.so"); }
-void hook_of_host(void) { run_thread(open_in_thread, "./libplain.so"); }
-
 /* The library needs one that is left to glibc's loader: our open calls glibc's. */
 static void *open_with_host_library(void *name) {
   for (int i = 0; i < 200; i++) close_library(open_library(name));
@@ -123,9 +129,7 @@ static void fork_in_constructor(void) {
     alarm(20);
     _exit(call(open_library("./libplain.so"), "answer") == 42 ? 0 : 1);
   }
-  int status;
-  waitpid(child, &status, 0);
-  if (status) fail("the child could not open a library");
+  check_child(child);
   pthread_join(thread, NULL);
 }
 
@@ -188,9 +192,7 @@ static void fork_under_load(void) {
       close_library(image);
       _exit(0);
     }
-    int status;
-    waitpid(child, &status, 0);
-    if (status) fail("a child");
+    check_child(child);
   }
   for (int i = 0; i < 2; i++) pthread_join(writers[i], NULL);
 }

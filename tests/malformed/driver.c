@@ -1,17 +1,20 @@
 /* Gives libdlopen.so files that are not what they should be and holds it to its word: an error of
  * loading, or success; never a crash, a hang, or anything left behind.
  *
- *   driver [OPTION]... files PATH...            each file as it is; one line a file on standard output:
- *                                               PATH, the codes of map, open from bytes, open from a path, message
- *   driver [OPTION]... mutate FIRST COUNT BASE  BASE with the edits that the seeds FIRST... stand for;
- *                                               those with an odd seed are opened as well as mapped
+ *   driver [OPTION]... files PATH...
+ *       Each file as it is; one line a file on standard output: PATH, the codes of map, open from
+ *       bytes and open from a path, message.
+ *   driver [OPTION]... mutate FIRST COUNT BASE
+ *       BASE with the edits that the seeds FIRST... stand for; those with an odd seed are opened as
+ *       well as mapped.
  *   --limit SECONDS     what one case may take (2)
  *   --batch CASES       how many share a process (200)
  *   --write PATH        mutate: write the file that FIRST stands for, and stop
  *   --plant BUG CASE    do that wrong at the case of this number, to show that it is seen:
  *                       crash, overflow, hang, mapping, descriptor, memory, code
  *
- * Ends with a summary, and with status 1 if a case failed; its line holds the command that repeats it.
+ * Ends with a summary, and with status 1 if a case failed; its line holds the command that repeats
+ * it.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -119,7 +122,8 @@ static uint64_t below(uint64_t n) { return n ? random_word() % n : 0; }
 static void add_region(uint64_t start, uint64_t size)
 {
   if (start >= base_size || region_count == sizeof regions / sizeof *regions) return;
-  regions[region_count++] = (struct region){ start, size < base_size - start ? size : base_size - start };
+  if (size > base_size - start) size = base_size - start;
+  regions[region_count++] = (struct region){ start, size };
 }
 
 static int by_start(const void *a, const void *b)
@@ -148,9 +152,11 @@ static void find_regions(void)
       case DT_HASH: case DT_GNU_HASH: case DT_STRTAB: case DT_SYMTAB: case DT_RELA: case DT_JMPREL:
       case DT_VERSYM: case DT_VERNEED: case DT_VERDEF: case DT_INIT_ARRAY: case DT_FINI_ARRAY:
       case 36 /* DT_RELR */:
-        for (int j = 0; j < header.e_phnum; j++)
-          if (segments[j].p_type == PT_LOAD && entry.d_un.d_ptr - segments[j].p_vaddr < segments[j].p_filesz)
-            add_region(entry.d_un.d_ptr - segments[j].p_vaddr + segments[j].p_offset, 16384);
+        for (int j = 0; j < header.e_phnum; j++) {
+          uint64_t distance = entry.d_un.d_ptr - segments[j].p_vaddr;
+          if (segments[j].p_type == PT_LOAD && distance < segments[j].p_filesz)
+            add_region(segments[j].p_offset + distance, 16384);
+        }
       }
     }
   }
@@ -171,9 +177,10 @@ static uint64_t place(void)
 static size_t mutate(unsigned char *data, size_t size)
 {
   static const uint64_t nasty[] = {
-    0, 1, 2, 7, 0x7f, 0x80, 0xff, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-    0xffffffff, 0x100000000, 0x7fffffffffff, 0x800000000000, 0x3fffffffffffffff, 0x4000000000000000,
-    0x7fffffffffffffff, 0x8000000000000000, 0xfffffffffffff000, 0xfffffffffffffffe, 0xffffffffffffffff };
+    0, 1, 2, 7, 0x7f, 0x80, 0xff, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0xffff, 0x7fffffff,
+    0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffff, 0x800000000000, 0x3fffffffffffffff,
+    0x4000000000000000, 0x7fffffffffffffff, 0x8000000000000000, 0xfffffffffffff000,
+    0xfffffffffffffffe, 0xffffffffffffffff };
   uint64_t edits = 1 + (below(4) ? below(3) : below(16));
   while (edits--) {
     uint64_t at = place(), width = 1u << below(4), word = 0, from;
@@ -244,8 +251,10 @@ static void read_symbol(DLOPEN_image *image, const struct DLOPEN_symbol *symbol)
   read_text(symbol->version);
   seen += DLOPEN_symbol_is_export(symbol) + symbol->address + symbol->size;
   DLOPEN_symbol_find(image, symbol->name, NULL, DLOPEN_NO_RESOLVE, &found, NULL);
-  DLOPEN_symbol_find(image, symbol->name, symbol->version, DLOPEN_OWN_ONLY | DLOPEN_NO_RESOLVE, &found, NULL);
-  if (DLOPEN_address((const void *)(uintptr_t)symbol->address, &owner, &found) == DLOPEN_OK) read_text(found.name);
+  DLOPEN_symbol_find(image, symbol->name, symbol->version, DLOPEN_OWN_ONLY | DLOPEN_NO_RESOLVE,
+                     &found, NULL);
+  if (DLOPEN_address((const void *)(uintptr_t)symbol->address, &owner, &found) == DLOPEN_OK)
+    read_text(found.name);
 }
 
 static const char *inspect(DLOPEN_image *image)
@@ -272,8 +281,9 @@ static const char *inspect(DLOPEN_image *image)
     if (DLOPEN_symbol_at(image, i, &symbol)) return "a symbol before the end is refused";
     read_symbol(image, &symbol);
   }
-  if (DLOPEN_symbol_at(image, info.symbol_count, &symbol) == DLOPEN_OK) return "a symbol past the end";
-  if (DLOPEN_symbol_find(image, "no such symbol", NULL, DLOPEN_OWN_ONLY, &symbol, &error) == DLOPEN_OK)
+  if (DLOPEN_symbol_at(image, info.symbol_count, &symbol) == DLOPEN_OK)
+    return "a symbol past the end";
+  if (DLOPEN_symbol_find(image, "none", "none", DLOPEN_OWN_ONLY, &symbol, &error) == DLOPEN_OK)
     return "a symbol that is not there is found";
   return NULL;
 }
@@ -282,10 +292,22 @@ static const char *inspect(DLOPEN_image *image)
 
 struct outcome { int map, open, open_path; char message[512]; };
 
-static int stays;                        /* an image that was open is DF_1_NODELETE */
+static int stays;                        /* something that was open is DF_1_NODELETE */
+
+static int is_nodelete(DLOPEN_image *image, int depth)
+{
+  struct DLOPEN_info info = { .size = sizeof info };
+  DLOPEN_image *needed;
+  if (DLOPEN_info(image, &info) || info.is_host) return 0;
+  if (info.nodelete) return 1;
+  for (uint32_t i = 0; depth && (needed = DLOPEN_dependency_at(image, i)); i++)
+    if (is_nodelete(needed, depth - 1)) return 1;
+  return 0;
+}
 
 /* An error of loading with a text, or success; the image is inspected and closed. */
-static const char *attempt(int relocate, const struct DLOPEN_request *request, int *code, char *message, size_t size)
+static const char *attempt(int relocate, const struct DLOPEN_request *request, int *code,
+                           char *message, size_t size)
 {
   static struct DLOPEN_error error;
   DLOPEN_image *image = NULL;
@@ -298,8 +320,7 @@ static const char *attempt(int relocate, const struct DLOPEN_request *request, i
     return NULL;
   }
   if (!image) return "success without an image";
-  struct DLOPEN_info info = { .size = sizeof info };
-  if (DLOPEN_info(image, &info) == DLOPEN_OK && relocate && info.nodelete) stays = 1;
+  if (relocate && is_nodelete(image, 3)) stays = 1;
   const char *wrong = inspect(image);
   if (DLOPEN_close(image, &error)) return "closing fails";
   return wrong;
@@ -313,15 +334,17 @@ static const char *run_case(uint64_t number, int copy, struct outcome *outcome)
   struct DLOPEN_request request = { .size = sizeof request, .name = "malformed.so", .bytes = data,
     .bytes_size = size, .mode = RTLD_NOW | DLOPEN_PRIVATE, .flags = DLOPEN_NO_FOREIGN_CODE };
   memset(outcome, 0, sizeof *outcome);
-  const char *wrong = attempt(0, &request, &outcome->map, outcome->message, sizeof outcome->message);
+  char *message = outcome->message;
+  const char *wrong = attempt(0, &request, &outcome->map, message, sizeof outcome->message);
   if (wrong || (mutating && number % 2 == 0)) return wrong;
-  wrong = attempt(1, &request, &outcome->open, outcome->message, sizeof outcome->message);
+  wrong = attempt(1, &request, &outcome->open, message, sizeof outcome->message);
   if (wrong || (mutating && number % 4 == 1)) return wrong;
   /* From a file: what is past its end faults, where a copy would have zeroes. */
-  if (ftruncate(copy, 0) || pwrite(copy, data, size, 0) != (ssize_t)size) return "cannot write the copy";
+  if (ftruncate(copy, 0) || pwrite(copy, data, size, 0) != (ssize_t)size)
+    return "cannot write the copy";
   snprintf(path, sizeof path, "/proc/self/fd/%d", copy);
   request.name = path, request.bytes = NULL, request.bytes_size = 0;
-  wrong = attempt(1, &request, &outcome->open_path, outcome->message, sizeof outcome->message);
+  wrong = attempt(1, &request, &outcome->open_path, message, sizeof outcome->message);
   /* What does not fit into memory may fit in one of the two ways. */
   if (!wrong && !outcome->open != !outcome->open_path && outcome->open != DLOPEN_E_MAP &&
       outcome->open_path != DLOPEN_E_MAP)
@@ -335,7 +358,8 @@ static void misbehave(void)
   if (!strcmp(plant, "crash")) *(volatile int *)8 = 1;
   else if (!strcmp(plant, "overflow")) sink = calloc(8, 1), seen += (uint64_t)sink[8], free(sink);
   else if (!strcmp(plant, "hang")) for (;;) seen++;
-  else if (!strcmp(plant, "mapping")) mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  else if (!strcmp(plant, "mapping"))
+    mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   else if (!strcmp(plant, "descriptor")) open("/dev/null", O_RDONLY);
   else if (!strcmp(plant, "memory")) sink = malloc(64), sink = NULL;
 }
@@ -352,7 +376,8 @@ static struct held held(void)
   if (__sanitizer_purge_allocator) __sanitizer_purge_allocator();
   int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   size_t length = 0;
-  for (ssize_t got; (got = read(file, text + length, sizeof text - 1 - length)) > 0;) length += (size_t)got;
+  for (ssize_t got; (got = read(file, text + length, sizeof text - 1 - length)) > 0;)
+    length += (size_t)got;
   text[length] = 0;
   close(file);
   for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
@@ -378,7 +403,8 @@ static timer_t watchdog;
 
 static void watch(double seconds)
 {
-  struct itimerspec time = { .it_value = { (time_t)seconds, (long)((seconds - (time_t)seconds) * 1e9) } };
+  time_t whole = (time_t)seconds;
+  struct itimerspec time = { .it_value = { whole, (long)((seconds - (double)whole) * 1e9) } };
   timer_settime(watchdog, 0, &time, NULL);
 }
 
@@ -397,7 +423,8 @@ static void run_batch(uint64_t first, uint64_t count)
     stays = 0;
     if (number == plant_case) misbehave();
     const char *wrong = run_case(number, copy, &outcome);
-    if (number == plant_case && !strcmp(plant, "code")) wrong = "neither success nor an error of loading";
+    if (number == plant_case && !strcmp(plant, "code"))
+      wrong = "neither success nor an error of loading";
     double took = now() - shared->started;
     if (took > shared->slowest) shared->slowest = took, shared->slowest_case = number;
     watch(10 * limit);
@@ -417,7 +444,8 @@ static void run_batch(uint64_t first, uint64_t count)
     if (outcome.map || outcome.open) shared->refused++;
     if ((!mutating || number % 2) && !outcome.map && !outcome.open) shared->opened++;
     if (!mutating)
-      printf("%s\t%d\t%d\t%d\t%s\n", paths[number], outcome.map, outcome.open, outcome.open_path, outcome.message);
+      printf("%s\t%d\t%d\t%d\t%s\n", paths[number], outcome.map, outcome.open, outcome.open_path,
+             outcome.message);
   }
   fflush(stdout);
   shared->started = now();
@@ -456,9 +484,11 @@ static void run(uint64_t first, uint64_t count)
       if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && now() - shared->started >= limit)
         snprintf(reason, sizeof reason, "takes more than %g s", limit);
       else if (WIFSIGNALED(status))
-        snprintf(reason, sizeof reason, "ends with signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        snprintf(reason, sizeof reason, "ends with signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
       else
-        snprintf(reason, sizeof reason, "ends with status %d (a sanitizer's report is above)", WEXITSTATUS(status));
+        snprintf(reason, sizeof reason, "ends with status %d (a sanitizer's report is above)",
+                 WEXITSTATUS(status));
       failure(shared->current, reason);
       done = shared->current - first + 1;
     }
@@ -474,7 +504,9 @@ static void need_base(void)
   DLOPEN_image *image;
   struct DLOPEN_request request = { .size = sizeof request, .name = "base.so", .bytes = base,
     .bytes_size = base_size, .mode = RTLD_NOW | DLOPEN_PRIVATE, .flags = DLOPEN_NO_FOREIGN_CODE };
-  if (DLOPEN_open(&request, &image, &error) == DLOPEN_OK && DLOPEN_close(image, &error) == DLOPEN_OK) return;
+  if (DLOPEN_open(&request, &image, &error) == DLOPEN_OK &&
+      DLOPEN_close(image, &error) == DLOPEN_OK)
+    return;
   DLOPEN_message(&error, message, sizeof message);
   fprintf(stderr, "%s does not open unchanged: %s\n", paths[0], message);
   exit(2);
@@ -519,7 +551,8 @@ int main(int count, char **arguments)
     paths = arguments + i + 1;
     cases = (uint64_t)(count - i - 1);
     for (uint64_t j = 0; j < cases; j++)
-      if (!stat(paths[j], &status) && (size_t)status.st_size > largest) largest = (size_t)status.st_size;
+      if (!stat(paths[j], &status) && (size_t)status.st_size > largest)
+        largest = (size_t)status.st_size;
     reserve(largest);
   } else usage();
   if (write_to && mutating) {
@@ -530,9 +563,9 @@ int main(int count, char **arguments)
   }
   run(first, cases);
   getrusage(RUSAGE_CHILDREN, &usage_of_batches);
-  printf("cases %" PRIu64 " mapped %" PRIu64 " opened %" PRIu64 " refused %" PRIu64 " failed %" PRIu64
-         " slowest_ms %.1f slowest_case %" PRIu64 " peak_mb %ld\n",
-         cases, shared->mapped, shared->opened, shared->refused, shared->failed, shared->slowest * 1e3,
-         shared->slowest_case, usage_of_batches.ru_maxrss / 1024);
+  printf("cases %" PRIu64 " mapped %" PRIu64 " opened %" PRIu64 " refused %" PRIu64
+         " failed %" PRIu64 " slowest_ms %.1f slowest_case %" PRIu64 " peak_mb %ld\n",
+         cases, shared->mapped, shared->opened, shared->refused, shared->failed,
+         shared->slowest * 1e3, shared->slowest_case, usage_of_batches.ru_maxrss / 1024);
   return shared->failed != 0;
 }

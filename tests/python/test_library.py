@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -374,6 +375,24 @@ def test_importing_it_is_quick() -> None:
 def test_header_is_installed() -> None:
     header = Path(dlopen.get_include(), "dlopen.h")
     assert "DLOPEN_open" in header.read_text()
+
+
+def test_a_closed_library_is_freed_at_once(example: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        library = dlopen.Library(example)
+        library.add(1, 2)
+        library["count"]()
+        library.function("add")(1, 2)
+        assert "add" in library.symbols
+        assert library.info.relocations
+        alive = weakref.ref(library)
+        library.close()
+        del library
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_reference_counts_are_stable(example: Path) -> None:

@@ -153,6 +153,11 @@ cdef inline int check_layout(
                     error, DLOPEN_E_FORMAT, name, b"a segment's address is out of range",
                     segment.p_offset, segment.p_vaddr
                 )
+            if segment.p_flags & PF_W and segment.p_flags & PF_X:
+                return fail_at(
+                    error, DLOPEN_E_UNSUPPORTED, name,
+                    b"a segment is both writable and executable", segment.p_offset, segment.p_flags
+                )
             if segment.p_align > 1 and not is_power_of_two(segment.p_align):
                 return fail_at(
                     error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not a power of two",
@@ -182,11 +187,6 @@ cdef inline int check_layout(
                     error, DLOPEN_E_FORMAT, name,
                     b"ELF load command address/offset not page-aligned",
                     segment.p_offset, segment.p_vaddr
-                )
-            if segment.p_flags & PF_W and segment.p_flags & PF_X:
-                return fail_at(
-                    error, DLOPEN_E_UNSUPPORTED, name,
-                    b"a segment is both writable and executable", segment.p_offset, segment.p_flags
                 )
             if layout.first_load == NULL:
                 layout.first_load = segment

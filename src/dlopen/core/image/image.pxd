@@ -108,6 +108,7 @@ cdef struct Image:
     # Guarded by Registry.lock.
     Pointers names               # owned: names that it was asked for by
     Pointers dependencies        # Image*, one for each DT_NEEDED, in order
+    Pointers sorted              # Image*, ours: of an image opened itself, all that it needs
     Pointers bindings            # Image*: others that its relocations bound to
     Pointers host_handles        # one count of the host's loader each, given back at unload
     uint32_t open_count
@@ -191,6 +192,7 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     pointers_free(allocator, &image.names)
     pointers_free(allocator, &image.needed)
     pointers_free(allocator, &image.dependencies)
+    pointers_free(allocator, &image.sorted)
     pointers_free(allocator, &image.bindings)
     pointers_free(allocator, &image.host_handles)
     pointers_free(allocator, &image.search_list.images)

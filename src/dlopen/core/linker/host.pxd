@@ -33,6 +33,7 @@ from dlopen.core.linker.state cimport (
     HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion,
     HostInfo, Linker,
 )
+from dlopen.core.linker.unwinder cimport rebind_unwinder
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer, symbol_name,
 )
@@ -123,12 +124,11 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             linker.host.dladdr1 = <HostDladdr1>function_in(image, b"dladdr1")
             linker.host.dlerror = <HostDlerror>function_in(image, b"dlerror")
             linker.host.dlmopen = <HostDlmopen>function_in(image, b"dlmopen")
+            linker.host.dl_find_object = <HostDlFindObject>function_in(image, b"_dl_find_object")
             linker.host.gnu_get_libc_version = <HostGnuGetLibcVersion>function_in(
                 image, b"gnu_get_libc_version"
             )
             found = linker.host.dl_iterate_phdr != NULL and linker.host.dlopen != NULL
-        elif image.soname != NULL and strncmp(image.soname, b"ld-linux", 8) == 0:
-            linker.host.dl_find_object = <HostDlFindObject>function_in(image, b"_dl_find_object")
         image_free_records(allocator, image)
         map = map.l_next
     return found
@@ -257,9 +257,6 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
                 if not pointers_add(allocator, &collection.images, known):
                     collection.failed = True
                 return 0
-    # The vDSO is in nobody's scope.
-    if info.dlpi_addr != 0 and info.dlpi_addr == getauxval(AT_SYSINFO_EHDR):
-        return 0
     known = read_host_image(collection, info)
     if known != NULL and not pointers_add(allocator, &collection.images, known):
         collection.failed = True
@@ -297,7 +294,9 @@ cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     for i in range(min_size(boundary, images.count)):
         image = <Image*>images.items[i]
         image.is_startup = True
-        image.is_global = True
+        # The vDSO is in nobody's scope.
+        image.is_global = image.load_bias == 0 \
+            or image.load_bias != getauxval(AT_SYSINFO_EHDR)
 
 
 cdef inline size_t min_size(size_t one, size_t other) noexcept nogil:
@@ -378,6 +377,10 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
         publish_snapshot(registry, snapshot)
         published = True
     lock_release(&registry.lock)
+    if published:
+        # Without the lock, but `known`'s reader section, or being the first, keeps them.
+        for i in range(snapshot.host_count):
+            rebind_unwinder(linker, snapshot.hosts[i])
     if not published:
         for i in range(collection.images.count):
             image = <Image*>collection.images.items[i]

@@ -33,7 +33,7 @@ from dlopen.core.base.kernel cimport (
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport (
-    DF_1_GLOBAL, DF_1_INITFIRST, DF_1_NODELETE, VER_FLG_WEAK,
+    DF_1_INITFIRST, DF_1_NODELETE, VER_FLG_WEAK,
 )
 from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Ehdr, Phdr
@@ -49,7 +49,7 @@ from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
     count_host_image, host_is_global, identify_hosts, refresh_hosts,
 )
-from dlopen.core.linker.order cimport run_constructors, sort_dependencies_first
+from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_open, file_read
@@ -472,7 +472,7 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
     cdef Image* image
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
-        if (image.is_startup or (host_is_global(linker, image) and take(transaction, image))) \
+        if host_is_global(linker, image) and take(transaction, image) \
                 and not pointers_add(allocator, &transaction.globals, image):
             return False
     for i in range(transaction.snapshot.count):
@@ -527,13 +527,15 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Batch batch
-    cdef Pointers order
+    cdef Pointers order          # of the root and all that it needs of ours
+    cdef Pointers needed
     cdef size_t i
     cdef Image* image
     cdef Image* root = <Image*>transaction.loaded.items[0]
     cdef int code = 0
     memset(&batch, 0, sizeof(batch))
     memset(&order, 0, sizeof(order))
+    memset(&needed, 0, sizeof(needed))
     if not collect_globals(transaction) or not make_search_list(
         transaction, root, &root.search_list
     ):
@@ -549,9 +551,19 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         image.deepbind = image.deepbind or image.is_private
         if not pointers_add(allocator, &image.scope, &root.search_list):
             return fail_memory(transaction.error, image_name(image))
-    if not sort_dependencies_first(allocator, &transaction.loaded, False, &order):
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if not image.is_host and not pointers_add(allocator, &needed, image):
+            code = fail_memory(transaction.error, image_name(root))
+    # Image.mark of images that are known already.
+    lock_acquire(&linker.registry.lock)
+    if code == 0 and not sort_for_constructors(allocator, &needed, &order):
+        code = fail_memory(transaction.error, image_name(root))
+    lock_release(&linker.registry.lock)
+    pointers_free(allocator, &needed)
+    if code:
         pointers_free(allocator, &order)
-        return fail_memory(transaction.error, image_name(root))
+        return code
     batch.allocator = allocator
     batch.globals = &transaction.globals
     batch.own_names = linker.own_names
@@ -559,6 +571,8 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     for i in range(order.count):
         image = <Image*>order.items[i]
+        if image.state != DLOPEN_STATE_LOADING:
+            continue
         if image.has_textrel:
             code = protect_text(
                 &image.layout, image.load_bias, True, image_name(image), transaction.error
@@ -575,13 +589,14 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         run_resolvers(&batch)
         for i in range(order.count):
             image = <Image*>order.items[i]
-            code = protect_relro(
-                &image.layout, image.load_bias, image_name(image), transaction.error
-            )
+            if image.state == DLOPEN_STATE_LOADING:
+                code = protect_relro(
+                    &image.layout, image.load_bias, image_name(image), transaction.error
+                )
             if code:
                 break
     free_deferred(&batch)
-    pointers_free(allocator, &order)
+    root.sorted = order
     return code
 
 
@@ -865,15 +880,13 @@ cdef inline void initialise(Linker* linker, Image* root) noexcept nogil:
     dependencies first; waits for what another thread is initialising. The caller holds
     a count on root, so that nothing of it can go."""
     cdef Registry* registry = &linker.registry
-    cdef Pointers order
+    cdef const Pointers* order
     cdef size_t i
     cdef Image* image
-    memset(&order, 0, sizeof(order))
     if root.is_host:
         return
-    lock_acquire(&registry.lock)
-    sort_dependencies_first(&registry.allocator, &root.search_list.images, False, &order)
-    lock_release(&registry.lock)
+    # A dependency of an earlier open has its search list in its own order only.
+    order = &root.sorted if root.sorted.count else &root.search_list.images
     for i in range(order.count):
         image = <Image*>order.items[i]
         if not image.is_host and image.flags_1 & DF_1_INITFIRST:
@@ -883,7 +896,6 @@ cdef inline void initialise(Linker* linker, Image* root) noexcept nogil:
         if not image.is_host:
             initialise_one(linker, image)
             wait_for(registry, image)
-    pointers_free(&registry.allocator, &order)
 
 
 # Opening -------------------------------------------------------------------------
@@ -995,7 +1007,7 @@ cdef inline int open_once(
         code = TRY_AGAIN
     end(&transaction)
     if code == 0:
-        if not root.is_host and (request.mode & RTLD_GLOBAL or root.flags_1 & DF_1_GLOBAL):
+        if not root.is_host and request.mode & RTLD_GLOBAL:
             make_global(linker, root)
         initialise(linker, root)
         result[0] = root

@@ -8,12 +8,11 @@ No lock is held while they run.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
-from dlopen.core.elf.constants cimport DF_1_INITFIRST
-from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
 from dlopen.core.image.image cimport Image
 from dlopen.core.linker.state cimport Linker
 
@@ -29,42 +28,72 @@ cdef enum:
 
 
 cdef inline bint visit_for_order(
-    Allocator* allocator, Image* image, bint with_bindings, Pointers* order
+    Allocator* allocator, Image* image, const Image* blank, bint with_bindings, Pointers* order
 ) noexcept nogil:
-    """Appends in postorder: what is depended on comes first."""
+    """Appends in postorder: what is depended on comes first. `blank` counts as without
+    dependencies, where a cycle leads to it."""
     cdef size_t i
+    cdef const Pointers* needs = &image.sorted if image.sorted.count else &image.dependencies
     if image.mark != MARK_MEMBER:
         return True
     image.mark = MARK_VISITED
-    for i in range(image.dependencies.count):
-        if not visit_for_order(
-            allocator, <Image*>image.dependencies.items[i], with_bindings, order
-        ):
-            return False
-    if with_bindings:
-        for i in range(image.bindings.count):
+    if image != blank:
+        for i in range(needs.count):
             if not visit_for_order(
-                allocator, <Image*>image.bindings.items[i], with_bindings, order
+                allocator, <Image*>needs.items[i], blank, with_bindings, order
             ):
                 return False
+        if with_bindings:
+            for i in range(image.bindings.count):
+                if not visit_for_order(
+                    allocator, <Image*>image.bindings.items[i], blank, with_bindings, order
+                ):
+                    return False
     return pointers_add(allocator, order, image)
 
 
-cdef inline bint sort_dependencies_first(
-    Allocator* allocator, const Pointers* images, bint with_bindings, Pointers* order
+cdef inline bint visit_all(
+    Allocator* allocator, const Pointers* images, bint backwards, const Image* blank,
+    bint with_bindings, Pointers* order
 ) noexcept nogil:
-    """`order` gets the images of the list, dependencies first. Uses Image.mark: under
-    Registry.lock, or for images that nobody else knows yet."""
     cdef size_t i
     cdef bint complete = True
     for i in range(images.count):
         (<Image*>images.items[i]).mark = MARK_MEMBER
-    for i in reversed(range(images.count)):
+    for i in range(images.count):
         complete = complete and visit_for_order(
-            allocator, <Image*>images.items[i], with_bindings, order
+            allocator, <Image*>images.items[images.count - 1 - i if backwards else i], blank,
+            with_bindings, order
         )
     for i in range(images.count):
         (<Image*>images.items[i]).mark = MARK_NONE
+    return complete
+
+
+cdef inline bint sort_for_constructors(
+    Allocator* allocator, const Pointers* images, Pointers* order
+) noexcept nogil:
+    """`order` gets the images, dependencies first and the root (the first) last, also in a
+    cycle. Uses Image.mark: under Registry.lock."""
+    cdef Image* root = <Image*>images.items[0]
+    if not visit_all(allocator, images, True, root, False, order):
+        return False
+    pointers_remove(order, root)
+    return pointers_add(allocator, order, root)
+
+
+cdef inline bint sort_for_destructors(
+    Allocator* allocator, const Pointers* images, Pointers* order
+) noexcept nogil:
+    """`order` gets the images, dependencies first: destructors run from its end. What was
+    bound counts as a dependency, but DT_NEEDED goes before it where they contradict each
+    other: hence a second pass. Under Registry.lock."""
+    cdef Pointers first
+    cdef bint complete
+    memset(&first, 0, sizeof(first))
+    complete = visit_all(allocator, images, True, NULL, True, &first) \
+        and visit_all(allocator, &first, False, NULL, False, order)
+    pointers_free(allocator, &first)
     return complete
 
 

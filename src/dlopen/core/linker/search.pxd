@@ -617,6 +617,11 @@ cdef inline bint find_file(
     cdef int result
     cdef bint did_program = False
     cdef bint nodeflib
+    if strchr(name, 0x2f) != NULL and strchr(name, 0x24) == NULL:
+        text_cut(path, 0)
+        text_add(allocator, path, name)
+        return True
+    # It asks the host's loader, whose lock another thread's constructor may hold.
     prepare_search(linker, snapshot)
     if strchr(name, 0x2f) != NULL:
         text_cut(path, 0)

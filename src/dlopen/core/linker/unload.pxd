@@ -27,8 +27,16 @@ from dlopen.core.image.registry cimport (
     reader_leave, reclaim, retire, snapshot_holds,
 )
 from dlopen.core.linker.load cimport give_back_hosts
-from dlopen.core.linker.order cimport run_destructors, sort_dependencies_first
+from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.state cimport Linker
+
+
+cdef extern from *:
+    """
+    /* 1: this thread is in `collect`; 2: and somebody closed something meanwhile. */
+    static __thread uint32_t dlopen_collecting;
+    """
+    uint32_t collecting "dlopen_collecting"
 
 
 cdef inline void mark_held(Image* image) noexcept nogil:
@@ -102,7 +110,20 @@ cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
 
 
 cdef inline void collect(Linker* linker) noexcept nogil:
-    """Unloads all that nothing holds."""
+    """Unloads all that nothing holds; and again, if a destructor closed something: as
+    under glibc, that is unloaded after the image that closed it."""
+    cdef bint again = True
+    if collecting != 0:
+        (&collecting)[0] = 2
+        return
+    while again:
+        (&collecting)[0] = 1
+        collect_once(linker)
+        again = collecting == 2
+        (&collecting)[0] = 0
+
+
+cdef inline void collect_once(Linker* linker) noexcept nogil:
     cdef Registry* registry = &linker.registry
     cdef Pointers dead
     cdef Pointers order
@@ -112,7 +133,7 @@ cdef inline void collect(Linker* linker) noexcept nogil:
     memset(&order, 0, sizeof(order))
     lock_acquire(&registry.lock)
     sweep(registry, &dead)
-    sort_dependencies_first(&registry.allocator, &dead, True, &order)
+    sort_for_destructors(&registry.allocator, &dead, &order)
     lock_release(&registry.lock)
     for i in reversed(range(order.count)):
         image = <Image*>order.items[i]
@@ -163,7 +184,7 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
     memset(&order, 0, sizeof(order))
     linker.exiting = True
     lock_acquire(&registry.lock)
-    sort_dependencies_first(&registry.allocator, &registry.images, True, &order)
+    sort_for_destructors(&registry.allocator, &registry.images, &order)
     lock_release(&registry.lock)
     for i in reversed(range(order.count)):
         image = <Image*>order.items[i]
