@@ -31,12 +31,12 @@ from dlopen.core.elf.structures cimport (
 )
 from dlopen.core.image.image cimport Image, Version, image_name, symbol_count
 from dlopen.core.image.registry cimport (
-    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
-    snapshot_image_at,
+    Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot, reader_enter,
+    reader_leave, snapshot_holds, snapshot_image_at,
 )
 from dlopen.core.linker.host cimport (
-    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, bind_host_functions, getauxval,
-    refresh_hosts,
+    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, bind_host_functions, borrow_host_image, getauxval,
+    give_back_host_image, refresh_hosts,
 )
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
@@ -79,6 +79,13 @@ cdef extern from "<string.h>" nogil:
     const char* strerrordesc_np(int number)
 
 
+cdef extern from "<pthread.h>" nogil:
+    int pthread_atfork(
+        void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil,
+        void (*child)() noexcept nogil
+    )
+
+
 cdef extern from "<dlfcn.h>" nogil:
     ctypedef struct Dl_info:
         const char* dli_fname
@@ -117,8 +124,21 @@ cdef void prepare(Linker* linker) noexcept nogil:
         linker.ready = 1 if bind_host_functions(linker) else 3
     lock_release(&linker.registry.lock)
     if linker.ready == 1:
+        pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
         refresh_hosts(linker, NULL)
         store_u32(&linker.ready, 2)
+
+
+cdef void before_fork_here() noexcept nogil:
+    before_fork(&the_linker.registry)
+
+
+cdef void after_fork_here() noexcept nogil:
+    after_fork(&the_linker.registry)
+
+
+cdef void after_fork_in_child_here() noexcept nogil:
+    after_fork_in_child(&the_linker.registry)
 
 
 cdef inline Linker* ready_linker() noexcept nogil:
@@ -291,9 +311,26 @@ cdef public void DLOPEN_read_leave(uint32_t token) noexcept nogil:
     reader_leave(&the_linker.registry, token)
 
 
-cdef inline bint holds(const Image* image) noexcept nogil:
-    """In a reader section."""
-    return snapshot_holds(current_snapshot(&the_linker.registry), image)
+cdef struct Visit:               # of a handle that may be anything, by a reader
+    Image* image
+    uint32_t phase
+    void* borrowed               # NULL: not an image, or it has gone
+
+
+cdef inline bint visit_begin(Visit* visit, const void* handle) noexcept nogil:
+    """Ends with visit_end, also when it fails."""
+    visit.phase = DLOPEN_read_enter()
+    visit.image = <Image*>handle
+    visit.borrowed = NULL
+    if snapshot_holds(current_snapshot(&the_linker.registry), handle):
+        visit.borrowed = borrow_host_image(&the_linker, visit.image)
+    return visit.borrowed != NULL
+
+
+cdef inline void visit_end(Visit* visit) noexcept nogil:
+    if visit.borrowed != NULL:
+        give_back_host_image(&the_linker, visit.image, visit.borrowed)
+    DLOPEN_read_leave(visit.phase)
 
 
 cdef uint64_t resolved_address(const Definition* definition) noexcept nogil:
@@ -357,19 +394,24 @@ cdef bint lookup_in_tree(
 cdef bint lookup_everywhere(
     const Snapshot* snapshot, Reference* reference, Definition* definition
 ) noexcept nogil:
-    """The global scope, as far as this process's own images and ours make it up."""
+    """The global scope."""
     cdef size_t i
     cdef Image* image
     cdef const Sym* symbol
-    for i in range(snapshot.host_count + snapshot.count):
-        image = snapshot.hosts[i] if i < snapshot.host_count \
-            else snapshot.images[i - snapshot.host_count]
-        if not image.is_global:
+    cdef void* count
+    for i in range(snapshot.global_count):
+        image = snapshot.globals[i]
+        count = borrow_host_image(&the_linker, image)
+        if count == NULL:
             continue
         symbol = lookup_in_image(image, reference, &definition.index)
         if symbol != NULL and is_export(symbol):
             definition.image = image
             definition.symbol = symbol
+        else:
+            symbol = NULL
+        give_back_host_image(&the_linker, image, count)
+        if symbol != NULL:
             return True
     return False
 
@@ -403,7 +445,7 @@ cdef public int DLOPEN_symbol_find(
     cdef Reference reference
     cdef Definition definition
     cdef const Snapshot* snapshot
-    cdef uint32_t phase
+    cdef Visit visit
     cdef uint64_t address = 0
     cdef int code = 0
     cdef bint found = False
@@ -411,11 +453,10 @@ cdef public int DLOPEN_symbol_find(
     if linker == NULL:
         return no_host(error)
     refer(&reference, name, version)
-    phase = reader_enter(&linker.registry)
-    snapshot = current_snapshot(&linker.registry)
-    if not snapshot_holds(snapshot, image):
+    if not visit_begin(&visit, image):
         code = fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
     else:
+        snapshot = current_snapshot(&linker.registry)
         definition.index = 0
         if flags & DLOPEN_OWN_ONLY:
             definition.image = image
@@ -443,7 +484,7 @@ cdef public int DLOPEN_symbol_find(
         if not found:
             code = fail(error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
             error_name_symbol(error, name, version)
-    reader_leave(&linker.registry, phase)
+    visit_end(&visit)
     return code
 
 
@@ -452,9 +493,9 @@ cdef public int DLOPEN_symbol_at(
 ) noexcept nogil:
     cdef Image* image = <Image*>handle
     cdef Definition definition
-    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef Visit visit
     cdef int code = 0
-    if not holds(image):
+    if not visit_begin(&visit, image):
         code = DLOPEN_E_HANDLE
     elif index >= symbol_count_of(image):
         code = DLOPEN_E_INVALID
@@ -463,7 +504,7 @@ cdef public int DLOPEN_symbol_at(
         definition.symbol = &image.symtab[index]
         definition.index = index
         describe(&definition, symbol, False)
-    DLOPEN_read_leave(phase)
+    visit_end(&visit)
     return code
 
 
@@ -489,6 +530,7 @@ cdef public int DLOPEN_address(
     cdef Linker* linker = ready_linker()
     cdef Definition definition
     cdef Image* found
+    cdef void* borrowed = NULL
     cdef uint32_t phase
     if linker == NULL:
         return DLOPEN_E_STATE
@@ -499,20 +541,25 @@ cdef public int DLOPEN_address(
     found = image_of_caller(current_snapshot(&linker.registry), address)
     image[0] = <PublicImage*>found
     if found != NULL and symbol != NULL:
+        borrowed = borrow_host_image(linker, found)
+    if borrowed != NULL:
         memset(symbol, 0, sizeof(PublicSymbol))
         if nearest_symbol(found, <uint64_t>address, symbol_count_of(found), &definition):
             describe(&definition, symbol, False)
             symbol.address = definition_address(&definition)
+        give_back_host_image(linker, found, borrowed)
     reader_leave(&linker.registry, phase)
     return 0 if found != NULL else DLOPEN_E_INVALID
 
 
 cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     cdef Image* image = <Image*>handle
-    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef Visit visit
     cdef size_t size = info.size
-    if not holds(image) or size < sizeof(Info):
-        DLOPEN_read_leave(phase)
+    if size < sizeof(Info):
+        return DLOPEN_E_INVALID
+    if not visit_begin(&visit, image):
+        visit_end(&visit)
         return DLOPEN_E_HANDLE
     memset(info, 0, sizeof(Info))
     info.size = size
@@ -521,9 +568,8 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     info.soname = image.soname
     info.rpath = image.rpath
     info.runpath = image.runpath
-    if image.layout.interpreter != NULL:
-        info.interpreter = <const char*>(image.bytes_bias + image.layout.interpreter.p_vaddr) \
-            if image.is_host else NULL
+    if image.layout.interpreter != NULL and image.is_startup:
+        info.interpreter = <const char*>(image.bytes_bias + image.layout.interpreter.p_vaddr)
     info.load_bias = image.load_bias
     info.map_start = image.map_start
     info.map_end = image.map_end
@@ -550,7 +596,7 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     info.version_count = count_versions(image)
     info.has_textrel = image.has_textrel
     info.nodelete = image.nodelete
-    DLOPEN_read_leave(phase)
+    visit_end(&visit)
     return 0
 
 
@@ -558,7 +604,8 @@ cdef public const char* DLOPEN_needed_at(PublicImage* handle, uint32_t index) no
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = DLOPEN_read_enter()
     cdef const char* needed = NULL
-    if holds(image) and index < image.needed.count:
+    if snapshot_holds(current_snapshot(&the_linker.registry), image) \
+            and index < image.needed.count:
         needed = <const char*>image.needed.items[index]
     DLOPEN_read_leave(phase)
     return needed
@@ -568,7 +615,8 @@ cdef public PublicImage* DLOPEN_dependency_at(PublicImage* handle, uint32_t inde
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = DLOPEN_read_enter()
     cdef PublicImage* dependency = NULL
-    if holds(image) and index < image.dependencies.count:
+    if snapshot_holds(current_snapshot(&the_linker.registry), image) \
+            and index < image.dependencies.count:
         dependency = <PublicImage*>image.dependencies.items[index]
     DLOPEN_read_leave(phase)
     return dependency
@@ -670,14 +718,14 @@ cdef public int DLOPEN_relocations(
     PublicImage* handle, VisitRelocation* visit, void* data
 ) noexcept nogil:
     cdef RelocationVisit state
-    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef Visit at
     cdef int code = DLOPEN_E_HANDLE
-    if holds(<Image*>handle):
+    if visit_begin(&at, handle):
         state.visit = visit
         state.data = data
-        walk_relocations(<Image*>handle, pass_relocation, &state)
+        walk_relocations(at.image, pass_relocation, &state)
         code = 0
-    DLOPEN_read_leave(phase)
+    visit_end(&at)
     return code
 
 
@@ -701,15 +749,15 @@ cdef public int DLOPEN_relocation_at(
     PublicImage* handle, uint32_t index, PublicRelocation* relocation
 ) noexcept nogil:
     cdef RelocationWanted wanted
-    cdef uint32_t phase = DLOPEN_read_enter()
+    cdef Visit visit
     cdef int code = DLOPEN_E_HANDLE
-    if holds(<Image*>handle):
+    if visit_begin(&visit, handle):
         wanted.left = index
         wanted.found = False
         wanted.relocation = relocation
-        walk_relocations(<Image*>handle, take_relocation, &wanted)
+        walk_relocations(visit.image, take_relocation, &wanted)
         code = 0 if wanted.found else DLOPEN_E_INVALID
-    DLOPEN_read_leave(phase)
+    visit_end(&visit)
     return code
 
 
@@ -731,7 +779,7 @@ cdef public int DLOPEN_version_at(
     cdef int turn
     cdef int code = DLOPEN_E_INVALID
     cdef const Version* entry
-    if not holds(image):
+    if not snapshot_holds(current_snapshot(&the_linker.registry), image):
         DLOPEN_read_leave(phase)
         return DLOPEN_E_HANDLE
     for turn in range(2):        # definitions, then needs

@@ -40,6 +40,7 @@ def program(steps: Steps) -> Path:
         "fork in constructor",
         "fork under load",
         "stress",
+        "host libraries go",
         "two linkers",
         pytest.param("./libthreaded.so", id="a constructor waits for a thread that opens"),
     ],

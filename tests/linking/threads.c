@@ -179,6 +179,19 @@ static void stress(void) {
       fail(line);
 }
 
+/* Images of glibc's may go at any time, except those that we count. */
+static void host_libraries_go(void) {
+  pthread_t readers[2], glibcs[2], ours;
+  for (int i = 0; i < 2; i++) pthread_create(&readers[i], NULL, read_all, NULL);
+  pthread_create(&glibcs[0], NULL, host_open_and_close, "./libplain.so");
+  pthread_create(&glibcs[1], NULL, host_open_and_close, "./libuser.so");
+  pthread_create(&ours, NULL, open_and_close, "./libother.so");
+  for (int i = 0; i < 2; i++) pthread_join(glibcs[i], NULL);
+  pthread_join(ours, NULL);
+  stop = 1;
+  for (int i = 0; i < 2; i++) pthread_join(readers[i], NULL);
+}
+
 static void fork_under_load(void) {
   pthread_t writers[2];
   pthread_create(&writers[0], NULL, open_and_close, "./libuser.so");
@@ -219,6 +232,8 @@ int main(int argc, char **argv) {
     two_linkers();
   else if (strcmp(argv[2], "stress") == 0)
     stress();
+  else if (strcmp(argv[2], "host libraries go") == 0)
+    host_libraries_go();
   else if (strcmp(argv[2], "fork under load") == 0)
     fork_under_load();
   else

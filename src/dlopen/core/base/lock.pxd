@@ -23,6 +23,10 @@ cdef inline void lock_acquire(Lock* lock) noexcept nogil:
         kernel_wait(&lock.word, 2)
 
 
+cdef inline bint lock_try(Lock* lock) noexcept nogil:
+    return compare_and_swap_u32(&lock.word, 0, 1)
+
+
 cdef inline void lock_release(Lock* lock) noexcept nogil:
     if exchange_u32(&lock.word, 0) == 2:
         kernel_wake(&lock.word, 1)

@@ -54,7 +54,7 @@ cdef struct Image:
     char* path                   # owned; absolute for a file, the given name for bytes
     uint64_t load_bias
     uint64_t bytes_bias
-    Layout layout                # phdrs owned, but for a host image
+    Layout layout                # phdrs owned
     uint64_t map_start, map_end
     uint64_t device, inode
     bint is_host
@@ -128,6 +128,9 @@ cdef struct Image:
     bint deepbind
     Image* loader                # whose DT_NEEDED brought it in; NULL: opened. Under Registry.lock
     # host only
+    const Phdr* host_phdrs       # the host's own, to know the image by; not to be read
+    Pointers copied              # char*, owned: soname, paths, needed and version names
+    bint is_identified           # device and inode were looked for
     void* host_handle            # link map, once it was asked for
     uint64_t tls_module_id
     uint64_t counted_symbols     # 1 + symbol_count, once it was asked for; a benign race
@@ -190,6 +193,9 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     for i in range(image.names.count):
         release(allocator, image.names.items[i])
     pointers_free(allocator, &image.names)
+    for i in range(image.copied.count):
+        release(allocator, image.copied.items[i])
+    pointers_free(allocator, &image.copied)
     pointers_free(allocator, &image.needed)
     pointers_free(allocator, &image.dependencies)
     pointers_free(allocator, &image.sorted)
@@ -200,6 +206,5 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     release(allocator, image.versions)
     release(allocator, image.path)
     release(allocator, image.probe)
-    if not image.is_host:
-        release(allocator, image.layout.phdrs)
+    release(allocator, image.layout.phdrs)
     release(allocator, image)

@@ -15,20 +15,21 @@ from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport (
     add_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_pointer, store_u32, sub_u32,
 )
+from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
-from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
+from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try
 from dlopen.core.image.image cimport Image, image_free_records
 
 
 cdef extern from *:
     """
-    /* The ABI's thread state: how deep this thread is inside reader sections. Its
-       address names the thread. Initial-exec, so that touching it never allocates. */
-    static __thread uint32_t dlopen_reader_depth;
-    #define dlopen_this_thread() ((uint64_t)(uintptr_t)&dlopen_reader_depth)
+    /* The ABI's thread state: how many reader sections of each generation this thread is
+       in. Its address names the thread. Initial-exec, so that touching it never allocates. */
+    static __thread uint32_t dlopen_reading[2];
+    #define dlopen_this_thread() ((uint64_t)(uintptr_t)dlopen_reading)
     """
-    uint32_t reader_depth "dlopen_reader_depth"
+    uint32_t* reading "dlopen_reading"
     uint64_t this_thread "dlopen_this_thread"() noexcept nogil
 
 
@@ -38,6 +39,8 @@ cdef struct Snapshot:            # immutable once published
     Image** by_address           # the same by map_start
     size_t host_count
     Image** hosts                # in the host's order
+    size_t global_count
+    Image** globals              # the global scope: the process's start, then as they joined
 
 
 cdef struct Waiter:              # on the waiting thread's stack; in Registry.waiters under the lock
@@ -59,7 +62,9 @@ cdef struct Registry:
     Pointers hosts               # Image*, the host's, in its order
     uint64_t host_adds, host_subs  # glibc's counters when `hosts` was read
     uint64_t host_generation
-    Pointers globals             # SearchList members opened RTLD_GLOBAL (ours), in order
+    # Image*, the host's and ours, in the order in which they joined the global scope after
+    # the process's start.
+    Pointers globals
     uint64_t generation          # counts changes of `images`
     Waiter* waiters
     Snapshot* snapshot           # written under the lock, read with load_pointer
@@ -67,19 +72,25 @@ cdef struct Registry:
     uint32_t phase               # atomic: the generation that new readers join
     Retired* retired             # under the lock
     uint32_t has_retired         # atomic: `retired` may hold something
+    Lock reclaiming              # taken before `lock`: one thread at a time flips `phase`
     uint64_t adds, subs          # dl_iterate_phdr's counters for our images
 
 
 cdef inline uint32_t reader_enter(Registry* registry) noexcept nogil:
     cdef uint32_t phase = load_u32(&registry.phase) & 1U
     add_u32(&registry.readers[phase], 1)
-    (&reader_depth)[0] += 1
+    reading[phase] += 1
     return phase
 
 
+cdef inline bint is_reading() noexcept nogil:
+    """This thread, of whatever generation."""
+    return reading[0] + reading[1] != 0
+
+
 cdef inline void reader_leave(Registry* registry, uint32_t phase) noexcept nogil:
-    (&reader_depth)[0] -= 1
-    if sub_u32(&registry.readers[phase & 1U], 1) == 1 and reader_depth == 0 \
+    reading[phase & 1U] -= 1
+    if sub_u32(&registry.readers[phase & 1U], 1) == 1 and not is_reading() \
             and load_u32_seq(&registry.has_retired):
         reclaim(registry, False)
 
@@ -101,15 +112,29 @@ cdef inline bint generation_is_empty(Registry* registry, uint32_t phase, bint wa
 
 cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
     """Frees what was retired if no reader can still see it. Never waits for ever: what
-    cannot be freed now is freed by the last reader."""
+    cannot be freed now is freed by the last reader, or by the thread that is at it."""
+    cdef bint again = not is_reading()
+    while again:
+        if wait:
+            lock_acquire(&registry.reclaiming)
+        elif not lock_try(&registry.reclaiming):
+            return
+        reclaim_alone(registry, wait)
+        lock_release(&registry.reclaiming)
+        # A last reader that left meanwhile found nothing to do, or the lock taken.
+        wait = False
+        again = load_u32_seq(&registry.has_retired) and not (
+            load_u32_seq(&registry.readers[0]) or load_u32_seq(&registry.readers[1])
+        )
+
+
+cdef inline void reclaim_alone(Registry* registry, bint wait) noexcept nogil:
     cdef Retired* mine
     cdef Retired* last
     cdef Retired* next
     cdef uint32_t phase
     cdef int _turn
     cdef bint empty = True
-    if reader_depth != 0:
-        return
     lock_acquire(&registry.lock)
     mine = registry.retired
     registry.retired = NULL
@@ -159,22 +184,34 @@ cdef inline void retire(Registry* registry, Image* image, void* block) noexcept 
     store_u32(&registry.has_retired, 1)
 
 
+cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: as the last of the global scope, once; False without memory. Readers
+    see it from the next snapshot on."""
+    if not image.is_global:
+        if not pointers_add(&registry.allocator, &registry.globals, image):
+            return False
+        image.is_global = True
+    return True
+
+
 cdef inline Snapshot* make_snapshot(Registry* registry, size_t extra, size_t hosts) noexcept nogil:
     """Room for `extra` images more than now and for `hosts` of the host's; NULL without
     memory. Under the lock."""
     cdef size_t count = registry.images.count + extra
     cdef Snapshot* snapshot = <Snapshot*>allocate(
-        &registry.allocator, sizeof(Snapshot) + (2 * count + hosts) * sizeof(Image*)
+        &registry.allocator,
+        sizeof(Snapshot) + (2 * count + 2 * hosts + registry.globals.count) * sizeof(Image*)
     )
     if snapshot != NULL:
         snapshot.images = <Image**>(<char*>snapshot + sizeof(Snapshot))
         snapshot.by_address = snapshot.images + count
         snapshot.hosts = snapshot.by_address + count
+        snapshot.globals = snapshot.hosts + hosts
     return snapshot
 
 
 cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexcept nogil:
-    """Under the lock: fills it from `images` and makes it the current one."""
+    """Under the lock: fills it from the lists and makes it the current one."""
     cdef Snapshot* old = registry.snapshot
     cdef size_t i, place
     cdef Image* image
@@ -188,8 +225,15 @@ cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexce
         snapshot.by_address[place] = image
     snapshot.count = registry.images.count
     for i in range(registry.hosts.count):
-        snapshot.hosts[i] = <Image*>registry.hosts.items[i]
+        image = <Image*>registry.hosts.items[i]
+        snapshot.hosts[i] = image
+        if image.is_startup and image.is_global:
+            snapshot.globals[snapshot.global_count] = image
+            snapshot.global_count += 1
     snapshot.host_count = registry.hosts.count
+    for i in range(registry.globals.count):
+        snapshot.globals[snapshot.global_count] = <Image*>registry.globals.items[i]
+        snapshot.global_count += 1
     registry.generation += 1
     store_pointer(&registry.snapshot, snapshot)
     if old != NULL:
@@ -210,6 +254,39 @@ cdef inline Image* snapshot_image_at(const Snapshot* snapshot, uint64_t address)
     if low == 0 or address >= snapshot.by_address[low - 1].map_end:
         return NULL
     return snapshot.by_address[low - 1]
+
+
+# fork: the child has one thread, and everything as it was at that moment -----------------
+
+
+cdef inline void before_fork(Registry* registry) noexcept nogil:
+    lock_acquire(&registry.reclaiming)
+    lock_acquire(&registry.lock)
+    lock_acquire(&registry.allocator.lock)
+
+
+cdef inline void after_fork(Registry* registry) noexcept nogil:
+    """In the parent, and at the end in the child."""
+    lock_release(&registry.allocator.lock)
+    lock_release(&registry.lock)
+    lock_release(&registry.reclaiming)
+
+
+cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
+    """What the other threads had begun will never end: they read nothing, wait for nothing
+    and rely on nothing. What they were initialising counts as initialised, as for glibc."""
+    cdef size_t i
+    cdef Image* image
+    registry.readers[0] = reading[0]
+    registry.readers[1] = reading[1]
+    registry.waiters = NULL
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if image.state == DLOPEN_STATE_INITIALISING and image.initialiser != this_thread():
+            image.state = DLOPEN_STATE_READY
+        if not is_reading():
+            image.pins = 0       # a transaction of this thread's would be a reader
+    after_fork(registry)
 
 
 cdef inline bint snapshot_holds(const Snapshot* snapshot, const void* handle) noexcept nogil:

@@ -12,7 +12,9 @@ from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strrchr
 
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_STATE_READY
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
+from dlopen.core.base.growable cimport (
+    Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
+)
 from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
 )
@@ -26,7 +28,7 @@ from dlopen.core.elf.structures cimport Dyn, Phdr, Sym, symbol_type
 from dlopen.core.image.dynamic cimport read_dynamic
 from dlopen.core.image.image cimport Image, LinkMap, image_free_records, symbol_count
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, make_snapshot, publish_snapshot, reader_depth, retire,
+    Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire,
 )
 from dlopen.core.linker.state cimport (
     HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
@@ -169,6 +171,31 @@ cdef inline const char* pick_probe(Collection* collection, Image* image) noexcep
     return NULL
 
 
+cdef inline bint copy_string(Allocator* allocator, Image* image, const char** text) noexcept nogil:
+    cdef char* copy
+    if text[0] == NULL:
+        return True
+    copy = copy_text(allocator, text[0], strlen(text[0]))
+    text[0] = copy
+    return copy != NULL and pointers_add(allocator, &image.copied, copy)
+
+
+cdef inline bint copy_strings(Allocator* allocator, Image* image) noexcept nogil:
+    """Those that are read without a count on the image; its own can go at any time."""
+    cdef size_t i
+    cdef bint complete = copy_string(allocator, image, &image.soname) \
+        and copy_string(allocator, image, &image.rpath) \
+        and copy_string(allocator, image, &image.runpath)
+    for i in range(image.needed.count):
+        complete = complete and copy_string(
+            allocator, image, <const char**>&image.needed.items[i]
+        )
+    for i in range(image.version_count):
+        complete = complete and copy_string(allocator, image, &image.versions[i].name) \
+            and copy_string(allocator, image, &image.versions[i].library)
+    return complete
+
+
 cdef inline Image* read_host_image(Collection* collection, const HostInfo* info) noexcept nogil:
     """Under the host's lock; NULL for what has no dynamic section, or without memory."""
     cdef Allocator* allocator = &collection.linker.registry.allocator
@@ -187,13 +214,18 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.is_visible = True
     image.load_bias = info.dlpi_addr
     image.bytes_bias = info.dlpi_addr
-    image.layout.phdrs = <Phdr*>info.dlpi_phdr
+    image.host_phdrs = info.dlpi_phdr
     image.layout.phnum = info.dlpi_phnum
     image.layout.page = collection.linker.page
     image.tls_module_id = info.dlpi_tls_modid
     image.from_main = info.dlpi_name[0] == 0 and collection.images.count == 0
+    image.layout.phdrs = <Phdr*>allocate(allocator, info.dlpi_phnum * sizeof(Phdr))
+    if image.layout.phdrs == NULL:
+        image_free_records(allocator, image)
+        return NULL
+    memcpy(image.layout.phdrs, info.dlpi_phdr, info.dlpi_phnum * sizeof(Phdr))
     for i in range(info.dlpi_phnum):
-        segment = &info.dlpi_phdr[i]
+        segment = &image.layout.phdrs[i]
         if segment.p_type == PT_LOAD:
             if align_down(segment.p_vaddr, collection.linker.page) < start:
                 start = align_down(segment.p_vaddr, collection.linker.page)
@@ -224,6 +256,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     # The name as the host has it: what its dlopen finds the image by.
     image.link_map.l_name = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
     if image.path == NULL or image.link_map.l_name == NULL \
+            or not copy_strings(allocator, image) \
             or not pointers_add(allocator, &image.names, image.link_map.l_name):
         release(allocator, image.link_map.l_name)
         image_free_records(allocator, image)
@@ -250,7 +283,7 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
             known = collection.known.hosts[i]
             # After an unload the same address may hold something else, but not where
             # the image cannot have gone: since the start, or counted by us.
-            if known.layout.phdrs == info.dlpi_phdr and known.load_bias == info.dlpi_addr and (
+            if known.host_phdrs == info.dlpi_phdr and known.load_bias == info.dlpi_addr and (
                 known.is_startup or known.open_count != 0 or known.pins != 0
                 or info.dlpi_subs == collection.linker.registry.host_subs
             ) and strcmp(known.link_map.l_name, info.dlpi_name) == 0:
@@ -270,6 +303,45 @@ cdef inline bint answers_to(const Image* image, const char* name) noexcept nogil
         if strcmp(<const char*>image.names.items[i], name) == 0:
             return True
     return image.soname != NULL and strcmp(image.soname, name) == 0
+
+
+cdef inline bint is_needed_as(
+    const Pointers* images, const Image* image, const char* name
+) noexcept nogil:
+    """Some image's DT_NEEDED can only have meant this one: it has the file's name, and none
+    answers to it. The host keeps such names to itself."""
+    cdef size_t i, j
+    cdef const Image* other
+    cdef bint needed = False
+    for i in range(images.count):
+        other = <const Image*>images.items[i]
+        if answers_to(other, name):
+            return False
+        for j in range(other.needed.count):
+            needed = needed or strcmp(<const char*>other.needed.items[j], name) == 0
+    return needed
+
+
+cdef inline bint add_needed_names(
+    Allocator* allocator, const Pointers* images, const Snapshot* known
+) noexcept nogil:
+    """To the images that are new, so that nobody reads their names yet."""
+    cdef size_t i
+    cdef Image* image
+    cdef const char* name
+    cdef char* copy
+    for i in range(images.count):
+        image = <Image*>images.items[i]
+        if known != NULL and host_is_known(known, image):
+            continue
+        name = strrchr(image.path, 0x2f)
+        if name == NULL or not is_needed_as(images, image, name + 1):
+            continue
+        copy = copy_text(allocator, name + 1, strlen(name + 1))
+        if copy == NULL or not pointers_add(allocator, &image.names, copy):
+            release(allocator, copy)
+            return False
+    return True
 
 
 cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
@@ -335,10 +407,6 @@ cdef inline int visit_for_probes(HostInfo* info, size_t size, void* data) noexce
     return 1
 
 
-cdef inline void free_host_record(Allocator* allocator, Image* image) noexcept nogil:
-    image_free_records(allocator, image)
-
-
 cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
     """Brings registry.hosts up to date with the host's list; True if it changed. Called in
     a reader section whose snapshot is `known` (NULL at first), with no lock held."""
@@ -359,6 +427,9 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
             return False
         collection.only_counters = False
     linker.host.dl_iterate_phdr(visit_host_image, &collection)
+    collection.failed = collection.failed or not add_needed_names(
+        &registry.allocator, &collection.images, known
+    )
     if known == NULL:
         mark_startup(linker, &collection.images)
         linker.host.dl_iterate_phdr(visit_for_probes, &collection)
@@ -368,6 +439,7 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
         for i in range(registry.hosts.count):
             image = <Image*>registry.hosts.items[i]
             if not pointers_hold(&collection.images, image):
+                pointers_remove(&registry.globals, image)
                 retire(registry, image, NULL)
         pointers_free(&registry.allocator, &registry.hosts)
         registry.hosts = collection.images
@@ -385,7 +457,7 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
         for i in range(collection.images.count):
             image = <Image*>collection.images.items[i]
             if known == NULL or not host_is_known(known, image):
-                free_host_record(&registry.allocator, image)
+                image_free_records(&registry.allocator, image)
         pointers_free(&registry.allocator, &collection.images)
         release(&registry.allocator, snapshot)
     return published
@@ -407,24 +479,42 @@ cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexc
     )
     if handle == NULL:
         linker.host.dlerror()
+    elif (<LinkMap*>handle).l_ld != image.link_map.l_ld:
+        linker.host.dlclose(handle)      # another one, under the name of one that has gone
+        handle = NULL
     return handle
 
 
-cdef inline bint host_is_global(Linker* linker, Image* image) noexcept nogil:
-    """Asks libc, by a name that only this image defines."""
+cdef inline void* borrow_host_image(Linker* linker, Image* image) noexcept nogil:
+    """Before the memory of an image that the caller may not have counted is read; NULL: it
+    has gone. No lock may be held. For ours, the caller's reader section is enough."""
+    if not image.is_host or image.is_startup or image.open_count != 0:
+        return image
+    return count_host_image(linker, image, 0)
+
+
+cdef inline void give_back_host_image(Linker* linker, Image* image, void* borrowed) noexcept nogil:
+    if borrowed != image:
+        linker.host.dlclose(borrowed)
+
+
+cdef inline void look_whether_global(Linker* linker, Image* image) noexcept nogil:
+    """Asks libc, by a name that only this image defines. Once global, always global."""
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot
     cdef uint64_t address
-    if image.is_global:
-        return True
-    if image.probe == NULL:
-        return False
+    if image.is_global or image.probe == NULL:
+        return
     address = <uint64_t>linker.host.dlsym(NULL, image.probe)
     if address == 0:
         linker.host.dlerror()
-        return False
-    if address >= image.map_start and address < image.map_end:
-        image.is_global = True   # only ever becomes true
-        return True
-    return False
+    elif image.map_start <= address < image.map_end:
+        lock_acquire(&registry.lock)
+        if pointers_hold(&registry.hosts, image) and join_globals(registry, image):
+            snapshot = make_snapshot(registry, 0, registry.hosts.count)
+            if snapshot != NULL:
+                publish_snapshot(registry, snapshot)
+        lock_release(&registry.lock)
 
 
 cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
@@ -466,7 +556,7 @@ cdef inline void identify_line(const Snapshot* snapshot, char* line) noexcept no
     cursor += 1
     end = parse_hex(&cursor)
     for i in range(snapshot.host_count):
-        if snapshot.hosts[i].inode == 0 and start <= snapshot.hosts[i].map_start < end:
+        if not snapshot.hosts[i].is_identified and start <= snapshot.hosts[i].map_start < end:
             image = snapshot.hosts[i]
     if image == NULL:
         return
@@ -507,7 +597,7 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
     cdef long descriptor
     cdef bint missing = False
     for i in range(snapshot.host_count):
-        if snapshot.hosts[i].inode == 0:
+        if not snapshot.hosts[i].is_identified:
             missing = True
     if not missing:
         return
@@ -532,3 +622,7 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
         for i in range(held):
             buffer[i] = buffer[line + i]
     kernel_close(descriptor)
+    # Also those without a file, such as the vDSO. Threads that get here together all find
+    # the same.
+    for i in range(snapshot.host_count):
+        snapshot.hosts[i].is_identified = True

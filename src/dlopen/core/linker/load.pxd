@@ -42,12 +42,12 @@ from dlopen.core.image.image cimport (
     Image, SearchList, Version, image_free_records, image_name,
 )
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, Waiter, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
-    reader_leave, this_thread,
+    Registry, Snapshot, Waiter, current_snapshot, join_globals, make_snapshot, publish_snapshot,
+    reader_enter, reader_leave, this_thread,
 )
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
-    count_host_image, host_is_global, identify_hosts, refresh_hosts,
+    count_host_image, identify_hosts, look_whether_global, refresh_hosts,
 )
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
@@ -290,16 +290,28 @@ cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil
 
 
 cdef inline int delegate(
-    Transaction* transaction, Image* image, const char* path, bint now, Image** result
+    Transaction* transaction, Image* image, const char* path, Image** result
 ) noexcept nogil:
-    """A library that must be the host's: noted, and opened by the host's loader when the
-    whole tree has been checked. Its own mapping was only to look at it."""
+    """A library that must be the host's: the one that is there already, of whatever file;
+    or noted, and opened by the host's loader when the whole tree has been checked. Its own
+    mapping was only to look at it."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef char* copy = copy_text(allocator, path, strlen(path))
+    cdef char* copy
+    cdef size_t i
+    cdef Image* host
+    result[0] = NULL
+    for i in range(transaction.snapshot.host_count):
+        host = transaction.snapshot.hosts[i]
+        if image.soname != NULL and host.soname != NULL \
+                and strcmp(host.soname, image.soname) == 0 and take(transaction, host):
+            result[0] = host
+            break
     unmap_image(image)
     image_free_records(allocator, image)
-    result[0] = NULL
+    if result[0] != NULL:
+        return 0
+    copy = copy_text(allocator, path, strlen(path))
     if copy == NULL or not pointers_add(allocator, &transaction.missing_hosts, copy):
         release(allocator, copy)
         return fail_memory(transaction.error, path)
@@ -323,7 +335,7 @@ cdef inline int load_file(
         image_free_records(allocator, image)
         return code
     if file.descriptor >= 0 and must_be_hosts(image):
-        return delegate(transaction, image, path, False, result)
+        return delegate(transaction, image, path, result)
     code = refuse(image, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
         copy = copy_text(allocator, name, strlen(name))
@@ -468,17 +480,17 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
     RTLD_GLOBAL, by the host and by us. Late host images are counted while we look."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
+    cdef Registry* registry = &linker.registry
+    cdef const Snapshot* newest
     cdef size_t i
     cdef Image* image
     for i in range(transaction.snapshot.host_count):
-        image = transaction.snapshot.hosts[i]
-        if host_is_global(linker, image) and take(transaction, image) \
-                and not pointers_add(allocator, &transaction.globals, image):
-            return False
-    for i in range(transaction.snapshot.count):
-        image = transaction.snapshot.images[i]
-        if image.is_global and pin(transaction, image) \
-                and not pointers_add(allocator, &transaction.globals, image):
+        if not transaction.snapshot.hosts[i].is_startup:
+            look_whether_global(linker, transaction.snapshot.hosts[i])
+    newest = current_snapshot(registry)
+    for i in range(newest.global_count):
+        image = newest.globals[i]
+        if take(transaction, image) and not pointers_add(allocator, &transaction.globals, image):
             return False
     return True
 
@@ -794,17 +806,21 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
 
 cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
     """RTLD_GLOBAL: the image and its dependencies join the global scope."""
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot
     cdef size_t i
     cdef Image* image
     cdef void* handle
-    lock_acquire(&linker.registry.lock)
+    lock_acquire(&registry.lock)
     for i in range(root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
-        if not image.is_host:
-            image.is_global = True
-            if image.is_from_bytes:
-                image.is_visible = True
-    lock_release(&linker.registry.lock)
+        # Without memory it stays local: found through the handle, and by what needs it.
+        if not image.is_host and join_globals(registry, image) and image.is_from_bytes:
+            image.is_visible = True
+    snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot != NULL:
+        publish_snapshot(registry, snapshot)
+    lock_release(&registry.lock)
     for i in range(root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
         if image.is_host and not image.is_global:

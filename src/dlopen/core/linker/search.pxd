@@ -8,7 +8,7 @@ every folder the glibc-hwcaps subfolders come first, and before glibc 2.37 the o
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, strchr, strcmp, strlen, strncmp, strrchr
+from libc.string cimport memcmp, memcpy, memset, strchr, strcmp, strlen, strncmp, strrchr
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -20,8 +20,10 @@ from dlopen.core.base.kernel cimport (
     kernel_read_at, kernel_status_of, kernel_unmap, kernel_working_directory,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.elf.constants cimport DF_1_NODEFLIB, EI_CLASS, ELFCLASS64
-from dlopen.core.elf.structures cimport Ehdr
+from dlopen.core.elf.constants cimport (
+    DF_1_NODEFLIB, EI_CLASS, ELFCLASS64, PF_R, PF_W, PT_LOAD,
+)
+from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.host cimport (
@@ -63,6 +65,10 @@ cdef extern from *:
     """
     int isa_level "dlopen_isa_level"() noexcept nogil
     bint is_intel "dlopen_is_intel"() noexcept nogil
+
+
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* area, size_t size, const void* wanted, size_t wanted_size)
 
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -267,60 +273,73 @@ cdef inline void read_library_path(Linker* linker) noexcept nogil:
     text_free(allocator, &text)
 
 
-cdef inline size_t count_elements(const char* path, const char* separators) noexcept nogil:
-    cdef size_t count = 1
-    if path == NULL or path[0] == 0:
-        return 0
-    while path[0] != 0:
-        if strchr(separators, path[0]) != NULL:
-            count += 1
-        path += 1
-    return count
+cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
+    """A constant of the host's loader: in what it cannot write."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    for i in range(loader.layout.phnum):
+        segment = &loader.layout.phdrs[i]
+        if segment.p_type == PT_LOAD and segment.p_flags & PF_R and not segment.p_flags & PF_W \
+                and memmem(
+                    <const void*>(loader.load_bias + segment.p_vaddr), segment.p_filesz,
+                    text.data, text.length
+                ) != NULL:
+            return True
+    return False
 
 
-cdef inline bint is_system_folder(const char* path) noexcept nogil:
-    return strncmp(path, b"/lib", 4) == 0 or strncmp(path, b"/usr/lib", 8) == 0
+cdef inline size_t count_default_folders(
+    Allocator* allocator, const Snapshot* snapshot, const Dl_serpath* paths, size_t count
+) noexcept nogil:
+    """How many at the end of what libc's dlinfo says are the loader's own (its system_dirs,
+    strings one after another), and not of LD_LIBRARY_PATH or a RPATH."""
+    cdef size_t found = 0
+    cdef size_t i
+    cdef Text text
+    cdef Text longer
+    cdef const Image* loader = NULL
+    memset(&text, 0, sizeof(text))
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].is_startup and snapshot.hosts[i].soname != NULL \
+                and strncmp(snapshot.hosts[i].soname, b"ld-linux", 8) == 0:
+            loader = snapshot.hosts[i]
+    while loader != NULL and found < count:
+        memset(&longer, 0, sizeof(longer))
+        text_add(allocator, &longer, paths[count - 1 - found].dls_name)
+        text_add_bytes(allocator, &longer, b"/", 2)
+        if text.length:
+            text_add_bytes(allocator, &longer, text.data, text.length)
+        text_free(allocator, &text)
+        text = longer
+        if text.failed or not loader_holds(loader, &text):
+            break
+        found += 1
+    text_free(allocator, &text)
+    return found
 
 
 cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
-    """The system folders that this glibc was built with: the end of what its dlinfo says
-    of libc itself, after the program's RPATH and LD_LIBRARY_PATH."""
+    """The system folders that this glibc was built with."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef SearchSettings* search = &linker.search
     cdef Dl_serinfo size
     cdef Dl_serinfo* info
     cdef Dl_serpath* paths
     cdef void* handle = linker.host.dlopen(b"libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
-    cdef size_t skip = count_elements(search.library_path.data, b":;")
-    cdef size_t i, j
-    cdef size_t first
-    cdef bint repeated
-    if snapshot.host_count and snapshot.hosts[0].rpath != NULL \
-            and snapshot.hosts[0].runpath == NULL:
-        skip += count_elements(snapshot.hosts[0].rpath, b":")
+    cdef size_t i
     if handle != NULL and linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
         info = <Dl_serinfo*>allocate(allocator, size.dls_size)
         if info != NULL:
             info.dls_size = size.dls_size
             info.dls_cnt = size.dls_cnt
             if linker.host.dlinfo(handle, RTLD_DI_SERINFO, info) == 0:
-                # glibc drops what is named twice, so fewer may have to be skipped: the
-                # default folders are the longest run of system folders at the end.
                 paths = <Dl_serpath*>&info.dls_serpath
-                first = info.dls_cnt
-                while first > 0 and is_system_folder(paths[first - 1].dls_name) \
-                        and (first > skip or skip == 0 or first > info.dls_cnt - 2):
-                    repeated = False
-                    for j in range(first, info.dls_cnt):
-                        if strcmp(paths[j].dls_name, paths[first - 1].dls_name) == 0:
-                            repeated = True
-                    if repeated:
-                        break
-                    first -= 1
-                for i in range(first, info.dls_cnt):
+                search.default_count = count_default_folders(
+                    allocator, snapshot, paths, info.dls_cnt
+                )
+                for i in range(info.dls_cnt - search.default_count, info.dls_cnt):
                     text_add(allocator, &search.default_folders, paths[i].dls_name)
                     text_add_bytes(allocator, &search.default_folders, b"/", 2)
-                    search.default_count += 1
                     if search.lib.length == 0 and strncmp(paths[i].dls_name, b"/lib", 4) == 0:
                         text_add(allocator, &search.lib, paths[i].dls_name + 1)
             release(allocator, info)

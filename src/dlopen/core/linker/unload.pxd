@@ -81,6 +81,7 @@ cdef inline bint sweep(Registry* registry, Pointers* dead) noexcept nogil:
         image = <Image*>registry.images.items[i]
         if pointers_hold(dead, image):
             store_u32(&image.state, DLOPEN_STATE_CLOSING)
+            pointers_remove(&registry.globals, image)
         else:
             registry.images.items[kept] = image
             kept += 1
