@@ -193,7 +193,9 @@ static double find_all(int side, void *handle, char **names, int count, int ther
 
 static void run_lookup(long rounds, const char *path, char **names, int count)
 {
-  void *handles[2] = { libc_open(path), ours_open(path) };
+  /* Ours first: what libc has loaded is what we would find. */
+  void *handles[2] = { NULL, ours_open(path) };
+  handles[0] = libc_open(path);
   char **missing = malloc((size_t)count * sizeof *missing);
   for (int i = 0; i < count; i++)
     if (asprintf(&missing[i], "%s_missing", names[i]) < 0) fail("memory", "none");

@@ -13,19 +13,8 @@ from support.fixtures import BUILD, LANGUAGE_MARKS, compiler
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MARKS = {
-    "core": "needs only a C compiler (set on every test without a language's mark)",
-    "cxx": "needs a C++ compiler",
-    "rust": "needs rustc",
-    "go": "needs go",
-    "fortran": "needs gfortran",
-    "slow": "not part of `make test`",
-}
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    for name, meaning in _MARKS.items():
-        config.addinivalue_line("markers", f"{name}: {meaning}")
+def pytest_configure() -> None:
     # tmp_path holds libraries that are mapped executable; /tmp may be mounted noexec.
     BUILD.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(BUILD))

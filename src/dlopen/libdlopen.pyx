@@ -10,7 +10,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memset, strlen
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.arch.machine cimport (
+    THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width, thread_pointer,
+)
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport (
@@ -23,6 +25,7 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
 from dlopen.core.base.growable cimport Text, text_free
+from dlopen.core.base.kernel cimport kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
@@ -44,10 +47,14 @@ from dlopen.core.linker.load cimport (
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, PhdrVisitor
 from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
+from dlopen.core.memory.file cimport File, file_close
 from dlopen.core.relocation.relocate cimport Resolver
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     lookup_in_list, lookup_in_scopes, nearest_symbol, refer, symbol_name, symbol_version,
+)
+from dlopen.core.tls.modules cimport (
+    Key, TlsIndex, forget_other_threads, is_own_module, known_block, make_block, thread_ends,
 )
 
 
@@ -69,7 +76,21 @@ cdef extern from *:
     static __thread char *dlopen_pending_message;
     static __thread char *dlopen_shown_message;
     #define DLOPEN_CALLER __builtin_return_address(0)
+    /* For arch/<machine>.S: XSAVE, enabled by the kernel. */
+    __attribute__((visibility("hidden"))) int dlopen_has_xsave;
+    #if defined(__x86_64__)
+    #include <cpuid.h>
+    static int dlopen_find_xsave(void) {
+        unsigned a, b, c = 0, d;
+        return __get_cpuid(1, &a, &b, &c, &d) && c & bit_OSXSAVE;
+    }
+    #else
+    static int dlopen_find_xsave(void) { return 0; }
+    #endif
     """
+    bint has_xsave "dlopen_has_xsave"
+    bint find_xsave "dlopen_find_xsave"() noexcept nogil
+    void trap "__builtin_trap"() noexcept nogil
     char* pending_message "dlopen_pending_message"
     char* shown_message "dlopen_shown_message"
     const void* caller_address "DLOPEN_CALLER"
@@ -80,6 +101,7 @@ cdef extern from "<string.h>" nogil:
 
 
 cdef extern from "<pthread.h>" nogil:
+    int pthread_key_create(Key* key, void (*destructor)(void* value) noexcept nogil)
     int pthread_atfork(
         void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil,
         void (*child)() noexcept nogil
@@ -108,7 +130,7 @@ cdef Linker the_linker
 
 cdef extern from "<link.h>" nogil:
     enum:
-        RTLD_DI_LINKMAP
+        RTLD_DI_LINKMAP, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA
 
 
 cdef void prepare(Linker* linker) noexcept nogil:
@@ -118,27 +140,61 @@ cdef void prepare(Linker* linker) noexcept nogil:
         return
     lock_acquire(&linker.registry.lock)
     if linker.ready == 0:
+        (&has_xsave)[0] = find_xsave()
         linker.page = getauxval(AT_PAGESZ)
         linker.secure = getauxval(AT_SECURE) != 0
         name_own_functions(linker)
         linker.ready = 1 if bind_host_functions(linker) else 3
     lock_release(&linker.registry.lock)
     if linker.ready == 1:
+        pthread_key_create(&linker.tls.key, end_of_thread)
         pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
         refresh_hosts(linker, NULL)
         store_u32(&linker.ready, 2)
 
 
 cdef void before_fork_here() noexcept nogil:
+    lock_acquire(&the_linker.tls.lock)
     before_fork(&the_linker.registry)
 
 
 cdef void after_fork_here() noexcept nogil:
     after_fork(&the_linker.registry)
+    lock_release(&the_linker.tls.lock)
 
 
 cdef void after_fork_in_child_here() noexcept nogil:
+    the_linker.closing_donors = False
     after_fork_in_child(&the_linker.registry)
+    forget_other_threads(&the_linker.tls, &the_linker.registry.allocator)
+    lock_release(&the_linker.tls.lock)
+
+
+# Thread-local storage: what arch/<machine>.S and images of ours call. -------------------------
+
+
+cdef public void* dlopen_make_block(uint64_t module) noexcept nogil:
+    """The first touch in a thread. As glibc: there is no way to report a failure."""
+    cdef char* block = make_block(&the_linker.tls, &the_linker.registry.allocator, module)
+    cdef const char* message = b"dlopen: cannot allocate memory for thread-local data: ABORT\n"
+    if block == NULL:
+        kernel_write(2, message, strlen(message))
+        trap()
+    return block
+
+
+cdef void* family_tls_get_addr(TlsIndex* index) noexcept nogil:
+    cdef char* block
+    if not is_own_module(index.module):
+        return the_linker.host.tls_get_addr(index)
+    block = known_block(index.module)
+    if block == NULL:
+        block = make_block_aligned(index.module)
+    return block + index.offset
+
+
+cdef void end_of_thread(void* table) noexcept nogil:
+    thread_ends(&the_linker.tls, &the_linker.registry.allocator, table)
 
 
 cdef inline Linker* ready_linker() noexcept nogil:
@@ -219,6 +275,7 @@ cdef public int DLOPEN_find(
     cdef Transaction transaction
     cdef Trail trail
     cdef Text path
+    cdef File file
     cdef Image* loaded
     cdef size_t i
     cdef const char* candidate
@@ -229,14 +286,16 @@ cdef public int DLOPEN_find(
         return no_host(error)
     memset(&trail, 0, sizeof(trail))
     memset(&path, 0, sizeof(path))
+    file.descriptor = -1
     begin(&transaction, linker, RTLD_LAZY, 0, error)
     loaded = loaded_by_name(&transaction, name, False)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
         linker, transaction.snapshot, name, image_of_caller(transaction.snapshot, caller), &path,
-        &trail
+        &trail, &file
     )
+    file_close(&file)
     candidate = trail.paths.data
     origin = trail.origins.data
     for i in range(trail.count):
@@ -333,11 +392,29 @@ cdef inline void visit_end(Visit* visit) noexcept nogil:
     DLOPEN_read_leave(visit.phase)
 
 
+cdef uint64_t thread_address(const Definition* definition) noexcept nogil:
+    """Of a thread-local symbol, for the calling thread; 0 when it has no storage."""
+    cdef const Image* image = definition.image
+    cdef TlsIndex index
+    cdef char* block
+    index.module = image.tls_module_id
+    index.offset = 0
+    if index.module == 0:
+        return 0
+    if is_own_module(index.module):
+        block = known_block(index.module)
+        if block == NULL:
+            block = make_block(&the_linker.tls, &the_linker.registry.allocator, index.module)
+    else:
+        block = <char*>the_linker.host.tls_get_addr(&index)
+    return <uint64_t>block + definition.symbol.st_value if block != NULL else 0
+
+
 cdef uint64_t resolved_address(const Definition* definition) noexcept nogil:
-    """With the IFUNC's resolver called; a TLS symbol has none of its own."""
+    """With the IFUNC's resolver called; a TLS symbol's is the calling thread's."""
     cdef uint64_t address
     if symbol_type(definition.symbol) == STT_TLS:
-        return 0
+        return thread_address(definition)
     address = definition_address(definition)
     if symbol_type(definition.symbol) == STT_GNU_IFUNC and definition.symbol.st_shndx != SHN_UNDEF:
         if definition.image.no_foreign_code or definition.image.state == DLOPEN_STATE_MAPPED:
@@ -368,9 +445,7 @@ cdef void describe(const Definition* definition, PublicSymbol* symbol, bint reso
         or not image.versym[definition.index] & VERSYM_HIDDEN
     symbol.section = entry.st_shndx
     symbol.address = 0
-    if symbol_type(entry) == STT_TLS:
-        return
-    if symbol_type(entry) == STT_GNU_IFUNC and not resolve:
+    if (symbol_type(entry) == STT_GNU_IFUNC or symbol_type(entry) == STT_TLS) and not resolve:
         return
     if entry.st_shndx == SHN_UNDEF and entry.st_value == 0:
         return
@@ -1010,12 +1085,25 @@ cdef int family_dladdr1(const void* address, Dl_info* info, void** extra, int fl
     return 1
 
 
+cdef void* block_of_thread(const Image* image) noexcept nogil:
+    """NULL if this thread has not touched it, as glibc answers too."""
+    if image.has_static_tls:
+        return <void*>(thread_pointer() + <uint64_t>image.tls_offset)
+    return known_block(image.tls_module_id) if image.tls_module_id else NULL
+
+
 cdef int family_dlinfo(void* handle, int request, void* result) noexcept nogil:
     cdef Error error
     if not is_own_handle(handle):
         return the_linker.host.dlinfo(handle, request, result)
     if request == RTLD_DI_LINKMAP:
         (<void**>result)[0] = handle
+        return 0
+    if request == RTLD_DI_TLS_MODID:
+        (<size_t*>result)[0] = (<Image*>handle).tls_module_id
+        return 0
+    if request == RTLD_DI_TLS_DATA:
+        (<void**>result)[0] = block_of_thread(<Image*>handle)
         return 0
     fail(&error, DLOPEN_E_UNSUPPORTED, b"", b"unsupported dlinfo request")
     keep_message(&error)
@@ -1068,6 +1156,9 @@ cdef int family_dl_iterate_phdr(PhdrVisitor visit, void* data) noexcept nogil:
         info.dlpi_name = snapshot.images[i].link_map.l_name
         info.dlpi_phdr = snapshot.images[i].layout.phdrs
         info.dlpi_phnum = <uint16_t>snapshot.images[i].layout.phnum
+        info.dlpi_tls_modid = snapshot.images[i].tls_module_id
+        if info.dlpi_tls_modid:
+            info.dlpi_tls_data = block_of_thread(snapshot.images[i])
         info.dlpi_adds = linker.registry.host_adds + host.adds
         info.dlpi_subs = linker.registry.host_subs + host.subs
         result = visit(&info, sizeof(info), data)
@@ -1107,6 +1198,7 @@ cdef void name_own_functions(Linker* linker) noexcept nogil:
     count = own(linker, count, b"dladdr1", <void*>family_dladdr1)
     count = own(linker, count, b"dlinfo", <void*>family_dlinfo)
     count = own(linker, count, b"dl_iterate_phdr", <void*>family_dl_iterate_phdr)
+    count = own(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
     own(linker, count, b"_dl_find_object", <void*>family_find_object)
 
 

@@ -116,17 +116,6 @@ def test_noopen_of_a_dependency(steps: Steps) -> None:
     assert steps.both("open:./liba.so") == ["not opened"]
 
 
-def test_thread_local_storage_is_not_there_yet(steps: Steps) -> None:
-    steps.library("a", "__thread int local = 3; int call(void) { return local++; }", trace=True)
-    steps.refused("open:./liba.so", detail="not supported yet")
-
-
-def test_thread_local_storage_of_a_dependency(steps: Steps) -> None:
-    b = steps.library("b", "__thread int local = 3;", trace=True)
-    steps.library("a", trace=True, needs=[b])
-    steps.refused("open:./liba.so", detail="libb.so")
-
-
 class TestNothingIsLeft:
     """An open that fails late leaves no mapping and has run no constructor."""
 

@@ -62,14 +62,28 @@ static double now(void)
   return time.tv_sec + time.tv_nsec / 1e9;
 }
 
+/* As one word of the shell. */
+static void print_quoted(const char *text)
+{
+  putchar('\'');
+  for (; *text; text++)
+    if (*text == '\'') fputs("'\\''", stdout);
+    else putchar(*text);
+  putchar('\'');
+}
+
 static void failure(uint64_t number, const char *reason)
 {
   shared->failed++;
   const char *path = mutating ? paths[0] : paths[number];
-  printf("FAIL %s: %s; again: %s --limit %g ", path, reason, program, limit);
+  printf("FAIL %s: %s; again: ", path, reason);
+  print_quoted(program);
+  printf(" --limit %g ", limit);
   if (*plant && mutating) printf("--plant %s %" PRIu64 " ", plant, plant_case);
-  if (mutating) printf("mutate %" PRIu64 " 1 %s\n", number, path);
-  else printf("files %s\n", path);
+  if (mutating) printf("mutate %" PRIu64 " 1 ", number);
+  else printf("files ");
+  print_quoted(path);
+  putchar('\n');
   fflush(stdout);
 }
 

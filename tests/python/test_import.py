@@ -58,7 +58,9 @@ def test_another_version_of_the_linker_is_refused(tmp_path: Path) -> None:
     source = "unsigned DLOPEN_abi(void) { return 99; }\n"
     source += "".join(f"int {name}(void) {{ return 0; }}\n" for name in sorted(names))
     other = compile_library(tmp_path, "libdlopen.so", source)
-    output = run_python(IMPORT, env={"LD_PRELOAD": str(other)}).stdout
+    # LD_PRELOAD cannot hold a path with a space.
+    env = {"LD_PRELOAD": other.name, "LD_LIBRARY_PATH": str(tmp_path)}
+    output = run_python(IMPORT, env=env).stdout
     assert str(other) in output
     assert "_linker" in output
     assert "99" in output

@@ -26,6 +26,177 @@ dlopen_system_call:
         .cfi_endproc
         .size   dlopen_system_call, . - dlopen_system_call
 
+/* uint64_t dlopen_thread_pointer(void): what TPOFF relocations count from */
+        .globl  dlopen_thread_pointer
+        .hidden dlopen_thread_pointer
+        .type   dlopen_thread_pointer, @function
+        .p2align 4
+dlopen_thread_pointer:
+        .cfi_startproc
+        endbr64
+        movq    %fs:0, %rax
+        ret
+        .cfi_endproc
+        .size   dlopen_thread_pointer, . - dlopen_thread_pointer
+
+/* void *dlopen_make_block_aligned(uint64_t module)
+ *
+ * Old compilers call __tls_get_addr with a stack that is not aligned. */
+        .globl  dlopen_make_block_aligned
+        .hidden dlopen_make_block_aligned
+        .type   dlopen_make_block_aligned, @function
+        .p2align 4
+dlopen_make_block_aligned:
+        .cfi_startproc
+        endbr64
+        pushq   %rbp
+        .cfi_adjust_cfa_offset 8
+        .cfi_rel_offset %rbp, 0
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        andq    $-16, %rsp
+        call    dlopen_make_block
+        leave
+        .cfi_def_cfa %rsp, 8
+        ret
+        .cfi_endproc
+        .size   dlopen_make_block_aligned, . - dlopen_make_block_aligned
+
+/* TLS descriptors (RFC TLSDESC-x86): called with
+ *   rax  the descriptor: this function, and its argument
+ *   out  rax  the variable's distance from the thread pointer
+ * Every other register is preserved; the flags are not. */
+
+/* The argument is the distance. */
+        .globl  dlopen_tlsdesc_static
+        .hidden dlopen_tlsdesc_static
+        .type   dlopen_tlsdesc_static, @function
+        .p2align 4
+dlopen_tlsdesc_static:
+        .cfi_startproc
+        endbr64
+        movq    8(%rax), %rax
+        ret
+        .cfi_endproc
+        .size   dlopen_tlsdesc_static, . - dlopen_tlsdesc_static
+
+/* An undefined weak symbol: the argument is the addend, and the address shall be that. */
+        .globl  dlopen_tlsdesc_undefined
+        .hidden dlopen_tlsdesc_undefined
+        .type   dlopen_tlsdesc_undefined, @function
+        .p2align 4
+dlopen_tlsdesc_undefined:
+        .cfi_startproc
+        endbr64
+        movq    8(%rax), %rax
+        subq    %fs:0, %rax
+        ret
+        .cfi_endproc
+        .size   dlopen_tlsdesc_undefined, . - dlopen_tlsdesc_undefined
+
+/* The argument points to a TlsIndex: module id and offset.  The table of this thread is
+ * that of tls/modules.pxd: blocks, count; a block is id, address, allocation. */
+        .globl  dlopen_tlsdesc_dynamic
+        .hidden dlopen_tlsdesc_dynamic
+        .type   dlopen_tlsdesc_dynamic, @function
+        .p2align 4
+dlopen_tlsdesc_dynamic:
+        .cfi_startproc
+        endbr64
+        pushq   %rcx
+        .cfi_adjust_cfa_offset 8
+        pushq   %rdx
+        .cfi_adjust_cfa_offset 8
+        movq    8(%rax), %rax
+        movq    dlopen_thread_blocks@gottpoff(%rip), %rcx
+        movq    %fs:(%rcx), %rcx
+        testq   %rcx, %rcx
+        jz      1f
+        movl    (%rax), %edx            /* the slot: the id's lower half */
+        cmpq    8(%rcx), %rdx
+        jae     1f
+        leaq    (%rdx, %rdx, 2), %rdx
+        movq    (%rcx), %rcx
+        leaq    (%rcx, %rdx, 8), %rcx
+        movq    (%rax), %rdx
+        cmpq    (%rcx), %rdx
+        jne     1f
+        movq    8(%rcx), %rcx
+        addq    8(%rax), %rcx
+        subq    %fs:0, %rcx
+        movq    %rcx, %rax
+        popq    %rdx
+        .cfi_adjust_cfa_offset -8
+        popq    %rcx
+        .cfi_adjust_cfa_offset -8
+        ret
+
+/* The first touch in this thread: a C function is called. */
+1:      .cfi_adjust_cfa_offset 16
+        pushq   %rbp
+        .cfi_adjust_cfa_offset 8
+        .cfi_rel_offset %rbp, 0
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        pushq   %rdi
+        pushq   %rsi
+        pushq   %r8
+        pushq   %r9
+        pushq   %r10
+        pushq   %r11
+        pushq   %rax
+        /* The state up to the 32 vector registers ends at 2,688 bytes in XSAVE's standard
+         * format; only the header of 64 bytes at 512 must be cleared before. */
+        subq    $2752, %rsp
+        andq    $-64, %rsp
+        movq    %rax, %rdi
+        cmpl    $0, dlopen_has_xsave(%rip)
+        je      2f
+        xorl    %eax, %eax
+        movq    %rax, 512(%rsp)
+        movq    %rax, 520(%rsp)
+        movq    %rax, 528(%rsp)
+        movq    %rax, 536(%rsp)
+        movq    %rax, 544(%rsp)
+        movq    %rax, 552(%rsp)
+        movq    %rax, 560(%rsp)
+        movq    %rax, 568(%rsp)
+        xorl    %edx, %edx
+        movl    $0xff, %eax             /* x87, SSE, AVX, MPX, AVX-512 */
+        xsave64 (%rsp)
+        movq    (%rdi), %rdi
+        call    dlopen_make_block
+        movq    %rax, %rcx
+        xorl    %edx, %edx
+        movl    $0xff, %eax
+        xrstor64 (%rsp)
+        jmp     3f
+2:      fxsave64 (%rsp)
+        movq    (%rdi), %rdi
+        call    dlopen_make_block
+        movq    %rax, %rcx
+        fxrstor64 (%rsp)
+3:      movq    -56(%rbp), %rax         /* pushed last */
+        addq    8(%rax), %rcx
+        subq    %fs:0, %rcx
+        movq    %rcx, %rax
+        movq    -8(%rbp), %rdi
+        movq    -16(%rbp), %rsi
+        movq    -24(%rbp), %r8
+        movq    -32(%rbp), %r9
+        movq    -40(%rbp), %r10
+        movq    -48(%rbp), %r11
+        leave
+        .cfi_def_cfa %rsp, 24
+        .cfi_restore %rbp
+        popq    %rdx
+        .cfi_adjust_cfa_offset -8
+        popq    %rcx
+        .cfi_adjust_cfa_offset -8
+        ret
+        .cfi_endproc
+        .size   dlopen_tlsdesc_dynamic, . - dlopen_tlsdesc_dynamic
+
         .section .note.GNU-stack, "", @progbits
 
 /* IBT and SHSTK: the linker marks libdlopen.so with them only if every object does. */

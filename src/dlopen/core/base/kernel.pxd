@@ -31,8 +31,8 @@ cdef extern from *:
     enum:
         SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
         SYS_mmap, SYS_munmap, SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
-        SYS_getcwd
-        AT_FDCWD, O_RDONLY, O_CLOEXEC, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+        SYS_getcwd, SYS_memfd_create
+        AT_FDCWD, O_RDONLY, O_CLOEXEC, MFD_CLOEXEC, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
         EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
@@ -86,6 +86,26 @@ cdef inline long kernel_read(long descriptor, void* buffer, size_t size) noexcep
         result = dlopen_system_call(SYS_read, descriptor, <long>buffer, <long>size, 0, 0, 0)
         if result != -EINTR:
             return result
+
+
+cdef inline long kernel_write(long descriptor, const void* buffer, size_t size) noexcept nogil:
+    """All of it: 0, or a negative errno."""
+    cdef size_t done = 0
+    cdef long result
+    while done < size:
+        result = dlopen_system_call(
+            SYS_write, descriptor, <long>(<const char*>buffer + done), <long>(size - done), 0, 0, 0
+        )
+        if result < 0 and result != -EINTR:
+            return result
+        if result > 0:
+            done += <size_t>result
+    return 0
+
+
+cdef inline long kernel_memory_file(const char* name) noexcept nogil:
+    """An empty file without a place in a file system: memfd_create(2)."""
+    return dlopen_system_call(SYS_memfd_create, <long>name, MFD_CLOEXEC, 0, 0, 0, 0)
 
 
 cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept nogil:

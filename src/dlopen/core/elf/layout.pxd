@@ -20,6 +20,9 @@ from dlopen.core.elf.structures cimport Ehdr, Phdr
 cdef enum:
     # Far above what any linker writes; bounds the work on a hostile file.
     MAX_PHNUM = 4096
+    # Each thread that touches it needs as much: what is above would end the process later.
+    MAX_TLS_SIZE = 0x40000000
+    MAX_TLS_ALIGNMENT = 0x100000
 
 
 cdef struct Layout:
@@ -205,8 +208,15 @@ cdef inline int check_layout(
         elif segment.p_type == PT_DYNAMIC:
             layout.dynamic = segment
         elif segment.p_type == PT_TLS:
-            if segment.p_memsz != 0:
-                layout.tls = segment
+            if segment.p_memsz < segment.p_filesz or segment.p_memsz > MAX_TLS_SIZE \
+                    or segment.p_align > MAX_TLS_ALIGNMENT \
+                    or (segment.p_align > 1 and not is_power_of_two(segment.p_align)):
+                return fail_at(
+                    error, DLOPEN_E_FORMAT, name,
+                    b"PT_TLS has an impossible size or alignment",
+                    segment.p_offset, segment.p_memsz
+                )
+            layout.tls = segment if segment.p_memsz != 0 else NULL
         elif segment.p_type == PT_GNU_RELRO:
             layout.relro = segment
         elif segment.p_type == PT_GNU_EH_FRAME:

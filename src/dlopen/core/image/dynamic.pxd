@@ -535,6 +535,12 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     code = read_versions(allocator, image, values, present, error)
     if code or image.is_host:
         return code
+    if image.layout.tls != NULL and image.layout.tls.p_filesz != 0 and bytes_at(
+        image, image.layout.tls.p_vaddr, image.layout.tls.p_filesz
+    ) == NULL:
+        return malformed(
+            image, error, b"PT_TLS lies outside the segments", image.layout.tls.p_vaddr
+        )
     code = read_relocations(image, values, present, error)
     if code:
         return code
@@ -552,10 +558,5 @@ cdef inline int refuse(const Image* image, Error* error) noexcept nogil:
         return fail(
             error, DLOPEN_E_UNSUPPORTED, image_name(image),
             b"shared object cannot be dlopen()ed (DF_1_NOOPEN)"
-        )
-    if image.layout.tls != NULL:
-        return fail(
-            error, DLOPEN_E_UNSUPPORTED, image_name(image),
-            b"it has thread-local storage (PT_TLS), which is not supported yet"
         )
     return 0

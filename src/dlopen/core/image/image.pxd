@@ -7,7 +7,7 @@ in this process; they differ when the image is linked for another one.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.growable cimport Pointers, pointers_free
@@ -123,6 +123,13 @@ cdef struct Image:
     uint64_t initialiser         # the thread that runs the constructors
 
     # Set before the image is published, never changed.
+    uint64_t tls_module_id       # 0: no thread-local storage; tls/modules.pxd
+    # Static TLS: the block is `tls_offset` from every thread's pointer.
+    bint has_static_tls
+    bint needs_static_tls        # an initial-exec relocation refers to it
+    int64_t tls_offset
+    void* tls_donor              # linker/static_tls.pxd; NULL: none
+    Pointers tls_descriptors     # TlsIndex*, owned: arguments of TLS descriptors
     SearchList search_list       # of the image as a root; filled when it is first opened
     Pointers scope               # SearchList*, in order, after the global one (or before: deepbind)
     bint deepbind
@@ -132,7 +139,6 @@ cdef struct Image:
     Pointers copied              # char*, owned: soname, paths, needed and version names
     bint is_identified           # device and inode were looked for
     void* host_handle            # link map, once it was asked for
-    uint64_t tls_module_id
     uint64_t counted_symbols     # 1 + symbol_count, once it was asked for; a benign race
     char* probe                  # owned: an exported name, to ask libc whether it is global
 
@@ -193,6 +199,9 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     for i in range(image.names.count):
         release(allocator, image.names.items[i])
     pointers_free(allocator, &image.names)
+    for i in range(image.tls_descriptors.count):
+        release(allocator, image.tls_descriptors.items[i])
+    pointers_free(allocator, &image.tls_descriptors)
     for i in range(image.copied.count):
         release(allocator, image.copied.items[i])
     pointers_free(allocator, &image.copied)

@@ -33,8 +33,9 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.linker.state cimport (
     HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
     HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion,
-    HostInfo, Linker,
+    HostInfo, HostTlsGetAddr, Linker,
 )
+from dlopen.core.linker.static_tls cimport find_static_tls_of_host
 from dlopen.core.linker.unwinder cimport rebind_unwinder
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer, symbol_name,
@@ -104,7 +105,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     cdef bint found = False
     cdef Allocator* allocator = &linker.registry.allocator
     memset(&dynamic, 0, sizeof(dynamic))
-    while map != NULL and not found:
+    while map != NULL and not (found and linker.host.tls_get_addr != NULL):
         image = <Image*>allocate(allocator, sizeof(Image))
         if image == NULL:
             return False
@@ -114,8 +115,11 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
         dynamic.p_vaddr = <uint64_t>map.l_ld - map.l_addr
         dynamic.p_memsz = 1 << 20          # until DT_NULL
         image.layout.dynamic = &dynamic
-        if map.l_ld != NULL and read_dynamic(allocator, image, NULL) == 0 \
-                and image.soname != NULL and strcmp(image.soname, b"libc.so.6") == 0:
+        if map.l_ld == NULL or read_dynamic(allocator, image, NULL) != 0 or image.soname == NULL:
+            pass
+        elif strncmp(image.soname, b"ld-linux", 8) == 0:
+            linker.host.tls_get_addr = <HostTlsGetAddr>function_in(image, b"__tls_get_addr")
+        elif strcmp(image.soname, b"libc.so.6") == 0:
             linker.host.dl_iterate_phdr = <HostDlIteratePhdr>function_in(image, b"dl_iterate_phdr")
             linker.host.dlopen = <HostDlopen>function_in(image, b"dlopen")
             linker.host.dlclose = <HostDlclose>function_in(image, b"dlclose")
@@ -366,6 +370,7 @@ cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     for i in range(min_size(boundary, images.count)):
         image = <Image*>images.items[i]
         image.is_startup = True
+        find_static_tls_of_host(linker, image)
         # The vDSO is in nobody's scope.
         image.is_global = image.load_bias == 0 \
             or image.load_bias != getauxval(AT_SYSINFO_EHDR)
@@ -407,6 +412,23 @@ cdef inline int visit_for_probes(HostInfo* info, size_t size, void* data) noexce
     return 1
 
 
+cdef inline void keep_pinned_records(Registry* registry, Pointers* images) noexcept nogil:
+    """Under the lock: what was counted while `images` was made cannot have gone; a second
+    record of it gives way to the first."""
+    cdef size_t i, j
+    cdef Image* old
+    cdef Image* new
+    for i in range(registry.hosts.count):
+        old = <Image*>registry.hosts.items[i]
+        if old.pins == 0 and old.open_count == 0:
+            continue
+        for j in range(images.count):
+            new = <Image*>images.items[j]
+            if new != old and new.host_phdrs == old.host_phdrs and new.load_bias == old.load_bias:
+                image_free_records(&registry.allocator, new)
+                images.items[j] = old
+
+
 cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
     """Brings registry.hosts up to date with the host's list; True if it changed. Called in
     a reader section whose snapshot is `known` (NULL at first), with no lock held."""
@@ -435,6 +457,7 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
         linker.host.dl_iterate_phdr(visit_for_probes, &collection)
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, 0, collection.images.count)
+    keep_pinned_records(registry, &collection.images)
     if snapshot != NULL and not collection.failed and generation == registry.host_generation:
         for i in range(registry.hosts.count):
             image = <Image*>registry.hosts.items[i]

@@ -52,10 +52,12 @@ from dlopen.core.linker.host cimport (
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport Linker
+from dlopen.core.linker.static_tls cimport give_tls, take_back_tls
 from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_open, file_read
 from dlopen.core.memory.mapping cimport map_segments, protect_relro, protect_text
 from dlopen.core.relocation.relocate cimport (
-    Batch, free_deferred, relocate_image, run_resolvers, same_file_name,
+    Batch, check_static_tls, free_deferred, relocate_deferred_tls, relocate_image, run_resolvers,
+    same_file_name,
 )
 from dlopen.core.symbols.lookup cimport Reference
 
@@ -78,6 +80,7 @@ cdef struct Transaction:
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers globals             # Image*: the global scope, for the batch
     Image* root
+    bint is_stale                # an image is there, but what `snapshot` has of it is old
 
 
 cdef inline Image* new_image(Linker* linker, const char* name, const char* path) noexcept nogil:
@@ -112,7 +115,7 @@ cdef inline Image* new_image(Linker* linker, const char* name, const char* path)
 
 
 cdef inline int map_image(
-    Linker* linker, const File* file, Image* image, Error* error
+    Linker* linker, File* file, Image* image, Error* error
 ) noexcept nogil:
     """Header, segments, dynamic section: checked and mapped. On failure the image is not
     mapped, and the caller frees its records."""
@@ -167,15 +170,17 @@ cdef inline void unmap_image(Image* image) noexcept nogil:
 
 
 cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
-    """A published image of ours stays while the transaction runs; False if it is being
-    closed, or without memory."""
+    """A published image stays while the transaction runs, of the host's at least what we
+    know of it; False if it is being closed, or without memory."""
     cdef Registry* registry = &transaction.linker.registry
     cdef bint usable
     if pointers_hold(&transaction.pinned, image):
         return True
     lock_acquire(&registry.lock)
-    usable = pointers_hold(&registry.images, image) \
-        and pointers_add(&registry.allocator, &transaction.pinned, image)
+    usable = (
+        pointers_hold(&registry.hosts, image) if image.is_host
+        else pointers_hold(&registry.images, image)
+    ) and pointers_add(&registry.allocator, &transaction.pinned, image)
     if usable:
         image.pins += 1
     lock_release(&registry.lock)
@@ -185,14 +190,21 @@ cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
 cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
     """The same for any image: the host's are counted with the host."""
     cdef void* handle
-    if pointers_hold(&transaction.loaded, image) or image.is_startup:
+    if pointers_hold(&transaction.loaded, image) or image.is_startup \
+            or pointers_hold(&transaction.pinned, image):
         return True
     if not image.is_host:
         return pin(transaction, image)
     handle = count_host_image(transaction.linker, image, 0)
-    return handle != NULL and pointers_add(
+    if handle == NULL:
+        return False
+    if pin(transaction, image) and pointers_add(
         &transaction.linker.registry.allocator, &transaction.counted, handle
-    )
+    ):
+        return True
+    transaction.is_stale = True
+    transaction.linker.host.dlclose(handle)
+    return False
 
 
 cdef inline Image* loaded_by_name(
@@ -319,7 +331,7 @@ cdef inline int delegate(
 
 
 cdef inline int load_file(
-    Transaction* transaction, const File* file, const char* name, const char* path, Image* loader,
+    Transaction* transaction, File* file, const char* name, const char* path, Image* loader,
     bint own_only, Image** result
 ) noexcept nogil:
     """A new image of the transaction; *result is NULL when the host must open it."""
@@ -385,7 +397,8 @@ cdef inline int acquire(
         return 0
     memset(&path, 0, sizeof(path))
     memset(&trail, 0, sizeof(trail))
-    if not find_file(linker, transaction.snapshot, name, asker, &path, &trail):
+    file.descriptor = -1
+    if not find_file(linker, transaction.snapshot, name, asker, &path, &trail, &file):
         code = not_found(transaction, name, &trail)
     elif path.failed or path.data == NULL:
         code = fail_memory(transaction.error, name)
@@ -399,7 +412,7 @@ cdef inline int acquire(
                 code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
             else:
                 code = load_file(transaction, &file, name, path.data, asker, own_only, result)
-            file_close(&file)
+    file_close(&file)
     text_free(allocator, &path)
     trail_free(allocator, &trail)
     return code
@@ -597,6 +610,16 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
             )
         if code:
             break
+    for i in range(transaction.loaded.count):
+        if code == 0:
+            code = give_tls(
+                linker, <Image*>transaction.loaded.items[i], batch.no_foreign_code,
+                transaction.error
+            )
+    if code == 0:
+        code = relocate_deferred_tls(&batch)
+    if code == 0:
+        code = check_static_tls(&batch)
     if code == 0:
         run_resolvers(&batch)
         for i in range(order.count):
@@ -665,6 +688,7 @@ cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
     cdef Image* image
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
+        take_back_tls(transaction.linker, image)
         unmap_image(image)
         image_free_records(&transaction.linker.registry.allocator, image)
     transaction.loaded.count = 0
@@ -882,13 +906,19 @@ cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
 
 
 cdef inline void initialise_one(Linker* linker, Image* image) noexcept nogil:
+    cdef bint awaited
     if image.fini_due or image.state != DLOPEN_STATE_INITIALISING \
             or image.initialiser != this_thread():
         return
     image.fini_due = True
     run_constructors(linker, image)
+    # Who waits has said so under the same lock, in which it found the old state.
+    lock_acquire(&linker.registry.lock)
     store_u32(&image.state, DLOPEN_STATE_READY)
-    kernel_wake(&image.state, 0x7fffffff)
+    awaited = linker.registry.waiters != NULL
+    lock_release(&linker.registry.lock)
+    if awaited:
+        kernel_wake(&image.state, 0x7fffffff)
 
 
 cdef inline void initialise(Linker* linker, Image* root) noexcept nogil:
@@ -1012,8 +1042,12 @@ cdef inline int open_once(
     cdef Image* root = NULL
     begin(&transaction, linker, request.mode, request.flags, error)
     code = load_tree(&transaction, request)
+    if transaction.is_stale:
+        code = TRY_AGAIN
     if code == 0 and transaction.loaded.count:
         code = link_images(&transaction)
+        if transaction.is_stale:
+            code = TRY_AGAIN
         if code == 0:
             code = publish(&transaction)
         if code == 0:
@@ -1069,7 +1103,7 @@ cdef inline int map_only(
         text_add(allocator, &path, request.name)
     else:
         file.descriptor = -1
-        if not find_file(linker, transaction.snapshot, request.name, NULL, &path, &trail):
+        if not find_file(linker, transaction.snapshot, request.name, NULL, &path, &trail, &file):
             code = not_found(&transaction, request.name, &trail)
         else:
             code = file_open(&file, path.data, error)

@@ -12,24 +12,30 @@ from libc.string cimport memcmp, memcpy, memset, strchr, strcmp, strlen, strncmp
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
-    ENOENT, MAP_PRIVATE, PROT_READ, FileStatus, kernel_close, kernel_map, kernel_open, kernel_read,
-    kernel_read_at, kernel_status_of, kernel_unmap, kernel_working_directory,
+    ENOENT, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
+    kernel_open, kernel_read, kernel_status, kernel_status_of, kernel_unmap,
+    kernel_working_directory,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport (
     DF_1_NODEFLIB, EI_CLASS, ELFCLASS64, PF_R, PF_W, PT_LOAD,
 )
+from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.host cimport (
     RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD, AT_SECURE, getauxval,
 )
-from dlopen.core.linker.state cimport Linker, SearchSettings
+from dlopen.core.linker.state cimport (
+    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, Folder, Linker, MAX_FOLDERS,
+    SearchSettings,
+)
+from dlopen.core.memory.file cimport File, file_close, file_read_start
 from dlopen.core.memory.mapping cimport is_mapping_error
 
 
@@ -158,7 +164,7 @@ cdef inline bint expand(
     """Appends source with $ORIGIN, $LIB and $PLATFORM expanded; False when the element
     cannot be used: an unknown $ORIGIN, or one in secure execution."""
     cdef size_t i = 0
-    cdef size_t token
+    cdef size_t token, plain
     cdef Allocator* allocator = &linker.registry.allocator
     while i < length:
         if source[i] == 0x24:    # '$'
@@ -180,8 +186,11 @@ cdef inline bint expand(
                 )
                 i += token
                 continue
-        text_add_bytes(allocator, text, source + i, 1)
-        i += 1
+        plain = 1
+        while i + plain < length and source[i + plain] != 0x24:
+            plain += 1
+        text_add_bytes(allocator, text, source + i, plain)
+        i += plain
     return True
 
 
@@ -377,53 +386,110 @@ cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexce
     release(&linker.registry.allocator, mine)
 
 
-cdef inline int probe_file(const char* path) noexcept nogil:
-    """0: a file that the search ends at (whether it can be loaded shows later); else a
-    positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine."""
-    cdef Ehdr header
+cdef inline int probe_file(const char* path, File* file) noexcept nogil:
+    """0 and the open file: one that the search ends at (whether it can be loaded shows
+    later); else a positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine."""
+    cdef const Ehdr* header = <const Ehdr*>&file.start[0]
     cdef long descriptor = kernel_open(path)
-    cdef long count
     if descriptor < 0:
         return <int>-descriptor
-    count = kernel_read_at(descriptor, &header, sizeof(header), 0)
-    kernel_close(descriptor)
-    if count == <long>sizeof(header) and header.e_ident[0] == 0x7f and header.e_ident[1] == 0x45 \
-            and header.e_ident[2] == 0x4c and header.e_ident[3] == 0x46 \
+    file.descriptor = descriptor
+    file_read_start(file)
+    if file.start_size >= sizeof(Ehdr) and memcmp(header.e_ident, b"\x7fELF", 4) == 0 \
             and (header.e_ident[EI_CLASS] != ELFCLASS64 or header.e_machine != THIS_MACHINE):
+        file_close(file)
         return DLOPEN_REJECTED_MACHINE
     return 0
 
 
+cdef inline Folder* find_folder(const Linker* linker, const char* path) noexcept nogil:
+    cdef Folder* folder = <Folder*>load_pointer(
+        &linker.folders[gnu_hash(path) % FOLDER_BUCKETS]
+    )
+    while folder != NULL and strcmp(folder.path, path) != 0:
+        folder = folder.next
+    return folder
+
+
+cdef inline Folder* known_folder(Linker* linker, const char* path) noexcept nogil:
+    """What is known of an absolute folder; NULL for a relative one, which another working
+    directory makes another folder (glibc's rule), and when there are too many."""
+    cdef Folder* folder
+    cdef Folder* other
+    cdef Folder** bucket
+    if path == NULL or path[0] != 0x2f:
+        return NULL
+    folder = find_folder(linker, path)
+    if folder != NULL or linker.folder_count >= MAX_FOLDERS:
+        return folder
+    folder = <Folder*>allocate(&linker.registry.allocator, sizeof(Folder) + strlen(path) + 1)
+    if folder == NULL:
+        return NULL
+    memcpy(folder.path, path, strlen(path) + 1)
+    bucket = &linker.folders[gnu_hash(path) % FOLDER_BUCKETS]
+    lock_acquire(&linker.registry.lock)
+    other = find_folder(linker, path)
+    if other == NULL:
+        folder.next = bucket[0]
+        store_pointer(bucket, folder)
+        linker.folder_count += 1
+    lock_release(&linker.registry.lock)
+    if other != NULL:
+        release(&linker.registry.allocator, folder)
+        return other
+    return folder
+
+
+cdef inline bint folder_exists(Folder* folder, size_t subfolder, const char* path) noexcept nogil:
+    """As glibc: looked for once; what is made later is not found."""
+    cdef FileStatus status
+    cdef uint32_t state
+    if folder == NULL:
+        return True
+    state = load_u32(&folder.states[subfolder])
+    if state == FOLDER_UNKNOWN:
+        state = FOLDER_MISSING
+        if kernel_status(path, &status) == 0 and is_directory(status.st_mode):
+            state = FOLDER_EXISTS
+        store_u32(&folder.states[subfolder], state)
+    return state == FOLDER_EXISTS
+
+
 cdef inline bint try_folder(
-    Linker* linker, Text* path, const char* name, const char* origin, Trail* trail
+    Linker* linker, Text* path, const char* name, const char* origin, Trail* trail, File* file
 ) noexcept nogil:
     """`path` holds a folder; on success the file's path."""
     cdef Allocator* allocator = &linker.registry.allocator
+    cdef Folder* folder
     cdef size_t length
-    cdef size_t _i
+    cdef size_t i
     cdef const char* subfolder = linker.search.subfolders.data
     cdef int result
+    cdef bint exists
     if path.length == 0:
         text_add(allocator, path, b"./")     # an empty element is the working directory
     elif path.data[path.length - 1] != 0x2f:
         text_add(allocator, path, b"/")
+    folder = known_folder(linker, path.data)
     length = path.length
-    for _i in range(linker.search.subfolder_count):
+    for i in range(linker.search.subfolder_count):
         text_cut(path, length)
         text_add(allocator, path, subfolder)
-        text_add(allocator, path, name)
-        result = probe_file(path.data)
-        if result == 0 or subfolder[0] == 0 or result != ENOENT:
-            trail_add(allocator, trail, path.data, origin, result)
-        if result == 0:
-            return True
+        exists = folder_exists(folder, i, path.data)
+        if exists or subfolder[0] == 0:
+            text_add(allocator, path, name)
+            result = probe_file(path.data, file) if exists else ENOENT
+            if result == 0 or subfolder[0] == 0 or result != ENOENT:
+                trail_add(allocator, trail, path.data, origin, result)
+            if result == 0:
+                return True
         subfolder += strlen(subfolder) + 1
     return False
 
 
 cdef inline bint try_path(
     Linker* linker, const Image* image, const char* list, const char* separators, const char* name,
-    const char* origin, Text* path, Trail* trail
+    const char* origin, Text* path, Trail* trail, File* file
 ) noexcept nogil:
     """Each folder of a path list."""
     cdef size_t length
@@ -433,7 +499,7 @@ cdef inline bint try_path(
         length = element_length(list, separators)
         text_cut(path, 0)
         if expand(linker, image, list, length, path) and try_folder(
-            linker, path, name, origin, trail
+            linker, path, name, origin, trail, file
         ):
             return True
         if list[length] == 0:
@@ -624,9 +690,10 @@ cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept no
 
 cdef inline bint find_file(
     Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker, Text* path,
-    Trail* trail
+    Trail* trail, File* file
 ) noexcept nogil:
-    """The path that `name` means when `asker` needs it; False when there is none. The
+    """The path that `name` means when `asker` needs it; False when there is none. `file`,
+    which is not open (descriptor -1), comes back open if the path was searched for. The
     trail, if not NULL, gets every candidate."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef const Image* image = asker
@@ -655,26 +722,26 @@ cdef inline bint find_file(
             if image == program:
                 did_program = True
             if image.runpath == NULL and try_path(
-                linker, image, image.rpath, b":", name, b"RPATH", path, trail
+                linker, image, image.rpath, b":", name, b"RPATH", path, trail, file
             ):
                 return True
             image = image.loader
         if not did_program and program != NULL and program.runpath == NULL and try_path(
-            linker, program, program.rpath, b":", name, b"RPATH", path, trail
+            linker, program, program.rpath, b":", name, b"RPATH", path, trail, file
         ):
             return True
     if try_path(
         linker, program, linker.search.library_path.data, b":;", name,
-        b"LD_LIBRARY_PATH", path, trail
+        b"LD_LIBRARY_PATH", path, trail, file
     ):
         return True
     if asker != NULL and try_path(
-        linker, asker, asker.runpath, b":", name, b"RUNPATH", path, trail
+        linker, asker, asker.runpath, b":", name, b"RUNPATH", path, trail, file
     ):
         return True
     nodeflib = asker != NULL and asker.flags_1 & DF_1_NODEFLIB != 0
     if try_cache(linker, name, path) and not (nodeflib and in_default_folder(linker, path.data)):
-        result = probe_file(path.data)
+        result = probe_file(path.data, file)
         trail_add(allocator, trail, path.data, b"ld.so.cache", result)
         if result == 0:
             return True
@@ -684,7 +751,7 @@ cdef inline bint find_file(
     for _i in range(linker.search.default_count):
         text_cut(path, 0)
         text_add(allocator, path, folder)
-        if try_folder(linker, path, name, b"default", trail):
+        if try_folder(linker, path, name, b"default", trail, file):
             return True
         folder += strlen(folder) + 1
     return False

@@ -1,13 +1,14 @@
 """All state of the linker in one structure, handed down."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from dlopen.core.base.growable cimport Text
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Registry
 from dlopen.core.relocation.relocate cimport OwnName
+from dlopen.core.tls.modules cimport Tls, TlsIndex
 
 
 cdef struct HostInfo:            # struct dl_phdr_info of <link.h>
@@ -36,6 +37,7 @@ ctypedef char* (*HostDlerror)() noexcept nogil
 ctypedef void* (*HostDlmopen)(long namespace, const char* name, int mode) noexcept nogil
 ctypedef int (*HostDlFindObject)(void* address, void* result) noexcept nogil
 ctypedef const char* (*HostGnuGetLibcVersion)() noexcept nogil
+ctypedef void* (*HostTlsGetAddr)(TlsIndex* index) noexcept nogil
 
 
 cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody stands before them
@@ -51,11 +53,23 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     HostDlmopen dlmopen
     HostDlFindObject dl_find_object
     HostGnuGetLibcVersion gnu_get_libc_version
+    HostTlsGetAddr tls_get_addr  # the loader's
 
 
 cdef enum:
     OWN_NAME_COUNT = 16
     MAX_SUBFOLDERS = 40
+    FOLDER_BUCKETS = 64
+    MAX_FOLDERS = 512
+    FOLDER_UNKNOWN = 0
+    FOLDER_EXISTS = 1
+    FOLDER_MISSING = 2
+
+
+cdef struct Folder:              # of the search; once published it stays for ever
+    Folder* next
+    uint32_t states[MAX_SUBFOLDERS]      # atomic, FOLDER_*: of its subfolders, itself last
+    char path[0]                 # ends with a slash
 
 
 cdef struct SearchSettings:      # found once, on the first search; written before `ready` is
@@ -72,11 +86,25 @@ cdef struct SearchSettings:      # found once, on the first search; written befo
     uint64_t legacy_hwcap
 
 
+cdef struct Donor:               # of static TLS: linker/static_tls.pxd
+    Donor* next                  # nearer to the thread pointer
+    void* handle                 # the host's
+    int64_t offset               # of its block from the thread pointer
+    bint is_unused               # to be closed when all that are farther have gone
+
+
 cdef struct Linker:
     Registry registry
+    Tls tls
+    # Guarded by Tls.lock.
+    Donor* donors
+    uint64_t donors_made
+    bint closing_donors
     HostFunctions host
     OwnName own_names[OWN_NAME_COUNT]
     SearchSettings search
+    Folder* folders[FOLDER_BUCKETS]      # written under Registry.lock, read with load_pointer
+    size_t folder_count          # written under Registry.lock; a bound only
     uint32_t ready               # atomic: 0 not yet, 1 being made, 2 usable
     uint64_t page
     bint secure

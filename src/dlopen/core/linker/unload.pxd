@@ -29,6 +29,7 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.state cimport Linker
+from dlopen.core.linker.static_tls cimport take_back_tls
 
 
 cdef extern from *:
@@ -143,6 +144,7 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
             run_destructors(image)
     for i in range(dead.count):
         give_back_hosts(linker, <Image*>dead.items[i])
+        take_back_tls(linker, <Image*>dead.items[i])
     if dead.count:
         lock_acquire(&registry.lock)
         for i in range(dead.count):

@@ -12,11 +12,17 @@ from dlopen.core.base.kernel cimport (
 )
 
 
+cdef enum:
+    FILE_START = 1024            # the ELF header and 17 program headers: one read as a rule
+
+
 cdef struct File:
-    long descriptor              # -1: from bytes
+    long descriptor              # -1: from bytes, or not open
     const char* bytes
     uint64_t size
     uint64_t device, inode       # 0, 0 for bytes
+    uint64_t start_size
+    char start[FILE_START]       # the first start_size bytes, once they were read
 
 
 cdef inline void file_from_bytes(File* file, const void* bytes, uint64_t size) noexcept nogil:
@@ -25,18 +31,28 @@ cdef inline void file_from_bytes(File* file, const void* bytes, uint64_t size) n
     file.size = size
     file.device = 0
     file.inode = 0
+    file.start_size = 0
+
+
+cdef inline void file_read_start(File* file) noexcept nogil:
+    """What cannot be read is asked for again, and reported, when it is needed."""
+    cdef long count = kernel_read_at(file.descriptor, &file.start[0], FILE_START, 0)
+    file.start_size = <uint64_t>count if count > 0 else 0
 
 
 cdef inline int file_open(File* file, const char* path, Error* error) noexcept nogil:
+    """Opens it, unless the search that found it has (file.descriptor is not -1 then)."""
     cdef FileStatus status
-    cdef long result = kernel_open(path)
-    file.descriptor = -1
+    cdef long result
     file.bytes = NULL
-    if result < 0:
-        return fail_system(
-            error, DLOPEN_E_OPEN, path, b"cannot open shared object file", result
-        )
-    file.descriptor = result
+    if file.descriptor < 0:
+        result = kernel_open(path)
+        if result < 0:
+            return fail_system(
+                error, DLOPEN_E_OPEN, path, b"cannot open shared object file", result
+            )
+        file.descriptor = result
+        file.start_size = 0
     result = kernel_status_of(file.descriptor, &status)
     if result == 0 and is_directory(status.st_mode):
         result = -EISDIR
@@ -56,12 +72,17 @@ cdef inline void file_close(File* file) noexcept nogil:
 
 
 cdef inline int file_read(
-    const File* file, void* buffer, size_t size, uint64_t offset, const char* name, Error* error
+    File* file, void* buffer, size_t size, uint64_t offset, const char* name, Error* error
 ) noexcept nogil:
     """All of it; the range was checked against file.size."""
     cdef long result
     if file.descriptor < 0:
         memcpy(buffer, file.bytes + offset, size)
+        return 0
+    if file.start_size == 0 and offset == 0:
+        file_read_start(file)
+    if offset <= file.start_size and size <= file.start_size - offset:
+        memcpy(buffer, &file.start[0] + offset, size)
         return 0
     result = kernel_read_at(file.descriptor, buffer, size, offset)
     if result < 0:

@@ -146,7 +146,7 @@ cdef inline int map_file_segment(
 
 
 cdef inline int map_segments(
-    const Layout* layout, const File* file, uint64_t* load_bias, const char* name, Error* error
+    const Layout* layout, File* file, uint64_t* load_bias, const char* name, Error* error
 ) noexcept nogil:
     """Maps all of them; on failure nothing stays mapped."""
     cdef uint32_t i

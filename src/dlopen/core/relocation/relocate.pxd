@@ -10,7 +10,10 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strcmp, strlen, strrchr
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.arch.machine cimport (
+    THIS_MACHINE, relocation_kind, relocation_width, tlsdesc_dynamic, tlsdesc_static,
+    tlsdesc_undefined,
+)
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_UNSUPPORTED,
@@ -20,7 +23,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_LOADING, Error,
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
-from dlopen.core.base.growable cimport Pointers, pointers_add_once, pointers_hold
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_add_once, pointers_hold
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.constants cimport (
     PF_W, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN, STV_INTERNAL,
@@ -38,6 +41,7 @@ from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, lookup_in_image, lookup_in_list,
     lookup_in_scopes, symbol_name, symbol_version,
 )
+from dlopen.core.tls.modules cimport TlsIndex
 
 
 ctypedef uint64_t (*Resolver)() noexcept nogil
@@ -56,6 +60,15 @@ cdef struct Deferred:            # a place whose value an IFUNC resolver gives
     int64_t addend
 
 
+cdef struct DeferredTls:         # a place that waits for where its module's storage will be
+    DeferredTls* next
+    Image* image
+    Image* owner                 # an image of the batch
+    uint64_t place
+    uint64_t offset              # in the owner's PT_TLS
+    uint32_t kind
+
+
 cdef struct Batch:
     Allocator* allocator
     const Pointers* globals      # Image*: the process's global scope
@@ -63,6 +76,7 @@ cdef struct Batch:
     bint no_foreign_code
     Deferred* first_deferred
     Deferred* last_deferred
+    DeferredTls* deferred_tls
     Error* error
 
 
@@ -102,6 +116,12 @@ cdef inline bint can_write(
             if ranges_overlap(place, size, image.tables[i].start, image.tables[i].size):
                 return False
     return True
+
+
+cdef inline bint stays_writable(const Image* image, uint64_t place) noexcept nogil:
+    """Until RELRO: not only while text relocations are applied. The place was checked."""
+    return not image.has_textrel \
+        or segment_holding(&image.layout, place, 8).p_flags & PF_W != 0
 
 
 cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogil:
@@ -254,7 +274,12 @@ cdef inline uint64_t own_address(
 cdef inline int defer(
     Batch* batch, Image* image, uint64_t place, uint64_t resolver, int64_t addend
 ) noexcept nogil:
-    cdef Deferred* deferred = <Deferred*>allocate(batch.allocator, sizeof(Deferred))
+    cdef Deferred* deferred
+    if not stays_writable(image, place):
+        return bad_relocation(
+            batch, image, b"a text relocation that a resolver decides", place, 0
+        )
+    deferred = <Deferred*>allocate(batch.allocator, sizeof(Deferred))
     if deferred == NULL:
         return fail_memory(batch.error, image_name(image))
     deferred.image = image
@@ -335,6 +360,106 @@ cdef inline int copy_data(
     return 0
 
 
+cdef inline int store_tls(
+    Batch* batch, Image* image, const Image* owner, uint64_t place, uint64_t offset, uint32_t kind
+) noexcept nogil:
+    """The owner's storage has its place."""
+    cdef TlsIndex* index
+    if kind == DLOPEN_R_DTPMOD:
+        store_word(image, place, owner.tls_module_id)
+    elif kind == DLOPEN_R_TPOFF:
+        store_word(image, place, <uint64_t>owner.tls_offset + offset)
+    elif owner.has_static_tls:
+        store_word(image, place, <uint64_t>tlsdesc_static)
+        store_word(image, place + 8, <uint64_t>owner.tls_offset + offset)
+    else:
+        index = <TlsIndex*>allocate(batch.allocator, sizeof(TlsIndex))
+        if index == NULL or not pointers_add(batch.allocator, &image.tls_descriptors, index):
+            release(batch.allocator, index)
+            return fail_memory(batch.error, image_name(image))
+        index.module = owner.tls_module_id
+        index.offset = offset
+        store_word(image, place, <uint64_t>tlsdesc_dynamic)
+        store_word(image, place + 8, <uint64_t>index)
+    return 0
+
+
+cdef inline int relocate_tls(
+    Batch* batch, Image* image, const Definition* definition, const Rela* relocation, uint32_t kind
+) noexcept nogil:
+    """Ulrich Drepper, "ELF Handling For Thread-Local Storage"; Alexandre Oliva, "Thread-Local
+    Storage Descriptors". A symbol of index 0 is the image's own storage."""
+    cdef Image* owner = image if relocation_symbol(relocation) == 0 else definition.image
+    cdef uint64_t place = relocation.r_offset
+    cdef uint64_t offset = <uint64_t>relocation.r_addend
+    cdef DeferredTls* deferred
+    if owner == NULL:            # weak and undefined
+        if kind == DLOPEN_R_TLSDESC:
+            store_word(image, place, <uint64_t>tlsdesc_undefined)
+            store_word(image, place + 8, offset)
+        elif kind != DLOPEN_R_TPOFF:
+            store_word(image, place, 0)
+        return 0
+    if relocation_symbol(relocation) != 0:
+        if symbol_type(definition.symbol) != STT_TLS:
+            return bad_relocation(
+                batch, image, b"a thread-local reference to a symbol that is not", place, kind
+            )
+        offset += definition.symbol.st_value
+    if kind == DLOPEN_R_DTPOFF:
+        store_word(image, place, offset)
+        return 0
+    if owner == image and image.layout.tls == NULL and kind == DLOPEN_R_DTPMOD:
+        store_word(image, place, 0)          # as the host does; nothing can use it
+        return 0
+    if owner.layout.tls == NULL:
+        return bad_relocation(
+            batch, image, b"a thread-local reference to an image without PT_TLS", place, kind
+        )
+    if owner.state == DLOPEN_STATE_LOADING:
+        if kind == DLOPEN_R_TPOFF:
+            owner.needs_static_tls = True
+        if not stays_writable(image, place):
+            return bad_relocation(
+                batch, image, b"a text relocation of thread-local storage", place, kind
+            )
+        deferred = <DeferredTls*>allocate(batch.allocator, sizeof(DeferredTls))
+        if deferred == NULL:
+            return fail_memory(batch.error, image_name(image))
+        deferred.image = image
+        deferred.owner = owner
+        deferred.place = place
+        deferred.offset = offset
+        deferred.kind = kind
+        deferred.next = batch.deferred_tls
+        batch.deferred_tls = deferred
+        return 0
+    if kind == DLOPEN_R_TPOFF and not owner.has_static_tls:
+        fail(
+            batch.error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            b"it needs static TLS (initial-exec) of a library of which the storage was placed "
+            b"when it was loaded: load it before that one"
+        )
+        error_name_symbol(batch.error, symbol_name(image, &image.symtab[relocation_symbol(
+            relocation
+        )]), NULL)
+        error_needed_by(batch.error, image_name(owner))
+        return DLOPEN_E_UNSUPPORTED
+    return store_tls(batch, image, owner, place, offset, kind)
+
+
+cdef inline int relocate_deferred_tls(Batch* batch) noexcept nogil:
+    """Every image of the batch has its storage now."""
+    cdef const DeferredTls* deferred = batch.deferred_tls
+    cdef int code = 0
+    while deferred != NULL and code == 0:
+        code = store_tls(
+            batch, deferred.image, deferred.owner, deferred.place, deferred.offset, deferred.kind
+        )
+        deferred = deferred.next
+    return code
+
+
 cdef inline int apply(
     Batch* batch, Image* image, Place* writable, Cache* cache, const Rela* relocation
 ) noexcept nogil:
@@ -374,24 +499,9 @@ cdef inline int apply(
         return code
     if kind == DLOPEN_R_COPY:
         return copy_data(batch, image, writable, cache, relocation)
-    if kind == DLOPEN_R_DTPMOD or kind == DLOPEN_R_DTPOFF:
-        # Only another image's, the host's, until images of ours have thread-local storage.
-        if definition.image == NULL:
-            store_word(image, place, 0)
-            return 0
-        if not definition.image.is_host or definition.image.tls_module_id == 0:
-            return bad_relocation(
-                batch, image, b"thread-local storage is not supported yet", place, number
-            )
-        if kind == DLOPEN_R_DTPMOD:
-            store_word(image, place, definition.image.tls_module_id)
-        else:
-            store_word(image, place, definition.symbol.st_value + <uint64_t>relocation.r_addend)
-        return 0
-    if kind == DLOPEN_R_TPOFF or kind == DLOPEN_R_TLSDESC:
-        return bad_relocation(
-            batch, image, b"thread-local storage of this model is not supported yet", place, number
-        )
+    if kind == DLOPEN_R_DTPMOD or kind == DLOPEN_R_DTPOFF or kind == DLOPEN_R_TPOFF \
+            or kind == DLOPEN_R_TLSDESC:
+        return relocate_tls(batch, image, definition, relocation, kind)
     if kind == DLOPEN_R_SIZE:
         value = (definition.symbol.st_size if definition.image != NULL else 0) \
             + <uint64_t>relocation.r_addend
@@ -530,10 +640,33 @@ cdef inline void run_resolvers(Batch* batch) noexcept nogil:
         deferred = deferred.next
 
 
+cdef inline int check_static_tls(const Batch* batch) noexcept nogil:
+    """Before the resolvers run: what they decide would come too late for storage that the
+    host has copied into all threads."""
+    cdef const Deferred* deferred = batch.first_deferred
+    cdef const Phdr* segment
+    while deferred != NULL:
+        segment = deferred.image.layout.tls
+        if deferred.image.tls_donor != NULL and segment != NULL and ranges_overlap(
+            deferred.place, 8, segment.p_vaddr, segment.p_filesz
+        ):
+            return fail_at(
+                batch.error, DLOPEN_E_UNSUPPORTED, image_name(deferred.image),
+                b"an IFUNC's address in static TLS", deferred.place, 0
+            )
+        deferred = deferred.next
+    return 0
+
+
 cdef inline void free_deferred(Batch* batch) noexcept nogil:
     cdef Deferred* next
+    cdef DeferredTls* next_tls
     while batch.first_deferred != NULL:
         next = batch.first_deferred.next
         release(batch.allocator, batch.first_deferred)
         batch.first_deferred = next
     batch.last_deferred = NULL
+    while batch.deferred_tls != NULL:
+        next_tls = batch.deferred_tls.next
+        release(batch.allocator, batch.deferred_tls)
+        batch.deferred_tls = next_tls

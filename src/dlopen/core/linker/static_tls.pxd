@@ -1,0 +1,194 @@
+# cython: cdivision=True
+"""Where the thread-local storage of a batch goes, before its references are relocated.
+
+An image that an initial-exec relocation refers to gets static TLS through a donor (see
+tls/donor.pxd), any other an id of ours. The host's loader takes static TLS back only from
+its end: donors are closed in the order of their distances from the thread pointer, and one
+that is not the farthest waits until it is.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdio cimport snprintf
+
+from dlopen.core.arch.machine cimport thread_pointer
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
+from dlopen.core.base.errors cimport fail, fail_memory, fail_system
+from dlopen.core.base.kernel cimport kernel_close
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.image.image cimport Image, LinkMap, image_name
+from dlopen.core.linker.state cimport Donor, Linker
+from dlopen.core.tls.donor cimport DonorFile, donor_path, make_donor
+from dlopen.core.tls.modules cimport TlsIndex, add_module, remove_module
+
+
+cdef extern from "<dlfcn.h>" nogil:
+    enum:
+        RTLD_NOW
+
+
+cdef inline void* open_donor(
+    Linker* linker, const void* content, uint64_t content_size, uint64_t size, uint64_t alignment,
+    uint64_t first_byte, long* problem
+) noexcept nogil:
+    """The host's handle; NULL when it refuses. A negative *problem is an errno."""
+    cdef char path[160]
+    cdef void* handle
+    cdef uint64_t number
+    cdef long descriptor = make_donor(
+        &linker.registry.allocator, content, content_size, size, alignment, first_byte
+    )
+    problem[0] = descriptor
+    if descriptor < 0:
+        return NULL
+    lock_acquire(&linker.tls.lock)
+    linker.donors_made += 1
+    number = linker.donors_made
+    lock_release(&linker.tls.lock)
+    donor_path(descriptor, number, &path[0])
+    handle = linker.host.dlopen(&path[0], RTLD_NOW)
+    if handle == NULL:
+        linker.host.dlerror()
+    kernel_close(descriptor)
+    return handle
+
+
+cdef inline uint64_t static_tls_left(
+    Linker* linker, uint64_t most, uint64_t alignment
+) noexcept nogil:
+    """How much of `most` the host would still give: asked by trying, for an error's text."""
+    cdef uint64_t low = 0
+    cdef uint64_t high = most
+    cdef uint64_t middle
+    cdef void* handle
+    cdef long problem = 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        handle = open_donor(linker, NULL, 0, middle, alignment, 0, &problem)
+        if handle != NULL:
+            linker.host.dlclose(handle)
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+cdef inline int no_static_tls(Linker* linker, const Image* image, Error* error) noexcept nogil:
+    cdef const Phdr* segment = image.layout.tls
+    cdef uint64_t alignment = segment.p_align if segment.p_align else 1
+    cdef uint64_t left = static_tls_left(linker, segment.p_memsz, alignment)
+    cdef char text[320]
+    if left == 0 and alignment > 64:
+        snprintf(
+            &text[0], sizeof(text),
+            b"cannot allocate memory in static TLS block: %llu bytes are needed at a multiple of "
+            b"%llu, which libc gives only to libraries that a program starts with (LD_PRELOAD)",
+            <unsigned long long>segment.p_memsz, <unsigned long long>alignment
+        )
+    else:
+        snprintf(
+            &text[0], sizeof(text),
+            b"cannot allocate memory in static TLS block: %llu bytes are needed, %llu are left; "
+            b"GLIBC_TUNABLES=glibc.rtld.optional_static_tls=%llu, set before the program starts, "
+            b"makes room", <unsigned long long>segment.p_memsz, <unsigned long long>left,
+            <unsigned long long>(segment.p_memsz + 4096)
+        )
+    return fail(error, DLOPEN_E_MEMORY, image_name(image), &text[0])
+
+
+cdef inline int give_static_tls(Linker* linker, Image* image, Error* error) noexcept nogil:
+    """With no lock held. The content must be relocated: the host copies it into all threads
+    at once."""
+    cdef const Phdr* segment = image.layout.tls
+    cdef uint64_t alignment = segment.p_align if segment.p_align else 1
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Donor* donor = <Donor*>allocate(allocator, sizeof(Donor))
+    cdef Donor** link
+    cdef const DonorFile* file
+    cdef long problem = 0
+    if donor == NULL:
+        return fail_memory(error, image_name(image))
+    donor.handle = open_donor(
+        linker, <const void*>(image.bytes_bias + segment.p_vaddr), segment.p_filesz,
+        segment.p_memsz, alignment, segment.p_vaddr & (alignment - 1), &problem
+    )
+    if donor.handle == NULL:
+        release(allocator, donor)
+        if problem < 0:
+            return fail_system(
+                error, DLOPEN_E_MEMORY, image_name(image),
+                b"cannot make a file in memory for static TLS", problem
+            )
+        return no_static_tls(linker, image, error)
+    file = <const DonorFile*>(<LinkMap*>donor.handle).l_addr
+    donor.offset = <int64_t>file.offset
+    image.tls_offset = donor.offset
+    image.tls_module_id = file.module
+    image.has_static_tls = True
+    image.tls_donor = donor
+    lock_acquire(&linker.tls.lock)
+    link = &linker.donors       # the farthest first
+    while link[0] != NULL and link[0].offset < donor.offset:
+        link = &link[0].next
+    donor.next = link[0]
+    link[0] = donor
+    lock_release(&linker.tls.lock)
+    return 0
+
+
+cdef inline void take_back_static_tls(Linker* linker, Donor* unused) noexcept nogil:
+    """With no lock held. One thread at a time closes, or their order would not hold; what
+    another gives back meanwhile it closes too."""
+    cdef Donor* donor
+    lock_acquire(&linker.tls.lock)
+    unused.is_unused = True
+    if linker.closing_donors:
+        lock_release(&linker.tls.lock)
+        return
+    linker.closing_donors = True
+    while linker.donors != NULL and linker.donors.is_unused:
+        donor = linker.donors
+        linker.donors = donor.next
+        lock_release(&linker.tls.lock)
+        linker.host.dlclose(donor.handle)
+        release(&linker.registry.allocator, donor)
+        lock_acquire(&linker.tls.lock)
+    linker.closing_donors = False
+    lock_release(&linker.tls.lock)
+
+
+cdef inline int give_tls(Linker* linker, Image* image, bint no_host, Error* error) noexcept nogil:
+    """An image of a batch whose relocations, but for those of TLS, are done. `no_host`: the
+    image will never run, and the host is left alone."""
+    if image.layout.tls == NULL:
+        return 0
+    if image.needs_static_tls and not no_host:
+        return give_static_tls(linker, image, error)
+    image.tls_module_id = add_module(&linker.tls, &linker.registry.allocator, image)
+    if image.tls_module_id == 0:
+        return fail_memory(error, image_name(image))
+    return 0
+
+
+cdef inline void take_back_tls(Linker* linker, Image* image) noexcept nogil:
+    """With no lock held; nothing of the image runs any more."""
+    if image.tls_donor != NULL:
+        take_back_static_tls(linker, <Donor*>image.tls_donor)
+        image.tls_donor = NULL
+    else:
+        remove_module(&linker.tls, &linker.registry.allocator, image.tls_module_id)
+    image.tls_module_id = 0
+
+
+cdef inline void find_static_tls_of_host(Linker* linker, Image* image) noexcept nogil:
+    """Where the storage of an image that the process started with is: always static."""
+    cdef TlsIndex index
+    if image.tls_module_id != 0 and linker.host.tls_get_addr != NULL:
+        index.module = image.tls_module_id
+        index.offset = 0
+        image.tls_offset = <int64_t>(
+            <uint64_t>linker.host.tls_get_addr(&index) - thread_pointer()
+        )
+        image.has_static_tls = True

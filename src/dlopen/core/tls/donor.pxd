@@ -1,0 +1,165 @@
+# cython: cdivision=True
+"""Static TLS for images of ours that ask for it with initial-exec relocations.
+
+Only the host's loader can give room at a fixed distance from every thread's pointer, in
+threads that run already too. So it is given a library to open: a donor, an ELF file made
+here, whose PT_TLS is the image's own and which two relocations tell where that went.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from dlopen.core.arch.machine cimport DTPMOD_NUMBER, THIS_MACHINE, TPOFF_NUMBER
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.kernel cimport (
+    kernel_close, kernel_memory_file, kernel_write,
+)
+from dlopen.core.base.words cimport align_up
+from dlopen.core.elf.constants cimport (
+    DF_STATIC_TLS, DT_FLAGS, DT_RELA, DT_RELAENT, DT_RELASZ, DT_STRSZ, DT_STRTAB, DT_SYMENT,
+    DT_SYMTAB, EI_CLASS, EI_DATA, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ET_DYN, EV_CURRENT, PF_R,
+    PF_W, PT_DYNAMIC, PT_GNU_STACK, PT_LOAD, PT_TLS,
+)
+from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr, Rela, Sym
+
+
+cdef enum:
+    DONOR_SEGMENTS = 4
+    DONOR_ENTRIES = 9
+
+
+cdef struct DonorFile:           # the file's first bytes, mapped at its own offsets
+    Ehdr header
+    Phdr segments[4]
+    Dyn dynamic[9]
+    Rela relocations[2]
+    Sym symbol                   # the null symbol
+    char strings[8]
+    # What the host's loader writes: the distance of the block from the thread pointer, and
+    # its module id.
+    uint64_t offset
+    uint64_t module
+
+
+cdef inline void fill_donor(
+    DonorFile* file, uint64_t content, uint64_t size, uint64_t alignment
+) noexcept nogil:
+    """`content` is where in the file the `size` bytes begin."""
+    cdef uint64_t whole = content + size
+    file.header.e_ident[0] = 0x7f
+    file.header.e_ident[1] = 0x45
+    file.header.e_ident[2] = 0x4c
+    file.header.e_ident[3] = 0x46
+    file.header.e_ident[EI_CLASS] = ELFCLASS64
+    file.header.e_ident[EI_DATA] = ELFDATA2LSB
+    file.header.e_ident[EI_VERSION] = EV_CURRENT
+    file.header.e_type = ET_DYN
+    file.header.e_machine = THIS_MACHINE
+    file.header.e_version = EV_CURRENT
+    file.header.e_phoff = sizeof(Ehdr)
+    file.header.e_ehsize = sizeof(Ehdr)
+    file.header.e_phentsize = sizeof(Phdr)
+    file.header.e_phnum = DONOR_SEGMENTS
+    file.segments[0].p_type = PT_LOAD
+    file.segments[0].p_flags = PF_R | PF_W
+    file.segments[0].p_filesz = whole
+    file.segments[0].p_memsz = whole
+    file.segments[0].p_align = 4096
+    file.segments[1].p_type = PT_DYNAMIC
+    file.segments[1].p_flags = PF_R | PF_W
+    file.segments[1].p_offset = <uint64_t>&file.dynamic[0] - <uint64_t>file
+    file.segments[1].p_vaddr = file.segments[1].p_offset
+    file.segments[1].p_filesz = sizeof(file.dynamic)
+    file.segments[1].p_memsz = sizeof(file.dynamic)
+    file.segments[1].p_align = 8
+    file.segments[2].p_type = PT_TLS
+    file.segments[2].p_flags = PF_R
+    file.segments[2].p_offset = content
+    file.segments[2].p_vaddr = content
+    file.segments[2].p_filesz = size
+    file.segments[2].p_memsz = size
+    file.segments[2].p_align = alignment
+    # Without it the host would make the stack executable.
+    file.segments[3].p_type = PT_GNU_STACK
+    file.segments[3].p_flags = PF_R | PF_W
+    file.segments[3].p_align = 16
+    file.dynamic[0].d_tag = DT_STRTAB
+    file.dynamic[0].d_val = <uint64_t>&file.strings[0] - <uint64_t>file
+    file.dynamic[1].d_tag = DT_STRSZ
+    file.dynamic[1].d_val = sizeof(file.strings)
+    file.dynamic[2].d_tag = DT_SYMTAB
+    file.dynamic[2].d_val = <uint64_t>&file.symbol - <uint64_t>file
+    file.dynamic[3].d_tag = DT_SYMENT
+    file.dynamic[3].d_val = sizeof(Sym)
+    file.dynamic[4].d_tag = DT_RELA
+    file.dynamic[4].d_val = <uint64_t>&file.relocations[0] - <uint64_t>file
+    file.dynamic[5].d_tag = DT_RELASZ
+    file.dynamic[5].d_val = sizeof(file.relocations)
+    file.dynamic[6].d_tag = DT_RELAENT
+    file.dynamic[6].d_val = sizeof(Rela)
+    file.dynamic[7].d_tag = DT_FLAGS
+    file.dynamic[7].d_val = DF_STATIC_TLS
+    file.relocations[0].r_offset = <uint64_t>&file.offset - <uint64_t>file
+    file.relocations[0].r_info = TPOFF_NUMBER
+    file.relocations[1].r_offset = <uint64_t>&file.module - <uint64_t>file
+    file.relocations[1].r_info = DTPMOD_NUMBER
+
+
+cdef inline long make_donor(
+    Allocator* allocator, const void* content, uint64_t content_size, uint64_t size,
+    uint64_t alignment, uint64_t first_byte
+) noexcept nogil:
+    """A file in memory; its descriptor, or a negative errno. `first_byte` is the p_vaddr of
+    the image's PT_TLS modulo the alignment, which its offsets count on."""
+    cdef uint64_t start = align_up(sizeof(DonorFile), alignment) + first_byte
+    cdef char* file = <char*>allocate(allocator, start + size)
+    cdef long descriptor = -12   # ENOMEM
+    cdef long result
+    if file == NULL:
+        return descriptor
+    fill_donor(<DonorFile*>file, start, size, alignment)
+    if content_size != 0:
+        memcpy(file + start, content, content_size)
+    descriptor = kernel_memory_file(b"dlopen-tls")
+    if descriptor >= 0:
+        result = kernel_write(descriptor, file, start + size)
+        if result < 0:
+            kernel_close(descriptor)
+            descriptor = result
+    release(allocator, file)
+    return descriptor
+
+
+cdef inline void donor_path(long descriptor, uint64_t number, char* path) noexcept nogil:
+    """/proc/self/fd/N in a spelling of its own for each donor (`number`): a descriptor's
+    number comes again, and the host's loader would take the name for the old file's. `path`
+    has room for 160 bytes."""
+    cdef const char* folder = b"/proc/self/fd/"
+    cdef char digits[24]
+    cdef int count = 0
+    cdef int bit
+    while folder[0] != 0:
+        path[0] = folder[0]
+        path += 1
+        folder += 1
+    for bit in range(40):
+        if number >> bit == 0:
+            break
+        path[0] = 0x2e
+        path[1] = 0x2f
+        path += 2
+        if number >> bit & 1:
+            path[0] = 0x2f
+            path += 1
+    while True:
+        digits[count] = <char>(0x30 + descriptor % 10)
+        descriptor //= 10
+        count += 1
+        if descriptor == 0:
+            break
+    while count:
+        count -= 1
+        path[0] = digits[count]
+        path += 1
+    path[0] = 0

@@ -1,0 +1,260 @@
+# cython: cdivision=True
+"""Thread-local storage of our images: own module ids, blocks made on first touch.
+
+The psABI's __tls_get_addr takes a module id and an offset. An id with the top bit set
+is ours: a slot of the table of modules below, under a number that is never used twice,
+so that what is left of an unloaded module can never be taken for another's. All other
+ids are the host's. Each thread has a table of its own, by the same slots.
+
+`Tls.lock` guards every field here, and all threads' tables. A thread reads its own
+without it: nobody else changes an entry of a module that is still loaded. The lock is a
+leaf but for the allocator's.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
+from dlopen.core.base.words cimport align_up
+from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.image.image cimport Image
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned int Key "pthread_key_t"
+    int pthread_setspecific(Key key, const void* value)
+
+
+cdef extern from *:
+    """
+    /* This thread's table, for arch/<machine>.S too. Initial-exec: see meson.build. */
+    __attribute__((visibility("hidden"))) __thread void *dlopen_thread_blocks;
+    """
+    void* thread_blocks "dlopen_thread_blocks"
+
+
+cdef enum:
+    # Of PTHREAD_DESTRUCTOR_ITERATIONS (4): the last one, so that the destructors of other
+    # keys still find the values, as under glibc, which frees after all of them.
+    LAST_ROUND = 3
+
+
+cdef struct Module:
+    uint64_t id                  # 0: the slot is free
+    const void* content          # PT_TLS: p_filesz bytes, relocated; zeroes follow
+    uint64_t content_size, size, alignment
+    uint64_t first_byte          # p_vaddr modulo the alignment
+
+
+cdef struct Block:               # arch/<machine>.S knows this layout
+    uint64_t id                  # the module's; 0: none
+    char* address
+    void* allocation
+
+
+cdef struct ThreadBlocks:        # arch/<machine>.S knows the first two
+    Block* blocks                # by slot
+    uint64_t count
+    uint32_t round               # of key destructors
+    ThreadBlocks* next
+    ThreadBlocks** link          # what points here
+
+
+cdef struct Tls:
+    Lock lock
+    Module* modules              # by slot
+    uint32_t count, capacity
+    uint32_t issued              # ids so far
+    ThreadBlocks* threads
+    Key key                      # its destructor: thread_ends
+
+
+cdef struct TlsIndex:            # tls_index of the psABI: what __tls_get_addr is given
+    uint64_t module
+    uint64_t offset
+
+
+cdef inline bint is_own_module(uint64_t id) noexcept nogil:
+    return id >> 63 != 0
+
+
+cdef inline uint64_t slot_of(uint64_t id) noexcept nogil:
+    return id & 0xffffffffU
+
+
+cdef inline uint64_t add_module(Tls* tls, Allocator* allocator, const Image* image) noexcept nogil:
+    """The id of a new module for an image with PT_TLS; 0 without memory."""
+    cdef const Phdr* segment = image.layout.tls
+    cdef Module* module
+    cdef Module* grown
+    cdef uint32_t slot = 0
+    cdef uint32_t capacity
+    cdef uint64_t id = 0
+    lock_acquire(&tls.lock)
+    while slot < tls.count and tls.modules[slot].id != 0:
+        slot += 1
+    if slot == tls.capacity:
+        capacity = 16 if tls.capacity == 0 else tls.capacity * 2
+        grown = <Module*>allocate(allocator, capacity * sizeof(Module))
+        if grown != NULL:
+            if tls.count != 0:
+                memcpy(grown, tls.modules, tls.count * sizeof(Module))
+            release(allocator, tls.modules)
+            tls.modules = grown
+            tls.capacity = capacity
+    if slot < tls.capacity:
+        tls.issued = (tls.issued + 1) & 0x7fffffffU
+        id = <uint64_t>1 << 63 | <uint64_t>tls.issued << 32 | slot
+        module = &tls.modules[slot]
+        module.id = id
+        module.content = <const void*>(image.bytes_bias + segment.p_vaddr)
+        module.content_size = segment.p_filesz
+        module.size = segment.p_memsz
+        module.alignment = segment.p_align if segment.p_align else 1
+        module.first_byte = segment.p_vaddr & (module.alignment - 1)
+        if slot == tls.count:
+            tls.count += 1
+    lock_release(&tls.lock)
+    return id
+
+
+cdef inline void remove_module(Tls* tls, Allocator* allocator, uint64_t id) noexcept nogil:
+    """With its blocks in all threads."""
+    cdef ThreadBlocks* thread
+    cdef Block* block
+    if not is_own_module(id):
+        return
+    lock_acquire(&tls.lock)
+    tls.modules[slot_of(id)].id = 0
+    thread = tls.threads
+    while thread != NULL:
+        if slot_of(id) < thread.count:
+            block = &thread.blocks[slot_of(id)]
+            if block.id == id:
+                block.id = 0
+                release(allocator, block.allocation)
+                block.allocation = NULL
+        thread = thread.next
+    lock_release(&tls.lock)
+
+
+cdef inline char* known_block(uint64_t id) noexcept nogil:
+    """This thread's block of a module of ours; NULL if it has not touched it yet."""
+    cdef const ThreadBlocks* thread = <const ThreadBlocks*>thread_blocks
+    if thread != NULL and slot_of(id) < thread.count and thread.blocks[slot_of(id)].id == id:
+        return thread.blocks[slot_of(id)].address
+    return NULL
+
+
+cdef inline ThreadBlocks* table_with(
+    Tls* tls, Allocator* allocator, uint64_t slot
+) noexcept nogil:
+    """Under the lock: this thread's table with room for the slot; NULL without memory."""
+    cdef ThreadBlocks* thread = <ThreadBlocks*>thread_blocks
+    cdef Block* grown
+    cdef Block* old
+    cdef uint64_t count
+    if thread == NULL:
+        thread = <ThreadBlocks*>allocate(allocator, sizeof(ThreadBlocks))
+        if thread == NULL:
+            return NULL
+        thread.next = tls.threads
+        thread.link = &tls.threads
+        if thread.next != NULL:
+            thread.next.link = &thread.next
+        tls.threads = thread
+        (&thread_blocks)[0] = thread
+    if slot >= thread.count:
+        count = align_up(slot + 1, 16)
+        grown = <Block*>allocate(allocator, count * sizeof(Block))
+        if grown == NULL:
+            return NULL
+        old = thread.blocks
+        if thread.count != 0:
+            memcpy(grown, old, thread.count * sizeof(Block))
+        # In this order: a signal handler of this thread may read it at any moment.
+        thread.blocks = grown
+        thread.count = count
+        release(allocator, old)
+    return thread
+
+
+cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexcept nogil:
+    """On the first touch; NULL without memory or for a module that is not loaded. Calls
+    nothing that writes errno."""
+    cdef Module module
+    cdef ThreadBlocks* thread
+    cdef Block* block
+    cdef void* allocation
+    cdef char* address = NULL
+    cdef bint is_first = thread_blocks == NULL
+    memset(&module, 0, sizeof(module))
+    lock_acquire(&tls.lock)
+    if slot_of(id) < tls.count:
+        module = tls.modules[slot_of(id)]
+    lock_release(&tls.lock)
+    if module.id != id:
+        return NULL
+    allocation = allocate(allocator, module.size + 2 * module.alignment)
+    if allocation == NULL:
+        return NULL
+    address = <char*>align_up(<uint64_t>allocation, module.alignment) + module.first_byte
+    if module.content_size != 0:
+        memcpy(address, module.content, module.content_size)
+    lock_acquire(&tls.lock)
+    thread = table_with(tls, allocator, slot_of(id))
+    if thread != NULL:
+        block = &thread.blocks[slot_of(id)]
+        block.allocation = allocation
+        block.address = address
+        block.id = id
+    lock_release(&tls.lock)
+    if thread == NULL:
+        release(allocator, allocation)
+        return NULL
+    if is_first:
+        pthread_setspecific(tls.key, thread)
+    return address
+
+
+cdef inline void free_table(Allocator* allocator, ThreadBlocks* thread) noexcept nogil:
+    cdef uint64_t i
+    for i in range(thread.count):
+        if thread.blocks[i].id != 0:
+            release(allocator, thread.blocks[i].allocation)
+    release(allocator, thread.blocks)
+    release(allocator, thread)
+
+
+cdef inline void thread_ends(Tls* tls, Allocator* allocator, void* table) noexcept nogil:
+    """The key's destructor, which asks to be called again until the last round."""
+    cdef ThreadBlocks* thread = <ThreadBlocks*>table
+    if thread.round < LAST_ROUND:
+        thread.round += 1
+        pthread_setspecific(tls.key, thread)
+        return
+    (&thread_blocks)[0] = NULL
+    lock_acquire(&tls.lock)
+    thread.link[0] = thread.next
+    if thread.next != NULL:
+        thread.next.link = thread.link
+    lock_release(&tls.lock)
+    free_table(allocator, thread)
+
+
+cdef inline void forget_other_threads(Tls* tls, Allocator* allocator) noexcept nogil:
+    """In a forked child, which has none of them."""
+    cdef ThreadBlocks* thread = tls.threads
+    cdef ThreadBlocks* next
+    tls.threads = NULL
+    while thread != NULL:
+        next = thread.next
+        if thread == thread_blocks:
+            thread.next = NULL
+            thread.link = &tls.threads
+            tls.threads = thread
+        else:
+            free_table(allocator, thread)
+        thread = next
