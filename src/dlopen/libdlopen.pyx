@@ -46,6 +46,7 @@ from dlopen.core.linker.load cimport (
 )
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, PhdrVisitor
+from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
 from dlopen.core.memory.file cimport File, file_close
 from dlopen.core.relocation.relocate cimport Resolver
@@ -542,6 +543,8 @@ cdef public int DLOPEN_symbol_find(
         else:
             found = lookup_in_tree(snapshot, image, &reference, &definition)
         if found:
+            if not flags & DLOPEN_OWN_ONLY:
+                share_unique_of_lookup(linker, snapshot, &reference, &definition)
             describe(&definition, symbol, not flags & DLOPEN_NO_RESOLVE)
         elif not flags & DLOPEN_OWN_ONLY and image.is_host:
             definition.image = define_by_host(linker, snapshot, image, name, version, &address)
@@ -1018,6 +1021,7 @@ cdef void* find_for_caller(
         snapshot, image_of_caller(snapshot, caller), handle != NULL, &reference, &definition
     )
     if found:
+        share_unique_of_lookup(linker, snapshot, &reference, &definition)
         address = resolved_address(&definition)
     reader_leave(&linker.registry, phase)
     if found:

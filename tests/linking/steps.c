@@ -1,6 +1,7 @@
 /* steps LOADER STEP...: carries out the steps one by one and says on standard output what came of
  * each.  LOADER is "glibc", or the path of libdlopen.so; STEP is one of
  *     open:NAME:MODE...    letters of MODE: n(ow) l(azy) g(lobal) o(noload) k(nodelete) d(eepbind)
+ *                          p(rivate)
  *     close:K              the K-th opened library, from 0
  *     call:K:SYMBOL        int SYMBOL(void)
  *     value:K:SYMBOL       the int there
@@ -94,6 +95,7 @@ static void open_library(char *name) {
       case 'o': mode |= RTLD_NOLOAD; break;
       case 'k': mode |= RTLD_NODELETE; break;
       case 'd': mode |= RTLD_DEEPBIND; break;
+      case 'p': mode |= DLOPEN_PRIVATE; break;
       default: exit(2);
     }
   if (!(mode & (RTLD_NOW | RTLD_LAZY))) mode |= RTLD_NOW;

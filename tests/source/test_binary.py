@@ -1,5 +1,6 @@
 """What is in the two binaries: no Python in the core, nothing exported by accident."""
 
+import io
 import re
 from functools import cache
 from importlib.resources import as_file, files
@@ -17,9 +18,9 @@ DF_1_NOW, DF_1_NODELETE = 1, 8
 
 @cache
 def binary(name: str) -> Any:
-    """The ELF file of the installed package; it stays open for the length of the tests."""
+    """An ELF file of the installed package."""
     with as_file(files("dlopen") / name) as path:
-        return ELFFile(path.open("rb"))
+        return ELFFile(io.BytesIO(path.read_bytes()))
 
 
 def core() -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -117,7 +118,7 @@ def _compile(
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment, check=False
             )
-            assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+            assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
             output.replace(cached)  # atomic: several test processes share the cache
     # A copy, not a link: some tests change their fixture, and identity goes by inode.
     partial = directory / f".{name}.{os.getpid()}"

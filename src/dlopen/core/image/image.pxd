@@ -41,6 +41,15 @@ cdef enum:
     MAX_TABLES = 24
 
 
+cdef struct Unique:              # a definition in the table of symbols/unique.pxd
+    Unique* next                 # in its chain; atomic
+    Unique* sibling              # of the same image
+    Image* image
+    const Sym* symbol
+    uint32_t index
+    uint32_t hash                # of its name: gnu_hash
+
+
 cdef struct SearchList:          # the breadth-first closure of an image's dependencies
     Pointers images              # Image*, itself first
 
@@ -111,6 +120,7 @@ cdef struct Image:
     Pointers sorted              # Image*, ours: of an image opened itself, all that it needs
     Pointers bindings            # Image*: others that its relocations bound to
     Pointers host_handles        # one count of the host's loader each, given back at unload
+    Unique* uniques              # owned: its entries in the table of STB_GNU_UNIQUE definitions
     uint32_t open_count
     uint32_t pins                # transactions that rely on it
     uint32_t mark                # scratch for traversals
@@ -139,6 +149,7 @@ cdef struct Image:
     Pointers copied              # char*, owned: soname, paths, needed and version names
     bint is_identified           # device and inode were looked for
     void* host_handle            # link map, once it was asked for
+    uint32_t uniques_known       # whether it defines any STB_GNU_UNIQUE: linker/uniques.pxd
     uint64_t counted_symbols     # 1 + symbol_count, once it was asked for; a benign race
     char* probe                  # owned: an exported name, to ask libc whether it is global
 
@@ -196,6 +207,11 @@ cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
 cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept nogil:
     """All that the image owns but its mapping and its host handles, and itself."""
     cdef size_t i
+    cdef Unique* unique = image.uniques
+    while unique != NULL:
+        image.uniques = unique.sibling
+        release(allocator, unique)
+        unique = image.uniques
     for i in range(image.names.count):
         release(allocator, image.names.items[i])
     pointers_free(allocator, &image.names)

@@ -39,7 +39,7 @@ from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.image.dynamic cimport read_dynamic, refuse
 from dlopen.core.image.image cimport (
-    Image, SearchList, Version, image_free_records, image_name,
+    Image, SearchList, Unique, Version, image_free_records, image_name,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, current_snapshot, join_globals, make_snapshot, publish_snapshot,
@@ -59,7 +59,11 @@ from dlopen.core.relocation.relocate cimport (
     Batch, check_static_tls, free_deferred, relocate_deferred_tls, relocate_image, run_resolvers,
     same_file_name,
 )
-from dlopen.core.symbols.lookup cimport Reference
+from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
+from dlopen.core.symbols.lookup cimport Definition, Reference, refer, symbol_name
+from dlopen.core.symbols.unique cimport (
+    UniqueTable, add_unique, fill_unique, find_unique, take_unique,
+)
 
 
 cdef enum:
@@ -79,6 +83,11 @@ cdef struct Transaction:
     Pointers counted             # void*: handles of the host's, to give back
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers globals             # Image*: the global scope, for the batch
+    # STB_GNU_UNIQUE: the definitions of ours that are the process's once this is published.
+    UniqueTable* uniques         # NULL while there is none
+    Unique* new_uniques          # the same, linked by `sibling`; owned until then
+    uint32_t unique_additions    # of the process's table at the start
+    UniqueHosts unique_hosts
     Image* root
     bint is_stale                # an image is there, but what `snapshot` has of it is old
 
@@ -547,6 +556,44 @@ cdef inline int check_versions(Transaction* transaction, Image* image) noexcept 
     return 0
 
 
+cdef inline int share_unique(
+    void* context, const Reference* reference, Definition* definition
+) noexcept nogil:
+    """The definition of that name that stands for all in this process: ours, the host's, or
+    from now on this one."""
+    cdef Transaction* transaction = <Transaction*>context
+    cdef Linker* linker = transaction.linker
+    cdef Unique* entry = NULL
+    if definition.image.is_private:
+        return 0
+    if transaction.uniques != NULL:
+        entry = find_unique(transaction.uniques, reference)
+    if entry == NULL:
+        entry = find_unique(&linker.uniques, reference)
+        if entry != NULL and not pin(transaction, entry.image):
+            entry = NULL         # it has been taken out meanwhile
+    if entry != NULL:
+        take_unique(entry, definition)
+        return 0
+    if find_unique_of_host(
+        linker, transaction.snapshot, &transaction.unique_hosts, reference.name, definition
+    ) or definition.image.is_host:
+        return 0
+    entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
+    if transaction.uniques == NULL:
+        transaction.uniques = <UniqueTable*>allocate(
+            &linker.registry.allocator, sizeof(UniqueTable)
+        )
+    if entry == NULL or transaction.uniques == NULL:
+        release(&linker.registry.allocator, entry)
+        return fail_memory(transaction.error, image_name(definition.image))
+    fill_unique(entry, reference, definition)
+    entry.sibling = transaction.new_uniques
+    transaction.new_uniques = entry
+    add_unique(transaction.uniques, entry)
+    return 0
+
+
 cdef inline int link_images(Transaction* transaction) noexcept nogil:
     """Scopes, relocation in dependency order, resolvers, protection."""
     cdef Linker* linker = transaction.linker
@@ -592,6 +639,8 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     batch.allocator = allocator
     batch.globals = &transaction.globals
     batch.own_names = linker.own_names
+    batch.share_unique = share_unique
+    batch.context = transaction
     batch.error = transaction.error
     batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     for i in range(order.count):
@@ -680,6 +729,7 @@ cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
     lock_acquire(&registry.lock)
     transaction.snapshot = current_snapshot(registry)
     transaction.generation = registry.generation
+    transaction.unique_additions = transaction.linker.uniques.additions
     lock_release(&registry.lock)
 
 
@@ -707,6 +757,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     """What is left of it after success or failure: the only rollback there is."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i
+    cdef Unique* unique
     free_new_images(transaction)
     unpin_all(transaction)
     reader_leave(&transaction.linker.registry, transaction.phase)
@@ -714,11 +765,43 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
         transaction.linker.host.dlclose(transaction.counted.items[i])
     for i in range(transaction.missing_hosts.count):
         release(allocator, transaction.missing_hosts.items[i])
+    free_unique_hosts(transaction.linker, &transaction.unique_hosts)
+    while transaction.new_uniques != NULL:
+        unique = transaction.new_uniques
+        transaction.new_uniques = unique.sibling
+        release(allocator, unique)
+    release(allocator, transaction.uniques)
     pointers_free(allocator, &transaction.loaded)
     pointers_free(allocator, &transaction.pinned)
     pointers_free(allocator, &transaction.counted)
     pointers_free(allocator, &transaction.missing_hosts)
     pointers_free(allocator, &transaction.globals)
+
+
+cdef inline bint uniques_conflict(const Transaction* transaction) noexcept nogil:
+    """Under the lock: another transaction was first with one of the names."""
+    cdef const UniqueTable* table = &transaction.linker.uniques
+    cdef const Unique* entry = transaction.new_uniques
+    cdef Reference reference
+    if table.additions == transaction.unique_additions:
+        return False
+    while entry != NULL:
+        refer(&reference, symbol_name(entry.image, entry.symbol), NULL)
+        if find_unique(table, &reference) != NULL:
+            return True
+        entry = entry.sibling
+    return False
+
+
+cdef inline void publish_uniques(Transaction* transaction) noexcept nogil:
+    """Under the lock."""
+    cdef Unique* entry
+    while transaction.new_uniques != NULL:
+        entry = transaction.new_uniques
+        transaction.new_uniques = entry.sibling
+        entry.sibling = entry.image.uniques
+        entry.image.uniques = entry
+        add_unique(&transaction.linker.uniques, entry)
 
 
 cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
@@ -728,6 +811,8 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
     cdef size_t i, j
     cdef Image* mine
     cdef Image* other
+    if uniques_conflict(transaction):
+        return True
     if registry.generation == transaction.generation:
         return False
     for i in range(transaction.loaded.count):
@@ -818,6 +903,7 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
             image.fini_due = False
             store_u32(&image.state, DLOPEN_STATE_INITIALISING)
         count_bound_hosts(transaction, 1)
+        publish_uniques(transaction)
         registry.adds += transaction.loaded.count
         publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)

@@ -9,6 +9,7 @@ from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Registry
 from dlopen.core.relocation.relocate cimport OwnName
 from dlopen.core.tls.modules cimport Tls, TlsIndex
+from dlopen.core.symbols.unique cimport UniqueTable
 
 
 cdef struct HostInfo:            # struct dl_phdr_info of <link.h>
@@ -102,6 +103,7 @@ cdef struct Linker:
     bint closing_donors
     HostFunctions host
     OwnName own_names[OWN_NAME_COUNT]
+    UniqueTable uniques          # of our images; guarded as its file says
     SearchSettings search
     Folder* folders[FOLDER_BUCKETS]      # written under Registry.lock, read with load_pointer
     size_t folder_count          # written under Registry.lock; a bound only

@@ -21,7 +21,7 @@ from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.image.image cimport Image
+from dlopen.core.image.image cimport Image, Unique
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
     reader_leave, reclaim, retire, snapshot_holds,
@@ -30,6 +30,7 @@ from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.linker.static_tls cimport take_back_tls
+from dlopen.core.symbols.unique cimport remove_unique
 
 
 cdef extern from *:
@@ -56,8 +57,17 @@ cdef inline bint is_root(const Image* image) noexcept nogil:
         or image.state == DLOPEN_STATE_INITIALISING
 
 
-cdef inline bint sweep(Registry* registry, Pointers* dead) noexcept nogil:
+cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nogil:
+    """Under the lock. Nobody is bound to them: who is would hold the image."""
+    cdef const Unique* entry = image.uniques
+    while entry != NULL:
+        remove_unique(&linker.uniques, entry)
+        entry = entry.sibling
+
+
+cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
     """Under the lock: takes what nothing holds out of the registry."""
+    cdef Registry* registry = &linker.registry
     cdef size_t i, j
     cdef size_t kept = 0
     cdef Image* image
@@ -82,6 +92,7 @@ cdef inline bint sweep(Registry* registry, Pointers* dead) noexcept nogil:
         image = <Image*>registry.images.items[i]
         if pointers_hold(dead, image):
             store_u32(&image.state, DLOPEN_STATE_CLOSING)
+            remove_uniques(linker, image)
             pointers_remove(&registry.globals, image)
         else:
             registry.images.items[kept] = image
@@ -134,7 +145,7 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
     memset(&dead, 0, sizeof(dead))
     memset(&order, 0, sizeof(order))
     lock_acquire(&registry.lock)
-    sweep(registry, &dead)
+    sweep(linker, &dead)
     sort_for_destructors(&registry.allocator, &dead, &order)
     lock_release(&registry.lock)
     for i in reversed(range(order.count)):

@@ -26,8 +26,8 @@ from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, f
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_add_once, pointers_hold
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.constants cimport (
-    PF_W, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN, STV_INTERNAL,
-    STV_PROTECTED, VERSYM_HIDDEN,
+    PF_W, SHN_UNDEF, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN,
+    STV_INTERNAL, STV_PROTECTED, VERSYM_HIDDEN,
 )
 from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.layout cimport segment_holding
@@ -45,6 +45,9 @@ from dlopen.core.tls.modules cimport TlsIndex
 
 
 ctypedef uint64_t (*Resolver)() noexcept nogil
+ctypedef int (*ShareUnique)(
+    void* context, const Reference* reference, Definition* definition
+) noexcept nogil
 
 
 cdef struct OwnName:             # a name that is always ours, whoever else defines it
@@ -73,6 +76,9 @@ cdef struct Batch:
     Allocator* allocator
     const Pointers* globals      # Image*: the process's global scope
     const OwnName* own_names     # ends with a NULL name
+    # Replaces an STB_GNU_UNIQUE definition by the process's; a code.
+    ShareUnique share_unique
+    void* context                # of share_unique
     bint no_foreign_code
     Deferred* first_deferred
     Deferred* last_deferred
@@ -250,6 +256,10 @@ cdef inline int resolve(
         error_name_symbol(batch.error, name, reference.version)
         error_needed_by(batch.error, image_name(image))
         return DLOPEN_E_VERSION
+    # A COPY's place is a definition of its own.
+    if symbol_binding(definition.symbol) == STB_GNU_UNIQUE and visibility != STV_PROTECTED \
+            and skip == NULL:
+        return batch.share_unique(batch.context, &reference, definition)
     return 0
 
 

@@ -1,0 +1,174 @@
+# cython: cdivision=True
+"""STB_GNU_UNIQUE definitions of the host's images (symbols/unique.pxd).
+
+Which of several the host's own images are bound to, only the host knows: dlsym tells,
+and enters the first one in its table where nobody has asked before. From then on the
+host never unloads the owner, and its own later libraries bind to it as well.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE, STT_TLS
+from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type
+from dlopen.core.image.image cimport Image, Unique, symbol_count
+from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.linker.host cimport count_host_image
+from dlopen.core.linker.state cimport Linker
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, definition_address, is_export, lookup_in_image, refer,
+)
+from dlopen.core.symbols.unique cimport add_unique, fill_unique, find_unique, take_unique
+
+
+cdef enum:
+    UNIQUES_UNKNOWN = 0
+    UNIQUES_NONE = 1
+    UNIQUES_SOME = 2
+
+
+cdef struct UniqueHosts:         # the host's images that define any, in the host's order
+    bint collected
+    Pointers images              # Image*
+    Pointers handles             # of the same: one count of the host's each
+
+
+cdef inline bint defines_uniques(Image* image) noexcept nogil:
+    """Kept after the first look, a benign race. The caller has counted the image."""
+    cdef uint64_t i
+    if image.uniques_known == UNIQUES_UNKNOWN:
+        image.uniques_known = UNIQUES_NONE
+        for i in range(symbol_count(image)):
+            if symbol_binding(&image.symtab[i]) == STB_GNU_UNIQUE \
+                    and image.symtab[i].st_shndx != SHN_UNDEF:
+                image.uniques_known = UNIQUES_SOME
+                break
+    return image.uniques_known == UNIQUES_SOME
+
+
+cdef inline void collect_unique_hosts(
+    Linker* linker, const Snapshot* snapshot, UniqueHosts* hosts
+) noexcept nogil:
+    """Those that are missing for want of memory do not share. No lock may be held."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef size_t i
+    cdef Image* image
+    cdef void* handle
+    hosts.collected = True
+    for i in range(snapshot.host_count):
+        image = snapshot.hosts[i]
+        if image.uniques_known == UNIQUES_NONE:
+            continue
+        handle = count_host_image(linker, image, 0)
+        if handle == NULL:
+            continue
+        if not defines_uniques(image) or not pointers_add(allocator, &hosts.handles, handle):
+            linker.host.dlclose(handle)
+        elif not pointers_add(allocator, &hosts.images, image):
+            hosts.handles.count -= 1
+            linker.host.dlclose(handle)
+
+
+cdef inline void free_unique_hosts(Linker* linker, UniqueHosts* hosts) noexcept nogil:
+    cdef size_t i
+    for i in range(hosts.handles.count):
+        linker.host.dlclose(hosts.handles.items[i])
+    pointers_free(&linker.registry.allocator, &hosts.images)
+    pointers_free(&linker.registry.allocator, &hosts.handles)
+    hosts.collected = False
+
+
+cdef inline bint unique_in_image(
+    Image* image, const char* name, Definition* definition
+) noexcept nogil:
+    cdef Reference reference
+    cdef const Sym* symbol
+    cdef uint32_t index = 0
+    refer(&reference, name, NULL)
+    symbol = lookup_in_image(image, &reference, &index)
+    if symbol == NULL or symbol_binding(symbol) != STB_GNU_UNIQUE or not is_export(symbol):
+        return False
+    definition.image = image
+    definition.symbol = symbol
+    definition.index = index
+    return True
+
+
+cdef inline bint find_unique_of_host(
+    Linker* linker, const Snapshot* snapshot, UniqueHosts* hosts, const char* name,
+    Definition* definition
+) noexcept nogil:
+    """The host's definition of the name; False if it has none, and then `definition` is as
+    before."""
+    cdef size_t i, j
+    cdef uint64_t address
+    cdef Definition other
+    cdef Image* owner
+    if not hosts.collected:
+        collect_unique_hosts(linker, snapshot, hosts)
+    for i in range(hosts.images.count):
+        if not unique_in_image(<Image*>hosts.images.items[i], name, definition):
+            continue
+        if symbol_type(definition.symbol) == STT_TLS:
+            return True
+        address = <uint64_t>linker.host.dlsym(hosts.handles.items[i], name)
+        if address == 0:
+            linker.host.dlerror()
+        elif address != definition_address(definition):
+            for j in range(hosts.images.count):
+                owner = <Image*>hosts.images.items[j]
+                if owner.map_start <= address < owner.map_end \
+                        and unique_in_image(owner, name, &other) \
+                        and definition_address(&other) == address:
+                    definition[0] = other
+        return True
+    return False
+
+
+cdef inline void share_unique_of_lookup(
+    Linker* linker, const Snapshot* snapshot, const Reference* reference, Definition* definition
+) noexcept nogil:
+    """What dlsym answers instead of the unique definition that it found; as under glibc, that
+    one is the process's from then on if there was none. In a reader section."""
+    cdef UniqueHosts hosts
+    cdef Unique* entry
+    cdef bint found
+    if symbol_binding(definition.symbol) != STB_GNU_UNIQUE or definition.image.is_private:
+        return
+    entry = find_unique(&linker.uniques, reference)
+    if entry == NULL:
+        hosts.collected = False
+        hosts.images = Pointers(NULL, 0, 0)
+        hosts.handles = Pointers(NULL, 0, 0)
+        found = find_unique_of_host(linker, snapshot, &hosts, reference.name, definition)
+        free_unique_hosts(linker, &hosts)
+        if not found and not definition.image.is_host:
+            entry = enter_unique(linker, reference, definition)
+    if entry != NULL:
+        take_unique(entry, definition)
+
+
+cdef inline Unique* enter_unique(
+    Linker* linker, const Reference* reference, const Definition* definition
+) noexcept nogil:
+    """The table's entry of the name, this one if there was none; NULL where the image is
+    being closed, or without memory."""
+    cdef Unique* entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
+    cdef Unique* first
+    if entry == NULL:
+        return NULL
+    fill_unique(entry, reference, definition)
+    lock_acquire(&linker.registry.lock)
+    first = find_unique(&linker.uniques, reference)
+    if first == NULL and pointers_hold(&linker.registry.images, entry.image):
+        entry.sibling = entry.image.uniques
+        entry.image.uniques = entry
+        add_unique(&linker.uniques, entry)
+        first = entry
+    lock_release(&linker.registry.lock)
+    if first != entry:
+        release(&linker.registry.allocator, entry)
+    return first
