@@ -14,7 +14,7 @@ from dlopen.core.arch.machine cimport (
     THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width, thread_pointer,
 )
 from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.atomics cimport load_u32, store_u32, sub_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_HOST, DLOPEN_E_INVALID,
     DLOPEN_E_NOT_FOUND, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
@@ -38,8 +38,8 @@ from dlopen.core.image.registry cimport (
     reader_leave, snapshot_holds, snapshot_image_at,
 )
 from dlopen.core.linker.host cimport (
-    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, bind_host_functions, borrow_host_image, getauxval,
-    give_back_host_image, refresh_hosts,
+    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, await_hosts_before_fork, bind_host_functions,
+    borrow_host_image, getauxval, give_back_host_image, refresh_hosts,
 )
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
@@ -155,6 +155,7 @@ cdef void prepare(Linker* linker) noexcept nogil:
 
 
 cdef void before_fork_here() noexcept nogil:
+    await_hosts_before_fork(&the_linker)
     lock_acquire(&the_linker.tls.lock)
     before_fork(&the_linker.registry)
 
@@ -162,10 +163,13 @@ cdef void before_fork_here() noexcept nogil:
 cdef void after_fork_here() noexcept nogil:
     after_fork(&the_linker.registry)
     lock_release(&the_linker.tls.lock)
+    sub_u32(&the_linker.forking, 1)
 
 
 cdef void after_fork_in_child_here() noexcept nogil:
     the_linker.closing_donors = False
+    the_linker.in_host = 0
+    the_linker.forking = 0
     after_fork_in_child(&the_linker.registry)
     forget_other_threads(&the_linker.tls, &the_linker.registry.allocator)
     lock_release(&the_linker.tls.lock)
@@ -976,7 +980,7 @@ cdef bint lookup_from(
     cdef const Sym* symbol
     if not next:
         return lookup_everywhere(snapshot, reference, definition) or (
-            caller != NULL and lookup_in_scopes(&caller.scope, reference, NULL, definition)
+            caller != NULL and lookup_in_scopes(caller, reference, NULL, definition)
         )
     if caller == NULL:
         return False

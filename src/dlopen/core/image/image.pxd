@@ -141,7 +141,9 @@ cdef struct Image:
     void* tls_donor              # linker/static_tls.pxd; NULL: none
     Pointers tls_descriptors     # TlsIndex*, owned: arguments of TLS descriptors
     SearchList search_list       # of the image as a root; filled when it is first opened
-    Pointers scope               # SearchList*, in order, after the global one (or before: deepbind)
+    # In order, after the global scope (or before it: deepbind); a NULL ends it. Owned;
+    # replaced as a whole under Registry.lock, read with load_pointer.
+    SearchList** scope
     bint deepbind
     Image* loader                # whose DT_NEEDED brought it in; NULL: opened. Under Registry.lock
     # host only
@@ -227,7 +229,7 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     pointers_free(allocator, &image.bindings)
     pointers_free(allocator, &image.host_handles)
     pointers_free(allocator, &image.search_list.images)
-    pointers_free(allocator, &image.scope)
+    release(allocator, image.scope)
     release(allocator, image.versions)
     release(allocator, image.path)
     release(allocator, image.probe)

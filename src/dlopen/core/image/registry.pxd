@@ -19,7 +19,7 @@ from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_R
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try
-from dlopen.core.image.image cimport Image, image_free_records
+from dlopen.core.image.image cimport Image, SearchList, image_free_records
 
 
 cdef extern from *:
@@ -191,6 +191,43 @@ cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
         if not pointers_add(&registry.allocator, &registry.globals, image):
             return False
         image.is_global = True
+    return True
+
+
+cdef inline bint change_scope(
+    Registry* registry, Image* image, const SearchList* less, const SearchList* more
+) noexcept nogil:
+    """Under the lock: a search list leaves an image's scope or joins it as the last, once;
+    either may be NULL. False without memory: the scope is as before."""
+    cdef size_t count = 0
+    cdef size_t kept = 0
+    cdef size_t i
+    cdef SearchList** old = image.scope
+    cdef SearchList** new
+    cdef bint holds_less = False
+    while old != NULL and old[count] != NULL:
+        holds_less = holds_less or old[count] == less
+        if old[count] == more:
+            more = NULL
+        count += 1
+    if not holds_less and more == NULL:
+        return True
+    new = <SearchList**>allocate(&registry.allocator, (count + 2) * sizeof(SearchList*))
+    if new == NULL and not holds_less:
+        return False
+    if new == NULL:
+        new = old                # what leaves must leave: a reader may miss what follows it
+    for i in range(count):
+        if old[i] != less:
+            new[kept] = old[i]
+            kept += 1
+    if new == old:
+        new[kept] = NULL
+        return True
+    new[kept] = <SearchList*>more
+    store_pointer(&image.scope, new)
+    if old != NULL:
+        retire(registry, NULL, old)
     return True
 
 

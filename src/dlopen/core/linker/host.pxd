@@ -11,12 +11,14 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strrchr
 
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
 )
 from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
+    kernel_yield,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_down, align_up
@@ -33,7 +35,7 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.linker.state cimport (
     HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
     HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion,
-    HostInfo, HostTlsGetAddr, Linker,
+    HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
 )
 from dlopen.core.linker.static_tls cimport find_static_tls_of_host
 from dlopen.core.linker.unwinder cimport rebind_unwinder
@@ -429,6 +431,43 @@ cdef inline void keep_pinned_records(Registry* registry, Pointers* images) noexc
                 images.items[j] = old
 
 
+# The host does not reset its loader's locks in a forked child: no thread shall be in there
+# for us at that moment. Waiting is bounded, since who forks may itself be waited for.
+
+
+cdef enum:
+    FORK_PATIENCE = 10000        # turns of sched_yield(2)
+
+
+cdef inline void enter_host(Linker* linker) noexcept nogil:
+    """Before a call of the host's loader that runs no foreign code."""
+    cdef int turn = 0
+    add_u32(&linker.in_host, 1)
+    while load_u32_seq(&linker.forking) != 0 and turn < FORK_PATIENCE:
+        sub_u32(&linker.in_host, 1)
+        kernel_yield()
+        add_u32(&linker.in_host, 1)
+        turn += 1
+
+
+cdef inline void leave_host(Linker* linker) noexcept nogil:
+    sub_u32(&linker.in_host, 1)
+
+
+cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
+    cdef int turn = 0
+    add_u32(&linker.forking, 1)
+    while load_u32_seq(&linker.in_host) != 0 and turn < FORK_PATIENCE:
+        kernel_yield()
+        turn += 1
+
+
+cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) noexcept nogil:
+    enter_host(linker)
+    linker.host.dl_iterate_phdr(visit, data)
+    leave_host(linker)
+
+
 cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
     """Brings registry.hosts up to date with the host's list; True if it changed. Called in
     a reader section whose snapshot is `known` (NULL at first), with no lock held."""
@@ -444,17 +483,17 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
     collection.known = known
     if known != NULL:
         collection.only_counters = True
-        linker.host.dl_iterate_phdr(visit_host_image, &collection)
+        iterate_hosts(linker, visit_host_image, &collection)
         if collection.adds == registry.host_adds and collection.subs == registry.host_subs:
             return False
         collection.only_counters = False
-    linker.host.dl_iterate_phdr(visit_host_image, &collection)
+    iterate_hosts(linker, visit_host_image, &collection)
     collection.failed = collection.failed or not add_needed_names(
         &registry.allocator, &collection.images, known
     )
     if known == NULL:
         mark_startup(linker, &collection.images)
-        linker.host.dl_iterate_phdr(visit_for_probes, &collection)
+        iterate_hosts(linker, visit_for_probes, &collection)
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, 0, collection.images.count)
     keep_pinned_records(registry, &collection.images)
@@ -497,9 +536,12 @@ cdef inline bint host_is_known(const Snapshot* known, const Image* image) noexce
 cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexcept nogil:
     """One more count of the host's on one of its images, so that it stays; give it back
     with the host's dlclose. NULL: it has gone. No lock may be held."""
-    cdef void* handle = linker.host.dlopen(
+    cdef void* handle
+    enter_host(linker)
+    handle = linker.host.dlopen(
         NULL if image.from_main else image.link_map.l_name, RTLD_LAZY | RTLD_NOLOAD | mode
     )
+    leave_host(linker)
     if handle == NULL:
         linker.host.dlerror()
     elif (<LinkMap*>handle).l_ld != image.link_map.l_ld:
@@ -528,7 +570,9 @@ cdef inline void look_whether_global(Linker* linker, Image* image) noexcept nogi
     cdef uint64_t address
     if image.is_global or image.probe == NULL:
         return
+    enter_host(linker)
     address = <uint64_t>linker.host.dlsym(NULL, image.probe)
+    leave_host(linker)
     if address == 0:
         linker.host.dlerror()
     elif image.map_start <= address < image.map_end:

@@ -42,8 +42,8 @@ from dlopen.core.image.image cimport (
     Image, SearchList, Unique, Version, image_free_records, image_name,
 )
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, Waiter, current_snapshot, join_globals, make_snapshot, publish_snapshot,
-    reader_enter, reader_leave, this_thread,
+    Registry, Snapshot, Waiter, change_scope, current_snapshot, join_globals, make_snapshot,
+    publish_snapshot, reader_enter, reader_leave, this_thread,
 )
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
@@ -621,8 +621,10 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
             return code
         # A private image finds its own definitions and its dependencies' first.
         image.deepbind = image.deepbind or image.is_private
-        if not pointers_add(allocator, &image.scope, &root.search_list):
+        image.scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
+        if image.scope == NULL:
             return fail_memory(transaction.error, image_name(image))
+        image.scope[0] = &root.search_list
     for i in range(root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
         if not image.is_host and not pointers_add(allocator, &needed, image):
@@ -1102,7 +1104,9 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     """One more open of the root; a host image's is the host's own count."""
     cdef Linker* linker = transaction.linker
     cdef Image* root = transaction.root
+    cdef Image* image
     cdef void* handle = NULL
+    cdef size_t i
     if root.is_host:
         handle = count_host_image(
             linker, root, <int>(transaction.mode & (RTLD_GLOBAL | RTLD_NODELETE))
@@ -1111,6 +1115,11 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
             return False
     lock_acquire(&linker.registry.lock)
     root.open_count += 1
+    # A library that was a dependency until now: those that it brings see it as a root too.
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if not image.is_host:
+            change_scope(&linker.registry, image, NULL, &root.search_list)
     if root.is_host:
         root.host_handle = handle
     elif transaction.mode & RTLD_NODELETE:

@@ -102,6 +102,7 @@ cdef struct Linker:
     uint64_t donors_made
     bint closing_donors
     HostFunctions host
+    uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]
     UniqueTable uniques          # of our images; guarded as its file says
     SearchSettings search

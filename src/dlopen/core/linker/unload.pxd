@@ -23,8 +23,8 @@ from dlopen.core.base.growable cimport (
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport Image, Unique
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
-    reader_leave, reclaim, retire, snapshot_holds,
+    Registry, Snapshot, change_scope, current_snapshot, make_snapshot, publish_snapshot,
+    reader_enter, reader_leave, reclaim, retire, snapshot_holds,
 )
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
@@ -103,7 +103,7 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
         if image.loader != NULL and pointers_hold(dead, image.loader):
             image.loader = NULL
         for j in range(dead.count):
-            pointers_remove(&image.scope, &(<Image*>dead.items[j]).search_list)
+            change_scope(registry, image, &(<Image*>dead.items[j]).search_list, NULL)
     registry.subs += dead.count
     publish_snapshot(registry, snapshot)
     return True

@@ -187,10 +187,10 @@ cdef inline bint search(
             definition.index = index
             return True
     if image.deepbind:
-        return lookup_in_scopes(&image.scope, reference, skip, definition) \
+        return lookup_in_scopes(image, reference, skip, definition) \
             or lookup_in_list(batch.globals, reference, skip, definition)
     return lookup_in_list(batch.globals, reference, skip, definition) \
-        or lookup_in_scopes(&image.scope, reference, skip, definition)
+        or lookup_in_scopes(image, reference, skip, definition)
 
 
 cdef inline int resolve(

@@ -10,6 +10,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport strcmp
 
+from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.elf.constants cimport (
     SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_COMMON, STT_FUNC,
@@ -204,15 +205,14 @@ cdef inline bint lookup_in_list(
 
 
 cdef inline bint lookup_in_scopes(
-    const Pointers* scopes, Reference* reference, const Image* skip, Definition* definition
+    const Image* image, Reference* reference, const Image* skip, Definition* definition
 ) noexcept nogil:
-    """`scopes` holds SearchLists, searched in order."""
-    cdef size_t i
-    for i in range(scopes.count):
-        if lookup_in_list(
-            &(<SearchList*>scopes.items[i]).images, reference, skip, definition
-        ):
+    """In the search lists of an image's scope, in order."""
+    cdef SearchList** scope = <SearchList**>load_pointer(&image.scope)
+    while scope != NULL and scope[0] != NULL:
+        if lookup_in_list(&scope[0].images, reference, skip, definition):
             return True
+        scope += 1
     definition.image = NULL
     return False
 
