@@ -14,7 +14,7 @@ from dlopen.core.arch.machine cimport (
     THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width, thread_pointer,
 )
 from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.atomics cimport load_u32, store_u32, sub_u32
+from dlopen.core.base.atomics cimport load_u32, load_u64, store_u32, sub_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_HOST, DLOPEN_E_INVALID,
     DLOPEN_E_NOT_FOUND, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
@@ -88,10 +88,41 @@ cdef extern from *:
     #else
     static int dlopen_find_xsave(void) { return 0; }
     #endif
+    /* A visitor may throw, or its thread may be cancelled: what the frame below has begun
+       must end all the same.  No language of exceptions here, so it has a personality
+       routine that cleans up by itself, and no landing pad (Itanium C++ ABI, level I). */
+    struct dlopen_visit_section { struct dlopen_visit_section *outer; void *data; uint32_t phase; };
+    static __thread struct dlopen_visit_section *dlopen_innermost_section;
+    int dlopen_visit_own(const struct dlopen_visit_section *section);
+    void dlopen_leave_section(uint32_t phase);
+    static void dlopen_end_section(void) {
+        struct dlopen_visit_section *section = dlopen_innermost_section;
+        dlopen_innermost_section = section->outer;
+        dlopen_leave_section(section->phase);
+    }
+    __attribute__((visibility("hidden"), used)) int dlopen_section_personality(
+        int version, int actions, uint64_t kind, void *exception, void *context
+    ) {
+        enum { CLEANUP_PHASE = 2, CONTINUE_UNWIND = 8 };
+        if (actions & CLEANUP_PHASE) dlopen_end_section();
+        return CONTINUE_UNWIND;
+    }
+    __attribute__((noinline)) static int dlopen_in_section(struct dlopen_visit_section *section) {
+        __asm__ volatile (".cfi_personality 0x1b, dlopen_section_personality");
+        section->outer = dlopen_innermost_section;
+        dlopen_innermost_section = section;
+        int result = dlopen_visit_own(section);
+        dlopen_end_section();
+        return result;
+    }
     """
     bint has_xsave "dlopen_has_xsave"
     bint find_xsave "dlopen_find_xsave"() noexcept nogil
     void trap "__builtin_trap"() noexcept nogil
+    ctypedef struct VisitSection "struct dlopen_visit_section":
+        void* data
+        uint32_t phase
+    int dlopen_in_section(VisitSection* section) noexcept nogil
     char* pending_message "dlopen_pending_message"
     char* shown_message "dlopen_shown_message"
     const void* caller_address "DLOPEN_CALLER"
@@ -1121,7 +1152,8 @@ cdef int family_dlinfo(void* handle, int request, void* result) noexcept nogil:
 cdef struct HostVisit:
     PhdrVisitor visit
     void* data
-    uint64_t adds, subs
+    uint64_t our_adds, our_subs
+    uint64_t adds, subs          # the host's and ours, as the visitor is told
     bint stopped
 
 
@@ -1129,69 +1161,87 @@ cdef int pass_host_info(HostInfo* info, size_t size, void* data) noexcept nogil:
     cdef HostVisit* visit = <HostVisit*>data
     cdef HostInfo copy = info[0]
     cdef int result
-    copy.dlpi_adds += visit.adds
-    copy.dlpi_subs += visit.subs
+    copy.dlpi_adds += visit.our_adds
+    copy.dlpi_subs += visit.our_subs
+    visit.adds = copy.dlpi_adds
+    visit.subs = copy.dlpi_subs
     result = visit.visit(&copy, sizeof(HostInfo), visit.data)
     visit.stopped = result != 0
     return result
 
 
+cdef public int dlopen_visit_own(const VisitSection* section) noexcept nogil:
+    """Called by dlopen_in_section; its frame ends the section, however this one ends."""
+    cdef const HostVisit* host = <const HostVisit*>section.data
+    cdef const Snapshot* snapshot = current_snapshot(&the_linker.registry)
+    cdef const Image* image
+    cdef HostInfo info
+    cdef size_t i
+    cdef int result = 0
+    for i in range(snapshot.count):
+        image = snapshot.images[i]
+        if load_u32(&image.state) == DLOPEN_STATE_MAPPED:
+            continue
+        memset(&info, 0, sizeof(info))
+        info.dlpi_addr = image.load_bias
+        info.dlpi_name = image.link_map.l_name
+        info.dlpi_phdr = image.layout.phdrs
+        info.dlpi_phnum = <uint16_t>image.layout.phnum
+        info.dlpi_tls_modid = image.tls_module_id
+        if info.dlpi_tls_modid:
+            info.dlpi_tls_data = block_of_thread(image)
+        info.dlpi_adds = host.adds
+        info.dlpi_subs = host.subs
+        result = host.visit(&info, sizeof(info), host.data)
+        if result:
+            break
+    return result
+
+
+cdef public void dlopen_leave_section(uint32_t phase) noexcept nogil:
+    reader_leave(&the_linker.registry, phase)
+
+
 cdef int family_dl_iterate_phdr(PhdrVisitor visit, void* data) noexcept nogil:
-    """The host's images, then ours. The callback is foreign code: it runs without our lock,
-    in a reader section, so that what it looks at stays mapped."""
+    """The host's images, then ours. The visitor is foreign code: it runs without our lock,
+    in a reader section, so that what it looks at stays mapped. It may throw."""
     cdef Linker* linker = &the_linker
     cdef HostVisit host
-    cdef HostInfo info
-    cdef const Snapshot* snapshot
-    cdef uint32_t phase
-    cdef size_t i
+    cdef VisitSection section
     cdef int result
     host.visit = visit
     host.data = data
-    host.adds = linker.registry.adds
-    host.subs = linker.registry.subs
+    # Read before the images are: a reader that keeps what it saw must see a change later.
+    host.our_adds = load_u64(&linker.registry.adds)
+    host.our_subs = load_u64(&linker.registry.subs)
     host.stopped = False
     result = linker.host.dl_iterate_phdr(pass_host_info, &host)
     if host.stopped:
         return result
-    phase = reader_enter(&linker.registry)
-    snapshot = current_snapshot(&linker.registry)
-    for i in range(snapshot.count):
-        if snapshot.images[i].state == DLOPEN_STATE_MAPPED:
-            continue
-        memset(&info, 0, sizeof(info))
-        info.dlpi_addr = snapshot.images[i].load_bias
-        info.dlpi_name = snapshot.images[i].link_map.l_name
-        info.dlpi_phdr = snapshot.images[i].layout.phdrs
-        info.dlpi_phnum = <uint16_t>snapshot.images[i].layout.phnum
-        info.dlpi_tls_modid = snapshot.images[i].tls_module_id
-        if info.dlpi_tls_modid:
-            info.dlpi_tls_data = block_of_thread(snapshot.images[i])
-        info.dlpi_adds = linker.registry.host_adds + host.adds
-        info.dlpi_subs = linker.registry.host_subs + host.subs
-        result = visit(&info, sizeof(info), data)
-        if result:
-            break
-    reader_leave(&linker.registry, phase)
-    return result
+    section.data = &host
+    section.phase = reader_enter(&linker.registry)
+    return dlopen_in_section(&section)
 
 
 cdef int family_find_object(void* address, FindResult* result) noexcept nogil:
-    """_dl_find_object(3): for unwinders."""
+    """_dl_find_object(3), for unwinders. The host's first: its own throws pay for a call."""
     cdef Linker* linker = &the_linker
-    cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
+    cdef uint32_t phase
+    cdef Image* image
     cdef int code = -1
+    if linker.host.dl_find_object != NULL \
+            and linker.host.dl_find_object(address, result) == 0:
+        return 0
+    phase = reader_enter(&linker.registry)
+    image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
     if image != NULL and image.layout.eh_frame_header != NULL:
         result.flags = 0
         result.map_start = <void*>image.map_start
         result.map_end = <void*>image.map_end
-        result.link_map = NULL
+        result.link_map = &image.link_map
         result.eh_frame = <void*>(image.load_bias + image.layout.eh_frame_header.p_vaddr)
         code = 0
     reader_leave(&linker.registry, phase)
-    if image == NULL and linker.host.dl_find_object != NULL:
-        return linker.host.dl_find_object(address, result)
     return code
 
 

@@ -8,6 +8,8 @@ cdef extern from *:
     #define dlopen_load_pointer(p) __atomic_load_n((void *const *)(p), __ATOMIC_ACQUIRE)
     #define dlopen_store_pointer(p, v) __atomic_store_n((void **)(p), (void *)(v), __ATOMIC_RELEASE)
     #define dlopen_load_u32(p) __atomic_load_n((const uint32_t *)(p), __ATOMIC_ACQUIRE)
+    #define dlopen_load_u64(p) __atomic_load_n((const uint64_t *)(p), __ATOMIC_ACQUIRE)
+    #define dlopen_store_u64(p, v) __atomic_store_n((uint64_t *)(p), (v), __ATOMIC_RELEASE)
     #define dlopen_load_u32_seq(p) __atomic_load_n((const uint32_t *)(p), __ATOMIC_SEQ_CST)
     #define dlopen_store_u32(p, v) __atomic_store_n((uint32_t *)(p), (v), __ATOMIC_RELEASE)
     #define dlopen_add_u32(p, v) __atomic_fetch_add((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
@@ -23,6 +25,8 @@ cdef extern from *:
     void* load_pointer "dlopen_load_pointer"(const void* address) noexcept nogil
     void store_pointer "dlopen_store_pointer"(void* address, const void* value) noexcept nogil
     uint32_t load_u32 "dlopen_load_u32"(const uint32_t* address) noexcept nogil
+    uint64_t load_u64 "dlopen_load_u64"(const uint64_t* address) noexcept nogil
+    void store_u64 "dlopen_store_u64"(uint64_t* address, uint64_t value) noexcept nogil
     uint32_t load_u32_seq "dlopen_load_u32_seq"(const uint32_t* address) noexcept nogil
     void store_u32 "dlopen_store_u32"(uint32_t* address, uint32_t value) noexcept nogil
     uint32_t add_u32 "dlopen_add_u32"(uint32_t* address, uint32_t value) noexcept nogil

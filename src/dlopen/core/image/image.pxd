@@ -149,6 +149,7 @@ cdef struct Image:
     # host only
     const Phdr* host_phdrs       # the host's own, to know the image by; not to be read
     Pointers copied              # char*, owned: soname, paths, needed and version names
+    bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
     bint is_identified           # device and inode were looked for
     void* host_handle            # link map, once it was asked for
     uint32_t uniques_known       # whether it defines any STB_GNU_UNIQUE: linker/uniques.pxd

@@ -73,7 +73,8 @@ cdef struct Registry:
     Retired* retired             # under the lock
     uint32_t has_retired         # atomic: `retired` may hold something
     Lock reclaiming              # taken before `lock`: one thread at a time flips `phase`
-    uint64_t adds, subs          # dl_iterate_phdr's counters for our images
+    # dl_iterate_phdr's counters for our images; written under the lock, read with load_u64.
+    uint64_t adds, subs
 
 
 cdef inline uint32_t reader_enter(Registry* registry) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strrchr
 
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
+from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32, sub_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
@@ -38,7 +38,7 @@ from dlopen.core.linker.state cimport (
     HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
 )
 from dlopen.core.linker.static_tls cimport find_static_tls_of_host
-from dlopen.core.linker.unwinder cimport rebind_unwinder
+from dlopen.core.linker.unwinder cimport asks_for_frames, rebind_unwinder
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer, symbol_name,
 )
@@ -268,6 +268,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         image_free_records(allocator, image)
         return NULL
     image.is_c_library = is_c_library_name(image.soname)
+    image.asks_for_frames = asks_for_frames(collection.linker, image)
     if collection.known != NULL:
         probe = pick_probe(collection, image)
         if probe != NULL:
@@ -514,7 +515,8 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
     if published:
         # Without the lock, but `known`'s reader section, or being the first, keeps them.
         for i in range(snapshot.host_count):
-            rebind_unwinder(linker, snapshot.hosts[i])
+            if snapshot.hosts[i].asks_for_frames:
+                rebind_borrowed(linker, snapshot.hosts[i])
     if not published:
         for i in range(collection.images.count):
             image = <Image*>collection.images.items[i]
@@ -561,6 +563,24 @@ cdef inline void* borrow_host_image(Linker* linker, Image* image) noexcept nogil
 cdef inline void give_back_host_image(Linker* linker, Image* image, void* borrowed) noexcept nogil:
     if borrowed != image:
         linker.host.dlclose(borrowed)
+
+
+cdef inline void rebind_borrowed(Linker* linker, Image* image) noexcept nogil:
+    cdef void* borrowed = borrow_host_image(linker, image)
+    if borrowed != NULL:
+        rebind_unwinder(linker, image)
+        give_back_host_image(linker, image, borrowed)
+
+
+cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
+    """libgcc_s: libc opens it late, for the first cancellation or backtrace, and would do so
+    behind our back. By the name that libc uses; a process may do without it. Never given
+    back. No lock may be held."""
+    if load_u32(&linker.has_unwinder):
+        return
+    if linker.host.dlopen(b"libgcc_s.so.1", RTLD_LAZY) == NULL:
+        linker.host.dlerror()
+    store_u32(&linker.has_unwinder, 1)
 
 
 cdef inline void look_whether_global(Linker* linker, Image* image) noexcept nogil:

@@ -14,7 +14,7 @@ from libc.string cimport memset, strchr, strcmp, strlen, strrchr
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport add_u32, load_u32, store_u32
+from dlopen.core.base.atomics cimport add_u32, load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
     DLOPEN_E_OPEN, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE,
@@ -47,7 +47,7 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
-    count_host_image, identify_hosts, look_whether_global, refresh_hosts,
+    bring_unwinder, count_host_image, identify_hosts, look_whether_global, refresh_hosts,
 )
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
@@ -906,7 +906,7 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
             store_u32(&image.state, DLOPEN_STATE_INITIALISING)
         count_bound_hosts(transaction, 1)
         publish_uniques(transaction)
-        registry.adds += transaction.loaded.count
+        store_u64(&registry.adds, registry.adds + transaction.loaded.count)
         publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)
     if code:
@@ -1168,6 +1168,8 @@ cdef inline int open_image(
         return fail(error, DLOPEN_E_INVALID, request.name, b"an empty name")
     if request.bytes != NULL and request.name == NULL:
         return fail(error, DLOPEN_E_INVALID, b"", b"an image from bytes needs a name")
+    if not request.flags & DLOPEN_NO_FOREIGN_CODE:
+        bring_unwinder(linker)
     for _round in range(1000):
         code = open_once(linker, request, result, error)
         if code != TRY_AGAIN:

@@ -115,4 +115,5 @@ cdef struct Linker:
     int argc
     char** argv
     char** environ
+    uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run

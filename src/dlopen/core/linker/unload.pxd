@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator, release
-from dlopen.core.base.atomics cimport store_u32
+from dlopen.core.base.atomics cimport store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
     DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_STATE_CLOSING, DLOPEN_STATE_INITIALISING,
@@ -104,7 +104,7 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
             image.loader = NULL
         for j in range(dead.count):
             change_scope(registry, image, &(<Image*>dead.items[j]).search_list, NULL)
-    registry.subs += dead.count
+    store_u64(&registry.subs, registry.subs + dead.count)
     publish_snapshot(registry, snapshot)
     return True
 

@@ -1,0 +1,163 @@
+"""Exceptions, cancellation and backtraces through our images; each the same as under glibc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.elf64 import Elf
+from support.fixtures import REPOSITORY, compile_library, compile_program, missing, run
+
+HERE = Path(__file__).parent
+HEADERS = [f"-I{REPOSITORY / 'tests' / 'support'}", f"-I{HERE}"]
+PLAIN = "int answer(void) { return 42; }"
+DEEPER = '#include "unwinding.h"\nvoid fail_elsewhere(int value) { throw Own(value); }\n'
+
+SCENARIOS = {
+    "inside": "11132",
+    "to host": "~library ~caller 42 ~library ~caller text "
+    "~library ~caller from the library ~library ~caller Own 3 ",
+    "host library host": "~host ~library from the host ",
+    "rethrow": "~host ~library rethrown ~outer from the host ",
+    "translate": "~host ~library Own 9 ",
+    "foreign": "~library swallowed deleted ~library caught deleted ~library caught forgotten ",
+    "to another thread": "Own 11 11 ",
+    "across two libraries": "5 ",
+    "cancel": "~library ~thread cancelled ",
+    "thread exit": "~library ~thread exited ",
+    "throwing visitor": "1 ",
+    "visitor that ends the thread": "~thread ",
+}
+# libc unwinds with libgcc_s, or is unwound with its routines: with LLVM's functions in the rest of
+# the program that crashes, under glibc too.
+LIBCS_OWN = ("cancel", "thread exit", "throwing visitor", "visitor that ends the thread")
+
+
+def make_libraries(directory: Path, *flags: str) -> None:
+    deeper = compile_library(directory, "libdeeper.so", DEEPER, language="c++", flags=HEADERS)
+    compile_library(
+        directory,
+        "libsubject.so",
+        HERE / "subject.cc",
+        language="c++",
+        flags=["-std=c++17", *flags],
+        libraries=[deeper],
+    )
+    for name in ("plain", "other"):
+        compile_library(directory, f"lib{name}.so", PLAIN, flags=["-nostartfiles"])
+
+
+def make_program(directory: Path, *flags: str) -> Path:
+    source = HERE / "unwinding.cc"
+    flags = ("-std=c++17", "-rdynamic", "-pthread", *HEADERS, *flags)
+    return compile_program(directory, "unwinding", source, language="c++", flags=flags)
+
+
+def both(program: Path, libdlopen: Path, rounds: int, *scenarios: str) -> list[str]:
+    """What the scenarios say; the same under glibc."""
+    outputs = [
+        run([program, loader, str(rounds), *scenarios], cwd=program.parent).stdout.splitlines()
+        for loader in ("glibc", str(libdlopen))
+    ]
+    assert outputs[0] == outputs[1]
+    return outputs[1]
+
+
+def llvm_unwinder() -> str:
+    """LLVM's libunwind, as Debian and Ubuntu install it; another libunwind has the same name."""
+    found = sorted(Path("/usr/lib").glob("llvm-*/lib/libunwind.so"))
+    return str(found[-1]) if found else missing("LLVM's libunwind is not installed")
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize("rounds", [1, 200], ids=["alone", "while others open and close"])
+@pytest.mark.parametrize(
+    "library", [(), ("-static-libgcc",), ("-nostartfiles",)], ids=" ".join
+)
+def test_scenarios(
+    tmp_path: Path, libdlopen: Path, library: tuple[str, ...], rounds: int
+) -> None:
+    make_libraries(tmp_path, *library)
+    lines = both(make_program(tmp_path), libdlopen, rounds, *SCENARIOS)
+    assert dict(zip(SCENARIOS, lines, strict=True)) == SCENARIOS
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize(
+    "flags",
+    [
+        lambda: ["-Wl,--no-as-needed", llvm_unwinder()],
+        lambda: ["-static-libgcc"],
+        lambda: ["-Wl,-z,norelro"],
+        lambda: ["-no-pie", "-Wl,-z,lazy"],
+    ],
+    ids=["LLVM's unwinder", "its own unwinder", "without RELRO", "bound lazily"],
+)
+def test_scenarios_in_a_program_with(
+    tmp_path: Path, libdlopen: Path, flags: Callable[[], list[str]]
+) -> None:
+    make_libraries(tmp_path)
+    program = make_program(tmp_path, *flags())
+    chosen = dict(SCENARIOS)
+    if "libunwind.so.1" in Elf(program).needed:
+        for name in LIBCS_OWN:
+            del chosen[name]
+    assert dict(zip(chosen, both(program, libdlopen, 20, *chosen), strict=True)) == chosen
+
+
+PASS = "void pass(void (*callback)(void)) { callback(); __asm__ volatile(\"\"); }"
+THROUGH = """
+#include <stdexcept>
+typedef void pass(void (*)());
+static void fail() { throw std::runtime_error("*"); }
+extern "C" int through(pass *pass) {
+  try { pass(fail); } catch (const std::exception &e) { return e.what()[0]; }
+  return -1;
+}
+"""
+
+
+def late(directory: Path, libdlopen: Path, library: str, *, look: bool) -> str:
+    """The same output of late.c under both; its error output is for a failed test."""
+    compile_library(directory, "libpass.so", PASS)
+    program = compile_program(
+        directory, "late", HERE / "late.c", flags=["-rdynamic", "-pthread", *HEADERS]
+    )
+    outputs = {
+        run(
+            [program, loader, library and f"./{library}", "look" if look else "do not"],
+            cwd=directory,
+        ).stdout
+        for loader in ("glibc", str(libdlopen))
+    }
+    assert len(outputs) == 1
+    return outputs.pop()
+
+
+def test_what_libc_brings_in(tmp_path: Path, libdlopen: Path) -> None:
+    assert late(tmp_path, libdlopen, "", look=False) == "cancelled 1\npass main "
+
+
+@pytest.mark.cxx
+def test_a_library_that_brings_libgcc(tmp_path: Path, libdlopen: Path) -> None:
+    compile_library(tmp_path, "libthrough.so", THROUGH, language="c++")
+    assert late(tmp_path, libdlopen, "libthrough.so", look=False) == "42\n"
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize(
+    "flags",
+    [
+        lambda: ["-static-libgcc", "-static-libstdc++"],
+        lambda: ["-static-libgcc", "-static-libstdc++", "-Wl,-z,now"],
+        lambda: ["-Wl,--no-as-needed", llvm_unwinder()],
+    ],
+    ids=["of its own", "of its own, under RELRO", "of LLVM"],
+)
+def test_a_library_that_brings_an_unwinder(
+    tmp_path: Path, libdlopen: Path, flags: Callable[[], list[str]]
+) -> None:
+    compile_library(tmp_path, "libthrough.so", THROUGH, language="c++", flags=flags())
+    assert late(tmp_path, libdlopen, "libthrough.so", look=True) == "42\n"
