@@ -305,13 +305,22 @@ def existing(bytes name not None):
     return <uintptr_t>image
 
 
+cdef void pass_holder(int kind, DLOPEN_image *holder, void *data) noexcept nogil:
+    pass
+
+
 def close(uintptr_t image):
+    """Whether something still holds the image."""
     cdef DLOPEN_error error
     cdef int code
+    cdef size_t holders = 0
     with nogil:
         code = DLOPEN_close(<DLOPEN_image *>image, &error)
+        if code == DLOPEN_OK:
+            holders = DLOPEN_holders(<DLOPEN_image *>image, pass_holder, NULL)
     if code != DLOPEN_OK:
         raise failure(&error)
+    return holders != 0
 
 
 cdef void put_candidate(

@@ -10,6 +10,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from logging import Logger
     from typing import Any, ClassVar
 
 
@@ -41,7 +42,13 @@ class Record:
         return f"{type(self).__name__}({fields})"
 
 
+_loggers: dict[str, Logger] = {}  # getLogger takes longer than all else here
+
+
 def log(name: str, message: str, *values: object) -> None:
     """Log at level DEBUG.  Who has not imported `logging` has no handler either."""
     if logging := sys.modules.get("logging"):
-        logging.getLogger(name).debug(message, *values)
+        logger = _loggers.get(name)
+        if logger is None:
+            logger = _loggers.setdefault(name, logging.getLogger(name))
+        logger.debug(message, *values)

@@ -234,7 +234,7 @@ class Mapped:
         return Info(self._open_image(), self)
 
     def _forget(self) -> None:
-        """Turn off what was handed out; called once, with the lock held."""
+        """Turn off what was handed out; again does no harm."""
 
     @property
     def closed(self) -> bool:
@@ -264,11 +264,10 @@ class Mapped:
                 return
             self._forget()
         # Without the lock: a destructor may come back here.
-        _linker.close(image)
-        self._closed(image)
+        self._closed(image, _linker.close(image))
         log("dlopen.library", "closed %r", self)
 
-    def _closed(self, image: int) -> None:
+    def _closed(self, image: int, is_held: bool) -> None:
         """Called once, when the core has closed the image."""
 
     def __enter__(self) -> Self:

@@ -39,7 +39,7 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.host cimport (
     AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, await_hosts_before_fork, bind_host_functions,
-    borrow_host_image, getauxval, give_back_host_image, refresh_hosts,
+    borrow_host_image, getauxval, give_back_host_image, identify_hosts, refresh_hosts,
 )
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
@@ -665,15 +665,32 @@ cdef public int DLOPEN_address(
     return 0 if found != NULL else DLOPEN_E_INVALID
 
 
+cdef bint count_symbols_once(Image* image) noexcept nogil:
+    """All else that is known of a host image is a copy. In a reader section; False: the
+    image has gone."""
+    cdef void* borrowed
+    if image.counted_symbols == 0:
+        borrowed = borrow_host_image(&the_linker, image)
+        if borrowed == NULL:
+            return False
+        symbol_count_of(image)
+        give_back_host_image(&the_linker, image, borrowed)
+    return True
+
+
 cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     cdef Image* image = <Image*>handle
-    cdef Visit visit
+    cdef uint32_t phase
     cdef size_t size = info.size
     if size < sizeof(Info):
         return DLOPEN_E_INVALID
-    if not visit_begin(&visit, image):
-        visit_end(&visit)
+    phase = DLOPEN_read_enter()
+    if not snapshot_holds(current_snapshot(&the_linker.registry), image) \
+            or not count_symbols_once(image):
+        DLOPEN_read_leave(phase)
         return DLOPEN_E_HANDLE
+    if image.is_host and not image.is_identified:
+        identify_hosts(&the_linker, current_snapshot(&the_linker.registry))
     memset(info, 0, sizeof(Info))
     info.size = size
     info.path = image.path
@@ -709,7 +726,7 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     info.version_count = count_versions(image)
     info.has_textrel = image.has_textrel
     info.nodelete = image.nodelete
-    visit_end(&visit)
+    DLOPEN_read_leave(phase)
     return 0
 
 

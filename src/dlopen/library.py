@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr
-from weakref import WeakSet
+from weakref import ref
 
 from dlopen import _linker
 from dlopen._records import Record
@@ -50,6 +50,11 @@ class ClosedFunction(Function):
         raise ValueError(f"{self.__name__} called, but {self._library._path} is closed")
 
 
+# As numbers: flags of an enumeration are combined ten times as slowly.
+_NOW = int(RTLD_NOW)
+_LAZY_OR_NOW = int(RTLD_LAZY | RTLD_NOW)
+_PRIVATE = int(PRIVATE)
+
 # (gil, use_errno) -> the class of a library's functions
 _FUNCTION_TYPES: dict[tuple[bool, bool], type[Function]] = {
     (gil, use_errno): type(
@@ -68,13 +73,18 @@ _FUNCTION_TYPES: dict[tuple[bool, bool], type[Function]] = {
 }
 
 
+# The core's own function that stands for those of closed libraries.
+_CLOSED = _linker.closed_function()
+_pointer_at = ctypes.c_void_p.from_address
+
+
 def _turn_off(function: Function) -> None:
     """Make a function object raise `ValueError` when called.
 
     Its class is what is changed: a call costs nothing more while the library is open.  The
     address in it is changed, too, for C code that is given the object as a pointer.
     """
-    ctypes.c_void_p.from_address(ctypes.addressof(function)).value = _linker.closed_function()
+    _pointer_at(ctypes.addressof(function)).value = _CLOSED
     function.__class__ = ClosedFunction
 
 
@@ -144,8 +154,8 @@ class Library(Mapped):
     name for each lookup.
     """
 
-    _functions: dict[str, Function]
-    _given: WeakSet[Function]
+    _functions: dict[str, Function]  # attributes and items
+    _given: set[ref[Function]]  # what `function` made
     _type: type[Function]
     _left: int | None = None
 
@@ -183,38 +193,40 @@ class Library(Mapped):
     def _load(
         self, name: bytes | None, data: Buffer | None, mode: int, gil: bool, use_errno: bool
     ) -> None:
-        mode = Mode(mode)
-        if not mode & (RTLD_LAZY | RTLD_NOW):
-            mode |= RTLD_NOW
+        flags = int(Mode(mode))
+        if not flags & _LAZY_OR_NOW:
+            flags |= _NOW
         path = "" if name is None else os.fsdecode(name)
-        sys.audit("dlopen.open", path, int(mode))
-        image = _linker.open(name, data, int(mode))
-        self._adopt(image, path, gil, use_errno, data is not None or bool(mode & PRIVATE))
+        sys.audit("dlopen.open", path, flags)
+        image = _linker.open(name, data, flags)
+        self._adopt(image, path, gil, use_errno, data is not None or flags & _PRIVATE != 0)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
         self._functions = {}
-        self._given = WeakSet()
+        self._given = set()
         self._type = _FUNCTION_TYPES[bool(gil), bool(use_errno)]
         self._opened(image, path, warns)
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        function = self[name]
-        with self._lock:
-            if not self.closed:  # close() would not find it here any more
-                self.__dict__[name] = function
+        function = self.__dict__[name] = self[name]
+        if self._image is None:  # closed by another thread, which may not have found it here
+            self.__dict__.pop(name, None)
         return function
 
     def __getitem__(self, name: str) -> Function:
-        self._open_image()
         function = self._functions.get(name)
         if function is None:
-            made = self._make(name)
-            with self._lock:
-                self._open_image()
-                function = self._functions.setdefault(name, made)
+            function = self._functions.setdefault(name, self._make(name))
+            if self._image is None:
+                self._closed_meanwhile()
         return function
+
+    def _closed_meanwhile(self) -> None:
+        """By another thread, when a function was being noted: `close` may not have found it."""
+        self._forget()
+        self._open_image()
 
     def function(self, name: str, restype: Any = ctypes.c_int, *argtypes: Any) -> Function:
         """A new function object of the given types.
@@ -231,19 +243,21 @@ class Library(Mapped):
         function = self._make(name)
         function.restype = restype
         function.argtypes = argtypes
+        given = self._given
+        given.add(ref(function, given.discard))
+        if self._image is None:
+            self._closed_meanwhile()
         return function
 
     def _make(self, name: str) -> Function:
         sys.audit("dlopen.symbol", self._path, name)
-        address = _linker.symbol_address(self._open_image(), *split_key(name), False)
+        symbol, version = split_key(name)
+        address = _linker.symbol_address(self._open_image(), symbol, version, False)
         if address is None:
             raise undefined(name, self._path, Symbols(self))
         function = self._type(address)
         function.__name__ = name
         function._library = self
-        with self._lock:
-            self._open_image()  # another thread may have closed it: then nobody would turn it off
-            self._given.add(function)
         return function
 
     def variable(self, name: str, type_: type[Any]) -> Variable:
@@ -273,15 +287,18 @@ class Library(Mapped):
         return tuple(Blocker(*holder) for holder in _linker.holders(image))
 
     def _forget(self) -> None:
-        for function in self._given:
+        for reference in self._given.copy():  # those that go meanwhile leave it
+            if function := reference():
+                _turn_off(function)
+        self._given.clear()
+        for name, function in self._functions.copy().items():
             _turn_off(function)
-        for name in self._functions:
             self.__dict__.pop(name, None)
         self._functions.clear()
 
-    def _closed(self, image: int) -> None:
+    def _closed(self, image: int, is_held: bool) -> None:
         # An image that nothing holds is gone, and another may take its address.
-        self._left = image if _linker.holders(image) else None
+        self._left = image if is_held else None
 
     def __dir__(self) -> Iterable[str]:
         names = set(super().__dir__())

@@ -95,6 +95,8 @@ class Symbol:
 
 def split_key(key: str) -> tuple[bytes, bytes | None]:
     """The symbol name and version of "name", "name@VERSION" or "name@@VERSION"."""
+    if "@" not in key:
+        return os.fsencode(key), None
     name, at, version = key.partition("@")
     return os.fsencode(name), os.fsencode(version.removeprefix("@")) if at else None
 

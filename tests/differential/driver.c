@@ -69,7 +69,9 @@ static int collect(struct dl_phdr_info *info, size_t size, void *data) {
 
 static unsigned snapshot(struct seen *images) {
   struct list list = {images, 0};
-  dl_iterate_phdr(collect, &list);
+  /* glibc's: this program's own slot for it is rebound once libdlopen.so is there. */
+  __typeof__(dl_iterate_phdr) *iterate = dlsym(RTLD_DEFAULT, "dl_iterate_phdr");
+  iterate(collect, &list);
   if (our_images) {
     static DLOPEN_image *ours[MAX_IMAGES];
     size_t count = our_images(ours, MAX_IMAGES);
@@ -156,6 +158,8 @@ int main(int argc, char **argv) {
     }
   }
 
+  /* Needed by unwinders: it may come with the first library that is opened. */
+  if (!dlopen("libgcc_s.so.1", RTLD_LAZY)) return fprintf(stderr, "%s\n", dlerror()), 3;
   unsigned count_before = snapshot(before);
   static struct DLOPEN_error error;
   static void *handles[MAX_IMAGES];

@@ -73,12 +73,8 @@ def llvm_unwinder() -> str:
 
 @pytest.mark.cxx
 @pytest.mark.parametrize("rounds", [1, 200], ids=["alone", "while others open and close"])
-@pytest.mark.parametrize(
-    "library", [(), ("-static-libgcc",), ("-nostartfiles",)], ids=" ".join
-)
-def test_scenarios(
-    tmp_path: Path, libdlopen: Path, library: tuple[str, ...], rounds: int
-) -> None:
+@pytest.mark.parametrize("library", [(), ("-static-libgcc",), ("-nostartfiles",)], ids=" ".join)
+def test_scenarios(tmp_path: Path, libdlopen: Path, library: tuple[str, ...], rounds: int) -> None:
     make_libraries(tmp_path, *library)
     lines = both(make_program(tmp_path), libdlopen, rounds, *SCENARIOS)
     assert dict(zip(SCENARIOS, lines, strict=True)) == SCENARIOS
@@ -107,7 +103,7 @@ def test_scenarios_in_a_program_with(
     assert dict(zip(chosen, both(program, libdlopen, 20, *chosen), strict=True)) == chosen
 
 
-PASS = "void pass(void (*callback)(void)) { callback(); __asm__ volatile(\"\"); }"
+PASS = 'void pass(void (*callback)(void)) { callback(); __asm__ volatile(""); }'
 THROUGH = """
 #include <stdexcept>
 typedef void pass(void (*)());

@@ -4,11 +4,14 @@ from libc.stdint cimport uint8_t, uint32_t
 
 
 cdef inline uint32_t gnu_hash(const char* name) noexcept nogil:
+    """Two bytes a turn: the steps of one byte would each wait for the one before."""
     cdef uint32_t value = 5381
     cdef const uint8_t* byte = <const uint8_t*>name
     while byte[0] != 0:
-        value = value * 33 + byte[0]
-        byte += 1
+        if byte[1] == 0:
+            return value * 33 + byte[0]
+        value = value * (33 * 33) + (byte[0] * 33U + byte[1])
+        byte += 2
     return value
 
 

@@ -39,8 +39,12 @@ cdef struct Snapshot:            # immutable once published
     Image** by_address           # the same by map_start
     size_t host_count
     Image** hosts                # in the host's order
+    uint64_t host_adds, host_subs        # glibc's counters when they were read
+    uint64_t host_generation     # counts how often they were
     size_t global_count
     Image** globals              # the global scope: the process's start, then as they joined
+    size_t handle_mask
+    Image** handles              # ours and the host's: a hash table, linear probing
 
 
 cdef struct Waiter:              # on the waiting thread's stack; in Registry.waiters under the lock
@@ -60,7 +64,7 @@ cdef struct Registry:
     Lock lock                    # guards all below, and the fields of Image that say so
     Pointers images              # Image*, ours, in load order
     Pointers hosts               # Image*, the host's, in its order
-    uint64_t host_adds, host_subs  # glibc's counters when `hosts` was read
+    uint64_t host_adds, host_subs  # as Snapshot's
     uint64_t host_generation
     # Image*, the host's and ours, in the order in which they joined the global scope after
     # the process's start.
@@ -133,6 +137,8 @@ cdef inline void reclaim_alone(Registry* registry, bint wait) noexcept nogil:
     cdef Retired* mine
     cdef Retired* last
     cdef Retired* next
+    cdef uint64_t start = 0
+    cdef uint64_t end = 0
     cdef uint32_t phase
     cdef int _turn
     cdef bint empty = True
@@ -166,11 +172,29 @@ cdef inline void reclaim_alone(Registry* registry, bint wait) noexcept nogil:
         next = mine.next
         if mine.image != NULL:
             if not mine.image.is_host:
-                kernel_unmap(mine.image.map_start, mine.image.map_end - mine.image.map_start)
+                unmap_with_neighbours(mine.image, &start, &end)
             image_free_records(&registry.allocator, mine.image)
         release(&registry.allocator, mine.block)
         release(&registry.allocator, mine)
         mine = next
+    if end != start:
+        kernel_unmap(start, end - start)
+
+
+cdef inline void unmap_with_neighbours(
+    const Image* image, uint64_t* start, uint64_t* end
+) noexcept nogil:
+    """[start, end) is still to be unmapped. The images of one open lie side by side as a
+    rule, and one call is a good deal cheaper than one for each."""
+    if image.map_end == start[0]:
+        start[0] = image.map_start
+    elif image.map_start == end[0]:
+        end[0] = image.map_end
+    else:
+        if end[0] != start[0]:
+            kernel_unmap(start[0], end[0] - start[0])
+        start[0] = image.map_start
+        end[0] = image.map_end
 
 
 cdef inline void retire(Registry* registry, Image* image, void* block) noexcept nogil:
@@ -236,16 +260,43 @@ cdef inline Snapshot* make_snapshot(Registry* registry, size_t extra, size_t hos
     """Room for `extra` images more than now and for `hosts` of the host's; NULL without
     memory. Under the lock."""
     cdef size_t count = registry.images.count + extra
-    cdef Snapshot* snapshot = <Snapshot*>allocate(
+    cdef size_t slots = 16
+    cdef Snapshot* snapshot
+    while slots < 2 * (count + hosts):
+        slots *= 2
+    snapshot = <Snapshot*>allocate(
         &registry.allocator,
-        sizeof(Snapshot) + (2 * count + 2 * hosts + registry.globals.count) * sizeof(Image*)
+        sizeof(Snapshot) + (2 * count + 2 * hosts + registry.globals.count + slots) * sizeof(Image*)
     )
     if snapshot != NULL:
         snapshot.images = <Image**>(<char*>snapshot + sizeof(Snapshot))
         snapshot.by_address = snapshot.images + count
         snapshot.hosts = snapshot.by_address + count
         snapshot.globals = snapshot.hosts + hosts
+        snapshot.handles = snapshot.globals + hosts + registry.globals.count
+        snapshot.handle_mask = slots - 1
     return snapshot
+
+
+cdef inline size_t handle_slot(const Snapshot* snapshot, const void* handle) noexcept nogil:
+    """Where it is, or the empty slot that it would take. At most half of them are taken."""
+    # Blocks are 16 bytes apart; the multiplier is 2**64 over the golden ratio (Knuth, 6.4).
+    cdef size_t slot = <size_t>(
+        ((<uint64_t>handle >> 4) * <uint64_t>0x9e3779b97f4a7c15) >> 32
+    ) & snapshot.handle_mask
+    while snapshot.handles[slot] != NULL and <const void*>snapshot.handles[slot] != handle:
+        slot = (slot + 1) & snapshot.handle_mask
+    return slot
+
+
+cdef inline void add_handle(Snapshot* snapshot, Image* image) noexcept nogil:
+    snapshot.handles[handle_slot(snapshot, image)] = image
+
+
+cdef inline bint snapshot_holds(const Snapshot* snapshot, const void* handle) noexcept nogil:
+    """`handle`, which may be anything, is an image of ours or of the host's."""
+    return snapshot != NULL and handle != NULL \
+        and snapshot.handles[handle_slot(snapshot, handle)] != NULL
 
 
 cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexcept nogil:
@@ -261,14 +312,19 @@ cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexce
             snapshot.by_address[place] = snapshot.by_address[place - 1]
             place -= 1
         snapshot.by_address[place] = image
+        add_handle(snapshot, image)
     snapshot.count = registry.images.count
     for i in range(registry.hosts.count):
         image = <Image*>registry.hosts.items[i]
         snapshot.hosts[i] = image
+        add_handle(snapshot, image)
         if image.is_startup and image.is_global:
             snapshot.globals[snapshot.global_count] = image
             snapshot.global_count += 1
     snapshot.host_count = registry.hosts.count
+    snapshot.host_adds = registry.host_adds
+    snapshot.host_subs = registry.host_subs
+    snapshot.host_generation = registry.host_generation
     for i in range(registry.globals.count):
         snapshot.globals[snapshot.global_count] = <Image*>registry.globals.items[i]
         snapshot.global_count += 1
@@ -325,17 +381,3 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
         if not is_reading():
             image.pins = 0       # a transaction of this thread's would be a reader
     after_fork(registry)
-
-
-cdef inline bint snapshot_holds(const Snapshot* snapshot, const void* handle) noexcept nogil:
-    """`handle` is an image of ours or of the host's."""
-    cdef size_t i
-    if snapshot == NULL:
-        return False
-    for i in range(snapshot.count):
-        if <const void*>snapshot.images[i] == handle:
-            return True
-    for i in range(snapshot.host_count):
-        if <const void*>snapshot.hosts[i] == handle:
-            return True
-    return False

@@ -142,12 +142,16 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     return found
 
 
-cdef struct Collection:          # what one pass over the host's images finds
+cdef struct Collection:          # what passes over the host's images find
     Linker* linker
     bint only_counters
     bint failed
     uint64_t adds, subs
+    size_t count                 # how many there are
+    size_t seen
+    size_t cursor                # in `known`: behind the last one that is kept
     Pointers images              # Image*: kept ones and new ones
+    Pointers fresh               # Image*: the new ones
     const Snapshot* known        # the snapshot of before; NULL at first
 
 
@@ -276,29 +280,53 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     return image
 
 
-cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:
+cdef inline int count_host_images(HostInfo* info, size_t size, void* data) noexcept nogil:
     cdef Collection* collection = <Collection*>data
-    cdef Image* known
-    cdef size_t i
-    cdef Allocator* allocator = &collection.linker.registry.allocator
     collection.adds = info.dlpi_adds
     collection.subs = info.dlpi_subs
-    if collection.only_counters:
-        return 1
+    collection.count += 1
+    return collection.only_counters
+
+
+cdef inline bint has_stayed(
+    const Collection* collection, const Image* image, const HostInfo* info
+) noexcept nogil:
+    """An image of before that has the address and the name of `info` is still the same load.
+    The host appends what it loads, so that all but the last ones, of which there are as many
+    as it has added since, have stayed. Of those, what nobody could unload."""
+    cdef uint64_t here = <uint64_t>collection.linker     # in libdlopen.so itself
+    cdef uint64_t added = info.dlpi_adds - collection.known.host_adds
+    if info.dlpi_adds == collection.adds and info.dlpi_subs == collection.subs \
+            and added <= collection.count and collection.seen <= collection.count - added:
+        return True
+    return image.is_startup or image.open_count != 0 or image.pins != 0 \
+        or image.map_start <= here < image.map_end
+
+
+cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:
+    cdef Collection* collection = <Collection*>data
+    cdef Image* image
+    cdef size_t i
+    cdef Allocator* allocator = &collection.linker.registry.allocator
+    collection.seen += 1
     if collection.known != NULL:
-        for i in range(collection.known.host_count):
-            known = collection.known.hosts[i]
-            # After an unload the same address may hold something else, but not where
-            # the image cannot have gone: since the start, or counted by us.
-            if known.host_phdrs == info.dlpi_phdr and known.load_bias == info.dlpi_addr and (
-                known.is_startup or known.open_count != 0 or known.pins != 0
-                or info.dlpi_subs == collection.linker.registry.host_subs
-            ) and strcmp(known.link_map.l_name, info.dlpi_name) == 0:
-                if not pointers_add(allocator, &collection.images, known):
+        # What is kept is kept in order.
+        for i in range(collection.cursor, collection.known.host_count):
+            image = collection.known.hosts[i]
+            if image.host_phdrs == info.dlpi_phdr and image.load_bias == info.dlpi_addr \
+                    and has_stayed(collection, image, info) \
+                    and strcmp(image.link_map.l_name, info.dlpi_name) == 0:
+                collection.cursor = i + 1
+                if not pointers_add(allocator, &collection.images, image):
                     collection.failed = True
                 return 0
-    known = read_host_image(collection, info)
-    if known != NULL and not pointers_add(allocator, &collection.images, known):
+    image = read_host_image(collection, info)
+    if image == NULL:
+        return 0
+    if not pointers_add(allocator, &collection.fresh, image):
+        image_free_records(allocator, image)
+        collection.failed = True
+    elif not pointers_add(allocator, &collection.images, image):
         collection.failed = True
     return 0
 
@@ -329,20 +357,16 @@ cdef inline bint is_needed_as(
     return needed
 
 
-cdef inline bint add_needed_names(
-    Allocator* allocator, const Pointers* images, const Snapshot* known
-) noexcept nogil:
+cdef inline bint add_needed_names(Allocator* allocator, const Collection* found) noexcept nogil:
     """To the images that are new, so that nobody reads their names yet."""
     cdef size_t i
     cdef Image* image
     cdef const char* name
     cdef char* copy
-    for i in range(images.count):
-        image = <Image*>images.items[i]
-        if known != NULL and host_is_known(known, image):
-            continue
+    for i in range(found.fresh.count):
+        image = <Image*>found.fresh.items[i]
         name = strrchr(image.path, 0x2f)
-        if name == NULL or not is_needed_as(images, image, name + 1):
+        if name == NULL or not is_needed_as(&found.images, image, name + 1):
             continue
         copy = copy_text(allocator, name + 1, strlen(name + 1))
         if copy == NULL or not pointers_add(allocator, &image.names, copy):
@@ -415,21 +439,50 @@ cdef inline int visit_for_probes(HostInfo* info, size_t size, void* data) noexce
     return 1
 
 
-cdef inline void keep_pinned_records(Registry* registry, Pointers* images) noexcept nogil:
-    """Under the lock: what was counted while `images` was made cannot have gone; a second
-    record of it gives way to the first."""
+cdef inline Image* pinned_record(const Registry* registry, const Image* image) noexcept nogil:
+    """Under the lock: of the same load, if it is counted; or NULL."""
+    cdef size_t i
+    cdef Image* old
+    for i in range(registry.hosts.count):
+        old = <Image*>registry.hosts.items[i]
+        if old.host_phdrs == image.host_phdrs and old.load_bias == image.load_bias \
+                and (old.pins != 0 or old.open_count != 0):
+            return old
+    return NULL
+
+
+cdef inline void keep_pinned_records(Registry* registry, Collection* found) noexcept nogil:
+    """Under the lock: what was counted while the collection was made cannot have gone; a
+    second record of it gives way to the first."""
     cdef size_t i, j
     cdef Image* old
     cdef Image* new
-    for i in range(registry.hosts.count):
-        old = <Image*>registry.hosts.items[i]
-        if old.pins == 0 and old.open_count == 0:
+    for i in reversed(range(found.fresh.count)):
+        new = <Image*>found.fresh.items[i]
+        old = pinned_record(registry, new)
+        if old == NULL:
             continue
-        for j in range(images.count):
-            new = <Image*>images.items[j]
-            if new != old and new.host_phdrs == old.host_phdrs and new.load_bias == old.load_bias:
-                image_free_records(&registry.allocator, new)
-                images.items[j] = old
+        for j in range(found.images.count):
+            if found.images.items[j] == new:
+                found.images.items[j] = old
+        pointers_remove(&found.fresh, new)
+        image_free_records(&registry.allocator, new)
+
+
+cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noexcept nogil:
+    """Under the lock. Each is looked for behind the one before: what is kept is in order."""
+    cdef size_t i, tried
+    cdef size_t place = 0
+    cdef Image* image
+    for i in range(registry.hosts.count):
+        image = <Image*>registry.hosts.items[i]
+        tried = 0
+        while tried < now.count and now.items[place] != image:
+            place = (place + 1) % now.count
+            tried += 1
+        if tried == now.count:
+            pointers_remove(&registry.globals, image)
+            retire(registry, image, NULL)
 
 
 # The host does not reset its loader's locks in a forked child: no thread shall be in there
@@ -475,35 +528,32 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
     cdef Collection collection
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot
-    cdef Image* image
     cdef size_t i
     cdef bint published = False
-    cdef uint64_t generation = registry.host_generation
     memset(&collection, 0, sizeof(collection))
     collection.linker = linker
     collection.known = known
     if known != NULL:
         collection.only_counters = True
-        iterate_hosts(linker, visit_host_image, &collection)
-        if collection.adds == registry.host_adds and collection.subs == registry.host_subs:
+        iterate_hosts(linker, count_host_images, &collection)
+        if collection.adds == known.host_adds and collection.subs == known.host_subs:
             return False
         collection.only_counters = False
+        collection.count = 0
+    iterate_hosts(linker, count_host_images, &collection)
     iterate_hosts(linker, visit_host_image, &collection)
     collection.failed = collection.failed or not add_needed_names(
-        &registry.allocator, &collection.images, known
+        &registry.allocator, &collection
     )
     if known == NULL:
         mark_startup(linker, &collection.images)
         iterate_hosts(linker, visit_for_probes, &collection)
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, 0, collection.images.count)
-    keep_pinned_records(registry, &collection.images)
-    if snapshot != NULL and not collection.failed and generation == registry.host_generation:
-        for i in range(registry.hosts.count):
-            image = <Image*>registry.hosts.items[i]
-            if not pointers_hold(&collection.images, image):
-                pointers_remove(&registry.globals, image)
-                retire(registry, image, NULL)
+    keep_pinned_records(registry, &collection)
+    if snapshot != NULL and not collection.failed \
+            and registry.host_generation == (0 if known == NULL else known.host_generation):
+        retire_gone_hosts(registry, &collection.images)
         pointers_free(&registry.allocator, &registry.hosts)
         registry.hosts = collection.images
         registry.host_adds = collection.adds
@@ -517,22 +567,13 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
         for i in range(snapshot.host_count):
             if snapshot.hosts[i].asks_for_frames:
                 rebind_borrowed(linker, snapshot.hosts[i])
-    if not published:
-        for i in range(collection.images.count):
-            image = <Image*>collection.images.items[i]
-            if known == NULL or not host_is_known(known, image):
-                image_free_records(&registry.allocator, image)
+    else:
+        for i in range(collection.fresh.count):
+            image_free_records(&registry.allocator, <Image*>collection.fresh.items[i])
         pointers_free(&registry.allocator, &collection.images)
         release(&registry.allocator, snapshot)
+    pointers_free(&registry.allocator, &collection.fresh)
     return published
-
-
-cdef inline bint host_is_known(const Snapshot* known, const Image* image) noexcept nogil:
-    cdef size_t i
-    for i in range(known.host_count):
-        if known.hosts[i] == image:
-            return True
-    return False
 
 
 cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexcept nogil:
@@ -583,25 +624,31 @@ cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
     store_u32(&linker.has_unwinder, 1)
 
 
-cdef inline void look_whether_global(Linker* linker, Image* image) noexcept nogil:
-    """Asks libc, by a name that only this image defines. Once global, always global."""
+cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcept nogil:
+    """Asks libc for each image that came late, by a name that only this image defines. Once
+    global, always global."""
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot
-    cdef uint64_t address
-    if image.is_global or image.probe == NULL:
-        return
-    enter_host(linker)
-    address = <uint64_t>linker.host.dlsym(NULL, image.probe)
-    leave_host(linker)
-    if address == 0:
-        linker.host.dlerror()
-    elif image.map_start <= address < image.map_end:
+    cdef Image* image
+    cdef uint64_t address = 1
+    cdef size_t i
+    for i in range(known.host_count):
+        image = known.hosts[i]
+        if image.is_global or image.probe == NULL:
+            continue
+        enter_host(linker)
+        address = <uint64_t>linker.host.dlsym(NULL, image.probe)
+        leave_host(linker)
+        if not image.map_start <= address < image.map_end:
+            continue
         lock_acquire(&registry.lock)
         if pointers_hold(&registry.hosts, image) and join_globals(registry, image):
             snapshot = make_snapshot(registry, 0, registry.hosts.count)
             if snapshot != NULL:
                 publish_snapshot(registry, snapshot)
         lock_release(&registry.lock)
+    if address == 0:
+        linker.host.dlerror()    # each call has cleared the message of the one before
 
 
 cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
@@ -626,7 +673,7 @@ cdef inline uint64_t parse_decimal(const char** cursor) noexcept nogil:
     return value
 
 
-cdef inline void identify_line(const Snapshot* snapshot, char* line) noexcept nogil:
+cdef inline void identify_line(const Pointers* wanted, size_t* found, char* line) noexcept nogil:
     """One line of /proc/self/maps (proc_pid_maps(5)): its device and inode to the image
     that is mapped there. Some file systems show another device there than stat does:
     the file is asked by the line's own path, if the inode agrees."""
@@ -642,11 +689,12 @@ cdef inline void identify_line(const Snapshot* snapshot, char* line) noexcept no
         return
     cursor += 1
     end = parse_hex(&cursor)
-    for i in range(snapshot.host_count):
-        if not snapshot.hosts[i].is_identified and start <= snapshot.hosts[i].map_start < end:
-            image = snapshot.hosts[i]
+    for i in range(wanted.count):
+        if start <= (<Image*>wanted.items[i]).map_start < end:
+            image = <Image*>wanted.items[i]
     if image == NULL:
         return
+    found[0] += 1
     for _field in range(2):       # permissions, offset
         while cursor[0] == 0x20:
             cursor += 1
@@ -676,22 +724,37 @@ cdef inline void identify_line(const Snapshot* snapshot, char* line) noexcept no
 cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
     """Device and inode of each host image from the process's own map: its name may be
     relative, or a newer file's by now."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Pointers wanted
+    cdef size_t found = 0
+    cdef size_t i
+    memset(&wanted, 0, sizeof(wanted))
+    for i in range(snapshot.host_count):
+        if not snapshot.hosts[i].is_identified:
+            # Without memory it is looked for another time.
+            pointers_add(allocator, &wanted, snapshot.hosts[i])
+    if wanted.count == 0:
+        return
+    read_process_map(&wanted, &found)
+    # Also those without a file, such as the vDSO. Threads that get here together all find
+    # the same.
+    for i in range(wanted.count):
+        (<Image*>wanted.items[i]).is_identified = True
+    pointers_free(allocator, &wanted)
+
+
+cdef inline void read_process_map(const Pointers* wanted, size_t* found) noexcept nogil:
+    """No further than needed: the kernel makes each line when it is read, and what was
+    loaded last has low addresses."""
     cdef char buffer[8192]
     cdef size_t held = 0
     cdef size_t line
     cdef size_t i
     cdef long count
-    cdef long descriptor
-    cdef bint missing = False
-    for i in range(snapshot.host_count):
-        if not snapshot.hosts[i].is_identified:
-            missing = True
-    if not missing:
-        return
-    descriptor = kernel_open(b"/proc/self/maps")
+    cdef long descriptor = kernel_open(b"/proc/self/maps")
     if descriptor < 0:
         return
-    while True:
+    while found[0] < wanted.count:
         count = kernel_read(descriptor, &buffer[held], sizeof(buffer) - 1 - held)
         if count <= 0:
             break
@@ -700,7 +763,7 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
         for i in range(held):
             if buffer[i] == 0x0a:
                 buffer[i] = 0
-                identify_line(snapshot, &buffer[line])
+                identify_line(wanted, found, &buffer[line])
                 line = i + 1
         if line == 0:
             held = 0             # a line longer than the buffer: not one of ours
@@ -709,7 +772,3 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
         for i in range(held):
             buffer[i] = buffer[line + i]
     kernel_close(descriptor)
-    # Also those without a file, such as the vDSO. Threads that get here together all find
-    # the same.
-    for i in range(snapshot.host_count):
-        snapshot.hosts[i].is_identified = True

@@ -10,7 +10,7 @@ waits for another's loading, and two opens that need each other cannot block.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset, strchr, strcmp, strlen, strrchr
+from libc.string cimport memcmp, memset, strchr, strcmp, strlen, strrchr
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
@@ -47,7 +47,7 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
-    bring_unwinder, count_host_image, identify_hosts, look_whether_global, refresh_hosts,
+    bring_unwinder, count_host_image, identify_hosts, look_for_globals, refresh_hosts,
 )
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
@@ -238,6 +238,18 @@ cdef inline Image* loaded_by_name(
     return NULL
 
 
+cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
+    """Not with other program headers. To learn of which file an image is takes longer than
+    to load most libraries."""
+    cdef const Ehdr* header = <const Ehdr*>&file.start[0]
+    cdef uint64_t size = image.layout.phnum * sizeof(Phdr)
+    if file.start_size < sizeof(Ehdr) or header.e_phoff > file.start_size \
+            or size > file.start_size - header.e_phoff:
+        return True
+    return header.e_phnum == image.layout.phnum \
+        and memcmp(&file.start[0] + header.e_phoff, image.layout.phdrs, size) == 0
+
+
 cdef inline Image* loaded_by_file(
     Transaction* transaction, const File* file, bint own_only
 ) noexcept nogil:
@@ -250,9 +262,10 @@ cdef inline Image* loaded_by_file(
             return image
     if own_only:
         return NULL
-    identify_hosts(transaction.linker, transaction.snapshot)
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
+        if not image.is_identified and may_be_of(image, file):
+            identify_hosts(transaction.linker, transaction.snapshot)
         if image.inode == file.inode and image.device == file.device and take(transaction, image):
             return image
     for i in range(transaction.snapshot.count):
@@ -506,9 +519,7 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
     cdef const Snapshot* newest
     cdef size_t i
     cdef Image* image
-    for i in range(transaction.snapshot.host_count):
-        if not transaction.snapshot.hosts[i].is_startup:
-            look_whether_global(linker, transaction.snapshot.hosts[i])
+    look_for_globals(linker, transaction.snapshot)
     newest = current_snapshot(registry)
     for i in range(newest.global_count):
         image = newest.globals[i]

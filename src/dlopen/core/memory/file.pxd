@@ -22,7 +22,7 @@ cdef struct File:
     uint64_t size
     uint64_t device, inode       # 0, 0 for bytes
     uint64_t start_size
-    char start[FILE_START]       # the first start_size bytes, once they were read
+    char start[FILE_START]       # the first start_size bytes
 
 
 cdef inline void file_from_bytes(File* file, const void* bytes, uint64_t size) noexcept nogil:
@@ -35,7 +35,7 @@ cdef inline void file_from_bytes(File* file, const void* bytes, uint64_t size) n
 
 
 cdef inline void file_read_start(File* file) noexcept nogil:
-    """What cannot be read is asked for again, and reported, when it is needed."""
+    """What cannot be read now is asked for again, and reported, when it is needed."""
     cdef long count = kernel_read_at(file.descriptor, &file.start[0], FILE_START, 0)
     file.start_size = <uint64_t>count if count > 0 else 0
 
@@ -52,7 +52,7 @@ cdef inline int file_open(File* file, const char* path, Error* error) noexcept n
                 error, DLOPEN_E_OPEN, path, b"cannot open shared object file", result
             )
         file.descriptor = result
-        file.start_size = 0
+        file_read_start(file)
     result = kernel_status_of(file.descriptor, &status)
     if result == 0 and is_directory(status.st_mode):
         result = -EISDIR
@@ -72,15 +72,13 @@ cdef inline void file_close(File* file) noexcept nogil:
 
 
 cdef inline int file_read(
-    File* file, void* buffer, size_t size, uint64_t offset, const char* name, Error* error
+    const File* file, void* buffer, size_t size, uint64_t offset, const char* name, Error* error
 ) noexcept nogil:
     """All of it; the range was checked against file.size."""
     cdef long result
     if file.descriptor < 0:
         memcpy(buffer, file.bytes + offset, size)
         return 0
-    if file.start_size == 0 and offset == 0:
-        file_read_start(file)
     if offset <= file.start_size and size <= file.start_size - offset:
         memcpy(buffer, &file.start[0] + offset, size)
         return 0

@@ -36,10 +36,10 @@ from dlopen.core.elf.structures cimport (
     symbol_visibility,
 )
 from dlopen.core.image.dynamic cimport is_code
-from dlopen.core.image.image cimport Image, Version, image_name
+from dlopen.core.image.image cimport Image, Table, Version, image_name
 from dlopen.core.symbols.lookup cimport (
-    Definition, Reference, definition_address, lookup_in_image, lookup_in_list,
-    lookup_in_scopes, symbol_name, symbol_version,
+    Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
+    lookup_in_list, lookup_in_scopes, symbol_name, symbol_version,
 )
 from dlopen.core.tls.modules cimport TlsIndex
 
@@ -86,7 +86,7 @@ cdef struct Batch:
     Error* error
 
 
-cdef struct Place:               # the writable range that the last place lay in
+cdef struct Place:               # the range free of tables that the last place lay in
     uint64_t start, end
 
 
@@ -110,17 +110,25 @@ cdef inline bint can_write(
     """A place lies whole in a writable segment (any, with text relocations) and not in a
     table that later steps trust."""
     cdef const Phdr* segment
+    cdef const Table* table
     cdef uint32_t i
-    if not (place >= writable.start and place < writable.end and size <= writable.end - place):
-        segment = segment_holding(&image.layout, place, size)
-        if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
-            return False
-        writable.start = segment.p_vaddr
-        writable.end = segment.p_vaddr + segment.p_memsz
+    if place >= writable.start and place < writable.end and size <= writable.end - place:
+        return True
+    segment = segment_holding(&image.layout, place, size)
+    if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
+        return False
+    writable.start = segment.p_vaddr
+    writable.end = segment.p_vaddr + segment.p_memsz
     if image.has_tables_in_writable_memory or image.has_textrel:
         for i in range(image.table_count):
-            if ranges_overlap(place, size, image.tables[i].start, image.tables[i].size):
+            table = &image.tables[i]
+            if ranges_overlap(place, size, table.start, table.size):
+                writable.end = writable.start
                 return False
+            if table.start >= place + size:
+                writable.end = min_u64(writable.end, table.start)
+            elif table.start + table.size > writable.start:
+                writable.start = table.start + table.size
     return True
 
 
@@ -128,6 +136,10 @@ cdef inline bint stays_writable(const Image* image, uint64_t place) noexcept nog
     """Until RELRO: not only while text relocations are applied. The place was checked."""
     return not image.has_textrel \
         or segment_holding(&image.layout, place, 8).p_flags & PF_W != 0
+
+
+cdef inline uint64_t min_u64(uint64_t one, uint64_t other) noexcept nogil:
+    return one if one < other else other
 
 
 cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogil:
@@ -164,11 +176,22 @@ cdef inline void describe_reference(
     reference.version_library = NULL
     reference.version_hash = 0
     reference.version_hidden = False
+    reference.home = NULL
     if version != NULL:
         reference.version = version.name
         reference.version_hash = version.hash
         reference.version_library = version.library
         reference.version_hidden = version.library != NULL and version.index & VERSYM_HIDDEN != 0
+
+
+cdef inline bint finds_itself(
+    const Image* image, uint32_t index, const Sym* symbol, const Reference* reference
+) noexcept nogil:
+    """A search of the image for a definition's own name and version ends at the definition:
+    it is in the hash table, and no other one of the name can match."""
+    return image.buckets != NULL and index >= image.symbol_offset and index < image.chain_limit \
+        and (reference.version != NULL or not image.has_verdef) \
+        and symbol.st_shndx != SHN_UNDEF and is_defined(symbol, False) and is_export(symbol)
 
 
 cdef inline bint search(
@@ -228,6 +251,9 @@ cdef inline int resolve(
         )
     describe_reference(image, index, name, &reference)
     reference.for_call = for_call
+    if finds_itself(image, index, symbol, &reference):
+        reference.home = image
+        reference.home_index = index
     found = search(batch, image, &reference, skip, definition)
     if found and visibility == STV_PROTECTED and definition.image != image:
         # Its own definition, unless the program's copy of it stands for it everywhere

@@ -33,6 +33,9 @@ cdef struct Reference:
     bint has_sysv
     uint32_t hash                # gnu
     uint32_t sysv                # computed on first use
+    # The image whose own definition asks, where a search of it can only find that; or NULL.
+    Image* home
+    uint32_t home_index
 
 
 cdef struct Definition:
@@ -52,6 +55,7 @@ cdef inline void refer(Reference* reference, const char* name, const char* versi
     reference.for_call = False
     reference.has_sysv = False
     reference.hash = gnu_hash(name)
+    reference.home = NULL
 
 
 cdef inline const char* symbol_name(const Image* image, const Sym* symbol) noexcept nogil:
@@ -133,12 +137,22 @@ cdef inline bint matches(
     return True
 
 
+cdef inline bint may_define(const Image* image, uint32_t hash) noexcept nogil:
+    """What the Bloom filter says, where there is one."""
+    cdef uint64_t word
+    if image.buckets == NULL:
+        return True
+    word = image.bloom[(hash >> 6) & image.bloom_mask]
+    return (word >> (hash & 63U)) & (
+        word >> ((<uint64_t>hash >> image.bloom_shift) & 63U)
+    ) & 1U
+
+
 cdef inline const Sym* lookup_in_image(
     const Image* image, Reference* reference, uint32_t* index
 ) noexcept nogil:
     """The definition that `image` has for it, whoever may see it; NULL when none."""
     cdef Candidate candidate
-    cdef uint64_t word
     cdef uint64_t i
     cdef uint64_t steps
     cdef uint32_t hash = reference.hash
@@ -146,12 +160,9 @@ cdef inline const Sym* lookup_in_image(
     candidate.only_versioned = NULL
     candidate.only_index = 0
     candidate.versioned_count = 0
+    if not may_define(image, hash):
+        return NULL
     if image.buckets != NULL:
-        word = image.bloom[(hash >> 6) & image.bloom_mask]
-        if not (word >> (hash & 63U)) & (
-            word >> ((<uint64_t>hash >> image.bloom_shift) & 63U)
-        ) & 1U:
-            return NULL
         i = image.buckets[hash % image.bucket_count]
         if i < image.symbol_offset:
             return NULL
@@ -194,6 +205,13 @@ cdef inline bint lookup_in_list(
     for i in range(images.count):
         image = <Image*>images.items[i]
         if image == skip:
+            continue
+        if image == reference.home:
+            definition.image = image
+            definition.symbol = &image.symtab[reference.home_index]
+            definition.index = reference.home_index
+            return True
+        if not may_define(image, reference.hash):
             continue
         symbol = lookup_in_image(image, reference, &index)
         if symbol != NULL and is_export(symbol):
