@@ -146,6 +146,12 @@ def native() -> Path:
     return compile_program(BUILD, "native", source, flags=["-std=gnu17", "-O2"])
 
 
+def throws() -> Path:
+    """The compiled throws.cc."""
+    source = Path(__file__).with_name("throws.cc")
+    return compile_program(BUILD, "throws", source, language="c++", flags=["-std=c++17", "-O2"])
+
+
 def loaded_first(case: Case) -> Sequence[str]:
     """The arguments that have native.c load the case's `loaded`."""
     return [word for name in case.loaded for word in ("--with", name)]

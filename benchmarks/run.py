@@ -3,7 +3,8 @@
     run.py [--case NAME]... [--rounds N] [--json PATH]
 
 A ratio is the median over rounds of (ours / theirs) in that round, below 1 where we are quicker,
-with its quartiles.  Where libc has nothing alike there is a time and no ratio.
+with its quartiles; for the host's throws, with our images in the process over without.  Where libc
+has nothing alike there is a time and no ratio.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import cases
 
 LIBRARIES = (10, 100)  # loaded while iterating
+THROWN_BESIDE = 200  # loaded while the host throws
 
 
 @dataclass
@@ -84,6 +86,9 @@ def measure(names: list[str], rounds: int | None) -> list[Result]:
         copies = [str(path) for path in cases.copies(size)]
         command = [*native, "iterate", str(rounds or 200), *copies]
         results += worker("C", f"iterate {size}", command)
+    beside = [str(path) for path in cases.copies(THROWN_BESIDE)]
+    command = [str(cases.throws()), str(cases.libdlopen()), str(rounds or 200), *beside]
+    results += worker("C++", f"host's throws beside {THROWN_BESIDE}", command)
     return results
 
 

@@ -14,6 +14,7 @@ BENCHMARKS = REPOSITORY / "benchmarks"
 WITHOUT_PEER = {"from-bytes", "private"}
 
 
+@pytest.mark.cxx
 def test_every_metric_has_a_ratio_or_no_peer_by_nature(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     done = run(
@@ -35,6 +36,7 @@ def test_every_metric_has_a_ratio_or_no_peer_by_nature(tmp_path: Path) -> None:
     assert metrics == {
         *(("C", name) for name in both | WITHOUT_PEER | {"hit", "miss", "an-image"}),
         *(("Python", name) for name in both | {"first-attribute", "call"}),
+        ("C++", "throw"),
     }
 
 

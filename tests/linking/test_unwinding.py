@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.elf64 import Elf
-from support.fixtures import REPOSITORY, compile_library, compile_program, missing, run
+from support.fixtures import (
+    REPOSITORY,
+    compile_library,
+    compile_program,
+    compiler,
+    missing,
+    run,
+)
 
 HERE = Path(__file__).parent
 HEADERS = [f"-I{REPOSITORY / 'tests' / 'support'}", f"-I{HERE}"]
@@ -157,3 +165,18 @@ def test_a_library_that_brings_an_unwinder(
 ) -> None:
     compile_library(tmp_path, "libthrough.so", THROUGH, language="c++", flags=flags())
     assert late(tmp_path, libdlopen, "libthrough.so", look=True) == "42\n"
+
+
+@pytest.mark.cxx
+@pytest.mark.rust
+def test_panics(tmp_path: Path, libdlopen: Path) -> None:
+    version = subprocess.run([compiler("rust"), "-V"], capture_output=True, text=True, check=True)
+    if tuple(map(int, version.stdout.split()[1].split(".")[:2])) < (1, 71):
+        pytest.skip('Rust has "C-unwind" since 1.71')
+    compile_library(tmp_path, "libpanics.so", HERE / "panics.rs", language="rust")
+    program = compile_program(
+        tmp_path, "panics", HERE / "panics.cc", language="c++", flags=["-std=c++17", *HEADERS]
+    )
+    for loader in ("glibc", str(libdlopen)):
+        done = run([program, loader], cwd=tmp_path)
+        assert done.stdout == "42\n~library ~host 8\n~host ~library caught ", loader

@@ -10,12 +10,21 @@ from dlopen.core.base.atomics cimport compare_and_swap_u32, exchange_u32
 from dlopen.core.base.kernel cimport kernel_wait, kernel_wake
 
 
+cdef extern from *:
+    """
+    /* How many locks this thread holds or is about to: what a signal handler finds. */
+    static __thread uint32_t dlopen_locks_held;
+    """
+    uint32_t locks_held "dlopen_locks_held"
+
+
 cdef struct Lock:
     uint32_t word
 
 
 cdef inline void lock_acquire(Lock* lock) noexcept nogil:
     cdef int _spin
+    (&locks_held)[0] += 1
     for _spin in range(64):
         if compare_and_swap_u32(&lock.word, 0, 1):
             return
@@ -24,9 +33,14 @@ cdef inline void lock_acquire(Lock* lock) noexcept nogil:
 
 
 cdef inline bint lock_try(Lock* lock) noexcept nogil:
-    return compare_and_swap_u32(&lock.word, 0, 1)
+    (&locks_held)[0] += 1
+    if compare_and_swap_u32(&lock.word, 0, 1):
+        return True
+    (&locks_held)[0] -= 1
+    return False
 
 
 cdef inline void lock_release(Lock* lock) noexcept nogil:
     if exchange_u32(&lock.word, 0) == 2:
         kernel_wake(&lock.word, 1)
+    (&locks_held)[0] -= 1

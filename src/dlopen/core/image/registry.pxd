@@ -18,7 +18,7 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
-from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try
+from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try, locks_held
 from dlopen.core.image.image cimport Image, SearchList, image_free_records
 
 
@@ -95,8 +95,9 @@ cdef inline bint is_reading() noexcept nogil:
 
 cdef inline void reader_leave(Registry* registry, uint32_t phase) noexcept nogil:
     reading[phase & 1U] -= 1
+    # Not in a signal handler that has interrupted this thread while it holds a lock.
     if sub_u32(&registry.readers[phase & 1U], 1) == 1 and not is_reading() \
-            and load_u32_seq(&registry.has_retired):
+            and locks_held == 0 and load_u32_seq(&registry.has_retired):
         reclaim(registry, False)
 
 

@@ -619,8 +619,10 @@ cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
     back. No lock may be held."""
     if load_u32(&linker.has_unwinder):
         return
+    enter_host(linker)
     if linker.host.dlopen(b"libgcc_s.so.1", RTLD_LAZY) == NULL:
         linker.host.dlerror()
+    leave_host(linker)
     store_u32(&linker.has_unwinder, 1)
 
 
