@@ -124,7 +124,7 @@ struct DLOPEN_symbol {
   const char *name;
   const char *version;           /* "" without version information */
   DLOPEN_image *image;           /* that defines it */
-  uint64_t address;              /* where it is now; 0 while unresolved (an IFUNC before resolve, TLS) */
+  uint64_t address;              /* where it is now; 0 while unresolved (an IFUNC before resolve); TLS: of the calling thread */
   uint64_t value;                /* st_value */
   uint64_t size;                 /* st_size */
   uint32_t index;                /* in the image's dynamic symbol table */
