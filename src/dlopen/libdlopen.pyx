@@ -34,8 +34,8 @@ from dlopen.core.elf.structures cimport (
 )
 from dlopen.core.image.image cimport Image, Version, image_name, symbol_count
 from dlopen.core.image.registry cimport (
-    Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot, reader_enter,
-    reader_leave, snapshot_holds, snapshot_image_at,
+    ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
+    reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
 )
 from dlopen.core.linker.host cimport (
     AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, await_hosts_before_fork, bind_host_functions,
@@ -46,10 +46,11 @@ from dlopen.core.linker.load cimport (
 )
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, PhdrVisitor
+from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
 from dlopen.core.memory.file cimport File, file_close
-from dlopen.core.relocation.relocate cimport Resolver
+from dlopen.core.relocation.relocate cimport Resolver, own_address
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     lookup_in_list, lookup_in_scopes, nearest_symbol, refer, symbol_name, symbol_version,
@@ -204,6 +205,7 @@ cdef void after_fork_in_child_here() noexcept nogil:
     after_fork_in_child(&the_linker.registry)
     forget_other_threads(&the_linker.tls, &the_linker.registry.allocator)
     lock_release(&the_linker.tls.lock)
+    forget_other_objects(&the_linker)
 
 
 # Thread-local storage: what arch/<machine>.S and images of ours call. -------------------------
@@ -1074,7 +1076,9 @@ cdef void* find_for_caller(
     )
     if found:
         share_unique_of_lookup(linker, snapshot, &reference, &definition)
-        address = resolved_address(&definition)
+        address = own_address(linker.own_names, &definition)
+        if address == 0:
+            address = resolved_address(&definition)
     reader_leave(&linker.registry, phase)
     if found:
         return <void*>address
@@ -1262,6 +1266,12 @@ cdef int family_find_object(void* address, FindResult* result) noexcept nogil:
     return code
 
 
+cdef int family_thread_atexit(
+    ObjectDestructor destructor, void* object, void* dso_handle
+) noexcept nogil:
+    return at_thread_exit(&the_linker, destructor, object, dso_handle)
+
+
 cdef void name_own_functions(Linker* linker) noexcept nogil:
     cdef int count = 0
     count = own(linker, count, b"dlopen", <void*>family_dlopen)
@@ -1274,7 +1284,9 @@ cdef void name_own_functions(Linker* linker) noexcept nogil:
     count = own(linker, count, b"dlinfo", <void*>family_dlinfo)
     count = own(linker, count, b"dl_iterate_phdr", <void*>family_dl_iterate_phdr)
     count = own(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
-    own(linker, count, b"_dl_find_object", <void*>family_find_object)
+    count = own(linker, count, b"_dl_find_object", <void*>family_find_object)
+    count = own(linker, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
+    own(linker, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
 
 
 cdef int own(Linker* linker, int count, const char* name, void* function) noexcept nogil:

@@ -126,7 +126,8 @@ class Blocker(Record):
     """Something that keeps a closed library mapped."""
 
     kind: str
-    """open (elsewhere), nodelete, dependency, binding or initialising."""
+    """open (elsewhere), nodelete, dependency, binding, initialising or thread_local (an object that
+    its thread has not destroyed yet)."""
     library: str | None
     """The path of the image that needs it, if one does."""
 

@@ -9,11 +9,15 @@
  *     page:K:SYMBOL        the permissions of its page
  *     mapped:TEXT          how many mappings of files whose path holds TEXT there are
  *     linkmap:TEXT         how many images of glibc's own list have a path that holds TEXT
+ *     start:K:SYMBOL       as call, in a thread of its own, which lives until
+ *     join                 ends all of them, the last one first
  *     atexit               registers a handler that says so
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <link.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +82,39 @@ static int count_linkmap(const char *text) {
   return found;
 }
 
+struct thread {
+  pthread_t thread;
+  int (*function)(void);
+  sem_t called, end;
+};
+static struct thread threads[64];
+static unsigned thread_count;
+
+static void *run_thread(void *argument) {
+  struct thread *thread = argument;
+  dprintf(1, "%d\n", thread->function());
+  sem_post(&thread->called);
+  sem_wait(&thread->end);
+  return NULL;
+}
+
+static void start_thread(void *function) {
+  struct thread *thread = &threads[thread_count++];
+  thread->function = (int (*)(void))function;
+  sem_init(&thread->called, 0, 0);
+  sem_init(&thread->end, 0, 0);
+  pthread_create(&thread->thread, NULL, run_thread, thread);
+  sem_wait(&thread->called);
+}
+
+static void join_threads(void) {
+  while (thread_count) {
+    struct thread *thread = &threads[--thread_count];
+    sem_post(&thread->end);
+    pthread_join(thread->thread, NULL);
+  }
+}
+
 static void at_exit(void) { dprintf(1, "atexit handler\n"); }
 
 static void open_library(char *name) {
@@ -131,6 +168,10 @@ int main(int argc, char **argv) {
       atexit(at_exit);
       continue;
     }
+    if (strcmp(step, "join") == 0) {
+      join_threads();
+      continue;
+    }
     if (strcmp(step, "mapped") == 0) {
       dprintf(1, "%d\n", count_mapped(rest));
       continue;
@@ -157,6 +198,8 @@ int main(int argc, char **argv) {
       say_error("find"), dprintf(1, "no %s\n", name);
     else if (strcmp(step, "call") == 0)
       dprintf(1, "%d\n", ((int (*)(void))address)());
+    else if (strcmp(step, "start") == 0)
+      start_thread(address);
     else if (strcmp(step, "value") == 0)
       dprintf(1, "%d\n", *(int *)address);
     else if (strcmp(step, "page") == 0)

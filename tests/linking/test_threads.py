@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from linking.steps import Steps
-from support.fixtures import compile_program, run
+from support.fixtures import compile_program, run, run_python
 
 _ANSWER = "int answer(void) { return 42; }"
 _HOOK = "void hook_%s(void); __attribute__((constructor)) static void start(void) { hook_%s(); }"
@@ -48,3 +48,27 @@ def program(steps: Steps) -> Path:
 def test_scenario(steps: Steps, program: Path, scenario: str) -> None:
     done = run([program, steps.libdlopen, scenario], cwd=steps.directory)
     assert done.stdout == "done\n"
+
+
+def test_a_dependency_closed_while_a_destructor_uses_it(steps: Steps) -> None:
+    b = steps.library("b", _ANSWER)
+    source = """
+    #include <unistd.h>
+    int answer(void);
+    __attribute__((destructor)) static void stop(void) { usleep(300000); answer(); }
+    """
+    steps.library("a", source, needs=[b])
+    run_python(
+        """
+import sys, threading, time, dlopen
+from support.fixtures import maps
+a, b = (dlopen.Library(f"{sys.argv[1]}/lib{name}.so") for name in "ab")
+closing = threading.Thread(target=a.close)
+closing.start()
+time.sleep(0.1)
+b.close()
+closing.join()
+assert not any(part.path.endswith(("/liba.so", "/libb.so")) for part in maps())
+""",
+        str(steps.directory),
+    )

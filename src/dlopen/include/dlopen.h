@@ -227,7 +227,10 @@ void DLOPEN_read_leave(uint32_t token);
 
 /* What keeps an image mapped although nobody holds it open: calls visit for each
  * holder; returns how many. */
-enum DLOPEN_holder_kind { DLOPEN_HELD_OPEN = 1, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING };
+enum DLOPEN_holder_kind {
+  DLOPEN_HELD_OPEN = 1, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING,
+  DLOPEN_HELD_THREAD_LOCAL       /* a thread has not yet destroyed a thread_local object of the image */
+};
 typedef void DLOPEN_visit_holder(int kind, DLOPEN_image *holder, void *data);
 size_t DLOPEN_holders(DLOPEN_image *image, DLOPEN_visit_holder *visit, void *data);
 

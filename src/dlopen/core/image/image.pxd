@@ -69,6 +69,7 @@ cdef struct Image:
     bint is_host
     bint is_startup              # host: in the process since its start, never unloaded
     bint is_c_library            # host: libc or the loader, whose dl* names we answer for
+    bint is_cxx_runtime          # host: whose __cxa_thread_atexit we answer for
     bint is_private
     bint is_from_bytes
     bint no_foreign_code
@@ -128,6 +129,9 @@ cdef struct Image:
     bint nodelete
     bint is_visible              # found by name and identity
     bint fini_due                # constructors ran (or began to), destructors did not
+    uint32_t live_objects        # thread_local objects, of any thread, with its destructors
+    bint is_deferred             # closed, but for these: unloaded when the last one has gone
+    bint is_finished             # its destructors have run
     # A futex word; written under Registry.lock, waited for without.
     uint32_t state               # DLOPEN_STATE_*
     uint64_t initialiser         # the thread that runs the constructors

@@ -59,11 +59,28 @@ cdef struct Retired:
     void* block                  # a snapshot to free, or NULL
 
 
+ctypedef void (*ObjectDestructor)(void* object) noexcept nogil
+
+
+cdef struct LiveObject:          # a thread_local object of an image, until it is destroyed
+    LiveObject* next
+    LiveObject** link            # what points to this one
+    void* linker
+    uint64_t thread
+    Image* image
+    ObjectDestructor destructor
+    void* object
+
+
 cdef struct Registry:
     Allocator allocator
     Lock lock                    # guards all below, and the fields of Image that say so
     Pointers images              # Image*, ours, in load order
     Pointers hosts               # Image*, the host's, in its order
+    # Image*: taken out of `images`, but destructors or thread_local objects still need them.
+    Pointers closing
+    bint sweep_again             # they held something when it was last looked for what may go
+    LiveObject* live_objects
     uint64_t host_adds, host_subs  # as Snapshot's
     uint64_t host_generation
     # Image*, the host's and ours, in the order in which they joined the global scope after

@@ -33,7 +33,7 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire,
 )
 from dlopen.core.linker.state cimport (
-    HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
+    HostCxaThreadAtexit, HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
     HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion,
     HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
 )
@@ -90,6 +90,13 @@ cdef inline bint is_c_library_name(const char* soname) noexcept nogil:
     )
 
 
+cdef inline bint is_cxx_runtime_name(const char* soname) noexcept nogil:
+    return soname != NULL and (
+        strcmp(soname, b"libstdc++.so.6") == 0 or strcmp(soname, b"libc++abi.so.1") == 0
+        or strcmp(soname, b"libc++.so.1") == 0
+    )
+
+
 cdef inline uint64_t function_in(const Image* image, const char* name) noexcept nogil:
     cdef Reference reference
     cdef Definition definition
@@ -133,6 +140,9 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             linker.host.dlerror = <HostDlerror>function_in(image, b"dlerror")
             linker.host.dlmopen = <HostDlmopen>function_in(image, b"dlmopen")
             linker.host.dl_find_object = <HostDlFindObject>function_in(image, b"_dl_find_object")
+            linker.host.cxa_thread_atexit = <HostCxaThreadAtexit>function_in(
+                image, b"__cxa_thread_atexit_impl"
+            )
             linker.host.gnu_get_libc_version = <HostGnuGetLibcVersion>function_in(
                 image, b"gnu_get_libc_version"
             )
@@ -272,6 +282,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         image_free_records(allocator, image)
         return NULL
     image.is_c_library = is_c_library_name(image.soname)
+    image.is_cxx_runtime = is_cxx_runtime_name(image.soname)
     image.asks_for_frames = asks_for_frames(collection.linker, image)
     if collection.known != NULL:
         probe = pick_probe(collection, image)

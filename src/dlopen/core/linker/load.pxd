@@ -1125,6 +1125,11 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             return False
     lock_acquire(&linker.registry.lock)
+    if root.is_host and not pointers_hold(&linker.registry.hosts, root):
+        # The host's list was read anew, and has another image in its place.
+        lock_release(&linker.registry.lock)
+        linker.host.dlclose(handle)
+        return False
     root.open_count += 1
     # A library that was a dependency until now: those that it brings see it as a root too.
     for i in range(root.search_list.images.count):

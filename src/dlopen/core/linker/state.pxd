@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from dlopen.core.base.growable cimport Text
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport Registry
+from dlopen.core.image.registry cimport ObjectDestructor, Registry
 from dlopen.core.relocation.relocate cimport OwnName
 from dlopen.core.tls.modules cimport Tls, TlsIndex
 from dlopen.core.symbols.unique cimport UniqueTable
@@ -36,6 +36,9 @@ ctypedef int (*HostDladdr)(const void* address, void* info) noexcept nogil
 ctypedef int (*HostDladdr1)(const void* address, void* info, void** extra, int flags) noexcept nogil
 ctypedef char* (*HostDlerror)() noexcept nogil
 ctypedef void* (*HostDlmopen)(long namespace, const char* name, int mode) noexcept nogil
+ctypedef int (*HostCxaThreadAtexit)(
+    ObjectDestructor destructor, void* object, void* dso_handle
+) noexcept nogil
 ctypedef int (*HostDlFindObject)(void* address, void* result) noexcept nogil
 ctypedef const char* (*HostGnuGetLibcVersion)() noexcept nogil
 ctypedef void* (*HostTlsGetAddr)(TlsIndex* index) noexcept nogil
@@ -53,6 +56,7 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     HostDlerror dlerror
     HostDlmopen dlmopen
     HostDlFindObject dl_find_object
+    HostCxaThreadAtexit cxa_thread_atexit
     HostGnuGetLibcVersion gnu_get_libc_version
     HostTlsGetAddr tls_get_addr  # the loader's
 

@@ -2,7 +2,8 @@
 """Closing: mark from what is held, sweep the rest; destructors, then unmapping.
 
 Held is what is open, NODELETE, pinned by an open that is under way, or being
-initialised; and whatever such an image depends on or bound to.
+initialised; and whatever such an image depends on or bound to. One that thread_local
+objects keep alive is only deferred: the thread that destroys the last one unloads it.
 """
 
 from libc.stddef cimport size_t
@@ -13,8 +14,9 @@ from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.atomics cimport store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
-    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_STATE_CLOSING, DLOPEN_STATE_INITIALISING,
-    DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage, VisitHolder,
+    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_STATE_CLOSING,
+    DLOPEN_STATE_INITIALISING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage,
+    VisitHolder,
 )
 from dlopen.core.base.errors cimport fail
 from dlopen.core.base.growable cimport (
@@ -72,26 +74,43 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
     cdef size_t kept = 0
     cdef Image* image
     cdef Snapshot* snapshot
+    cdef bint taken
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         if is_root(image):
             mark_held(image)
+    # What another thread is unloading may still call what it depends on.
+    registry.sweep_again = registry.closing.count != 0
+    for i in range(registry.closing.count):
+        mark_held(<Image*>registry.closing.items[i])
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if not image.mark and not pointers_add(&registry.allocator, dead, image):
-            image.mark = 1       # without memory it stays until the next close
+        image.is_deferred = not image.mark and image.live_objects != 0
     for i in range(registry.images.count):
-        (<Image*>registry.images.items[i]).mark = 0
+        image = <Image*>registry.images.items[i]
+        if image.is_deferred:
+            mark_held(image)
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if image.mark:
+            continue
+        # Without memory it stays until the next close.
+        taken = pointers_add(&registry.allocator, &registry.closing, image)
+        if taken and not pointers_add(&registry.allocator, dead, image):
+            registry.closing.count -= 1
+    clear_marks(registry)
     if dead.count == 0:
         return True
     snapshot = make_snapshot(registry, 0, registry.hosts.count)
     if snapshot == NULL:
+        registry.closing.count -= dead.count
         dead.count = 0
         return False
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         if pointers_hold(dead, image):
             store_u32(&image.state, DLOPEN_STATE_CLOSING)
+            image.is_deferred = True       # a destructor may make a thread_local object
             remove_uniques(linker, image)
             pointers_remove(&registry.globals, image)
         else:
@@ -109,6 +128,36 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
     return True
 
 
+cdef inline void clear_marks(Registry* registry) noexcept nogil:
+    cdef size_t i
+    for i in range(registry.images.count):
+        (<Image*>registry.images.items[i]).mark = 0
+    for i in range(registry.closing.count):
+        (<Image*>registry.closing.items[i]).mark = 0
+
+
+cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
+    """Under the lock: images whose code will never run again."""
+    cdef size_t i
+    cdef size_t kept = 0
+    cdef Image* image
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if not image.is_finished or image.live_objects != 0:
+            mark_held(image)
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if not image.mark and not pointers_add(&registry.allocator, gone, image):
+            image.mark = 1       # without memory it stays until the next close
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if image.mark:
+            registry.closing.items[kept] = image
+            kept += 1
+    registry.closing.count = kept
+    clear_marks(registry)
+
+
 cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
     """Under the lock."""
     cdef size_t i
@@ -124,7 +173,8 @@ cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
 
 cdef inline void collect(Linker* linker) noexcept nogil:
     """Unloads all that nothing holds; and again, if a destructor closed something: as
-    under glibc, that is unloaded after the image that closed it."""
+    under glibc, that is unloaded after the image that closed it. And again, if what was
+    unloaded meanwhile held something."""
     cdef bint again = True
     if collecting != 0:
         (&collecting)[0] = 2
@@ -140,9 +190,11 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
     cdef Registry* registry = &linker.registry
     cdef Pointers dead
     cdef Pointers order
+    cdef Pointers gone
     cdef size_t i
     cdef Image* image
     memset(&dead, 0, sizeof(dead))
+    memset(&gone, 0, sizeof(gone))
     memset(&order, 0, sizeof(order))
     lock_acquire(&registry.lock)
     sweep(linker, &dead)
@@ -153,15 +205,23 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
         if image.fini_due:
             image.fini_due = False
             run_destructors(image)
+    lock_acquire(&registry.lock)
     for i in range(dead.count):
-        give_back_hosts(linker, <Image*>dead.items[i])
-        take_back_tls(linker, <Image*>dead.items[i])
-    if dead.count:
+        (<Image*>dead.items[i]).is_finished = True
+    take_gone(registry, &gone)
+    if gone.count and registry.sweep_again:
+        (&collecting)[0] = 2     # they may have held something
+    lock_release(&registry.lock)
+    for i in range(gone.count):
+        give_back_hosts(linker, <Image*>gone.items[i])
+        take_back_tls(linker, <Image*>gone.items[i])
+    if gone.count:
         lock_acquire(&registry.lock)
-        for i in range(dead.count):
-            uncount_bound_hosts(<Image*>dead.items[i])
-            retire(registry, <Image*>dead.items[i], NULL)
+        for i in range(gone.count):
+            uncount_bound_hosts(<Image*>gone.items[i])
+            retire(registry, <Image*>gone.items[i], NULL)
         lock_release(&registry.lock)
+    pointers_free(&registry.allocator, &gone)
     pointers_free(&registry.allocator, &dead)
     pointers_free(&registry.allocator, &order)
     reclaim(registry, True)
@@ -218,6 +278,15 @@ cdef inline size_t visit_holders(
     cdef size_t found = 0
     cdef size_t i
     cdef Image* other
+    cdef bint is_live
+    lock_acquire(&registry.lock)
+    is_live = (
+        pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
+    ) and image.live_objects != 0
+    lock_release(&registry.lock)
+    if is_live:
+        found += 1
+        visit(DLOPEN_HELD_THREAD_LOCAL, <PublicImage*>image, data)
     if snapshot_holds(snapshot, image):
         if image.open_count != 0:
             found += 1

@@ -290,12 +290,13 @@ cdef inline int resolve(
 
 
 cdef inline uint64_t own_address(
-    const Batch* batch, const Definition* definition
+    const OwnName* own, const Definition* definition
 ) noexcept nogil:
     """Our function for a name that is always ours; 0 for other names."""
-    cdef const OwnName* own = batch.own_names
     cdef const char* name
-    if own == NULL or definition.image == NULL or not definition.image.is_c_library:
+    if own == NULL or definition.image == NULL or not (
+        definition.image.is_c_library or definition.image.is_cxx_runtime
+    ):
         return 0
     name = symbol_name(definition.image, definition.symbol)
     if name == NULL or (name[0] != 0x64 and name[0] != 0x5f):   # 'd', '_'
@@ -545,7 +546,7 @@ cdef inline int apply(
             return narrow(batch, image, place, value, False)
         store_word(image, place, value)
         return 0
-    value = own_address(batch, definition)
+    value = own_address(batch.own_names, definition)
     if value == 0:
         value = definition_address(definition)
         if definition.image != NULL and symbol_type(definition.symbol) == STT_GNU_IFUNC \
