@@ -7,38 +7,42 @@ drops all that Cython's module initialisation alone would reach.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
-from libc.string cimport memset, strlen
+from libc.string cimport memset, strlen, strncmp
 
 from dlopen.core.arch.machine cimport (
-    THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width, thread_pointer,
+    THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width,
 )
-from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, load_u64, store_u32, sub_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_HOST, DLOPEN_E_INVALID,
-    DLOPEN_E_NOT_FOUND, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
-    DLOPEN_E_UNSUPPORTED, DLOPEN_E_VERSION, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY,
-    DLOPEN_PRIVATE, DLOPEN_REJECTED_LOADED, DLOPEN_STATE_MAPPED, Error, Info, PublicImage,
-    PublicRelocation, PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder,
-    VisitRelocation,
+    DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
+    DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
+    DLOPEN_STATE_MAPPED, Error, Info, PublicImage, PublicRelocation, PublicSymbol, PublicVersion,
+    Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.message cimport write_message
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
-    Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type,
-    symbol_visibility,
+    Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,
 )
-from dlopen.core.image.image cimport Image, Version, image_name, symbol_count
+from dlopen.core.image.image cimport Image, Version, image_name
 from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
 )
+from dlopen.core.linker.calls cimport bind_call
+from dlopen.core.linker.family cimport (
+    AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
+    family_dlmopen, family_dlopen, family_dlsym, last_message,
+)
+from dlopen.core.linker.find_symbol cimport (
+    lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
+)
 from dlopen.core.linker.host cimport (
-    AT_PAGESZ, AT_SECURE, RTLD_LAZY, RTLD_NOW, await_hosts_before_fork, bind_host_functions,
+    AT_PAGESZ, AT_SECURE, RTLD_LAZY, await_hosts_before_fork, bind_host_functions,
     borrow_host_image, getauxval, give_back_host_image, identify_hosts, refresh_hosts,
 )
 from dlopen.core.linker.load cimport (
@@ -50,10 +54,9 @@ from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
 from dlopen.core.memory.file cimport File, file_close
-from dlopen.core.relocation.relocate cimport Resolver, own_address
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
-    lookup_in_list, lookup_in_scopes, nearest_symbol, refer, symbol_name, symbol_version,
+    nearest_symbol, refer, symbol_name, symbol_version,
 )
 from dlopen.core.tls.modules cimport (
     Key, TlsIndex, forget_other_threads, is_own_module, known_block, make_block, thread_ends,
@@ -74,9 +77,21 @@ cdef extern from *:
     }
     /* In DT_FINI_ARRAY: after every atexit handler, as the host's own destructors run. */
     __attribute__((destructor)) static void dlopen_destructor(void) { dlopen_finish(); }
-    /* What dlerror(3) has to say in this thread. */
-    static __thread char *dlopen_pending_message;
-    static __thread char *dlopen_shown_message;
+    /* The names of libc that stand before libc's own: see the end of this file. dlsym and
+       dlvsym are in arch/<machine>.S. */
+    #define DLOPEN_EXPORT(name, entry) __asm__( \\
+        ".globl " #name "; .type " #name ", @function; .set " #name ", " #entry);
+    DLOPEN_EXPORT(dlopen, dlopen_entry_dlopen)
+    DLOPEN_EXPORT(dlmopen, dlopen_entry_dlmopen)
+    DLOPEN_EXPORT(dlclose, dlopen_entry_dlclose)
+    DLOPEN_EXPORT(dlerror, dlopen_entry_dlerror)
+    DLOPEN_EXPORT(dladdr, dlopen_entry_dladdr)
+    DLOPEN_EXPORT(dladdr1, dlopen_entry_dladdr1)
+    DLOPEN_EXPORT(dlinfo, dlopen_entry_dlinfo)
+    DLOPEN_EXPORT(dl_iterate_phdr, dlopen_entry_dl_iterate_phdr)
+    DLOPEN_EXPORT(_dl_find_object, dlopen_entry_find_object)
+    __attribute__((visibility("hidden")))
+    extern const char dlopen_entry_dlsym[], dlopen_entry_dlvsym[];
     #define DLOPEN_CALLER __builtin_return_address(0)
     /* For arch/<machine>.S: XSAVE, enabled by the kernel. */
     __attribute__((visibility("hidden"))) int dlopen_has_xsave;
@@ -124,13 +139,13 @@ cdef extern from *:
         void* data
         uint32_t phase
     int dlopen_in_section(VisitSection* section) noexcept nogil
-    char* pending_message "dlopen_pending_message"
-    char* shown_message "dlopen_shown_message"
+    const char* entry_dlsym "dlopen_entry_dlsym"
+    const char* entry_dlvsym "dlopen_entry_dlvsym"
     const void* caller_address "DLOPEN_CALLER"
 
 
-cdef extern from "<string.h>" nogil:
-    const char* strerrordesc_np(int number)
+cdef extern from "<unistd.h>" nogil:
+    char** environ
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -139,14 +154,6 @@ cdef extern from "<pthread.h>" nogil:
         void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil,
         void (*child)() noexcept nogil
     )
-
-
-cdef extern from "<dlfcn.h>" nogil:
-    ctypedef struct Dl_info:
-        const char* dli_fname
-        void* dli_fbase
-        const char* dli_sname
-        void* dli_saddr
 
 
 cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
@@ -161,11 +168,6 @@ cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
 cdef Linker the_linker
 
 
-cdef extern from "<link.h>" nogil:
-    enum:
-        RTLD_DI_LINKMAP, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA
-
-
 cdef void prepare(Linker* linker) noexcept nogil:
     """Makes the linker usable, once: from the constructor, or by a call that comes before
     it (another library's constructor)."""
@@ -176,6 +178,9 @@ cdef void prepare(Linker* linker) noexcept nogil:
         (&has_xsave)[0] = find_xsave()
         linker.page = getauxval(AT_PAGESZ)
         linker.secure = getauxval(AT_SECURE) != 0
+        if linker.environ == NULL:
+            linker.environ = environ     # our constructor has not run yet
+        linker.bind_now = has_value(linker.environ, b"LD_BIND_NOW")
         name_own_functions(linker)
         linker.ready = 1 if bind_host_functions(linker) else 3
     lock_release(&linker.registry.lock)
@@ -184,6 +189,16 @@ cdef void prepare(Linker* linker) noexcept nogil:
         pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
         refresh_hosts(linker, NULL)
         store_u32(&linker.ready, 2)
+
+
+cdef bint has_value(char** environment, const char* name) noexcept nogil:
+    """ld.so(8): a variable that is set, and not to the empty string."""
+    cdef size_t length = strlen(name)
+    while environment != NULL and environment[0] != NULL:
+        if strncmp(environment[0], name, length) == 0 and environment[0][length] == 0x3d:
+            return environment[0][length + 1] != 0
+        environment += 1
+    return False
 
 
 cdef void before_fork_here() noexcept nogil:
@@ -251,7 +266,6 @@ cdef public void dlopen_start(int argc, char** argv, char** environ) noexcept no
     the_linker.argc = argc
     the_linker.argv = argv
     the_linker.environ = environ
-    prepare(&the_linker)
 
 
 cdef public void dlopen_finish() noexcept nogil:
@@ -355,45 +369,7 @@ cdef public long DLOPEN_closed_function() noexcept nogil:
 
 
 cdef public size_t DLOPEN_message(const Error* error, char* buffer, size_t size) noexcept nogil:
-    """glibc's wording where it has one."""
-    if error.code == DLOPEN_E_SYMBOL and error.version[0] != 0:
-        return <size_t>snprintf(
-            buffer, size, b"%s: undefined symbol: %s, version %s",
-            error.library, error.symbol, error.version
-        )
-    if error.code == DLOPEN_E_SYMBOL:
-        return <size_t>snprintf(
-            buffer, size, b"%s: undefined symbol: %s", error.library, error.symbol
-        )
-    if error.code == DLOPEN_E_VERSION and error.symbol[0] != 0:
-        return <size_t>snprintf(
-            buffer, size,
-            b"%s: no version information available for symbol %s, version %s (required by %s)",
-            error.library, error.symbol, error.version, error.needed_by
-        )
-    if error.code == DLOPEN_E_VERSION:
-        return <size_t>snprintf(
-            buffer, size,
-            b"%s: version `%s' not found (required by %s)", error.library, error.version,
-            error.needed_by
-        )
-    if error.code == DLOPEN_E_RELOCATION:
-        return <size_t>snprintf(
-            buffer, size, b"%s: %s (place 0x%llx, value 0x%llx)", error.library, error.detail,
-            <unsigned long long>error.offset, <unsigned long long>error.value
-        )
-    if error.code == DLOPEN_E_HOST or error.library[0] == 0:
-        return <size_t>snprintf(buffer, size, b"%s", error.detail)
-    if error.code == DLOPEN_E_NOT_FOUND and error.needed_by[0] != 0:
-        return <size_t>snprintf(
-            buffer, size, b"%s: %s: %s (needed by %s)", error.library, error.detail,
-            strerrordesc_np(error.errnum), error.needed_by
-        )
-    if error.errnum != 0 and strerrordesc_np(error.errnum) != NULL:
-        return <size_t>snprintf(
-            buffer, size, b"%s: %s: %s", error.library, error.detail, strerrordesc_np(error.errnum)
-        )
-    return <size_t>snprintf(buffer, size, b"%s: %s", error.library, error.detail)
+    return write_message(error, buffer, size)
 
 
 # Exported: looking ----------------------------------------------------------------------
@@ -430,37 +406,6 @@ cdef inline void visit_end(Visit* visit) noexcept nogil:
     DLOPEN_read_leave(visit.phase)
 
 
-cdef uint64_t thread_address(const Definition* definition) noexcept nogil:
-    """Of a thread-local symbol, for the calling thread; 0 when it has no storage."""
-    cdef const Image* image = definition.image
-    cdef TlsIndex index
-    cdef char* block
-    index.module = image.tls_module_id
-    index.offset = 0
-    if index.module == 0:
-        return 0
-    if is_own_module(index.module):
-        block = known_block(index.module)
-        if block == NULL:
-            block = make_block(&the_linker.tls, &the_linker.registry.allocator, index.module)
-    else:
-        block = <char*>the_linker.host.tls_get_addr(&index)
-    return <uint64_t>block + definition.symbol.st_value if block != NULL else 0
-
-
-cdef uint64_t resolved_address(const Definition* definition) noexcept nogil:
-    """With the IFUNC's resolver called; a TLS symbol's is the calling thread's."""
-    cdef uint64_t address
-    if symbol_type(definition.symbol) == STT_TLS:
-        return thread_address(definition)
-    address = definition_address(definition)
-    if symbol_type(definition.symbol) == STT_GNU_IFUNC and definition.symbol.st_shndx != SHN_UNDEF:
-        if definition.image.no_foreign_code or definition.image.state == DLOPEN_STATE_MAPPED:
-            return 0
-        return (<Resolver>address)()
-    return address
-
-
 cdef void describe(const Definition* definition, PublicSymbol* symbol, bint resolve) noexcept nogil:
     cdef const Image* image = definition.image
     cdef const Sym* entry = definition.symbol
@@ -487,46 +432,7 @@ cdef void describe(const Definition* definition, PublicSymbol* symbol, bint reso
         return
     if entry.st_shndx == SHN_UNDEF and entry.st_value == 0:
         return
-    symbol.address = resolved_address(definition)
-
-
-cdef bint lookup_in_tree(
-    const Snapshot* snapshot, Image* image, Reference* reference, Definition* definition
-) noexcept nogil:
-    """As dlsym on a handle: the image, then its dependencies breadth first. A host image
-    has no list of ours: itself only."""
-    cdef const Sym* symbol
-    if image.search_list.images.count:
-        return lookup_in_list(&image.search_list.images, reference, NULL, definition)
-    symbol = lookup_in_image(image, reference, &definition.index)
-    definition.image = image
-    definition.symbol = symbol
-    return symbol != NULL and is_export(symbol)
-
-
-cdef bint lookup_everywhere(
-    const Snapshot* snapshot, Reference* reference, Definition* definition
-) noexcept nogil:
-    """The global scope."""
-    cdef size_t i
-    cdef Image* image
-    cdef const Sym* symbol
-    cdef void* count
-    for i in range(snapshot.global_count):
-        image = snapshot.globals[i]
-        count = borrow_host_image(&the_linker, image)
-        if count == NULL:
-            continue
-        symbol = lookup_in_image(image, reference, &definition.index)
-        if symbol != NULL and is_export(symbol):
-            definition.image = image
-            definition.symbol = symbol
-        else:
-            symbol = NULL
-        give_back_host_image(&the_linker, image, count)
-        if symbol != NULL:
-            return True
-    return False
+    symbol.address = resolved_address(&the_linker, definition)
 
 
 cdef inline Image* define_by_host(
@@ -576,9 +482,11 @@ cdef public int DLOPEN_symbol_find(
             definition.symbol = lookup_in_image(image, &reference, &definition.index)
             found = definition.symbol != NULL and is_export(definition.symbol)
         elif image.from_main:
-            found = lookup_everywhere(snapshot, &reference, &definition)
+            found = lookup_everywhere(
+                linker, snapshot, image.namespace_id, &reference, &definition
+            )
         else:
-            found = lookup_in_tree(snapshot, image, &reference, &definition)
+            found = lookup_in_tree(image, &reference, &definition)
         if found:
             if not flags & DLOPEN_OWN_ONLY:
                 share_unique_of_lookup(linker, snapshot, &reference, &definition)
@@ -621,13 +529,6 @@ cdef public int DLOPEN_symbol_at(
         describe(&definition, symbol, False)
     visit_end(&visit)
     return code
-
-
-cdef uint64_t symbol_count_of(Image* image) noexcept nogil:
-    """Kept after the first count: the hash tables are walked for it."""
-    if image.counted_symbols == 0:
-        image.counted_symbols = symbol_count(image) + 1
-    return image.counted_symbols - 1
 
 
 cdef public int DLOPEN_symbol_is_export(const PublicSymbol* symbol) noexcept nogil:
@@ -966,208 +867,61 @@ cdef public size_t DLOPEN_holders(
     return visit_holders(linker, <Image*>image, visit, data)
 
 
-# The dl* family, as images of ours are bound to it ------------------------------------------
+# Exported: the dl* family --------------------------------------------------------------------
 
 
-cdef void keep_message(Error* error) noexcept nogil:
-    """For this thread's next dlerror, in glibc's words: who needed it is not among them."""
-    cdef Allocator* allocator = &the_linker.registry.allocator
-    cdef size_t length
-    if error.code == DLOPEN_E_NOT_FOUND:
-        error.needed_by = b""
-    length = DLOPEN_message(error, NULL, 0)
-    release(allocator, pending_message)
-    (&pending_message)[0] = <char*>allocate(allocator, length + 1)
-    if pending_message != NULL:
-        DLOPEN_message(error, pending_message, length + 1)
+cdef public void* dlopen_entry_dlopen(const char* name, int mode) noexcept nogil:
+    cdef const void* caller = caller_address
+    cdef Linker* linker = ready_linker()
+    return family_dlopen(linker, name, mode, caller) if linker != NULL else NULL
 
 
-cdef bint is_own_handle(void* handle) noexcept nogil:
-    cdef uint32_t phase = reader_enter(&the_linker.registry)
-    cdef bint own = snapshot_holds(current_snapshot(&the_linker.registry), handle)
-    reader_leave(&the_linker.registry, phase)
-    return own
-
-
-cdef void* family_dlopen(const char* name, int mode) noexcept nogil:
-    cdef Request request
-    cdef Error error
-    cdef PublicImage* image = NULL
-    memset(&request, 0, sizeof(request))
-    request.size = sizeof(request)
-    request.name = name
-    request.caller = caller_address
-    request.mode = <uint32_t>mode & ~<uint32_t>DLOPEN_PRIVATE
-    error_clear(&error)
-    if not mode & (RTLD_LAZY | RTLD_NOW):
-        fail(&error, DLOPEN_E_INVALID, b"", b"invalid mode for dlopen()")
-    elif DLOPEN_open(&request, &image, &error) == 0:
-        if (<Image*>image).is_host:
-            return (<Image*>image).host_handle
-        return image
-    keep_message(&error)
-    return NULL
-
-
-cdef int family_dlclose(void* handle) noexcept nogil:
-    cdef Error error
-    if not is_own_handle(handle):
-        return the_linker.host.dlclose(handle)
-    if DLOPEN_close(<PublicImage*>handle, &error):
-        keep_message(&error)
-        return -1
-    return 0
-
-
-cdef bint lookup_from(
-    const Snapshot* snapshot, Image* caller, bint next, Reference* reference, Definition* definition
+cdef public void* dlopen_entry_dlmopen(
+    long namespace_id, const char* name, int mode
 ) noexcept nogil:
-    """RTLD_DEFAULT: the global scope, then the caller's; RTLD_NEXT: what follows the caller
-    in its own."""
-    cdef size_t i
-    cdef bint seen = False
-    cdef Image* image
-    cdef const Sym* symbol
-    if not next:
-        return lookup_everywhere(snapshot, reference, definition) or (
-            caller != NULL and lookup_in_scopes(caller, reference, NULL, definition)
-        )
-    if caller == NULL:
-        return False
-    for i in range(caller.search_list.images.count):
-        image = <Image*>caller.search_list.images.items[i]
-        if image == caller:
-            seen = True
-            continue
-        symbol = lookup_in_image(image, reference, &definition.index)
-        if seen and symbol != NULL and is_export(symbol):
-            definition.image = image
-            definition.symbol = symbol
-            return True
-    return False
+    cdef const void* caller = caller_address
+    cdef Linker* linker = ready_linker()
+    return family_dlmopen(linker, namespace_id, name, mode, caller) if linker != NULL else NULL
 
 
-cdef void* find_for_caller(
+cdef public int dlopen_entry_dlclose(void* handle) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    return family_dlclose(linker, handle) if linker != NULL else -1
+
+
+cdef public Answer dlopen_answer_symbol(
     void* handle, const char* name, const char* version, const void* caller
 ) noexcept nogil:
-    cdef Linker* linker = &the_linker
-    cdef PublicSymbol symbol
-    cdef Error error
-    cdef Reference reference
-    cdef Definition definition
-    cdef const Snapshot* snapshot
-    cdef uint32_t phase
-    cdef uint64_t address = 0
-    cdef bint found
-    if handle != NULL and handle != <void*>(-1) and not is_own_handle(handle):
-        if version != NULL:
-            return linker.host.dlvsym(handle, name, version)
-        return linker.host.dlsym(handle, name)
-    if handle != NULL and handle != <void*>(-1):
-        if DLOPEN_symbol_find(<PublicImage*>handle, name, version, 0, &symbol, &error) == 0:
-            return <void*>symbol.address
-        keep_message(&error)
-        return NULL
-    refer(&reference, name, version)
-    phase = reader_enter(&linker.registry)
-    snapshot = current_snapshot(&linker.registry)
-    found = lookup_from(
-        snapshot, image_of_caller(snapshot, caller), handle != NULL, &reference, &definition
-    )
-    if found:
-        share_unique_of_lookup(linker, snapshot, &reference, &definition)
-        address = own_address(linker.own_names, &definition)
-        if address == 0:
-            address = resolved_address(&definition)
-    reader_leave(&linker.registry, phase)
-    if found:
-        return <void*>address
-    fail(&error, DLOPEN_E_SYMBOL, b"(caller)", b"undefined symbol")
-    error_name_symbol(&error, name, version)
-    keep_message(&error)
-    return NULL
+    """dlsym and dlvsym of arch/<machine>.S."""
+    cdef Linker* linker = ready_linker()
+    cdef Answer answer
+    if linker != NULL:
+        return family_dlsym(linker, handle, name, version, caller)
+    answer.result = NULL
+    answer.forward = NULL
+    return answer
 
 
-cdef void* family_dlsym(void* handle, const char* name) noexcept nogil:
-    return find_for_caller(handle, name, NULL, caller_address)
+cdef public char* dlopen_entry_dlerror() noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    return last_message(linker) if linker != NULL else NULL
 
 
-cdef void* family_dlvsym(void* handle, const char* name, const char* version) noexcept nogil:
-    return find_for_caller(handle, name, version, caller_address)
+cdef public int dlopen_entry_dladdr(const void* address, AddressInfo* info) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    return family_dladdr(linker, address, info, NULL, 0) if linker != NULL else 0
 
 
-cdef char* family_dlerror() noexcept nogil:
-    """Ours if there is one, else the host's; cleared when read."""
-    cdef Allocator* allocator = &the_linker.registry.allocator
-    release(allocator, shown_message)
-    (&shown_message)[0] = pending_message
-    (&pending_message)[0] = NULL
-    if shown_message != NULL:
-        return shown_message
-    return the_linker.host.dlerror()
+cdef public int dlopen_entry_dladdr1(
+    const void* address, AddressInfo* info, void** extra, int flags
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    return family_dladdr(linker, address, info, extra, flags) if linker != NULL else 0
 
 
-cdef int family_dladdr(const void* address, Dl_info* info) noexcept nogil:
-    cdef Linker* linker = &the_linker
-    cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
-    cdef Definition definition
-    if image == NULL:
-        reader_leave(&linker.registry, phase)
-        return linker.host.dladdr(address, info)
-    info.dli_fname = image.link_map.l_name
-    info.dli_fbase = <void*>image.map_start
-    info.dli_sname = NULL
-    info.dli_saddr = NULL
-    if nearest_symbol(image, <uint64_t>address, symbol_count_of(image), &definition):
-        info.dli_sname = symbol_name(image, definition.symbol)
-        info.dli_saddr = <void*>definition_address(&definition)
-    reader_leave(&linker.registry, phase)
-    return 1
-
-
-cdef int family_dladdr1(const void* address, Dl_info* info, void** extra, int flags) noexcept nogil:
-    cdef Linker* linker = &the_linker
-    cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
-    cdef Definition definition
-    if image == NULL:
-        reader_leave(&linker.registry, phase)
-        return linker.host.dladdr1(address, info, extra, flags)
-    family_dladdr(address, info)
-    if flags == 2:               # RTLD_DL_LINKMAP
-        extra[0] = image
-    elif flags == 1:             # RTLD_DL_SYMENT
-        extra[0] = NULL
-        if nearest_symbol(image, <uint64_t>address, symbol_count_of(image), &definition):
-            extra[0] = <void*>definition.symbol
-    reader_leave(&linker.registry, phase)
-    return 1
-
-
-cdef void* block_of_thread(const Image* image) noexcept nogil:
-    """NULL if this thread has not touched it, as glibc answers too."""
-    if image.has_static_tls:
-        return <void*>(thread_pointer() + <uint64_t>image.tls_offset)
-    return known_block(image.tls_module_id) if image.tls_module_id else NULL
-
-
-cdef int family_dlinfo(void* handle, int request, void* result) noexcept nogil:
-    cdef Error error
-    if not is_own_handle(handle):
-        return the_linker.host.dlinfo(handle, request, result)
-    if request == RTLD_DI_LINKMAP:
-        (<void**>result)[0] = handle
-        return 0
-    if request == RTLD_DI_TLS_MODID:
-        (<size_t*>result)[0] = (<Image*>handle).tls_module_id
-        return 0
-    if request == RTLD_DI_TLS_DATA:
-        (<void**>result)[0] = block_of_thread(<Image*>handle)
-        return 0
-    fail(&error, DLOPEN_E_UNSUPPORTED, b"", b"unsupported dlinfo request")
-    keep_message(&error)
-    return -1
+cdef public int dlopen_entry_dlinfo(void* handle, int request, void* result) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    return family_dlinfo(linker, handle, request, result) if linker != NULL else -1
 
 
 cdef struct HostVisit:
@@ -1223,14 +977,16 @@ cdef public void dlopen_leave_section(uint32_t phase) noexcept nogil:
     reader_leave(&the_linker.registry, phase)
 
 
-cdef int family_dl_iterate_phdr(PhdrVisitor visit, void* data) noexcept nogil:
+cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept nogil:
     """The host's images, then ours. The visitor is foreign code: it runs without our lock,
     in a reader section, so that what it looks at stays mapped. It may throw."""
-    cdef Linker* linker = &the_linker
+    cdef Linker* linker = ready_linker()
     cdef HostVisit host
     cdef VisitSection section
     cdef int result
-    host.visit = visit
+    if linker == NULL:
+        return 0
+    host.visit = <PhdrVisitor>visit
     host.data = data
     # Read before the images are: a reader that keeps what it saw must see a change later.
     host.our_adds = load_u64(&linker.registry.adds)
@@ -1244,12 +1000,15 @@ cdef int family_dl_iterate_phdr(PhdrVisitor visit, void* data) noexcept nogil:
     return dlopen_in_section(&section)
 
 
-cdef int family_find_object(void* address, FindResult* result) noexcept nogil:
+cdef public int dlopen_entry_find_object(void* address, void* answer) noexcept nogil:
     """_dl_find_object(3), for unwinders. The host's first: its own throws pay for a call."""
-    cdef Linker* linker = &the_linker
+    cdef Linker* linker = ready_linker()
+    cdef FindResult* result = <FindResult*>answer
     cdef uint32_t phase
     cdef Image* image
     cdef int code = -1
+    if linker == NULL:
+        return -1
     if linker.host.dl_find_object != NULL \
             and linker.host.dl_find_object(address, result) == 0:
         return 0
@@ -1266,6 +1025,11 @@ cdef int family_find_object(void* address, FindResult* result) noexcept nogil:
     return code
 
 
+cdef public uint64_t dlopen_bind_call(void* image, uint64_t number) noexcept nogil:
+    """dlopen_lazy_call of arch/<machine>.S."""
+    return bind_call(&the_linker, <Image*>image, number)
+
+
 cdef int family_thread_atexit(
     ObjectDestructor destructor, void* object, void* dso_handle
 ) noexcept nogil:
@@ -1274,17 +1038,18 @@ cdef int family_thread_atexit(
 
 cdef void name_own_functions(Linker* linker) noexcept nogil:
     cdef int count = 0
-    count = own(linker, count, b"dlopen", <void*>family_dlopen)
-    count = own(linker, count, b"dlclose", <void*>family_dlclose)
-    count = own(linker, count, b"dlsym", <void*>family_dlsym)
-    count = own(linker, count, b"dlvsym", <void*>family_dlvsym)
-    count = own(linker, count, b"dlerror", <void*>family_dlerror)
-    count = own(linker, count, b"dladdr", <void*>family_dladdr)
-    count = own(linker, count, b"dladdr1", <void*>family_dladdr1)
-    count = own(linker, count, b"dlinfo", <void*>family_dlinfo)
-    count = own(linker, count, b"dl_iterate_phdr", <void*>family_dl_iterate_phdr)
+    count = own(linker, count, b"dlopen", <void*>dlopen_entry_dlopen)
+    count = own(linker, count, b"dlmopen", <void*>dlopen_entry_dlmopen)
+    count = own(linker, count, b"dlclose", <void*>dlopen_entry_dlclose)
+    count = own(linker, count, b"dlsym", <void*>entry_dlsym)
+    count = own(linker, count, b"dlvsym", <void*>entry_dlvsym)
+    count = own(linker, count, b"dlerror", <void*>dlopen_entry_dlerror)
+    count = own(linker, count, b"dladdr", <void*>dlopen_entry_dladdr)
+    count = own(linker, count, b"dladdr1", <void*>dlopen_entry_dladdr1)
+    count = own(linker, count, b"dlinfo", <void*>dlopen_entry_dlinfo)
+    count = own(linker, count, b"dl_iterate_phdr", <void*>dlopen_entry_dl_iterate_phdr)
     count = own(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
-    count = own(linker, count, b"_dl_find_object", <void*>family_find_object)
+    count = own(linker, count, b"_dl_find_object", <void*>dlopen_entry_find_object)
     count = own(linker, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
     own(linker, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
 

@@ -82,6 +82,7 @@ struct DLOPEN_error {
 
 /* flags of an open request */
 #define DLOPEN_NO_FOREIGN_CODE 1u  /* run neither constructors, destructors nor IFUNC resolvers: for tests and inspection */
+#define DLOPEN_KEEP_AS_LIBC 2u     /* what glibc never unloads stays: owners of STB_GNU_UNIQUE symbols that are bound */
 
 struct DLOPEN_request {
   size_t size;                   /* sizeof (struct DLOPEN_request) */
@@ -90,7 +91,8 @@ struct DLOPEN_request {
   size_t bytes_size;
   const void *caller;            /* an address in the image that asks (its RUNPATH and $ORIGIN count); NULL: the program */
   uint32_t mode;                 /* RTLD_* of <dlfcn.h>, DLOPEN_PRIVATE */
-  uint32_t flags;                /* DLOPEN_NO_FOREIGN_CODE */
+  uint32_t flags;                /* DLOPEN_NO_FOREIGN_CODE, DLOPEN_KEEP_AS_LIBC */
+  int64_t namespace_id;          /* Lmid_t of dlmopen(3): 0 the program's, -1 a new one */
 };
 
 uint32_t DLOPEN_abi(void);

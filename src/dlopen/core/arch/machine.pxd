@@ -23,12 +23,15 @@ cdef extern from *:
     DLOPEN_ASSEMBLY extern const char dlopen_tlsdesc_static[];
     DLOPEN_ASSEMBLY extern const char dlopen_tlsdesc_undefined[];
     DLOPEN_ASSEMBLY extern const char dlopen_tlsdesc_dynamic[];
+    /* Jumped to by a PLT's first entry. */
+    DLOPEN_ASSEMBLY extern const char dlopen_lazy_call[];
     DLOPEN_ASSEMBLY uint64_t dlopen_thread_pointer(void);
     DLOPEN_ASSEMBLY void *dlopen_make_block_aligned(uint64_t module);
     """
     const char* tlsdesc_static "dlopen_tlsdesc_static"
     const char* tlsdesc_undefined "dlopen_tlsdesc_undefined"
     const char* tlsdesc_dynamic "dlopen_tlsdesc_dynamic"
+    const char* lazy_call "dlopen_lazy_call"
     uint64_t thread_pointer "dlopen_thread_pointer"() noexcept nogil
     # dlopen_make_block, from a stack that may not be aligned.
     char* make_block_aligned "dlopen_make_block_aligned"(uint64_t module) noexcept nogil

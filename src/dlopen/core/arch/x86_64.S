@@ -197,6 +197,128 @@ dlopen_tlsdesc_dynamic:
         .cfi_endproc
         .size   dlopen_tlsdesc_dynamic, . - dlopen_tlsdesc_dynamic
 
+/* What a PLT's first entry jumps to, for a call that is not bound yet:
+ *   (%rsp)    GOT[1], the Image
+ *   8(%rsp)   the slot's number in DT_JMPREL
+ *   16(%rsp)  the caller's return address; the arguments follow
+ * It asks uint64_t dlopen_bind_call(Image *, uint64_t) and jumps to the answer with all
+ * that may hold an argument as it was: rax (how many vector registers a variadic call uses),
+ * rdi rsi rdx rcx r8 r9, r10 (the static chain), the vector registers.  r11 is free. */
+        .globl  dlopen_lazy_call
+        .hidden dlopen_lazy_call
+        .type   dlopen_lazy_call, @function
+        .p2align 4
+dlopen_lazy_call:
+        .cfi_startproc
+        .cfi_adjust_cfa_offset 16
+        endbr64
+        pushq   %rbp
+        .cfi_adjust_cfa_offset 8
+        .cfi_rel_offset %rbp, 0
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        pushq   %rax
+        pushq   %rcx
+        pushq   %rdx
+        pushq   %rsi
+        pushq   %rdi
+        pushq   %r8
+        pushq   %r9
+        pushq   %r10
+        /* As in dlopen_tlsdesc_dynamic.  x87 holds no argument, and must not be reset. */
+        subq    $2752, %rsp
+        andq    $-64, %rsp
+        cmpl    $0, dlopen_has_xsave(%rip)
+        je      1f
+        xorl    %eax, %eax
+        movq    %rax, 512(%rsp)
+        movq    %rax, 520(%rsp)
+        movq    %rax, 528(%rsp)
+        movq    %rax, 536(%rsp)
+        movq    %rax, 544(%rsp)
+        movq    %rax, 552(%rsp)
+        movq    %rax, 560(%rsp)
+        movq    %rax, 568(%rsp)
+        xorl    %edx, %edx
+        movl    $0xee, %eax             /* SSE, AVX, MPX bounds, AVX-512 */
+        xsave64 (%rsp)
+        movq    8(%rbp), %rdi
+        movq    16(%rbp), %rsi
+        call    dlopen_bind_call
+        movq    %rax, %r11
+        xorl    %edx, %edx
+        movl    $0xee, %eax
+        xrstor64 (%rsp)
+        jmp     2f
+1:      fxsave64 (%rsp)
+        movq    8(%rbp), %rdi
+        movq    16(%rbp), %rsi
+        call    dlopen_bind_call
+        movq    %rax, %r11
+        fxrstor64 (%rsp)
+2:      movq    -8(%rbp), %rax
+        movq    -16(%rbp), %rcx
+        movq    -24(%rbp), %rdx
+        movq    -32(%rbp), %rsi
+        movq    -40(%rbp), %rdi
+        movq    -48(%rbp), %r8
+        movq    -56(%rbp), %r9
+        movq    -64(%rbp), %r10
+        leave
+        .cfi_def_cfa %rsp, 24
+        .cfi_restore %rbp
+        addq    $16, %rsp
+        .cfi_adjust_cfa_offset -16
+        jmp     *%r11
+        .cfi_endproc
+        .size   dlopen_lazy_call, . - dlopen_lazy_call
+
+/* void *dlsym(void *handle, const char *name)
+ * void *dlvsym(void *handle, const char *name, const char *version)
+ *
+ * What a caller of the host's means by RTLD_NEXT and RTLD_DEFAULT only the host knows, by
+ * the return address: it is asked by a jump, with the caller's frame as it was.
+ * dlopen_answer_symbol(handle, name, version, caller) answers in rax, or says in rdx where
+ * to jump. */
+        .macro  symbol_entry name
+        .globl  \name, dlopen_entry_\name
+        .hidden dlopen_entry_\name
+        .type   \name, @function
+        .type   dlopen_entry_\name, @function
+        .p2align 4
+dlopen_entry_\name:
+\name:
+        .cfi_startproc
+        endbr64
+        pushq   %rdi
+        .cfi_adjust_cfa_offset 8
+        pushq   %rsi
+        .cfi_adjust_cfa_offset 8
+        pushq   %rdx
+        .cfi_adjust_cfa_offset 8
+        .ifc \name, dlsym
+        xorl    %edx, %edx
+        .endif
+        movq    24(%rsp), %rcx
+        call    dlopen_answer_symbol
+        movq    %rdx, %r11
+        popq    %rdx
+        .cfi_adjust_cfa_offset -8
+        popq    %rsi
+        .cfi_adjust_cfa_offset -8
+        popq    %rdi
+        .cfi_adjust_cfa_offset -8
+        testq   %r11, %r11
+        jnz     1f
+        ret
+1:      jmp     *%r11
+        .cfi_endproc
+        .size   \name, . - \name
+        .endm
+
+        symbol_entry dlsym
+        symbol_entry dlvsym
+
         .section .note.GNU-stack, "", @progbits
 
 /* IBT and SHSTK: the linker marks libdlopen.so with them only if every object does. */

@@ -31,7 +31,7 @@ cdef extern from *:
     enum:
         SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
         SYS_mmap, SYS_munmap, SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
-        SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid
+        SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_exit_group
         AT_FDCWD, O_RDONLY, O_CLOEXEC, MFD_CLOEXEC, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
@@ -146,6 +146,11 @@ cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection)
 cdef inline bint kernel_in_main_thread() noexcept nogil:
     return dlopen_system_call(SYS_gettid, 0, 0, 0, 0, 0, 0) \
         == dlopen_system_call(SYS_getpid, 0, 0, 0, 0, 0, 0)
+
+
+cdef inline void kernel_end_process(int status) noexcept nogil:
+    """At once: no handler, no destructor."""
+    dlopen_system_call(SYS_exit_group, status, 0, 0, 0, 0, 0)
 
 
 cdef inline void kernel_yield() noexcept nogil:

@@ -34,6 +34,7 @@ cdef enum:
     DT_NULL = 0
     DT_NEEDED = 1
     DT_PLTRELSZ = 2
+    DT_PLTGOT = 3
     DT_HASH = 4
     DT_STRTAB = 5
     DT_SYMTAB = 6

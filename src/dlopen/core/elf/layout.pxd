@@ -244,6 +244,15 @@ cdef inline int check_layout(
     return 0
 
 
+cdef inline bint is_sealed(
+    const Layout* layout, uint64_t address, uint64_t size
+) noexcept nogil:
+    """RELRO makes [address, address + size), or a part of it, read-only: whole pages."""
+    return layout.relro != NULL and address + size > align_down(
+        layout.relro.p_vaddr, layout.page
+    ) and address < align_down(layout.relro.p_vaddr + layout.relro.p_memsz, layout.page)
+
+
 cdef inline const Phdr* segment_holding(
     const Layout* layout, uint64_t address, uint64_t size
 ) noexcept nogil:

@@ -17,10 +17,10 @@ from dlopen.core.base.words cimport align_up, is_power_of_two
 from dlopen.core.elf.constants cimport (
     DF_1_NODELETE, DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_FINI, DT_FINI_ARRAY,
     DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT, DT_INIT_ARRAY,
-    DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTREL, DT_PLTRELSZ, DT_REL, DT_RELA,
-    DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT, DT_RELRSZ, DT_RPATH, DT_RUNPATH, DT_SONAME,
-    DT_STRSZ, DT_STRTAB, DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF,
-    DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W, PF_X, VER_FLG_BASE, VERSYM_INDEX,
+    DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_REL,
+    DT_RELA, DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT, DT_RELRSZ, DT_RPATH, DT_RUNPATH, DT_SONAME,
+    DT_STRSZ, DT_STRTAB, DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM,
+    DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W, PF_X, VER_FLG_BASE, VERSYM_INDEX,
 )
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport (
@@ -355,6 +355,7 @@ cdef inline int read_relocations(
         if present[DT_PLTREL] and values[DT_PLTREL] != DT_RELA:
             return malformed(image, error, b"DT_PLTREL is not DT_RELA", values[DT_PLTREL])
         image.jmprel_count = values[DT_PLTRELSZ] // sizeof(Rela)
+        image.plt_got = values[DT_PLTGOT]
         image.jmprel = <const Rela*>table_at(image, values[DT_JMPREL], values[DT_PLTRELSZ])
         if image.jmprel == NULL or values[DT_JMPREL] & 7 or values[DT_PLTRELSZ] % sizeof(Rela):
             return malformed(

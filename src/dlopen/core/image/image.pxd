@@ -8,6 +8,7 @@ in this process; they differ when the image is linked for another one.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.growable cimport Pointers, pointers_free
@@ -70,10 +71,12 @@ cdef struct Image:
     bint is_startup              # host: in the process since its start, never unloaded
     bint is_c_library            # host: libc or the loader, whose dl* names we answer for
     bint is_cxx_runtime          # host: whose __cxa_thread_atexit we answer for
+    bint is_family               # host: one of those that there is only one of in a process
     bint is_private
     bint is_from_bytes
     bint no_foreign_code
     bint from_main               # host: the program itself
+    int64_t namespace_id         # 0: the program's
 
     const Dyn* dynamic
     uint32_t dynamic_count
@@ -103,6 +106,7 @@ cdef struct Image:
     uint64_t rela_count
     const Rela* jmprel
     uint64_t jmprel_count
+    uint64_t plt_got             # DT_PLTGOT, p_vaddr; 0 when absent
     # dynamic entries in p_vaddr terms; 0 when absent
     uint64_t init, fini, init_array, fini_array
     uint64_t init_array_count, fini_array_count
@@ -144,6 +148,11 @@ cdef struct Image:
     int64_t tls_offset
     void* tls_donor              # linker/static_tls.pxd; NULL: none
     Pointers tls_descriptors     # TlsIndex*, owned: arguments of TLS descriptors
+    # Lazy binding (relocation/lazy.pxd): by index in jmprel, what a call was bound to while the
+    # process ran; NULL: no place is lazy. Owned; the entries are atomic, and so is the flag,
+    # which says that `bindings` does not have them all.
+    Image** lazy_bindings
+    uint32_t has_lazy_bindings
     SearchList search_list       # of the image as a root; filled when it is first opened
     # In order, after the global scope (or before it: deepbind); a NULL ends it. Owned;
     # replaced as a whole under Registry.lock, read with load_pointer.
@@ -171,6 +180,17 @@ cdef inline const void* bytes_at(
             or address - segment.p_vaddr + size > segment.p_filesz:
         return NULL
     return <const void*>(image.bytes_bias + address)
+
+
+cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogil:
+    """Places may be unaligned."""
+    cdef uint64_t value = 0
+    memcpy(&value, <const void*>(image.bytes_bias + place), 8)
+    return value
+
+
+cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
+    memcpy(<void*>(image.bytes_bias + place), &value, 8)
 
 
 cdef inline const char* string_at(const Image* image, uint64_t offset) noexcept nogil:
@@ -234,6 +254,7 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     pointers_free(allocator, &image.bindings)
     pointers_free(allocator, &image.host_handles)
     pointers_free(allocator, &image.search_list.images)
+    release(allocator, image.lazy_bindings)
     release(allocator, image.scope)
     release(allocator, image.versions)
     release(allocator, image.path)

@@ -56,12 +56,16 @@ cdef extern from "<dlfcn.h>" nogil:
         RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE
 
 
-cdef struct HostDebug:           # struct r_debug of <link.h>
+cdef struct HostDebug:           # struct r_debug_extended of <link.h>
     int r_version
     LinkMap* r_map
+    uint64_t r_brk
+    int r_state
+    uint64_t r_ldbase
+    HostDebug* r_next            # of the next namespace; from r_version 2 on
 
 
-cdef inline const LinkMap* first_link_map() noexcept nogil:
+cdef inline const HostDebug* host_debug() noexcept nogil:
     """Through DT_DEBUG of the program: the symbol _r_debug may be a stale copy."""
     cdef const Phdr* headers = <const Phdr*>getauxval(AT_PHDR)
     cdef unsigned long count = getauxval(AT_PHNUM)
@@ -78,9 +82,14 @@ cdef inline const LinkMap* first_link_map() noexcept nogil:
             entry = <const Dyn*>(bias + headers[i].p_vaddr)
     while entry != NULL and entry.d_tag != 0:
         if entry.d_tag == DT_DEBUG and entry.d_val != 0:
-            return (<const HostDebug*>entry.d_val).r_map
+            return <const HostDebug*>entry.d_val
         entry += 1
     return NULL
+
+
+cdef inline const LinkMap* first_link_map() noexcept nogil:
+    cdef const HostDebug* debug = host_debug()
+    return debug.r_map if debug != NULL else NULL
 
 
 cdef inline bint is_c_library_name(const char* soname) noexcept nogil:
@@ -95,6 +104,33 @@ cdef inline bint is_cxx_runtime_name(const char* soname) noexcept nogil:
         strcmp(soname, b"libstdc++.so.6") == 0 or strcmp(soname, b"libc++abi.so.1") == 0
         or strcmp(soname, b"libc++.so.1") == 0
     )
+
+
+cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
+    """One libc, loader, libgcc_s, libstdc++ and libpython in a process; and what is built
+    into libc (GLIBC_PRIVATE) belongs to it."""
+    cdef uint32_t i
+    cdef const char* name = b""
+    if image.soname != NULL:
+        name = image.soname
+    for i in range(image.version_count):
+        if image.versions[i].library != NULL and image.versions[i].hash != 0 \
+                and strcmp(image.versions[i].name, b"GLIBC_PRIVATE") == 0:
+            return True
+    return (
+        has_prefix(name, b"libc.so.") or has_prefix(name, b"ld-linux")
+        or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
+        or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")
+    )
+
+
+cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil:
+    cdef size_t i = 0
+    while prefix[i] != 0:
+        if text[i] != prefix[i]:
+            return False
+        i += 1
+    return True
 
 
 cdef inline uint64_t function_in(const Image* image, const char* name) noexcept nogil:
@@ -283,6 +319,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         return NULL
     image.is_c_library = is_c_library_name(image.soname)
     image.is_cxx_runtime = is_cxx_runtime_name(image.soname)
+    image.is_family = must_be_hosts(image)
     image.asks_for_frames = asks_for_frames(collection.linker, image)
     if collection.known != NULL:
         probe = pick_probe(collection, image)
@@ -602,6 +639,35 @@ cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexc
         linker.host.dlclose(handle)      # another one, under the name of one that has gone
         handle = NULL
     return handle
+
+
+cdef struct HandleSearch:
+    const void* handle
+    bint found
+
+
+cdef inline int search_for_handle(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """Once, under the host's lock: through its lists of all namespaces."""
+    cdef HandleSearch* search = <HandleSearch*>data
+    cdef const HostDebug* debug = host_debug()
+    cdef bint has_more = debug != NULL and debug.r_version > 1
+    cdef const LinkMap* map
+    while debug != NULL:
+        map = debug.r_map
+        while map != NULL:
+            search.found = search.found or map == search.handle
+            map = map.l_next
+        debug = debug.r_next if has_more else NULL
+    return 1
+
+
+cdef inline bint host_knows(Linker* linker, const void* handle) noexcept nogil:
+    """It is a handle of the host's, however it was come by."""
+    cdef HandleSearch search
+    search.handle = handle
+    search.found = False
+    iterate_hosts(linker, search_for_handle, &search)
+    return search.found
 
 
 cdef inline void* borrow_host_image(Linker* linker, Image* image) noexcept nogil:

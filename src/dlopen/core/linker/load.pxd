@@ -9,7 +9,7 @@ waits for another's loading, and two opens that need each other cannot block.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset, strchr, strcmp, strlen, strrchr
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
@@ -19,7 +19,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
     DLOPEN_E_OPEN, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE,
     DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY,
-    Error, Request,
+    DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
 from dlopen.core.base.errors cimport (
     error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
@@ -29,7 +29,7 @@ from dlopen.core.base.growable cimport (
     text_add, text_free,
 )
 from dlopen.core.base.kernel cimport (
-    ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
+    EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport (
@@ -47,7 +47,8 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
-    bring_unwinder, count_host_image, identify_hosts, look_for_globals, refresh_hosts,
+    bring_unwinder, count_host_image, identify_hosts, look_for_globals, must_be_hosts,
+    refresh_hosts,
 )
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
@@ -67,6 +68,8 @@ from dlopen.core.symbols.unique cimport (
 
 
 cdef enum:
+    NEW_NAMESPACE = -1           # LM_ID_NEWLM
+    FIRST_NAMESPACE = 15
     TRY_AGAIN = -1               # somebody else published what this transaction loads
 
 
@@ -75,6 +78,7 @@ cdef struct Transaction:
     Error* error
     uint32_t mode
     uint32_t flags
+    int64_t namespace_id         # of all that it finds and loads
     const Snapshot* snapshot     # of the images of others; kept alive by `phase`
     uint32_t phase
     uint64_t generation          # of the registry at the start
@@ -229,13 +233,21 @@ cdef inline Image* loaded_by_name(
         return NULL
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
-        if answers_to(image, name) and take(transaction, image):
+        if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
             return image
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
-        if image.is_visible and answers_to(image, name) and take(transaction, image):
+        if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
             return image
     return NULL
+
+
+cdef inline bint sees(const Transaction* transaction, const Image* image) noexcept nogil:
+    """An image that is there already counts: one of the same namespace, or of the family
+    that all share."""
+    if image.is_host:
+        return transaction.namespace_id == 0 or image.is_family
+    return image.is_visible and image.namespace_id == transaction.namespace_id
 
 
 cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
@@ -264,13 +276,15 @@ cdef inline Image* loaded_by_file(
         return NULL
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
+        if not sees(transaction, image):
+            continue
         if not image.is_identified and may_be_of(image, file):
             identify_hosts(transaction.linker, transaction.snapshot)
         if image.inode == file.inode and image.device == file.device and take(transaction, image):
             return image
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
-        if image.is_visible and not image.is_from_bytes and image.inode == file.inode \
+        if sees(transaction, image) and not image.is_from_bytes and image.inode == file.inode \
                 and image.device == file.device and take(transaction, image):
             return image
     return NULL
@@ -294,33 +308,6 @@ cdef inline void remember_name(Linker* linker, Image* image, const char* name) n
         release(&registry.allocator, copy)
         return
     lock_release(&registry.lock)
-
-
-cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
-    """One libc, loader, libgcc_s, libstdc++ and libpython in a process; and what is built
-    into libc (GLIBC_PRIVATE) belongs to it."""
-    cdef uint32_t i
-    cdef const char* name = b""
-    if image.soname != NULL:
-        name = image.soname
-    for i in range(image.version_count):
-        if image.versions[i].library != NULL and image.versions[i].hash != 0 \
-                and strcmp(image.versions[i].name, b"GLIBC_PRIVATE") == 0:
-            return True
-    return (
-        has_prefix(name, b"libc.so.") or has_prefix(name, b"ld-linux")
-        or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
-        or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")
-    )
-
-
-cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil:
-    cdef size_t i = 0
-    while prefix[i] != 0:
-        if text[i] != prefix[i]:
-            return False
-        i += 1
-    return True
 
 
 cdef inline int delegate(
@@ -387,6 +374,7 @@ cdef inline int load_file(
     image.is_private = transaction.mode & DLOPEN_PRIVATE != 0
     image.is_visible = not own_only and not image.is_private
     image.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
+    image.namespace_id = transaction.namespace_id
     image.deepbind = transaction.mode & RTLD_DEEPBIND != 0
     image.nodelete = image.flags_1 & DF_1_NODELETE != 0
     result[0] = image
@@ -523,7 +511,9 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
     newest = current_snapshot(registry)
     for i in range(newest.global_count):
         image = newest.globals[i]
-        if take(transaction, image) and not pointers_add(allocator, &transaction.globals, image):
+        if image.namespace_id != transaction.namespace_id or not take(transaction, image):
+            continue
+        if not pointers_add(allocator, &transaction.globals, image):
             return False
     return True
 
@@ -602,7 +592,15 @@ cdef inline int share_unique(
     entry.sibling = transaction.new_uniques
     transaction.new_uniques = entry
     add_unique(transaction.uniques, entry)
+    if transaction.flags & DLOPEN_KEEP_AS_LIBC:
+        keep_for_ever(linker, definition.image)
     return 0
+
+
+cdef inline void keep_for_ever(Linker* linker, Image* image) noexcept nogil:
+    lock_acquire(&linker.registry.lock)
+    image.nodelete = True
+    lock_release(&linker.registry.lock)
 
 
 cdef inline int link_images(Transaction* transaction) noexcept nogil:
@@ -655,6 +653,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     batch.share_unique = share_unique
     batch.context = transaction
     batch.error = transaction.error
+    batch.lazy = transaction.mode & RTLD_NOW == 0 and not linker.bind_now
     batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     for i in range(order.count):
         image = <Image*>order.items[i]
@@ -835,7 +834,7 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
         for j in range(registry.images.count):
             other = <Image*>registry.images.items[j]
             if other.is_visible and not other.is_from_bytes and other.inode == mine.inode \
-                    and other.device == mine.device:
+                    and other.device == mine.device and other.namespace_id == mine.namespace_id:
                 return True
     return False
 
@@ -1144,6 +1143,26 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     return True
 
 
+cdef inline int64_t new_namespace(Linker* linker) noexcept nogil:
+    """An id that was never used, nor can be the host's, which has sixteen."""
+    cdef int64_t id
+    lock_acquire(&linker.registry.lock)
+    linker.namespaces_made += 1
+    id = FIRST_NAMESPACE + <int64_t>linker.namespaces_made
+    lock_release(&linker.registry.lock)
+    return id
+
+
+cdef inline bint namespace_exists(Registry* registry, int64_t id) noexcept nogil:
+    cdef size_t i
+    cdef bint exists = False
+    lock_acquire(&registry.lock)
+    for i in range(registry.images.count):
+        exists = exists or (<Image*>registry.images.items[i]).namespace_id == id
+    lock_release(&registry.lock)
+    return exists
+
+
 cdef inline int open_once(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
@@ -1152,6 +1171,9 @@ cdef inline int open_once(
     cdef int code
     cdef Image* root = NULL
     begin(&transaction, linker, request.mode, request.flags, error)
+    transaction.namespace_id = request.namespace_id
+    if request.namespace_id == NEW_NAMESPACE:
+        transaction.namespace_id = new_namespace(linker)
     code = load_tree(&transaction, request)
     if transaction.is_stale:
         code = TRY_AGAIN
@@ -1184,6 +1206,11 @@ cdef inline int open_image(
         return fail(error, DLOPEN_E_INVALID, request.name, b"an empty name")
     if request.bytes != NULL and request.name == NULL:
         return fail(error, DLOPEN_E_INVALID, b"", b"an image from bytes needs a name")
+    if request.namespace_id >= FIRST_NAMESPACE \
+            and not namespace_exists(&linker.registry, request.namespace_id):
+        return fail_system(
+            error, DLOPEN_E_INVALID, b"", b"invalid target namespace in dlmopen()", -EINVAL
+        )
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)
     for _round in range(1000):

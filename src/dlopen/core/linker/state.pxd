@@ -115,9 +115,18 @@ cdef struct Linker:
     uint32_t ready               # atomic: 0 not yet, 1 being made, 2 usable
     uint64_t page
     bint secure
+    bint bind_now                # LD_BIND_NOW
+    uint64_t namespaces_made     # written under Registry.lock
     # As the host gives them to constructors.
     int argc
     char** argv
     char** environ
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run
+
+
+cdef inline const char* program_name(const Linker* linker) noexcept nogil:
+    """As glibc names the program in messages."""
+    if linker.argv != NULL and linker.argv[0] != NULL:
+        return linker.argv[0]
+    return b"<main program>"

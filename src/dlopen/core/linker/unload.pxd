@@ -11,7 +11,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator, release
-from dlopen.core.base.atomics cimport store_u32, store_u64
+from dlopen.core.base.atomics cimport (
+    exchange_u32, full_fence, load_pointer, load_u32, store_u32, store_u64,
+)
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
     DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_STATE_CLOSING,
@@ -20,7 +22,7 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.errors cimport fail
 from dlopen.core.base.growable cimport (
-    Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
+    Pointers, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport Image, Unique
@@ -67,14 +69,27 @@ cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nog
         entry = entry.sibling
 
 
-cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
-    """Under the lock: takes what nothing holds out of the registry."""
-    cdef Registry* registry = &linker.registry
-    cdef size_t i, j
-    cdef size_t kept = 0
+cdef inline void absorb_lazy_bindings(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: what its calls were bound to lately joins `bindings`."""
+    cdef uint64_t i
+    cdef Image* definer
+    if image.lazy_bindings == NULL or not exchange_u32(&image.has_lazy_bindings, 0):
+        return
+    for i in range(image.jmprel_count):
+        definer = <Image*>load_pointer(&image.lazy_bindings[i])
+        if definer != NULL and not pointers_add_once(
+            &registry.allocator, &image.bindings, definer
+        ):
+            definer.nodelete = True      # without memory it stays for ever
+
+
+cdef inline void find_dead(Registry* registry, Pointers* dead) noexcept nogil:
+    """What nothing holds, also added to `closing`."""
+    cdef size_t i
     cdef Image* image
-    cdef Snapshot* snapshot
     cdef bint taken
+    for i in range(registry.images.count):
+        absorb_lazy_bindings(registry, <Image*>registry.images.items[i])
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         if is_root(image):
@@ -82,6 +97,7 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
     # What another thread is unloading may still call what it depends on.
     registry.sweep_again = registry.closing.count != 0
     for i in range(registry.closing.count):
+        absorb_lazy_bindings(registry, <Image*>registry.closing.items[i])
         mark_held(<Image*>registry.closing.items[i])
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
@@ -99,17 +115,47 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
         if taken and not pointers_add(&registry.allocator, dead, image):
             registry.closing.count -= 1
     clear_marks(registry)
-    if dead.count == 0:
-        return True
+
+
+cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexcept nogil:
+    """A lazy call has found one of the dead before it could see that it goes."""
+    cdef size_t i, j
+    cdef Image* image
+    full_fence()
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if load_u32(&image.has_lazy_bindings) == 0 or pointers_hold(dead, image):
+            continue
+        absorb_lazy_bindings(registry, image)
+        for j in range(image.bindings.count):
+            if pointers_hold(dead, image.bindings.items[j]):
+                return True
+    return False
+
+
+cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
+    """Under the lock: takes what nothing holds out of the registry."""
+    cdef Registry* registry = &linker.registry
+    cdef size_t i, j
+    cdef size_t kept = 0
+    cdef Image* image
+    cdef Snapshot* snapshot
+    while True:
+        find_dead(registry, dead)
+        if dead.count == 0:
+            return True
+        for i in range(dead.count):
+            store_u32(&(<Image*>dead.items[i]).state, DLOPEN_STATE_CLOSING)
+        if not bound_meanwhile(registry, dead):
+            break
+        give_back_dead(registry, dead)
     snapshot = make_snapshot(registry, 0, registry.hosts.count)
     if snapshot == NULL:
-        registry.closing.count -= dead.count
-        dead.count = 0
+        give_back_dead(registry, dead)
         return False
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         if pointers_hold(dead, image):
-            store_u32(&image.state, DLOPEN_STATE_CLOSING)
             image.is_deferred = True       # a destructor may make a thread_local object
             remove_uniques(linker, image)
             pointers_remove(&registry.globals, image)
@@ -126,6 +172,18 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
     store_u64(&registry.subs, registry.subs + dead.count)
     publish_snapshot(registry, snapshot)
     return True
+
+
+cdef inline void give_back_dead(Registry* registry, Pointers* dead) noexcept nogil:
+    cdef size_t i
+    cdef Image* image
+    registry.closing.count -= dead.count
+    for i in range(dead.count):
+        image = <Image*>dead.items[i]
+        store_u32(
+            &image.state, DLOPEN_STATE_MAPPED if image.scope == NULL else DLOPEN_STATE_READY
+        )
+    dead.count = 0
 
 
 cdef inline void clear_marks(Registry* registry) noexcept nogil:
@@ -258,6 +316,8 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
     memset(&order, 0, sizeof(order))
     linker.exiting = True
     lock_acquire(&registry.lock)
+    for i in range(registry.images.count):
+        absorb_lazy_bindings(registry, <Image*>registry.images.items[i])
     sort_for_destructors(&registry.allocator, &registry.images, &order)
     lock_release(&registry.lock)
     for i in reversed(range(order.count)):
@@ -279,6 +339,7 @@ cdef inline size_t visit_holders(
     cdef size_t i
     cdef Image* other
     cdef bint is_live
+    cdef bint is_bound
     lock_acquire(&registry.lock)
     is_live = (
         pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
@@ -301,10 +362,14 @@ cdef inline size_t visit_holders(
             other = snapshot.images[i]
             if other == image:
                 continue
+            lock_acquire(&registry.lock)
+            absorb_lazy_bindings(registry, other)
+            is_bound = pointers_hold(&other.bindings, image)
+            lock_release(&registry.lock)
             if pointers_hold(&other.dependencies, image):
                 found += 1
                 visit(DLOPEN_HELD_DEPENDENCY, <PublicImage*>other, data)
-            elif pointers_hold(&other.bindings, image):
+            elif is_bound:
                 found += 1
                 visit(DLOPEN_HELD_BINDING, <PublicImage*>other, data)
     reader_leave(registry, phase)

@@ -36,7 +36,10 @@ from dlopen.core.elf.structures cimport (
     symbol_visibility,
 )
 from dlopen.core.image.dynamic cimport is_code
-from dlopen.core.image.image cimport Image, Table, Version, image_name
+from dlopen.core.image.image cimport Image, Table, Version, image_name, load_word, store_word
+from dlopen.core.relocation.lazy cimport (
+    RESERVED_SIZE, can_bind_lazily, leave_lazy, prepare_lazy_calls,
+)
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     lookup_in_list, lookup_in_scopes, symbol_name, symbol_version,
@@ -80,6 +83,7 @@ cdef struct Batch:
     ShareUnique share_unique
     void* context                # of share_unique
     bint no_foreign_code
+    bint lazy                    # RTLD_LAZY: functions are bound when they are called first
     Deferred* first_deferred
     Deferred* last_deferred
     DeferredTls* deferred_tls
@@ -140,17 +144,6 @@ cdef inline bint stays_writable(const Image* image, uint64_t place) noexcept nog
 
 cdef inline uint64_t min_u64(uint64_t one, uint64_t other) noexcept nogil:
     return one if one < other else other
-
-
-cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogil:
-    """Places may be unaligned."""
-    cdef uint64_t value = 0
-    memcpy(&value, <const void*>(image.bytes_bias + place), 8)
-    return value
-
-
-cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
-    memcpy(<void*>(image.bytes_bias + place), &value, 8)
 
 
 cdef inline bint same_file_name(const Image* image, const char* name) noexcept nogil:
@@ -622,7 +615,7 @@ cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
 
 
 cdef inline int relocate_table(
-    Batch* batch, Image* image, Cache* cache, const Rela* table, uint64_t count
+    Batch* batch, Image* image, Cache* cache, const Rela* table, uint64_t count, bint lazy
 ) noexcept nogil:
     cdef Place writable
     cdef uint64_t i
@@ -639,6 +632,10 @@ cdef inline int relocate_table(
                     relocation.r_offset, DLOPEN_R_RELATIVE
                 )
             store_word(image, relocation.r_offset, image.load_bias + <uint64_t>relocation.r_addend)
+        elif lazy and can_write(image, &writable, relocation.r_offset, 8) and leave_lazy(
+            image, relocation, relocation_kind(THIS_MACHINE, relocation_type(relocation))
+        ):
+            continue
         else:
             code = apply(batch, image, &writable, cache, relocation)
             if code:
@@ -650,14 +647,22 @@ cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:
     """All but what a resolver decides."""
     cdef Cache cache
     cdef int code = relocate_relr(batch, image)
+    cdef Place writable
+    cdef bint lazy
+    writable.start = 0
+    writable.end = 0
+    lazy = batch.lazy and can_bind_lazily(image) \
+        and can_write(image, &writable, image.plt_got, RESERVED_SIZE)
     cache.valid = False
     cache.symbol = 0
     cache.for_call = False
     cache.bound = NULL
     if code == 0:
-        code = relocate_table(batch, image, &cache, image.rela, image.rela_count)
+        code = relocate_table(batch, image, &cache, image.rela, image.rela_count, False)
+    if code == 0 and lazy:
+        code = prepare_lazy_calls(batch.allocator, image, batch.error)
     if code == 0:
-        code = relocate_table(batch, image, &cache, image.jmprel, image.jmprel_count)
+        code = relocate_table(batch, image, &cache, image.jmprel, image.jmprel_count, lazy)
     return code
 
 

@@ -1,0 +1,58 @@
+# cython: cdivision=True
+"""What an error says, in one line: in glibc's words where it has them."""
+
+from libc.stddef cimport size_t
+from libc.stdio cimport snprintf
+
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HOST, DLOPEN_E_NOT_FOUND, DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_VERSION,
+    Error,
+)
+
+
+cdef extern from "<string.h>" nogil:
+    const char* strerrordesc_np(int number)
+
+
+cdef inline size_t write_message(
+    const Error* error, char* buffer, size_t size
+) noexcept nogil:
+    """Returns the length, as snprintf does."""
+    if error.code == DLOPEN_E_SYMBOL and error.version[0] != 0:
+        return <size_t>snprintf(
+            buffer, size, b"%s: undefined symbol: %s, version %s",
+            error.library, error.symbol, error.version
+        )
+    if error.code == DLOPEN_E_SYMBOL:
+        return <size_t>snprintf(
+            buffer, size, b"%s: undefined symbol: %s", error.library, error.symbol
+        )
+    if error.code == DLOPEN_E_VERSION and error.symbol[0] != 0:
+        return <size_t>snprintf(
+            buffer, size,
+            b"%s: no version information available for symbol %s, version %s (required by %s)",
+            error.library, error.symbol, error.version, error.needed_by
+        )
+    if error.code == DLOPEN_E_VERSION:
+        return <size_t>snprintf(
+            buffer, size,
+            b"%s: version `%s' not found (required by %s)", error.library, error.version,
+            error.needed_by
+        )
+    if error.code == DLOPEN_E_RELOCATION:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s (place 0x%llx, value 0x%llx)", error.library, error.detail,
+            <unsigned long long>error.offset, <unsigned long long>error.value
+        )
+    if error.code == DLOPEN_E_HOST or error.library[0] == 0:
+        return <size_t>snprintf(buffer, size, b"%s", error.detail)
+    if error.code == DLOPEN_E_NOT_FOUND and error.needed_by[0] != 0:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s: %s (needed by %s)", error.library, error.detail,
+            strerrordesc_np(error.errnum), error.needed_by
+        )
+    if error.errnum != 0 and strerrordesc_np(error.errnum) != NULL:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s: %s", error.library, error.detail, strerrordesc_np(error.errnum)
+        )
+    return <size_t>snprintf(buffer, size, b"%s: %s", error.library, error.detail)

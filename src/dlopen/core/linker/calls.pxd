@@ -1,0 +1,224 @@
+# cython: cdivision=True
+"""What a lazily bound call leads to, found while the process runs (relocation/lazy.pxd).
+
+In any thread, in signal handlers, while other threads open and close: no lock is taken,
+no memory allocated, errno kept. What is bound is written down first, in the slot of
+Image.lazy_bindings that belongs to the call. Who closes reads these under the lock, and
+again when it has marked what goes (linker/unload.pxd): so either it sees the new one, or
+the caller here sees that the image goes, and looks again.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memset, strlen
+
+from dlopen.core.base.allocator cimport Allocator
+from dlopen.core.base.atomics cimport full_fence, load_u32, store_pointer, store_u32
+from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
+from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
+from dlopen.core.elf.structures cimport Rela, relocation_symbol, symbol_type
+from dlopen.core.image.image cimport Image, Version
+from dlopen.core.image.registry cimport (
+    Snapshot, current_snapshot, reader_enter, reader_leave,
+)
+from dlopen.core.linker.host cimport count_host_image
+from dlopen.core.linker.state cimport Linker, program_name
+from dlopen.core.linker.uniques cimport share_unique_of_lookup
+from dlopen.core.relocation.relocate cimport Batch, Resolver, own_address, resolve
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, definition_address, symbol_name, symbol_version,
+)
+
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+
+
+cdef enum:
+    EXIT_LOOKUP = 127            # as glibc ends a process for a function that is missing
+
+
+cdef struct Call:                # context of share_unique_of_call
+    Linker* linker
+    const Snapshot* snapshot
+
+
+cdef inline int share_unique_of_call(
+    void* context, const Reference* reference, Definition* definition
+) noexcept nogil:
+    cdef const Call* call = <const Call*>context
+    share_unique_of_lookup(call.linker, call.snapshot, reference, definition)
+    return 0
+
+
+cdef inline void end_for_missing(
+    const Linker* linker, const Image* image, uint32_t symbol
+) noexcept nogil:
+    """There is nothing to return to: glibc's message, and the process ends."""
+    cdef char text[1024]
+    cdef const Version* version = symbol_version(image, symbol)
+    cdef const char* name = symbol_name(image, &image.symtab[symbol])
+    cdef const char* comma = b""
+    cdef const char* wanted = b""
+    cdef int length
+    if version != NULL:
+        comma = b", version "
+        wanted = version.name
+    length = snprintf(
+        &text[0], sizeof(text), b"%s: symbol lookup error: %s: undefined symbol: %s%s%s\n",
+        program_name(linker), image.link_map.l_name, name, comma, wanted
+    )
+    if length >= <int>sizeof(text):
+        length = sizeof(text) - 1
+    kernel_write(2, &text[0], <uint64_t>length)
+    kernel_end_process(EXIT_LOOKUP)
+
+
+cdef inline bint keep_host_for_call(Linker* linker, Image* image, Image* definer) noexcept nogil:
+    """A late image of the host's, rare enough for a lock; False: it has gone."""
+    cdef void* handle
+    cdef bint kept = False
+    cdef bint known
+    lock_acquire(&linker.registry.lock)
+    known = pointers_hold(&image.bindings, definer)
+    lock_release(&linker.registry.lock)
+    if known:
+        return True
+    handle = count_host_image(linker, definer, 0)
+    if handle == NULL:
+        return False
+    lock_acquire(&linker.registry.lock)
+    if pointers_hold(&linker.registry.hosts, definer) and pointers_add(
+        &linker.registry.allocator, &image.bindings, definer
+    ):
+        kept = pointers_add(&linker.registry.allocator, &image.host_handles, handle)
+        if kept:
+            definer.pins += 1
+        else:
+            image.bindings.count -= 1
+    lock_release(&linker.registry.lock)
+    if not kept:
+        linker.host.dlclose(handle)
+    return kept
+
+
+cdef inline bint keep_for_call(
+    Linker* linker, Image* image, Image* definer, uint64_t number
+) noexcept nogil:
+    """`definer` stays as long as `image` does; False: it is going."""
+    if definer == image or definer.is_startup or pointers_hold(&image.dependencies, definer):
+        return True
+    if definer.is_host:
+        return keep_host_for_call(linker, image, definer)
+    store_pointer(&image.lazy_bindings[number], definer)
+    store_u32(&image.has_lazy_bindings, 1)
+    full_fence()
+    # What goes together is destroyed in order of dependency.
+    return load_u32(&definer.state) != DLOPEN_STATE_CLOSING \
+        or load_u32(&image.state) == DLOPEN_STATE_CLOSING
+
+
+cdef struct Globals:             # the global scope while it is searched
+    Pointers images              # Image*: the snapshot's, or owned (capacity is not 0)
+    Pointers handles             # one count of the host's each
+
+
+cdef inline void borrow_globals(
+    Linker* linker, const Snapshot* snapshot, Globals* globals
+) noexcept nogil:
+    """As a rule all of it stays anyhow, and is used as it is. Libraries that the host opened
+    RTLD_GLOBAL by itself may go: these, rare, cost memory and a lock of the host's."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef size_t i
+    cdef Image* image
+    cdef void* handle
+    cdef bint all_stay = True
+    memset(globals, 0, sizeof(Globals))
+    for i in range(snapshot.global_count):
+        image = snapshot.globals[i]
+        all_stay = all_stay and (image.is_startup or not image.is_host)
+    if all_stay:
+        globals.images.items = <void**>snapshot.globals
+        globals.images.count = snapshot.global_count
+        return
+    for i in range(snapshot.global_count):
+        image = snapshot.globals[i]
+        if image.is_host and not image.is_startup:
+            handle = count_host_image(linker, image, 0)
+            if handle == NULL:
+                continue
+            if not pointers_add(allocator, &globals.handles, handle):
+                linker.host.dlclose(handle)
+                continue
+        # Without memory the rest is not searched.
+        if not pointers_add(allocator, &globals.images, image):
+            break
+
+
+cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept nogil:
+    cdef size_t i
+    for i in range(globals.handles.count):
+        linker.host.dlclose(globals.handles.items[i])
+    pointers_free(&linker.registry.allocator, &globals.handles)
+    if globals.images.capacity != 0:
+        pointers_free(&linker.registry.allocator, &globals.images)
+
+
+cdef inline bint find_callee(
+    Linker* linker, const Snapshot* snapshot, Image* image, uint64_t number, uint64_t* address
+) noexcept nogil:
+    """False: look again, in a newer snapshot."""
+    cdef const Rela* relocation = &image.jmprel[number]
+    cdef uint32_t symbol = relocation_symbol(relocation)
+    cdef Globals globals
+    cdef Batch batch
+    cdef Call call
+    cdef Definition definition
+    cdef bint kept
+    memset(&batch, 0, sizeof(batch))
+    borrow_globals(linker, snapshot, &globals)
+    call.linker = linker
+    call.snapshot = snapshot
+    batch.globals = &globals.images
+    batch.share_unique = share_unique_of_call
+    batch.context = &call
+    if resolve(&batch, image, symbol, True, NULL, &definition):
+        end_for_missing(linker, image, symbol)
+    address[0] = 0
+    # A weak one may be undefined.
+    kept = definition.image == NULL or keep_for_call(linker, image, definition.image, number)
+    give_back_globals(linker, &globals)
+    if definition.image == NULL or not kept:
+        return kept
+    address[0] = own_address(linker.own_names, &definition)
+    if address[0] == 0:
+        address[0] = definition_address(&definition)
+        if symbol_type(definition.symbol) == STT_GNU_IFUNC \
+                and definition.symbol.st_shndx != SHN_UNDEF:
+            address[0] = (<Resolver>address[0])()
+    return True
+
+
+cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) noexcept nogil:
+    """The function that the call with this number in DT_JMPREL leads to from now on."""
+    cdef int kept_errno = errno
+    cdef uint64_t address = 0
+    cdef uint32_t phase
+    cdef bint found = False
+    if number >= image.jmprel_count:
+        kernel_end_process(EXIT_LOOKUP)
+    while not found:
+        phase = reader_enter(&linker.registry)
+        found = find_callee(
+            linker, current_snapshot(&linker.registry), image, number, &address
+        )
+        reader_leave(&linker.registry, phase)
+    store_pointer(
+        <void*>(image.bytes_bias + image.jmprel[number].r_offset), <const void*>address
+    )
+    (&errno)[0] = kept_errno
+    return address

@@ -1,0 +1,491 @@
+# cython: cdivision=True
+"""dlopen(3) and its family, as programs and images of ours call them.
+
+What libc's own loader has opened is asked of libc's functions, by their handles; all
+else is ours. A handle that is neither's gives an error. `caller` is an address in who
+calls: its namespace, its RUNPATH and its scope count.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset, strcmp
+
+from dlopen.core.arch.machine cimport thread_pointer
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_SYMBOL,
+    DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC, Error, Request,
+)
+from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_system
+from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
+from dlopen.core.base.kernel cimport EINVAL
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.message cimport write_message
+from dlopen.core.image.image cimport Image, LinkMap
+from dlopen.core.image.registry cimport (
+    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
+)
+from dlopen.core.linker.find_symbol cimport (
+    lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
+    symbol_count_of,
+)
+from dlopen.core.linker.host cimport (
+    RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, host_knows,
+    refresh_hosts,
+)
+from dlopen.core.linker.load cimport image_of_caller, open_image
+from dlopen.core.linker.state cimport Linker, program_name
+from dlopen.core.linker.uniques cimport share_unique_of_lookup
+from dlopen.core.linker.unload cimport close_image
+from dlopen.core.relocation.relocate cimport OwnName, own_address
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
+)
+from dlopen.core.tls.modules cimport known_block
+
+
+cdef extern from *:
+    """
+    #include <dlfcn.h>
+    #include <link.h>
+    /* What dlerror(3) has to say in this thread: our message, or libc's. */
+    static __thread char *dlopen_pending_message;
+    static __thread char *dlopen_shown_message;
+    static __thread int dlopen_host_was_asked;
+    /* Of dlsym: in two registers. */
+    struct dlopen_answer { void *result, *forward; };
+    """
+    ctypedef struct Answer "struct dlopen_answer":
+        void* result
+        void* forward            # not NULL: jump there instead, with the same arguments
+    char* pending_message "dlopen_pending_message"
+    char* shown_message "dlopen_shown_message"
+    bint host_was_asked "dlopen_host_was_asked"
+    enum:
+        RTLD_DI_LMID, RTLD_DI_LINKMAP, RTLD_DI_CONFIGADDR, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE
+        RTLD_DI_ORIGIN, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA, RTLD_DL_SYMENT, RTLD_DL_LINKMAP
+        LM_ID_BASE, LM_ID_NEWLM
+
+
+cdef extern from "<dlfcn.h>" nogil:
+    ctypedef struct AddressInfo "Dl_info":
+        const char* dli_fname
+        void* dli_fbase
+        const char* dli_sname
+        void* dli_saddr
+
+
+cdef enum:
+    HOST_NAMESPACES = 16         # libc has these ids; ours are above
+    RTLD_DI_PHDR_REQUEST = 11    # RTLD_DI_PHDR of glibc 2.36
+
+
+# Errors -------------------------------------------------------------------------------------
+
+
+cdef inline void clear_message(Linker* linker) noexcept nogil:
+    """Each call forgets the error of the one before, as under glibc."""
+    if pending_message != NULL:
+        release(&linker.registry.allocator, pending_message)
+        (&pending_message)[0] = NULL
+    if host_was_asked:
+        linker.host.dlerror()
+        (&host_was_asked)[0] = False
+
+
+cdef inline Error* new_error(Linker* linker) noexcept nogil:
+    """Not on the stack, which may be a signal handler's or a small thread's. NULL without
+    memory, which every user of an error allows."""
+    cdef Error* error = <Error*>allocate(&linker.registry.allocator, sizeof(Error))
+    error_clear(error)
+    return error
+
+
+cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
+    if error != NULL:
+        release(&linker.registry.allocator, error)
+
+
+cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
+    """For this thread's next dlerror, in glibc's words: who needed it is not among them.
+    Frees the error."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef size_t length
+    if error == NULL:
+        return
+    if error.code == DLOPEN_E_NOT_FOUND:
+        error.needed_by = b""
+    length = write_message(error, NULL, 0)
+    if pending_message != NULL:
+        release(allocator, pending_message)
+    (&pending_message)[0] = <char*>allocate(allocator, length + 1)
+    if pending_message != NULL:
+        write_message(error, pending_message, length + 1)
+    release(allocator, error)
+
+
+cdef inline char* last_message(Linker* linker) noexcept nogil:
+    """dlerror: ours if there is one, else the host's; cleared when read."""
+    if shown_message != NULL:
+        release(&linker.registry.allocator, shown_message)
+    (&shown_message)[0] = pending_message
+    (&pending_message)[0] = NULL
+    if shown_message != NULL:
+        return shown_message
+    (&host_was_asked)[0] = False
+    return linker.host.dlerror()
+
+
+cdef inline void free_messages(Linker* linker) noexcept nogil:
+    """At the end of a thread."""
+    release(&linker.registry.allocator, pending_message)
+    release(&linker.registry.allocator, shown_message)
+    (&pending_message)[0] = NULL
+    (&shown_message)[0] = NULL
+
+
+# Handles ------------------------------------------------------------------------------------
+
+
+cdef inline Image* image_of_handle(const Snapshot* snapshot, const void* handle) noexcept nogil:
+    """Ours, or what is known of the host's; NULL for neither."""
+    cdef size_t i
+    if snapshot_holds(snapshot, handle) and not (<const Image*>handle).is_host:
+        return <Image*>handle
+    for i in range(snapshot.host_count):
+        if handle != NULL and snapshot.hosts[i].host_handle == handle:
+            return snapshot.hosts[i]
+    return NULL
+
+
+cdef inline void bad_handle(Linker* linker) noexcept nogil:
+    cdef Error* error = new_error(linker)
+    fail(error, DLOPEN_E_HANDLE, b"", b"shared object not open")
+    keep_message(linker, error)
+
+
+# Opening and closing ------------------------------------------------------------------------
+
+
+cdef inline void* open_for_caller(
+    Linker* linker, int64_t namespace_id, const char* name, int mode, const void* caller
+) noexcept nogil:
+    cdef Request request
+    cdef Error* error = new_error(linker)
+    cdef Image* image = NULL
+    cdef int code
+    memset(&request, 0, sizeof(request))
+    request.size = sizeof(request)
+    request.name = name if name != NULL and name[0] != 0 else NULL
+    request.caller = caller
+    request.mode = <uint32_t>mode
+    request.flags = DLOPEN_KEEP_AS_LIBC
+    request.namespace_id = namespace_id
+    if mode & ~(
+        RTLD_LAZY | RTLD_NOW | RTLD_NOLOAD | RTLD_DEEPBIND | RTLD_GLOBAL | RTLD_NODELETE
+    ):
+        code = fail(error, DLOPEN_E_INVALID, b"", b"invalid mode parameter")
+    elif not mode & (RTLD_LAZY | RTLD_NOW):
+        code = fail_system(error, DLOPEN_E_INVALID, b"", b"invalid mode for dlopen()", -EINVAL)
+    else:
+        code = open_image(linker, &request, &image, error)
+    if code == 0:
+        drop_error(linker, error)
+        return image.host_handle if image.is_host else image
+    if code == DLOPEN_E_NOT_LOADED:
+        drop_error(linker, error)    # RTLD_NOLOAD only asks
+    else:
+        keep_message(linker, error)
+    return NULL
+
+
+cdef inline int64_t namespace_of_caller(Linker* linker, const void* caller) noexcept nogil:
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>caller)
+    cdef int64_t namespace_id = image.namespace_id if image != NULL else 0
+    reader_leave(&linker.registry, phase)
+    return namespace_id
+
+
+cdef inline void* family_dlopen(
+    Linker* linker, const char* name, int mode, const void* caller
+) noexcept nogil:
+    clear_message(linker)
+    return open_for_caller(linker, namespace_of_caller(linker, caller), name, mode, caller)
+
+
+cdef inline void* family_dlmopen(
+    Linker* linker, int64_t namespace_id, const char* name, int mode, const void* caller
+) noexcept nogil:
+    cdef Error* error
+    clear_message(linker)
+    if namespace_id > 0 and namespace_id < HOST_NAMESPACES:
+        (&host_was_asked)[0] = True
+        return linker.host.dlmopen(namespace_id, name, mode)
+    error = new_error(linker)
+    if namespace_id != LM_ID_BASE and name == NULL:
+        fail_system(error, DLOPEN_E_INVALID, b"", b"invalid namespace", -EINVAL)
+    elif namespace_id != LM_ID_BASE and mode & RTLD_GLOBAL:
+        fail_system(error, DLOPEN_E_INVALID, b"", b"invalid mode", -EINVAL)
+    elif namespace_id < LM_ID_NEWLM:
+        fail_system(
+            error, DLOPEN_E_INVALID, b"", b"invalid target namespace in dlmopen()", -EINVAL
+        )
+    else:
+        drop_error(linker, error)
+        return open_for_caller(linker, namespace_id, name, mode, caller)
+    keep_message(linker, error)
+    return NULL
+
+
+cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
+    cdef uint32_t phase
+    cdef Image* image
+    clear_message(linker)
+    phase = reader_enter(&linker.registry)
+    image = image_of_handle(current_snapshot(&linker.registry), handle)
+    if image != NULL and image.is_host and image.open_count == 0:
+        image = NULL             # not opened through us
+    reader_leave(&linker.registry, phase)
+    if image != NULL:
+        if close_image(linker, image, NULL) == 0:
+            return 0
+        bad_handle(linker)
+        return -1
+    if handle == NULL or not host_knows(linker, handle):
+        bad_handle(linker)
+        return -1
+    (&host_was_asked)[0] = True
+    return linker.host.dlclose(handle)
+
+
+# Symbols ------------------------------------------------------------------------------------
+
+
+cdef inline void keep_for_caller(Linker* linker, Image* caller, Image* definer) noexcept nogil:
+    """What RTLD_DEFAULT hands out stays as long as who asked, as under glibc."""
+    if definer.is_host or definer == caller or definer.nodelete:
+        return
+    lock_acquire(&linker.registry.lock)
+    if caller == NULL or caller.is_host or caller.nodelete:
+        definer.nodelete = True
+    elif not pointers_hold(&caller.dependencies, definer) and not pointers_add_once(
+        &linker.registry.allocator, &caller.bindings, definer
+    ):
+        definer.nodelete = True
+    lock_release(&linker.registry.lock)
+
+
+cdef inline void no_symbol(
+    Linker* linker, const Image* image, const char* name, const char* version
+) noexcept nogil:
+    cdef Error* error = new_error(linker)
+    cdef const char* object = b""
+    if image != NULL and image.link_map.l_name != NULL:
+        object = image.link_map.l_name
+    if object[0] == 0:
+        object = program_name(linker)
+    fail(error, DLOPEN_E_SYMBOL, object, b"undefined symbol")
+    error_name_symbol(error, name, version)
+    keep_message(linker, error)
+
+
+cdef inline uint64_t address_for_program(
+    Linker* linker, const Snapshot* snapshot, const Reference* reference, Definition* definition
+) noexcept nogil:
+    """Names that are always ours stay ours."""
+    cdef uint64_t address
+    share_unique_of_lookup(linker, snapshot, reference, definition)
+    address = own_address(linker.own_names, definition)
+    return address if address != 0 else resolved_address(linker, definition)
+
+
+cdef inline Answer forward(Linker* linker, const char* version) noexcept nogil:
+    cdef Answer answer
+    (&host_was_asked)[0] = True
+    answer.result = NULL
+    answer.forward = <void*>linker.host.dlvsym if version != NULL else <void*>linker.host.dlsym
+    return answer
+
+
+cdef inline const OwnName* own_name(const Linker* linker, const char* name) noexcept nogil:
+    """NULL for a name that is not always ours."""
+    cdef const OwnName* own = &linker.own_names[0]
+    if name[0] != 0x64 and name[0] != 0x5f:      # 'd', '_'
+        return NULL
+    while own.name != NULL:
+        if strcmp(own.name, name) == 0:
+            return own
+        own += 1
+    return NULL
+
+
+cdef inline Answer ask_host(
+    Linker* linker, void* handle, const char* name, const char* version
+) noexcept nogil:
+    """A handle of the host's: it searches its own, but names of ours are not libc's."""
+    cdef Answer answer = forward(linker, version)
+    cdef const OwnName* own = own_name(linker, name)
+    cdef uint32_t phase
+    cdef Image* image
+    if own == NULL:
+        return answer
+    if version != NULL:
+        answer.result = linker.host.dlvsym(handle, name, version)
+    else:
+        answer.result = linker.host.dlsym(handle, name)
+    answer.forward = NULL
+    phase = reader_enter(&linker.registry)
+    image = image_of_caller(current_snapshot(&linker.registry), answer.result)
+    if image != NULL and (image.is_c_library or image.is_cxx_runtime):
+        answer.result = <void*>own.address
+    reader_leave(&linker.registry, phase)
+    return answer
+
+
+cdef inline Answer family_dlsym(
+    Linker* linker, void* handle, const char* name, const char* version, const void* caller
+) noexcept nogil:
+    """dlsym, or dlvsym if there is a version."""
+    cdef Answer answer
+    cdef Reference reference
+    cdef Definition definition
+    cdef const Snapshot* snapshot
+    cdef Image* image
+    cdef uint32_t phase
+    cdef bint is_default = handle == NULL
+    cdef bint is_next = handle == <void*>(-1)
+    cdef bint found
+    clear_message(linker)
+    answer.result = NULL
+    answer.forward = NULL
+    refer(&reference, name, version)
+    phase = reader_enter(&linker.registry)
+    snapshot = current_snapshot(&linker.registry)
+    if is_default or is_next:
+        image = image_of_caller(snapshot, caller)
+        if image == NULL and refresh_hosts(linker, snapshot):
+            reader_leave(&linker.registry, phase)
+            phase = reader_enter(&linker.registry)
+            snapshot = current_snapshot(&linker.registry)
+            image = image_of_caller(snapshot, caller)
+    else:
+        image = image_of_handle(snapshot, handle)
+    if is_default:
+        found = lookup_default(linker, snapshot, image, &reference, &definition)
+        if found:
+            keep_for_caller(linker, image, definition.image)
+    elif image == NULL:
+        found = False
+    elif is_next:
+        found = lookup_next(linker, snapshot, image, &reference, &definition)
+    elif image.from_main:
+        found = lookup_everywhere(linker, snapshot, 0, &reference, &definition)
+    else:
+        found = not image.is_host and lookup_in_tree(image, &reference, &definition)
+    if found:
+        answer.result = <void*>address_for_program(linker, snapshot, &reference, &definition)
+    elif is_default or is_next:
+        # What the host has brought in late, it knows the scope of.
+        if image == NULL or (image.is_host and not image.is_startup):
+            answer = forward(linker, version)
+        else:
+            no_symbol(linker, image, name, version)
+    elif image != NULL and (not image.is_host or image.from_main):
+        no_symbol(linker, image, name, version)
+    reader_leave(&linker.registry, phase)
+    if found or is_default or is_next or (
+        image != NULL and (not image.is_host or image.from_main)
+    ):
+        return answer
+    if image == NULL and not host_knows(linker, handle):
+        bad_handle(linker)
+        return answer
+    return ask_host(linker, handle, name, version)
+
+
+cdef inline int family_dladdr(
+    Linker* linker, const void* address, AddressInfo* info, void** extra, int flags
+) noexcept nogil:
+    """dladdr1; dladdr with flags 0."""
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
+    cdef Definition definition
+    if image == NULL:
+        reader_leave(&linker.registry, phase)
+        if flags:
+            return linker.host.dladdr1(address, info, extra, flags)
+        return linker.host.dladdr(address, info)
+    info.dli_fname = image.link_map.l_name
+    info.dli_fbase = <void*>image.map_start
+    info.dli_sname = NULL
+    info.dli_saddr = NULL
+    if flags == RTLD_DL_LINKMAP:
+        extra[0] = image
+    elif flags == RTLD_DL_SYMENT:
+        extra[0] = NULL
+    if nearest_symbol(image, <uint64_t>address, symbol_count_of(image), &definition):
+        info.dli_sname = symbol_name(image, definition.symbol)
+        info.dli_saddr = <void*>definition_address(&definition)
+        if flags == RTLD_DL_SYMENT:
+            extra[0] = <void*>definition.symbol
+    reader_leave(&linker.registry, phase)
+    return 1
+
+
+# Information --------------------------------------------------------------------------------
+
+
+cdef inline void* block_of_thread(const Image* image) noexcept nogil:
+    """NULL if this thread has not touched it, as glibc answers too."""
+    if image.has_static_tls:
+        return <void*>(thread_pointer() + <uint64_t>image.tls_offset)
+    return known_block(image.tls_module_id) if image.tls_module_id else NULL
+
+
+cdef inline int answer_information(
+    const Image* image, int request, void* result
+) noexcept nogil:
+    """In a reader section; 0, the number of program headers, or -1."""
+    if request == RTLD_DI_LMID:
+        (<long*>result)[0] = image.namespace_id
+    elif request == RTLD_DI_LINKMAP:
+        (<const void**>result)[0] = image
+    elif request == RTLD_DI_TLS_MODID:
+        (<size_t*>result)[0] = image.tls_module_id
+    elif request == RTLD_DI_TLS_DATA:
+        (<void**>result)[0] = block_of_thread(image)
+    elif request == RTLD_DI_PHDR_REQUEST:
+        (<const void**>result)[0] = image.layout.phdrs
+        return <int>image.layout.phnum
+    else:
+        return -1
+    return 0
+
+
+cdef inline int family_dlinfo(
+    Linker* linker, void* handle, int request, void* result
+) noexcept nogil:
+    cdef Error* error
+    cdef uint32_t phase
+    cdef Image* image
+    cdef int answer = -1
+    cdef bint is_ours
+    clear_message(linker)
+    phase = reader_enter(&linker.registry)
+    image = image_of_handle(current_snapshot(&linker.registry), handle)
+    is_ours = image != NULL and not image.is_host
+    if is_ours:
+        answer = answer_information(image, request, result)
+    reader_leave(&linker.registry, phase)
+    if is_ours:
+        if answer < 0:
+            error = new_error(linker)
+            fail(error, DLOPEN_E_UNSUPPORTED, b"", b"unsupported dlinfo request")
+            keep_message(linker, error)
+        return answer
+    if image == NULL and not host_knows(linker, handle):
+        bad_handle(linker)
+        return -1
+    (&host_was_asked)[0] = True
+    return linker.host.dlinfo(handle, request, result)

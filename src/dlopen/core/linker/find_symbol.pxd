@@ -1,0 +1,152 @@
+# cython: cdivision=True
+"""Looking for a symbol as dlsym(3) does: from a handle, in the global scope, from a place.
+
+All of it runs in a reader section, without our lock.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t
+
+from dlopen.core.base.contract cimport DLOPEN_STATE_MAPPED
+from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
+from dlopen.core.elf.structures cimport Sym, symbol_type
+from dlopen.core.image.image cimport Image, symbol_count
+from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.linker.host cimport borrow_host_image, give_back_host_image
+from dlopen.core.linker.state cimport Linker
+from dlopen.core.relocation.relocate cimport Resolver
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,
+    lookup_in_scopes,
+)
+from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
+
+
+cdef inline uint64_t thread_address(
+    Linker* linker, const Definition* definition
+) noexcept nogil:
+    """Of a thread-local symbol, for the calling thread; 0 when it has no storage."""
+    cdef const Image* image = definition.image
+    cdef TlsIndex index
+    cdef char* block
+    index.module = image.tls_module_id
+    index.offset = 0
+    if index.module == 0:
+        return 0
+    if is_own_module(index.module):
+        block = known_block(index.module)
+        if block == NULL:
+            block = make_block(&linker.tls, &linker.registry.allocator, index.module)
+    else:
+        block = <char*>linker.host.tls_get_addr(&index)
+    return <uint64_t>block + definition.symbol.st_value if block != NULL else 0
+
+
+cdef inline uint64_t resolved_address(
+    Linker* linker, const Definition* definition
+) noexcept nogil:
+    """With the IFUNC's resolver called; a TLS symbol's is the calling thread's."""
+    cdef uint64_t address
+    if symbol_type(definition.symbol) == STT_TLS:
+        return thread_address(linker, definition)
+    address = definition_address(definition)
+    if symbol_type(definition.symbol) == STT_GNU_IFUNC and definition.symbol.st_shndx != SHN_UNDEF:
+        if definition.image.no_foreign_code or definition.image.state == DLOPEN_STATE_MAPPED:
+            return 0
+        return (<Resolver>address)()
+    return address
+
+
+cdef inline bint lookup_in_tree(
+    Image* image, Reference* reference, Definition* definition
+) noexcept nogil:
+    """As dlsym on a handle: the image, then its dependencies breadth first. A host image
+    has no list of ours: itself only."""
+    cdef const Sym* symbol
+    if image.search_list.images.count:
+        return lookup_in_list(&image.search_list.images, reference, NULL, definition)
+    symbol = lookup_in_image(image, reference, &definition.index)
+    definition.image = image
+    definition.symbol = symbol
+    return symbol != NULL and is_export(symbol)
+
+
+cdef inline uint64_t symbol_count_of(Image* image) noexcept nogil:
+    """Kept after the first count: the hash tables are walked for it."""
+    if image.counted_symbols == 0:
+        image.counted_symbols = symbol_count(image) + 1
+    return image.counted_symbols - 1
+
+
+cdef inline bint export_of(
+    Linker* linker, Image* image, Reference* reference, Definition* definition
+) noexcept nogil:
+    """What this image, which may go if it is the host's, exports under the name."""
+    cdef void* borrowed = borrow_host_image(linker, image)
+    cdef const Sym* symbol
+    if borrowed == NULL:
+        return False
+    symbol = lookup_in_image(image, reference, &definition.index)
+    if symbol != NULL and not is_export(symbol):
+        symbol = NULL
+    definition.image = image
+    definition.symbol = symbol
+    give_back_host_image(linker, image, borrowed)
+    return symbol != NULL
+
+
+cdef inline bint lookup_everywhere(
+    Linker* linker, const Snapshot* snapshot, int64_t namespace_id, Reference* reference,
+    Definition* definition
+) noexcept nogil:
+    """The global scope of a namespace."""
+    cdef size_t i
+    for i in range(snapshot.global_count):
+        if snapshot.globals[i].namespace_id == namespace_id and export_of(
+            linker, snapshot.globals[i], reference, definition
+        ):
+            return True
+    return False
+
+
+cdef inline bint lookup_default(
+    Linker* linker, const Snapshot* snapshot, Image* caller, Reference* reference,
+    Definition* definition
+) noexcept nogil:
+    """RTLD_DEFAULT: as a reference in the caller would be bound."""
+    cdef int64_t namespace_id = caller.namespace_id if caller != NULL else 0
+    if caller != NULL and caller.deepbind:
+        return lookup_in_scopes(caller, reference, NULL, definition) \
+            or lookup_everywhere(linker, snapshot, namespace_id, reference, definition)
+    return lookup_everywhere(linker, snapshot, namespace_id, reference, definition) or (
+        caller != NULL and lookup_in_scopes(caller, reference, NULL, definition)
+    )
+
+
+cdef inline bint lookup_next(
+    Linker* linker, const Snapshot* snapshot, Image* caller, Reference* reference,
+    Definition* definition
+) noexcept nogil:
+    """RTLD_NEXT: what follows the caller in the search list of what was opened to bring it
+    in. For what the process started with, that is the global scope."""
+    cdef size_t i
+    cdef bint seen = False
+    cdef Image* image
+    cdef Image* root = caller
+    if caller.is_host:
+        for i in range(snapshot.global_count):
+            image = snapshot.globals[i]
+            if seen and image.namespace_id == 0 and export_of(
+                linker, image, reference, definition
+            ):
+                return True
+            seen = seen or image == caller
+        return False
+    while root.loader != NULL and not root.loader.is_host:
+        root = root.loader
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if seen and export_of(linker, image, reference, definition):
+            return True
+        seen = seen or image == caller
+    return False

@@ -1,0 +1,62 @@
+# cython: cdivision=True
+"""Lazy binding: a function is looked up when it is called first (psABI, "Procedure
+Linkage Table").
+
+Until then the slot of a call leads back into the PLT, whose first entry pushes GOT[1]
+(here the Image) and the slot's number in DT_JMPREL, and jumps to GOT[2], which is
+`lazy_call` of arch/<machine>.S. That asks linker/calls.pxd and jumps to the answer.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from dlopen.core.arch.machine cimport lazy_call
+from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.contract cimport DLOPEN_R_JUMP_SLOT, Error
+from dlopen.core.base.errors cimport fail_memory
+from dlopen.core.elf.constants cimport DF_1_NOW, DF_BIND_NOW, PF_W
+from dlopen.core.elf.layout cimport is_sealed, segment_holding
+from dlopen.core.elf.structures cimport Phdr, Rela
+from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.image.image cimport Image, image_name, load_word, store_word
+
+
+cdef enum:
+    RESERVED_SIZE = 24           # of GOT[0], GOT[1] and GOT[2]
+
+
+cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
+    """It asks for nothing else, and the words that the PLT reads are where they belong."""
+    cdef const Phdr* segment
+    if image.jmprel_count == 0 or image.flags & DF_BIND_NOW or image.flags_1 & DF_1_NOW \
+            or image.no_foreign_code or image.has_textrel or image.plt_got & 7:
+        return False
+    segment = segment_holding(&image.layout, image.plt_got, RESERVED_SIZE)
+    return segment != NULL and segment.p_flags & PF_W != 0 \
+        and not is_sealed(&image.layout, image.plt_got, RESERVED_SIZE)
+
+
+cdef inline int prepare_lazy_calls(
+    Allocator* allocator, Image* image, Error* error
+) noexcept nogil:
+    cdef uint64_t* got = <uint64_t*>(image.bytes_bias + image.plt_got)
+    image.lazy_bindings = <Image**>allocate(allocator, image.jmprel_count * sizeof(Image*))
+    if image.lazy_bindings == NULL:
+        return fail_memory(error, image_name(image))
+    got[1] = <uint64_t>image
+    got[2] = <uint64_t>lazy_call
+    return 0
+
+
+cdef inline bint leave_lazy(
+    const Image* image, const Rela* relocation, uint32_t kind
+) noexcept nogil:
+    """A slot, which was checked, keeps leading into the PLT; False if it does not."""
+    cdef uint64_t entry
+    if kind != DLOPEN_R_JUMP_SLOT or relocation.r_offset & 7 \
+            or is_sealed(&image.layout, relocation.r_offset, 8):
+        return False
+    entry = load_word(image, relocation.r_offset)
+    if not is_code(image, entry):
+        return False
+    store_word(image, relocation.r_offset, image.load_bias + entry)
+    return True
