@@ -28,7 +28,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,
 )
-from dlopen.core.image.image cimport Image, Version, image_name
+from dlopen.core.image.image cimport Image, Version, image_asked_name, image_name
 from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
@@ -41,6 +41,7 @@ from dlopen.core.linker.family cimport (
 from dlopen.core.linker.find_symbol cimport (
     lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
 )
+from dlopen.core.linker.debugger cimport read_debugger_wish
 from dlopen.core.linker.host cimport (
     AT_PAGESZ, AT_SECURE, RTLD_LAZY, await_hosts_before_fork, bind_host_functions,
     borrow_host_image, getauxval, give_back_host_image, identify_hosts, refresh_hosts,
@@ -203,6 +204,7 @@ cdef bint has_value(char** environment, const char* name) noexcept nogil:
 
 cdef void before_fork_here() noexcept nogil:
     await_hosts_before_fork(&the_linker)
+    lock_acquire(&the_linker.debugger.lock)
     lock_acquire(&the_linker.tls.lock)
     before_fork(&the_linker.registry)
 
@@ -210,6 +212,7 @@ cdef void before_fork_here() noexcept nogil:
 cdef void after_fork_here() noexcept nogil:
     after_fork(&the_linker.registry)
     lock_release(&the_linker.tls.lock)
+    lock_release(&the_linker.debugger.lock)
     sub_u32(&the_linker.forking, 1)
 
 
@@ -220,6 +223,7 @@ cdef void after_fork_in_child_here() noexcept nogil:
     after_fork_in_child(&the_linker.registry)
     forget_other_threads(&the_linker.tls, &the_linker.registry.allocator)
     lock_release(&the_linker.tls.lock)
+    lock_release(&the_linker.debugger.lock)
     forget_other_objects(&the_linker)
 
 
@@ -266,6 +270,7 @@ cdef public void dlopen_start(int argc, char** argv, char** environ) noexcept no
     the_linker.argc = argc
     the_linker.argv = argv
     the_linker.environ = environ
+    read_debugger_wish(&the_linker)
 
 
 cdef public void dlopen_finish() noexcept nogil:
@@ -597,7 +602,7 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     memset(info, 0, sizeof(Info))
     info.size = size
     info.path = image.path
-    info.name = image.link_map.l_name
+    info.name = image_asked_name(image)
     info.soname = image.soname
     info.rpath = image.rpath
     info.runpath = image.runpath
@@ -959,7 +964,7 @@ cdef public int dlopen_visit_own(const VisitSection* section) noexcept nogil:
             continue
         memset(&info, 0, sizeof(info))
         info.dlpi_addr = image.load_bias
-        info.dlpi_name = image.link_map.l_name
+        info.dlpi_name = image_asked_name(image)
         info.dlpi_phdr = image.layout.phdrs
         info.dlpi_phnum = <uint16_t>image.layout.phnum
         info.dlpi_tls_modid = image.tls_module_id

@@ -1,8 +1,8 @@
 """The machine this library was built for; every architecture's table is compiled."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from dlopen.core.arch.x86_64 cimport R_X86_64_DTPMOD64, R_X86_64_TPOFF64
+from dlopen.core.arch.x86_64 cimport R_X86_64_DTPMOD64, R_X86_64_TPOFF64, X86_64_INT3
 from dlopen.core.arch.x86_64 cimport relocation_kind as x86_64_relocation_kind
 from dlopen.core.arch.x86_64 cimport relocation_width as x86_64_relocation_width
 
@@ -45,3 +45,8 @@ cdef inline uint32_t relocation_kind(uint16_t machine, uint32_t number) noexcept
 cdef inline uint32_t relocation_width(uint16_t machine, uint32_t number) noexcept nogil:
     """Bytes at the place."""
     return x86_64_relocation_width(number)
+
+
+cdef inline bint holds_breakpoint(const void* code) noexcept nogil:
+    """A debugger has put one there."""
+    return (<const volatile uint8_t*>code)[0] == X86_64_INT3

@@ -29,6 +29,10 @@ cdef enum:
     R_X86_64_RELATIVE64 = 38
 
 
+cdef enum:
+    X86_64_INT3 = 0xcc
+
+
 cdef inline uint32_t relocation_kind(uint32_t number) noexcept nogil:
     if number == R_X86_64_RELATIVE or number == R_X86_64_RELATIVE64:
         return DLOPEN_R_RELATIVE

@@ -20,6 +20,11 @@ cdef extern from *:
             p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST
         );
     }
+    static inline int dlopen_swap_pointer(void **p, void *expected, void *desired) {
+        return __atomic_compare_exchange_n(
+            p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST
+        );
+    }
     #define dlopen_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
     """
     void* load_pointer "dlopen_load_pointer"(const void* address) noexcept nogil
@@ -34,5 +39,8 @@ cdef extern from *:
     uint32_t exchange_u32 "dlopen_exchange_u32"(uint32_t* address, uint32_t value) noexcept nogil
     bint compare_and_swap_u32 "dlopen_swap_u32"(
         uint32_t* address, uint32_t expected, uint32_t desired
+    ) noexcept nogil
+    bint compare_and_swap_pointer "dlopen_swap_pointer"(
+        void** address, void* expected, void* desired
     ) noexcept nogil
     void full_fence "dlopen_fence"() noexcept nogil

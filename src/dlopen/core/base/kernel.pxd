@@ -143,9 +143,12 @@ cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection)
     return dlopen_system_call(SYS_mprotect, <long>address, <long>size, protection, 0, 0, 0)
 
 
+cdef inline long kernel_process() noexcept nogil:
+    return dlopen_system_call(SYS_getpid, 0, 0, 0, 0, 0, 0)
+
+
 cdef inline bint kernel_in_main_thread() noexcept nogil:
-    return dlopen_system_call(SYS_gettid, 0, 0, 0, 0, 0, 0) \
-        == dlopen_system_call(SYS_getpid, 0, 0, 0, 0, 0, 0)
+    return dlopen_system_call(SYS_gettid, 0, 0, 0, 0, 0, 0) == kernel_process()
 
 
 cdef inline void kernel_end_process(int status) noexcept nogil:

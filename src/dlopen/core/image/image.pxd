@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.growable cimport Pointers, pointers_free
+from dlopen.core.base.kernel cimport kernel_close
 from dlopen.core.elf.constants cimport PF_R
 from dlopen.core.elf.layout cimport Layout, segment_holding
 from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym
@@ -19,7 +20,7 @@ from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym
 
 cdef struct LinkMap:             # <link.h>: what programs and debuggers cast a handle to
     uint64_t l_addr
-    char* l_name
+    char* l_name                 # where a debugger finds the file: `image_asked_name` for us
     void* l_ld
     LinkMap* l_next
     LinkMap* l_prev
@@ -75,6 +76,7 @@ cdef struct Image:
     bint is_private
     bint is_from_bytes
     bint no_foreign_code
+    long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
     bint from_main               # host: the program itself
     int64_t namespace_id         # 0: the program's
 
@@ -159,9 +161,9 @@ cdef struct Image:
     SearchList** scope
     bint deepbind
     Image* loader                # whose DT_NEEDED brought it in; NULL: opened. Under Registry.lock
+    Pointers copied              # char*, owned: of the host's, strings that could go with it
     # host only
     const Phdr* host_phdrs       # the host's own, to know the image by; not to be read
-    Pointers copied              # char*, owned: soname, paths, needed and version names
     bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
     bint is_identified           # device and inode were looked for
     void* host_handle            # link map, once it was asked for
@@ -198,6 +200,11 @@ cdef inline const char* string_at(const Image* image, uint64_t offset) noexcept 
     if offset >= image.strtab_size:
         return NULL
     return image.strtab + offset
+
+
+cdef inline const char* image_asked_name(const Image* image) noexcept nogil:
+    """The name that it was loaded by, of the host's as its own list has it."""
+    return <const char*>image.names.items[0]
 
 
 cdef inline const char* image_name(const Image* image) noexcept nogil:
@@ -255,6 +262,8 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     pointers_free(allocator, &image.host_handles)
     pointers_free(allocator, &image.search_list.images)
     release(allocator, image.lazy_bindings)
+    if image.kept_file != 0:
+        kernel_close(image.kept_file - 1)
     release(allocator, image.scope)
     release(allocator, image.versions)
     release(allocator, image.path)

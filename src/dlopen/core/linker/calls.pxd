@@ -21,7 +21,7 @@ from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, symbol_type
-from dlopen.core.image.image cimport Image, Version
+from dlopen.core.image.image cimport Image, Version, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave,
 )
@@ -70,7 +70,7 @@ cdef inline void end_for_missing(
         wanted = version.name
     length = snprintf(
         &text[0], sizeof(text), b"%s: symbol lookup error: %s: undefined symbol: %s%s%s\n",
-        program_name(linker), image.link_map.l_name, name, comma, wanted
+        program_name(linker), image_asked_name(image), name, comma, wanted
     )
     if length >= <int>sizeof(text):
         length = sizeof(text) - 1

@@ -21,7 +21,7 @@ from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
 from dlopen.core.base.kernel cimport EINVAL
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.message cimport write_message
-from dlopen.core.image.image cimport Image, LinkMap
+from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
 )
@@ -281,8 +281,8 @@ cdef inline void no_symbol(
 ) noexcept nogil:
     cdef Error* error = new_error(linker)
     cdef const char* object = b""
-    if image != NULL and image.link_map.l_name != NULL:
-        object = image.link_map.l_name
+    if image != NULL:
+        object = image_asked_name(image)
     if object[0] == 0:
         object = program_name(linker)
     fail(error, DLOPEN_E_SYMBOL, object, b"undefined symbol")
@@ -416,7 +416,7 @@ cdef inline int family_dladdr(
         if flags:
             return linker.host.dladdr1(address, info, extra, flags)
         return linker.host.dladdr(address, info)
-    info.dli_fname = image.link_map.l_name
+    info.dli_fname = image_asked_name(image)
     info.dli_fbase = <void*>image.map_start
     info.dli_sname = NULL
     info.dli_saddr = NULL

@@ -34,8 +34,8 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.state cimport (
     HostCxaThreadAtexit, HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
-    HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostGnuGetLibcVersion,
-    HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
+    HostDebug, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym,
+    HostGnuGetLibcVersion, HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
 )
 from dlopen.core.linker.static_tls cimport find_static_tls_of_host
 from dlopen.core.linker.unwinder cimport asks_for_frames, rebind_unwinder
@@ -56,16 +56,7 @@ cdef extern from "<dlfcn.h>" nogil:
         RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE
 
 
-cdef struct HostDebug:           # struct r_debug_extended of <link.h>
-    int r_version
-    LinkMap* r_map
-    uint64_t r_brk
-    int r_state
-    uint64_t r_ldbase
-    HostDebug* r_next            # of the next namespace; from r_version 2 on
-
-
-cdef inline const HostDebug* host_debug() noexcept nogil:
+cdef inline HostDebug* find_host_debug() noexcept nogil:
     """Through DT_DEBUG of the program: the symbol _r_debug may be a stale copy."""
     cdef const Phdr* headers = <const Phdr*>getauxval(AT_PHDR)
     cdef unsigned long count = getauxval(AT_PHNUM)
@@ -82,13 +73,13 @@ cdef inline const HostDebug* host_debug() noexcept nogil:
             entry = <const Dyn*>(bias + headers[i].p_vaddr)
     while entry != NULL and entry.d_tag != 0:
         if entry.d_tag == DT_DEBUG and entry.d_val != 0:
-            return <const HostDebug*>entry.d_val
+            return <HostDebug*>entry.d_val
         entry += 1
     return NULL
 
 
 cdef inline const LinkMap* first_link_map() noexcept nogil:
-    cdef const HostDebug* debug = host_debug()
+    cdef const HostDebug* debug = find_host_debug()
     return debug.r_map if debug != NULL else NULL
 
 
@@ -144,7 +135,8 @@ cdef inline uint64_t function_in(const Image* image, const char* name) noexcept 
 
 cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     """False when libc cannot be found: a static program, or another libc."""
-    cdef const LinkMap* map = first_link_map()
+    cdef const HostDebug* debug = find_host_debug()
+    cdef const LinkMap* map = debug.r_map if debug != NULL else NULL
     cdef Image* image
     cdef Phdr dynamic
     cdef bint found = False
@@ -649,7 +641,7 @@ cdef struct HandleSearch:
 cdef inline int search_for_handle(HostInfo* info, size_t size, void* data) noexcept nogil:
     """Once, under the host's lock: through its lists of all namespaces."""
     cdef HandleSearch* search = <HandleSearch*>data
-    cdef const HostDebug* debug = host_debug()
+    cdef const HostDebug* debug = find_host_debug()
     cdef bint has_more = debug != NULL and debug.r_version > 1
     cdef const LinkMap* map
     while debug != NULL:

@@ -45,6 +45,7 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, change_scope, current_snapshot, join_globals, make_snapshot,
     publish_snapshot, reader_enter, reader_leave, this_thread,
 )
+from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
     bring_unwinder, count_host_image, identify_hosts, look_for_globals, must_be_hosts,
@@ -923,6 +924,8 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
         release(&registry.allocator, snapshot)
         for i in range(transaction.loaded.count):
             give_back_hosts(linker, <Image*>transaction.loaded.items[i])
+    else:
+        show_to_debugger(linker, &transaction.loaded)
     return code
 
 
@@ -1065,9 +1068,12 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     cdef int code
     if request.bytes != NULL:
         file_from_bytes(&file, request.bytes, request.bytes_size)
-        return load_file(
+        code = load_file(
             transaction, &file, request.name, request.name, NULL, True, &transaction.root
         )
+        if code == 0:
+            keep_file_for_debugger(transaction.linker, transaction.root, &file)
+        return code
     if request.name == NULL:
         transaction.root = transaction.snapshot.hosts[0]
         return 0

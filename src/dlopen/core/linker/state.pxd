@@ -4,8 +4,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from dlopen.core.base.growable cimport Text
+from dlopen.core.base.lock cimport Lock
 from dlopen.core.elf.structures cimport Phdr
-from dlopen.core.image.image cimport Image
+from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.image.registry cimport ObjectDestructor, Registry
 from dlopen.core.relocation.relocate cimport OwnName
 from dlopen.core.tls.modules cimport Tls, TlsIndex
@@ -59,6 +60,23 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     HostCxaThreadAtexit cxa_thread_atexit
     HostGnuGetLibcVersion gnu_get_libc_version
     HostTlsGetAddr tls_get_addr  # the loader's
+
+
+cdef struct HostDebug:           # struct r_debug_extended of <link.h>
+    int r_version
+    LinkMap* r_map
+    void (*r_brk)() noexcept nogil
+    int r_state
+    uint64_t r_ldbase
+    HostDebug* r_next            # not before glibc 2.35
+
+
+cdef struct Debugger:            # linker/debugger.pxd
+    uint32_t wish                # what the environment asks for; set at the start
+    HostDebug* host              # the process's; NULL: not found yet
+    Lock lock                    # guards the rest, and how our link maps are linked
+    HostDebug node               # ours, in the host's chain
+    LinkMap* last                # of its list
 
 
 cdef enum:
@@ -121,6 +139,7 @@ cdef struct Linker:
     int argc
     char** argv
     char** environ
+    Debugger debugger
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run
 

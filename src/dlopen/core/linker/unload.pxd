@@ -30,6 +30,7 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, change_scope, current_snapshot, make_snapshot, publish_snapshot,
     reader_enter, reader_leave, reclaim, retire, snapshot_holds,
 )
+from dlopen.core.linker.debugger cimport hide_from_debugger
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.state cimport Linker
@@ -270,6 +271,7 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
     if gone.count and registry.sweep_again:
         (&collecting)[0] = 2     # they may have held something
     lock_release(&registry.lock)
+    hide_from_debugger(linker, &gone)
     for i in range(gone.count):
         give_back_hosts(linker, <Image*>gone.items[i])
         take_back_tls(linker, <Image*>gone.items[i])

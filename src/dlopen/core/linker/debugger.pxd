@@ -1,0 +1,214 @@
+# cython: cdivision=True
+"""Debuggers see our images.
+
+gdb reads the lists of <link.h>: a struct r_debug for each namespace of the host's loader,
+chained by r_next since glibc 2.35. One more of ours at the chain's end has a list of our
+link maps, and shows our images like those of a namespace. They cannot be in the host's own
+list: it takes each entry for one of its far larger structs, and crashes.
+
+A change follows <link.h>: r_state, a call of r_brk, the change, RT_CONSISTENT, a call
+again. r_brk is an empty function of the host's, where a debugger has its breakpoint; so a
+debugger that follows what is loaded shows itself there, and nothing else has to be asked.
+Images are shown before their constructors run, so that breakpoints in them are hit, and
+hidden before they are unmapped.
+
+Debugger.lock is held over a whole change. No code of anybody's runs under it, but at a
+breakpoint a thread may stand in r_brk as long as the user likes, and then others wait with
+their next change, as under the host's loader. So it is not Registry.lock, which no other
+lock is taken in: the host's locks are taken before Debugger.lock, and none after it.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport strcmp, strlen, strncmp
+
+from dlopen.core.arch.machine cimport holds_breakpoint
+from dlopen.core.base.allocator cimport Allocator, copy_text, release
+from dlopen.core.base.atomics cimport (
+    compare_and_swap_pointer, load_pointer, store_pointer, store_u32,
+)
+from dlopen.core.base.growable cimport Pointers, pointers_add
+from dlopen.core.base.kernel cimport (
+    kernel_close, kernel_memory_file, kernel_process, kernel_write,
+)
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.image.image cimport Image, LinkMap
+from dlopen.core.linker.host cimport find_host_debug, parse_decimal
+from dlopen.core.linker.state cimport Debugger, HostDebug, Linker
+from dlopen.core.memory.file cimport File
+
+
+cdef extern from "<link.h>" nogil:
+    enum:
+        RT_CONSISTENT, RT_ADD, RT_DELETE
+
+
+cdef enum:                       # Debugger.wish
+    WISH_NONE = 0                # what the debugger that is there needs
+    WISH_FILES = 1               # files for images from bytes, for one that comes later
+    WISH_LLDB = 2                # the same, and what lldb needs
+
+
+cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
+    """DLOPEN_DEBUGGER, from the constructor: later the host's array may be replaced."""
+    cdef size_t i = 0
+    cdef const char* value
+    if linker.secure or linker.environ == NULL:
+        return
+    while linker.environ[i] != NULL:
+        if strncmp(linker.environ[i], b"DLOPEN_DEBUGGER=", 16) == 0:
+            value = linker.environ[i] + 16
+            if strcmp(value, b"lldb") == 0:
+                linker.debugger.wish = WISH_LLDB
+            elif value[0] != 0 and strcmp(value, b"0") != 0:
+                linker.debugger.wish = WISH_FILES
+        i += 1
+
+
+cdef inline HostDebug* host_debug(Linker* linker) noexcept nogil:
+    """NULL where the program has none. All threads find the same."""
+    cdef HostDebug* found = <HostDebug*>load_pointer(&linker.debugger.host)
+    if found == NULL:
+        found = find_host_debug()
+        store_pointer(&linker.debugger.host, found)
+    return found
+
+
+cdef inline bint has_chain(const Linker* linker) noexcept nogil:
+    """glibc 2.35 or newer: before, other data follow struct r_debug."""
+    cdef const char* cursor
+    if linker.host.gnu_get_libc_version == NULL:
+        return False
+    cursor = linker.host.gnu_get_libc_version() + 2      # "2.35"
+    return parse_decimal(&cursor) >= 35
+
+
+# The list ---------------------------------------------------------------------------------
+
+
+cdef inline bint join_chain(Linker* linker) noexcept nogil:
+    """Under the lock; False where there is no chain. The host appends a node of its own for
+    dlmopen, with a plain store under its lock: if both append at once ours may be lost, and
+    comes again with the next change."""
+    cdef Debugger* debugger = &linker.debugger
+    cdef HostDebug* node = &debugger.node
+    cdef HostDebug* last = host_debug(linker)
+    cdef HostDebug* next
+    if last == NULL or last.r_brk == NULL or not has_chain(linker):
+        return False
+    while last != node:
+        next = <HostDebug*>load_pointer(&last.r_next)
+        if next != NULL:
+            last = next
+            continue
+        node.r_version = 2
+        node.r_brk = debugger.host.r_brk
+        node.r_ldbase = debugger.host.r_ldbase
+        node.r_next = NULL
+        if compare_and_swap_pointer(<void**>&last.r_next, NULL, node):
+            store_u32(<uint32_t*>&debugger.host.r_version, 2)
+            break
+    return True
+
+
+cdef inline bint is_shown(const Debugger* debugger, const LinkMap* map) noexcept nogil:
+    return map.l_prev != NULL or debugger.node.r_map == map
+
+
+cdef inline void link_map_in(Debugger* debugger, LinkMap* map) noexcept nogil:
+    map.l_prev = debugger.last
+    store_pointer(
+        &debugger.node.r_map if debugger.last == NULL else &debugger.last.l_next, map
+    )
+    debugger.last = map
+
+
+cdef inline void link_map_out(Debugger* debugger, LinkMap* map) noexcept nogil:
+    if map.l_prev != NULL:
+        map.l_prev.l_next = map.l_next
+    else:
+        debugger.node.r_map = map.l_next
+    if map.l_next != NULL:
+        map.l_next.l_prev = map.l_prev
+    else:
+        debugger.last = map.l_prev
+    map.l_next = NULL
+    map.l_prev = NULL
+
+
+cdef inline void announce(HostDebug* debug, int state) noexcept nogil:
+    debug.r_state = state
+    debug.r_brk()
+
+
+cdef inline void show_to_debugger(Linker* linker, const Pointers* images) noexcept nogil:
+    """New images, once nothing can fail any more, before their constructors run. With no
+    other lock held."""
+    cdef Debugger* debugger = &linker.debugger
+    cdef size_t i
+    lock_acquire(&debugger.lock)
+    if join_chain(linker):
+        announce(&debugger.node, RT_ADD)
+        for i in range(images.count):
+            link_map_in(debugger, &(<Image*>images.items[i]).link_map)
+        announce(&debugger.node, RT_CONSISTENT)
+    lock_release(&debugger.lock)
+
+
+cdef inline void hide_from_debugger(Linker* linker, const Pointers* images) noexcept nogil:
+    """Images that are to be unmapped; some may never have been shown. With no other lock
+    held."""
+    cdef Debugger* debugger = &linker.debugger
+    cdef LinkMap* map
+    cdef size_t i
+    cdef bint announced = False
+    lock_acquire(&debugger.lock)
+    for i in range(images.count):
+        map = &(<Image*>images.items[i]).link_map
+        if not is_shown(debugger, map):
+            continue
+        if not announced:
+            announce(&debugger.node, RT_DELETE)
+            announced = True
+        link_map_out(debugger, map)
+    if announced:
+        announce(&debugger.node, RT_CONSISTENT)
+    lock_release(&debugger.lock)
+
+
+# Images from bytes --------------------------------------------------------------------------
+
+
+cdef inline bint needs_files(Linker* linker) noexcept nogil:
+    cdef const HostDebug* host = host_debug(linker)
+    return linker.debugger.wish != WISH_NONE or (
+        host != NULL and host.r_brk != NULL and holds_breakpoint(<const void*>host.r_brk)
+    )
+
+
+cdef inline void keep_file_for_debugger(
+    Linker* linker, Image* image, const File* file
+) noexcept nogil:
+    """A debugger reads debugging information from a file, which a new image from bytes has
+    not: a copy in memory, whose descriptor and pages are held as long as the image. So only
+    where a debugger is there, or is to come. Without it the name stays as it was given."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef char path[64]
+    cdef char* copy
+    cdef long descriptor
+    if not needs_files(linker):
+        return
+    descriptor = kernel_memory_file(b"dlopen-image")
+    if descriptor < 0:
+        return
+    # Not /proc/self, which would be the debugger's own.
+    snprintf(&path[0], sizeof(path), b"/proc/%ld/fd/%ld", kernel_process(), descriptor)
+    copy = copy_text(allocator, &path[0], strlen(&path[0]))
+    if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \
+            or not pointers_add(allocator, &image.copied, copy):
+        release(allocator, copy)
+        kernel_close(descriptor)
+        return
+    image.link_map.l_name = copy
+    image.kept_file = descriptor + 1
