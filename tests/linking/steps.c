@@ -2,6 +2,7 @@
  * each.  LOADER is "glibc", or the path of libdlopen.so; STEP is one of
  *     open:NAME:MODE...    letters of MODE: n(ow) l(azy) g(lobal) o(noload) k(nodelete) d(eepbind)
  *                          p(rivate)
+ *     bytes:NAME:MODE...   the same from the file's bytes (libdlopen.so only)
  *     close:K              the K-th opened library, from 0
  *     call:K:SYMBOL        int SYMBOL(void)
  *     value:K:SYMBOL       the int there
@@ -11,6 +12,9 @@
  *     linkmap:TEXT         how many images of glibc's own list have a path that holds TEXT
  *     start:K:SYMBOL       as call, in a thread of its own, which lives until
  *     join                 ends all of them, the last one first
+ *     pause                says so and waits for a line of standard input
+ *     host:NAME            opens and closes NAME with glibc's own functions, in its main namespace
+ *                          and in a new one, and says what its lists have of it meanwhile
  *     atexit               registers a handler that says so
  */
 #define _GNU_SOURCE

@@ -15,28 +15,30 @@ hidden before they are unmapped.
 Debugger.lock is held over a whole change. No code of anybody's runs under it, but at a
 breakpoint a thread may stand in r_brk as long as the user likes, and then others wait with
 their next change, as under the host's loader. So it is not Registry.lock, which no other
-lock is taken in: the host's locks are taken before Debugger.lock, and none after it.
+lock is taken in: the host's locks are taken before Debugger.lock, and none but the allocator's after it.
 """
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport strcmp, strlen, strncmp
+from libc.string cimport memset, strcmp, strlen, strncmp
 
 from dlopen.core.arch.machine cimport holds_breakpoint
 from dlopen.core.base.allocator cimport Allocator, copy_text, release
 from dlopen.core.base.atomics cimport (
     compare_and_swap_pointer, load_pointer, store_pointer, store_u32,
 )
-from dlopen.core.base.growable cimport Pointers, pointers_add
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
     kernel_close, kernel_memory_file, kernel_process, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.linker.host cimport find_host_debug, parse_decimal
-from dlopen.core.linker.state cimport Debugger, HostDebug, Linker
+from dlopen.core.linker.host cimport find_host_debug, iterate_hosts, parse_decimal
+from dlopen.core.linker.state cimport Debugger, HostDebug, HostInfo, Linker
+from dlopen.core.linker.static_tls cimport give_to_host
 from dlopen.core.memory.file cimport File
+from dlopen.core.tls.donor cimport make_caller
 
 
 cdef extern from "<link.h>" nogil:
@@ -142,39 +144,130 @@ cdef inline void announce(HostDebug* debug, int state) noexcept nogil:
     debug.r_brk()
 
 
-cdef inline void show_to_debugger(Linker* linker, const Pointers* images) noexcept nogil:
-    """New images, once nothing can fail any more, before their constructors run. With no
-    other lock held."""
-    cdef Debugger* debugger = &linker.debugger
+cdef inline void change_list(
+    Debugger* debugger, const Pointers* images, int state
+) noexcept nogil:
+    """Under the lock. What was never shown cannot be hidden."""
     cdef size_t i
+    cdef LinkMap* map
+    announce(&debugger.node, state)
+    for i in range(images.count):
+        map = &(<Image*>images.items[i]).link_map
+        if state == RT_ADD:
+            link_map_in(debugger, map)
+        elif is_shown(debugger, map):
+            link_map_out(debugger, map)
+    announce(&debugger.node, RT_CONSISTENT)
+
+
+cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcept nogil:
+    cdef Debugger* debugger = &linker.debugger
+    if debugger.wish == WISH_LLDB and tell_lldb(linker, images, state):
+        return
     lock_acquire(&debugger.lock)
     if join_chain(linker):
-        announce(&debugger.node, RT_ADD)
-        for i in range(images.count):
-            link_map_in(debugger, &(<Image*>images.items[i]).link_map)
-        announce(&debugger.node, RT_CONSISTENT)
+        change_list(debugger, images, state)
     lock_release(&debugger.lock)
+
+
+cdef inline void show_to_debugger(Linker* linker, const Pointers* images) noexcept nogil:
+    """New images, once nothing can fail any more, before their constructors run. With no
+    lock held."""
+    tell(linker, images, RT_ADD)
 
 
 cdef inline void hide_from_debugger(Linker* linker, const Pointers* images) noexcept nogil:
-    """Images that are to be unmapped; some may never have been shown. With no other lock
-    held."""
+    """Images that are to be unmapped; some may never have been shown. With no lock held."""
+    if images.count != 0:
+        tell(linker, images, RT_DELETE)
+
+
+# lldb ---------------------------------------------------------------------------------------
+#
+# It knows no chain: it compares the host's own list, at a call of r_brk with RT_CONSISTENT,
+# with what it had seen. So our list hangs at the end of the host's for the length of that
+# one call. Nobody else may walk the host's list meanwhile, or add to it. Two locks of the
+# host's guard it: dlopen's, which is held while constructors run, so the host is given a
+# library whose constructor is ours; and that of dl_iterate_phdr, held in its callback.
+#
+# When the host unloads something, lldb drops what it misses then: all of ours. So that
+# library stays until the next change, which shows all that is left anew.
+
+
+cdef extern from *:
+    """
+    /* What this thread is telling lldb: constructors have no argument to say it. */
+    static __thread void *dlopen_debugger_errand;
+    """
+    void* current_errand "dlopen_debugger_errand"
+
+
+cdef struct Errand:
+    Linker* linker
+    const Pointers* images
+    int state
+    bint done
+
+
+cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) noexcept nogil:
+    """False when the host did not take the library."""
     cdef Debugger* debugger = &linker.debugger
-    cdef LinkMap* map
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Errand errand
+    cdef Pointers old
+    cdef void* handle
     cdef size_t i
-    cdef bint announced = False
+    if host_debug(linker) == NULL:
+        return False
     lock_acquire(&debugger.lock)
-    for i in range(images.count):
-        map = &(<Image*>images.items[i]).link_map
-        if not is_shown(debugger, map):
-            continue
-        if not announced:
-            announce(&debugger.node, RT_DELETE)
-            announced = True
-        link_map_out(debugger, map)
-    if announced:
-        announce(&debugger.node, RT_CONSISTENT)
+    old = debugger.open_callers
+    memset(&debugger.open_callers, 0, sizeof(Pointers))
     lock_release(&debugger.lock)
+    for i in range(old.count):
+        linker.host.dlclose(old.items[i])
+    pointers_free(allocator, &old)
+    errand.linker = linker
+    errand.images = images
+    errand.state = state
+    errand.done = False
+    (&current_errand)[0] = &errand
+    handle = give_to_host(linker, make_caller(<void*>run_errand))
+    (&current_errand)[0] = NULL
+    lock_acquire(&debugger.lock)
+    if handle != NULL:
+        # Without memory it stays for ever: a leak.
+        pointers_add(allocator, &debugger.open_callers, handle)
+    lock_release(&debugger.lock)
+    return errand.done
+
+
+cdef inline void run_errand() noexcept nogil:
+    """The library's constructor."""
+    cdef Errand* errand = <Errand*>current_errand
+    iterate_hosts(errand.linker, change_hosts_list, errand)
+
+
+cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexcept nogil:
+    cdef Errand* errand = <Errand*>data
+    cdef Debugger* debugger = &errand.linker.debugger
+    cdef HostDebug* host = debugger.host
+    cdef LinkMap* last = host.r_map
+    lock_acquire(&debugger.lock)
+    join_chain(errand.linker)
+    announce(host, RT_ADD)
+    change_list(debugger, errand.images, errand.state)
+    while last.l_next != NULL:
+        last = last.l_next
+    last.l_next = debugger.node.r_map
+    if last.l_next != NULL:
+        last.l_next.l_prev = last
+    announce(host, RT_CONSISTENT)
+    if last.l_next != NULL:
+        last.l_next.l_prev = NULL
+    last.l_next = NULL
+    lock_release(&debugger.lock)
+    errand.done = True
+    return 1
 
 
 # Images from bytes --------------------------------------------------------------------------

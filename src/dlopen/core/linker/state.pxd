@@ -3,7 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from dlopen.core.base.growable cimport Text
+from dlopen.core.base.growable cimport Pointers, Text
 from dlopen.core.base.lock cimport Lock
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap
@@ -77,6 +77,7 @@ cdef struct Debugger:            # linker/debugger.pxd
     Lock lock                    # guards the rest, and how our link maps are linked
     HostDebug node               # ours, in the host's chain
     LinkMap* last                # of its list
+    Pointers open_callers        # void*, the host's handles: of what called us for lldb
 
 
 cdef enum:

@@ -34,13 +34,19 @@ cdef inline void* open_donor(
     uint64_t first_byte, long* problem
 ) noexcept nogil:
     """The host's handle; NULL when it refuses. A negative *problem is an errno."""
-    cdef char path[160]
-    cdef void* handle
-    cdef uint64_t number
     cdef long descriptor = make_donor(
         &linker.registry.allocator, content, content_size, size, alignment, first_byte
     )
     problem[0] = descriptor
+    return give_to_host(linker, descriptor)
+
+
+cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
+    """The handle of a file in memory that the host has opened, NULL when it refuses or there
+    is none (a negative errno); closes the descriptor. With no lock held."""
+    cdef char path[160]
+    cdef void* handle
+    cdef uint64_t number
     if descriptor < 0:
         return NULL
     lock_acquire(&linker.tls.lock)

@@ -8,16 +8,16 @@ here, whose PT_TLS is the image's own and which two relocations tell where that 
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport DTPMOD_NUMBER, THIS_MACHINE, TPOFF_NUMBER
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.kernel cimport (
-    kernel_close, kernel_memory_file, kernel_write,
+    ENOMEM, kernel_close, kernel_memory_file, kernel_write,
 )
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
-    DF_STATIC_TLS, DT_FLAGS, DT_RELA, DT_RELAENT, DT_RELASZ, DT_STRSZ, DT_STRTAB, DT_SYMENT,
+    DF_STATIC_TLS, DT_FLAGS, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_NULL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_STRSZ, DT_STRTAB, DT_SYMENT,
     DT_SYMTAB, EI_CLASS, EI_DATA, EI_VERSION, ELFCLASS64, ELFDATA2LSB, ET_DYN, EV_CURRENT, PF_R,
     PF_W, PT_DYNAMIC, PT_GNU_STACK, PT_LOAD, PT_TLS,
 )
@@ -114,21 +114,45 @@ cdef inline long make_donor(
     the image's PT_TLS modulo the alignment, which its offsets count on."""
     cdef uint64_t start = align_up(sizeof(DonorFile), alignment) + first_byte
     cdef char* file = <char*>allocate(allocator, start + size)
-    cdef long descriptor = -12   # ENOMEM
-    cdef long result
+    cdef long descriptor
     if file == NULL:
-        return descriptor
+        return -ENOMEM
     fill_donor(<DonorFile*>file, start, size, alignment)
     if content_size != 0:
         memcpy(file + start, content, content_size)
-    descriptor = kernel_memory_file(b"dlopen-tls")
-    if descriptor >= 0:
-        result = kernel_write(descriptor, file, start + size)
-        if result < 0:
-            kernel_close(descriptor)
-            descriptor = result
+    descriptor = file_in_memory(b"dlopen-tls", file, start + size)
     release(allocator, file)
     return descriptor
+
+
+cdef inline long file_in_memory(
+    const char* name, const void* content, uint64_t size
+) noexcept nogil:
+    """Its descriptor, or a negative errno."""
+    cdef long descriptor = kernel_memory_file(name)
+    cdef long result
+    if descriptor >= 0:
+        result = kernel_write(descriptor, content, size)
+        if result < 0:
+            kernel_close(descriptor)
+            return result
+    return descriptor
+
+
+cdef inline long make_caller(void* function) noexcept nogil:
+    """A donor of nothing whose one constructor is a function of ours, which the host's
+    loader then runs under its own lock. A descriptor, or a negative errno."""
+    cdef DonorFile file
+    memset(&file, 0, sizeof(file))
+    fill_donor(&file, sizeof(file), 0, 1)
+    # Instead of the relocations. The loader takes the array's entries as they are.
+    file.offset = <uint64_t>function
+    file.dynamic[4].d_tag = DT_INIT_ARRAY
+    file.dynamic[4].d_val = <uint64_t>&file.offset - <uint64_t>&file
+    file.dynamic[5].d_tag = DT_INIT_ARRAYSZ
+    file.dynamic[5].d_val = sizeof(file.offset) if function != NULL else 0
+    file.dynamic[6].d_tag = DT_NULL
+    return file_in_memory(b"dlopen-call", &file, sizeof(file))
 
 
 cdef inline void donor_path(long descriptor, uint64_t number, char* path) noexcept nogil:
