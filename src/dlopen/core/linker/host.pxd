@@ -78,11 +78,6 @@ cdef inline HostDebug* find_host_debug() noexcept nogil:
     return NULL
 
 
-cdef inline const LinkMap* first_link_map() noexcept nogil:
-    cdef const HostDebug* debug = find_host_debug()
-    return debug.r_map if debug != NULL else NULL
-
-
 cdef inline bint is_c_library_name(const char* soname) noexcept nogil:
     return soname != NULL and (
         strcmp(soname, b"libc.so.6") == 0 or strncmp(soname, b"ld-linux", 8) == 0
