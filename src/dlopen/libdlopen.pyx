@@ -7,7 +7,7 @@ drops all that Cython's module initialisation alone would reach.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset, strlen, strncmp
+from libc.string cimport memset, strlen
 
 from dlopen.core.arch.machine cimport (
     THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width,
@@ -19,10 +19,12 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_MAPPED, Error, Info, PublicImage, PublicRelocation, PublicSymbol, PublicVersion,
     Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
+from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.log cimport start_log
 from dlopen.core.base.message cimport write_message
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
@@ -145,10 +147,6 @@ cdef extern from *:
     const void* caller_address "DLOPEN_CALLER"
 
 
-cdef extern from "<unistd.h>" nogil:
-    char** environ
-
-
 cdef extern from "<pthread.h>" nogil:
     int pthread_key_create(Key* key, void (*destructor)(void* value) noexcept nogil)
     int pthread_atfork(
@@ -169,19 +167,27 @@ cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
 cdef Linker the_linker
 
 
+cdef void read_environment(Linker* linker) noexcept nogil:
+    """As the process was started with: the program may change it later."""
+    if linker.has_environment:
+        return
+    linker.has_environment = True
+    linker.secure = getauxval(AT_SECURE) != 0
+    linker.bind_now = environment_value(b"LD_BIND_NOW=") != NULL
+    start_log(linker.secure)
+    read_debugger_wish(linker)
+
+
 cdef void prepare(Linker* linker) noexcept nogil:
-    """Makes the linker usable, once: from the constructor, or by a call that comes before
-    it (another library's constructor)."""
+    """Makes the linker usable, once: by the first call, which may come before the constructor
+    has run (from another library's), and in most processes never comes."""
     if load_u32(&linker.ready) == 2:
         return
     lock_acquire(&linker.registry.lock)
     if linker.ready == 0:
         (&has_xsave)[0] = find_xsave()
         linker.page = getauxval(AT_PAGESZ)
-        linker.secure = getauxval(AT_SECURE) != 0
-        if linker.environ == NULL:
-            linker.environ = environ     # our constructor has not run yet
-        linker.bind_now = has_value(linker.environ, b"LD_BIND_NOW")
+        read_environment(linker)
         name_own_functions(linker)
         linker.ready = 1 if bind_host_functions(linker) else 3
     lock_release(&linker.registry.lock)
@@ -190,16 +196,6 @@ cdef void prepare(Linker* linker) noexcept nogil:
         pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
         refresh_hosts(linker, NULL)
         store_u32(&linker.ready, 2)
-
-
-cdef bint has_value(char** environment, const char* name) noexcept nogil:
-    """ld.so(8): a variable that is set, and not to the empty string."""
-    cdef size_t length = strlen(name)
-    while environment != NULL and environment[0] != NULL:
-        if strncmp(environment[0], name, length) == 0 and environment[0][length] == 0x3d:
-            return environment[0][length + 1] != 0
-        environment += 1
-    return False
 
 
 cdef void before_fork_here() noexcept nogil:
@@ -270,7 +266,7 @@ cdef public void dlopen_start(int argc, char** argv, char** environ) noexcept no
     the_linker.argc = argc
     the_linker.argv = argv
     the_linker.environ = environ
-    read_debugger_wish(&the_linker)
+    read_environment(&the_linker)
 
 
 cdef public void dlopen_finish() noexcept nogil:

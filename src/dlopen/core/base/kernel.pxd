@@ -31,8 +31,9 @@ cdef extern from *:
     enum:
         SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
         SYS_mmap, SYS_munmap, SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
-        SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_exit_group
-        AT_FDCWD, O_RDONLY, O_CLOEXEC, MFD_CLOEXEC, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+        SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_exit_group, SYS_fcntl
+        AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_CLOEXEC, MFD_CLOEXEC, F_DUPFD_CLOEXEC
+        FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
         EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
@@ -57,6 +58,24 @@ cdef inline long kernel_open(const char* path) noexcept nogil:
 
 cdef inline void kernel_close(long descriptor) noexcept nogil:
     dlopen_system_call(SYS_close, descriptor, 0, 0, 0, 0, 0)
+
+
+cdef inline long kernel_open_for_appending(const char* path) noexcept nogil:
+    """Made if it is not there, for its owner alone. Never standard input, output or error: a
+    program that closed these may be about to open its own."""
+    cdef long result
+    cdef long moved
+    while True:
+        result = dlopen_system_call(
+            SYS_openat, AT_FDCWD, <long>path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o600, 0, 0
+        )
+        if result != -EINTR:
+            break
+    if 0 <= result <= 2:
+        moved = dlopen_system_call(SYS_fcntl, result, F_DUPFD_CLOEXEC, 3, 0, 0, 0)
+        kernel_close(result)
+        return moved
+    return result
 
 
 cdef inline long kernel_read_at(

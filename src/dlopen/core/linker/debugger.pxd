@@ -28,6 +28,7 @@ from dlopen.core.base.allocator cimport Allocator, copy_text, release
 from dlopen.core.base.atomics cimport (
     compare_and_swap_pointer, load_pointer, store_pointer, store_u32,
 )
+from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
     kernel_close, kernel_memory_file, kernel_process, kernel_write,
@@ -53,19 +54,13 @@ cdef enum:                       # Debugger.wish
 
 
 cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
-    """DLOPEN_DEBUGGER, from the constructor: later the host's array may be replaced."""
-    cdef size_t i = 0
-    cdef const char* value
-    if linker.secure or linker.environ == NULL:
+    cdef const char* value = environment_value(b"DLOPEN_DEBUGGER=")
+    if linker.secure or value == NULL:
         return
-    while linker.environ[i] != NULL:
-        if strncmp(linker.environ[i], b"DLOPEN_DEBUGGER=", 16) == 0:
-            value = linker.environ[i] + 16
-            if strcmp(value, b"lldb") == 0:
-                linker.debugger.wish = WISH_LLDB
-            elif value[0] != 0 and strcmp(value, b"0") != 0:
-                linker.debugger.wish = WISH_FILES
-        i += 1
+    if strcmp(value, b"lldb") == 0:
+        linker.debugger.wish = WISH_LLDB
+    elif strcmp(value, b"0") != 0:
+        linker.debugger.wish = WISH_FILES
 
 
 cdef inline HostDebug* host_debug(Linker* linker) noexcept nogil:

@@ -63,6 +63,10 @@ from dlopen.core.relocation.relocate cimport (
 )
 from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
 from dlopen.core.symbols.lookup cimport Definition, Reference, refer, symbol_name
+from dlopen.core.symbols.report cimport (
+    report_host_open, report_loaded, report_mapped, report_open, report_scope, report_textrel,
+    report_version,
+)
 from dlopen.core.symbols.unique cimport (
     UniqueTable, add_unique, fill_unique, find_unique, take_unique,
 )
@@ -378,6 +382,7 @@ cdef inline int load_file(
     image.namespace_id = transaction.namespace_id
     image.deepbind = transaction.mode & RTLD_DEEPBIND != 0
     image.nodelete = image.flags_1 & DF_1_NODELETE != 0
+    report_mapped(image)
     result[0] = image
     return 0
 
@@ -539,6 +544,7 @@ cdef inline int check_versions(Transaction* transaction, Image* image) noexcept 
                 break
         if library == NULL:
             library = host_by_name(transaction.snapshot, needed.library)
+        report_version(image, needed, library)
         if library == NULL or not library.has_verdef:
             continue
         found = False
@@ -635,6 +641,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         if image.scope == NULL:
             return fail_memory(transaction.error, image_name(image))
         image.scope[0] = &root.search_list
+        report_scope(image, &transaction.globals)
     for i in range(root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
         if not image.is_host and not pointers_add(allocator, &needed, image):
@@ -661,6 +668,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         if image.state != DLOPEN_STATE_LOADING:
             continue
         if image.has_textrel:
+            report_textrel(image)
             code = protect_text(
                 &image.layout, image.load_bias, True, image_name(image), transaction.error
             )
@@ -705,6 +713,7 @@ cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
     cdef const char* reason
     for i in range(transaction.missing_hosts.count):
         path = <const char*>transaction.missing_hosts.items[i]
+        report_host_open(path)
         handle = transaction.linker.host.dlopen(path, RTLD_NOW)
         if handle == NULL:
             reason = transaction.linker.host.dlerror()
@@ -1190,6 +1199,7 @@ cdef inline int open_once(
         if code == 0:
             code = publish(&transaction)
         if code == 0:
+            report_loaded(&transaction.loaded)
             transaction.loaded.count = 0      # they are the registry's now
     root = transaction.root
     if code == 0 and not count_root(&transaction):
@@ -1222,6 +1232,7 @@ cdef inline int open_image(
     for _round in range(1000):
         code = open_once(linker, request, result, error)
         if code != TRY_AGAIN:
+            report_open(request.name, code, result, error)
             return code
     return fail(error, DLOPEN_E_NOT_LOADED, request.name, b"other threads kept replacing it")
 
@@ -1281,6 +1292,7 @@ cdef inline int map_only(
             image_free_records(allocator, image)
         else:
             result[0] = image
+    report_open(request.name, code, result, error)
     text_free(allocator, &path)
     trail_free(allocator, &trail)
     end(&transaction)
@@ -1312,5 +1324,6 @@ cdef inline int open_existing(
     else:
         code = 0
         result[0] = transaction.root
+    report_open(name, code, result, error)
     end(&transaction)
     return code

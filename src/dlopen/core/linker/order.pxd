@@ -15,6 +15,7 @@ from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
 from dlopen.core.image.image cimport Image
 from dlopen.core.linker.state cimport Linker
+from dlopen.core.symbols.report cimport report_call
 
 
 ctypedef void (*Constructor)(int argc, char** argv, char** environ) noexcept nogil
@@ -104,10 +105,12 @@ cdef inline void run_constructors(const Linker* linker, const Image* image) noex
     if image.no_foreign_code:
         return
     if image.init != 0:
+        report_call(b"init ", image, image.load_bias + image.init)
         (<Constructor>(image.load_bias + image.init))(linker.argc, linker.argv, linker.environ)
     for i in range(image.init_array_count):
         # 0 and -1 stand for none, as in the arrays of old linkers.
         if entries[i] != 0 and entries[i] != ~<uint64_t>0:
+            report_call(b"init ", image, entries[i])
             (<Constructor>entries[i])(linker.argc, linker.argv, linker.environ)
 
 
@@ -119,6 +122,8 @@ cdef inline void run_destructors(const Image* image) noexcept nogil:
         return
     for i in reversed(range(image.fini_array_count)):
         if entries[i] != 0 and entries[i] != ~<uint64_t>0:
+            report_call(b"fini ", image, entries[i])
             (<Destructor>entries[i])()
     if image.fini != 0:
+        report_call(b"fini ", image, image.load_bias + image.fini)
         (<Destructor>(image.load_bias + image.fini))()

@@ -37,6 +37,7 @@ from dlopen.core.linker.state cimport (
 )
 from dlopen.core.memory.file cimport File, file_close, file_read_start
 from dlopen.core.memory.mapping cimport is_mapping_error
+from dlopen.core.symbols.report cimport report_candidate, report_search
 
 
 cdef extern from *:
@@ -479,6 +480,7 @@ cdef inline bint try_folder(
         if exists or subfolder[0] == 0:
             text_add(allocator, path, name)
             result = probe_file(path.data, file) if exists else ENOENT
+            report_candidate(name, path.data, origin, result)
             if result == 0 or subfolder[0] == 0 or result != ENOENT:
                 trail_add(allocator, trail, path.data, origin, result)
             if result == 0:
@@ -495,6 +497,7 @@ cdef inline bint try_path(
     cdef size_t length
     if list == NULL or list[0] == 0:
         return False
+    report_search(name, origin, image, list)
     while True:
         length = element_length(list, separators)
         text_cut(path, 0)
@@ -742,6 +745,7 @@ cdef inline bint find_file(
     nodeflib = asker != NULL and asker.flags_1 & DF_1_NODEFLIB != 0
     if try_cache(linker, name, path) and not (nodeflib and in_default_folder(linker, path.data)):
         result = probe_file(path.data, file)
+        report_candidate(name, path.data, b"ld.so.cache", result)
         trail_add(allocator, trail, path.data, b"ld.so.cache", result)
         if result == 0:
             return True

@@ -134,6 +134,7 @@ cdef struct Linker:
     uint32_t ready               # atomic: 0 not yet, 1 being made, 2 usable
     uint64_t page
     bint secure
+    bint has_environment         # what follows of it was read, before a second thread was there
     bint bind_now                # LD_BIND_NOW
     uint64_t namespaces_made     # written under Registry.lock
     # As the host gives them to constructors.

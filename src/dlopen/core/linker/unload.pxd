@@ -35,6 +35,7 @@ from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.linker.static_tls cimport take_back_tls
+from dlopen.core.symbols.report cimport report_close, report_unload
 from dlopen.core.symbols.unique cimport remove_unique
 
 
@@ -273,6 +274,7 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
     lock_release(&registry.lock)
     hide_from_debugger(linker, &gone)
     for i in range(gone.count):
+        report_unload(<Image*>gone.items[i])
         give_back_hosts(linker, <Image*>gone.items[i])
         take_back_tls(linker, <Image*>gone.items[i])
     if gone.count:
@@ -296,6 +298,7 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     valid = snapshot_holds(current_snapshot(registry), image) and image.open_count != 0
     if valid:
         image.open_count -= 1
+        report_close(image)
         if image.is_host:
             handle = image.host_handle
     lock_release(&registry.lock)

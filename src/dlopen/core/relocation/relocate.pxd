@@ -24,6 +24,7 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_add_once, pointers_hold
+from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.constants cimport (
     PF_W, SHN_UNDEF, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN,
@@ -44,6 +45,7 @@ from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     lookup_in_list, lookup_in_scopes, symbol_name, symbol_version,
 )
+from dlopen.core.symbols.report cimport log_binding, report_relocation, report_resolver
 from dlopen.core.tls.modules cimport TlsIndex
 
 
@@ -339,6 +341,10 @@ cdef inline int bind(
     cache.symbol = index
     cache.for_call = for_call
     cache.valid = skip == NULL
+    if logs(LOG_TRACE):
+        log_binding(
+            image, index, &cache.definition, own_address(batch.own_names, &cache.definition)
+        )
     definer = cache.definition.image
     if definer != NULL and definer != image and definer != cache.bound:
         cache.bound = definer
@@ -657,6 +663,7 @@ cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:
     cache.symbol = 0
     cache.for_call = False
     cache.bound = NULL
+    report_relocation(image)
     if code == 0:
         code = relocate_table(batch, image, &cache, image.rela, image.rela_count, False)
     if code == 0 and lazy:
@@ -675,6 +682,7 @@ cdef inline void run_resolvers(Batch* batch) noexcept nogil:
         if batch.no_foreign_code:
             store_word(deferred.image, deferred.place, deferred.resolver)
         else:
+            report_resolver(deferred.image, deferred.place, deferred.resolver)
             resolver = <Resolver>deferred.resolver
             store_word(
                 deferred.image, deferred.place, resolver() + <uint64_t>deferred.addend
