@@ -61,6 +61,7 @@ from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     nearest_symbol, refer, symbol_name, symbol_version,
 )
+from dlopen.core.symbols.report cimport report_lookup
 from dlopen.core.tls.modules cimport (
     Key, TlsIndex, forget_other_threads, is_own_module, known_block, make_block, thread_ends,
 )
@@ -505,6 +506,10 @@ cdef public int DLOPEN_symbol_find(
                 symbol.image = <PublicImage*>definition.image
                 symbol.address = address
                 found = True
+        report_lookup(
+            image, name, version, definition.image if found else NULL,
+            symbol.address if found else 0
+        )
         if not found:
             code = fail(error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
             error_name_symbol(error, name, version)

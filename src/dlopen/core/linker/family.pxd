@@ -41,6 +41,7 @@ from dlopen.core.relocation.relocate cimport OwnName, own_address
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
 )
+from dlopen.core.symbols.report cimport report_lookup
 from dlopen.core.tls.modules cimport known_block
 
 
@@ -285,6 +286,7 @@ cdef inline void no_symbol(
         object = image_asked_name(image)
     if object[0] == 0:
         object = program_name(linker)
+    report_lookup(image, name, version, NULL, 0)
     fail(error, DLOPEN_E_SYMBOL, object, b"undefined symbol")
     error_name_symbol(error, name, version)
     keep_message(linker, error)
@@ -385,6 +387,10 @@ cdef inline Answer family_dlsym(
         found = not image.is_host and lookup_in_tree(image, &reference, &definition)
     if found:
         answer.result = <void*>address_for_program(linker, snapshot, &reference, &definition)
+        report_lookup(
+            NULL if is_default or is_next else image, name, version, definition.image,
+            <uint64_t>answer.result
+        )
     elif is_default or is_next:
         # What the host has brought in late, it knows the scope of.
         if image == NULL or (image.is_host and not image.is_startup):

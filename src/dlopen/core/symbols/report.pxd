@@ -256,6 +256,32 @@ cdef inline void log_binding(
     end_line(&line)
 
 
+cdef inline void report_lookup(
+    const Image* asked, const char* name, const char* version, const Image* definer,
+    uint64_t address
+) noexcept nogil:
+    """As dlsym: `asked` is the handle's, or NULL for the caller's scope."""
+    cdef Line line
+    if logs(LOG_TRACE):
+        begin_line(&line, LOG_TRACE)
+        add(&line, b"find ")
+        if asked != NULL:
+            add(&line, image_name(asked))
+            add(&line, b": ")
+        add(&line, name)
+        if version != NULL:
+            add(&line, b"@")
+            add(&line, version)
+        add(&line, b" -> ")
+        if definer == NULL:
+            add(&line, b"nothing")
+        else:
+            add(&line, image_name(definer))
+            add(&line, b" ")
+            add_address(&line, address)
+        end_line(&line)
+
+
 cdef inline void report_resolver(
     const Image* image, uint64_t place, uint64_t resolver
 ) noexcept nogil:

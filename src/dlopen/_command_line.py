@@ -1,0 +1,211 @@
+"""The command `dlopen`, also `python -m dlopen`.
+
+Exit status: that of the program for `run`, 126 and 127 as env(1) if it cannot be started; else
+0, 1 for a library that is not found or not usable, 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NoReturn
+
+import dlopen
+
+LEVELS = ("error", "warn", "info", "debug", "trace")
+_SEPARATORS = frozenset(" :")  # of LD_PRELOAD; see ld.so(8)
+_VER_FLG_BASE = 1
+
+
+class Options(argparse.Namespace):
+    """What was given, each for its subcommand."""
+
+    act: Callable[[Options], int]
+    log: str | None
+    log_file: str | None
+    command: list[str]
+    name: str
+    verbose: bool
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _alias_folders() -> Iterator[Path]:
+    """Folders of this user's own, those that last first.
+
+    They may be on a file system that is mounted noexec: of a symbolic link, its target counts.
+    """
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        yield Path(cache, "dlopen")
+    with contextlib.suppress(RuntimeError):  # no home
+        yield Path.home() / ".cache" / "dlopen"
+    for folder in (tempfile.gettempdir(), "/var/tmp", "/dev/shm"):
+        yield Path(folder, f"dlopen-{os.geteuid()}")
+
+
+def _make_alias(folder: Path, library: Path) -> Path:
+    """A symbolic link to the library, made once; `OSError` where there cannot be one."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    # Who can write there chooses what programs of this user run.
+    is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
+    if not is_private or status.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} is open to others")
+    name = hashlib.sha256(os.fsencode(library)).hexdigest()[:16]
+    alias = folder / f"libdlopen-{name}.so"
+    if not alias.is_symlink() or alias.readlink() != library:
+        new = folder / f".{name}.{os.getpid()}"
+        new.unlink(missing_ok=True)
+        new.symlink_to(library)
+        new.replace(alias)  # at once, for others who start programs now
+    if not alias.samefile(library):
+        raise FileNotFoundError(f"{alias} does not lead to {library}")
+    return alias
+
+
+def preload_path() -> str:
+    """The path of libdlopen.so, as LD_PRELOAD can hold it."""
+    library = Path(str(files("dlopen") / "_lib" / "libdlopen.so")).absolute()
+    if not _SEPARATORS & set(str(library)):
+        return str(library)
+    for folder in _alias_folders():
+        if not folder.is_absolute() or _SEPARATORS & set(str(folder)):
+            continue
+        try:
+            return str(_make_alias(folder, library))
+        except OSError:
+            continue
+    raise OSError(f"{library}: LD_PRELOAD cannot hold this path, and no folder can hold a link")
+
+
+def _run(options: Options) -> int:
+    environment = dict(os.environ)
+    others = environment.get("LD_PRELOAD")
+    environment["LD_PRELOAD"] = preload_path() + (f":{others}" if others else "")
+    if options.log:
+        environment["DLOPEN_LOG"] = options.log
+    if options.log_file:
+        environment["DLOPEN_LOG_FILE"] = str(Path(options.log_file).absolute())
+        environment.setdefault("DLOPEN_LOG", "info")
+    # Python ignores it, and a program that is started by exec inherits that.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    program = options.command[0]
+    try:
+        os.execvpe(program, options.command, environment)
+    except OSError as error:
+        print(f"dlopen run: {program}: {error.strerror}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _preload(_: Options) -> int:
+    print(preload_path())
+    return 0
+
+
+def _find(options: Options) -> int:
+    found = dlopen.find(options.name)
+    if options.verbose:
+        for candidate in found.candidates:
+            print(f"{candidate.path} ({candidate.origin}): {candidate.reason or 'found'}")
+    if found.path is None:
+        print(f"dlopen find: {options.name}: not found", file=sys.stderr)
+        return 1
+    if not options.verbose:
+        print(found.path)
+    return 0
+
+
+def _describe(info: dlopen.Info) -> Iterator[tuple[str, str]]:
+    yield "path", info.path
+    for name in ("soname", "interpreter", "rpath", "runpath"):
+        if (value := getattr(info, name)) is not None:
+            yield name, value
+    yield from (("needed", name) for name in info.needed)
+    for version in info.versions:
+        if version.library is not None:
+            yield "needs", f"{version.name} of {version.library}"
+        elif not version.flags & _VER_FLG_BASE:  # that is the file's own name
+            yield "defines", version.name
+    if info.tls is not None:
+        yield "tls", f"{info.tls.size} bytes, aligned to {info.tls.align}"
+    if info.has_textrel:
+        yield "textrel", "yes"
+    yield "symbols", str(info.symbol_count)
+    yield "relocations", str(info.relocation_count)
+    for segment in info.segments:
+        memory = f"{segment.vaddr:#010x} {segment.memsz:#x} bytes"
+        file = f"{segment.filesz:#x} of the file at {segment.offset:#x}"
+        yield "segment", f"{segment.type:13} {segment.flags} {memory}, {file}"
+
+
+def _info(options: Options) -> int:
+    # A file here comes first, as for every other tool that reads files.
+    name = Path(options.name) if Path(options.name).exists() else options.name
+    with dlopen.Image(name) as image:
+        for key, value in _describe(image.info):
+            print(f"{key:12} {value}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="dlopen", description="A dynamic linker: run programs under it, look.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="run a program with libdlopen.so preloaded",
+        usage="dlopen run [-h] [--log LEVEL] [--log-file FILE] [--] PROGRAM [ARGUMENT ...]",
+    )
+    run.add_argument("--log", choices=LEVELS, metavar="LEVEL", help=", ".join(LEVELS))
+    run.add_argument("--log-file", metavar="FILE", help="not to standard error; implies --log info")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGUMENT ...]")
+    run.set_defaults(act=_run)
+
+    preload = commands.add_parser("preload", help="print the path of libdlopen.so for LD_PRELOAD")
+    preload.set_defaults(act=_preload)
+
+    find = commands.add_parser("find", help="print where a library's name leads")
+    find.add_argument("name", metavar="NAME", help="a name that is searched as ld.so(8) does")
+    find.add_argument("-v", "--verbose", action="store_true", help="all that was tried, and why")
+    find.set_defaults(act=_find)
+
+    info = commands.add_parser("info", help="print what a library needs, defines and holds")
+    info.add_argument("name", metavar="FILE", help="a file, or a name that is searched")
+    info.set_defaults(act=_info)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line, by default the process's; return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # What follows -- is the program's, whatever argparse of this version makes of it.
+    is_run = given[:1] == ["run"]
+    end = given.index("--") if is_run and "--" in given else len(given)
+    options = _parser().parse_args(given[:end], Options())
+    if is_run:
+        # A -- after the program's name is the program's own.
+        options.command += given[end:] if options.command else given[end + 1 :]
+        if not options.command:
+            print("dlopen run: which program?", file=sys.stderr)
+            return 2
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        return options.act(options)
+    except OSError as error:  # LoadError is one
+        print(f"dlopen: {error}", file=sys.stderr)
+        return 1
