@@ -228,9 +228,16 @@ cdef void after_fork_in_child_here() noexcept nogil:
 
 
 cdef public void* dlopen_make_block(uint64_t module) noexcept nogil:
-    """The first touch in a thread. As glibc: there is no way to report a failure."""
-    cdef char* block = make_block(&the_linker.tls, &the_linker.registry.allocator, module)
+    """The first touch in a thread, or a descriptor of the host's. As glibc: there is no way
+    to report a failure."""
     cdef const char* message = b"dlopen: cannot allocate memory for thread-local data: ABORT\n"
+    cdef TlsIndex index
+    cdef char* block
+    if not is_own_module(module):
+        index.module = module
+        index.offset = 0
+        return the_linker.host.tls_get_addr(&index)
+    block = make_block(&the_linker.tls, &the_linker.registry.allocator, module)
     if block == NULL:
         kernel_write(2, message, strlen(message))
         trap()
