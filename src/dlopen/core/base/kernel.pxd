@@ -31,12 +31,13 @@ cdef extern from *:
     enum:
         SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
         SYS_mmap, SYS_munmap, SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
-        SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_exit_group, SYS_fcntl
+        SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
         AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_CLOEXEC, MFD_CLOEXEC, F_DUPFD_CLOEXEC
         FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
         EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
+        ESRCH
     cdef struct FileStatus "stat":
         uint64_t st_dev
         uint64_t st_ino
@@ -162,12 +163,21 @@ cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection)
     return dlopen_system_call(SYS_mprotect, <long>address, <long>size, protection, 0, 0, 0)
 
 
-cdef inline long kernel_process() noexcept nogil:
-    return dlopen_system_call(SYS_getpid, 0, 0, 0, 0, 0, 0)
+cdef inline uint32_t kernel_process_id() noexcept nogil:
+    return <uint32_t>dlopen_system_call(SYS_getpid, 0, 0, 0, 0, 0, 0)
+
+
+cdef inline uint32_t kernel_thread_id() noexcept nogil:
+    return <uint32_t>dlopen_system_call(SYS_gettid, 0, 0, 0, 0, 0, 0)
 
 
 cdef inline bint kernel_in_main_thread() noexcept nogil:
-    return dlopen_system_call(SYS_gettid, 0, 0, 0, 0, 0, 0) == kernel_process()
+    return kernel_thread_id() == kernel_process_id()
+
+
+cdef inline bint kernel_thread_has_ended(uint32_t process, uint32_t thread) noexcept nogil:
+    """False while its id is another's, or if the kernel does not say."""
+    return dlopen_system_call(SYS_tgkill, process, thread, 0, 0, 0, 0) == -ESRCH
 
 
 cdef inline void kernel_end_process(int status) noexcept nogil:

@@ -24,7 +24,7 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.kernel cimport (
-    FileStatus, kernel_close, kernel_open_for_appending, kernel_process, kernel_status_of,
+    FileStatus, kernel_close, kernel_open_for_appending, kernel_process_id, kernel_status_of,
     kernel_working_directory, kernel_write,
 )
 
@@ -133,7 +133,7 @@ cdef inline void add_system_error(Line* line, int number) noexcept nogil:
 cdef inline void begin_line(Line* line, uint32_t level) noexcept nogil:
     line.length = 0
     add(line, b"dlopen[")
-    add_number(line, <uint64_t>kernel_process(), 10)
+    add_number(line, <uint64_t>kernel_process_id(), 10)
     add(line, b"]: ")
     add(line, level_name(level))
     add(line, b": ")

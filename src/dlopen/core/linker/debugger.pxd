@@ -31,7 +31,7 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
-    kernel_close, kernel_memory_file, kernel_process, kernel_write,
+    kernel_close, kernel_memory_file, kernel_process_id, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport Image, LinkMap
@@ -291,7 +291,7 @@ cdef inline void keep_file_for_debugger(
     if descriptor < 0:
         return
     # Not /proc/self, which would be the debugger's own.
-    snprintf(&path[0], sizeof(path), b"/proc/%ld/fd/%ld", kernel_process(), descriptor)
+    snprintf(&path[0], sizeof(path), b"/proc/%ld/fd/%ld", kernel_process_id(), descriptor)
     copy = copy_text(allocator, &path[0], strlen(&path[0]))
     if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \
             or not pointers_add(allocator, &image.copied, copy):

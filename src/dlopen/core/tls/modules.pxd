@@ -9,6 +9,10 @@ ids are the host's. Each thread has a table of its own, by the same slots.
 `Tls.lock` guards every field here, and all threads' tables. A thread reads its own
 without it: nobody else changes an entry of a module that is still loaded. The lock is a
 leaf but for the allocator's.
+
+A thread's blocks live as long as it, as under glibc: in its last destructor of a
+pthread key, too. Nothing of ours runs after that one, so what another thread finds to
+have ended is freed by that thread.
 """
 
 from libc.stddef cimport size_t
@@ -16,6 +20,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.kernel cimport (
+    kernel_process_id, kernel_thread_has_ended, kernel_thread_id,
+)
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
@@ -35,12 +42,6 @@ cdef extern from *:
     void* thread_blocks "dlopen_thread_blocks"
 
 
-cdef enum:
-    # Of PTHREAD_DESTRUCTOR_ITERATIONS (4): the last one, so that the destructors of other
-    # keys still find the values, as under glibc, which frees after all of them.
-    LAST_ROUND = 3
-
-
 cdef struct Module:
     uint64_t id                  # 0: the slot is free
     const void* content          # PT_TLS: p_filesz bytes, relocated; zeroes follow
@@ -57,8 +58,8 @@ cdef struct Block:               # arch/<machine>.S knows this layout
 cdef struct ThreadBlocks:        # arch/<machine>.S knows the first two
     Block* blocks                # by slot
     uint64_t count
-    uint32_t round               # of key destructors
-    ThreadBlocks* next
+    uint32_t process, thread     # the kernel's ids
+    ThreadBlocks* next           # in Tls.threads or Tls.ending
     ThreadBlocks** link          # what points here
 
 
@@ -68,6 +69,7 @@ cdef struct Tls:
     uint32_t count, capacity
     uint32_t issued              # ids so far
     ThreadBlocks* threads
+    ThreadBlocks* ending         # those whose key destructors run, or have run
     Key key                      # its destructor: thread_ends
 
 
@@ -120,15 +122,11 @@ cdef inline uint64_t add_module(Tls* tls, Allocator* allocator, const Image* ima
     return id
 
 
-cdef inline void remove_module(Tls* tls, Allocator* allocator, uint64_t id) noexcept nogil:
-    """With its blocks in all threads."""
-    cdef ThreadBlocks* thread
+cdef inline void remove_blocks(
+    ThreadBlocks* thread, Allocator* allocator, uint64_t id
+) noexcept nogil:
+    """Under the lock: a module's, in this thread and those that follow in its list."""
     cdef Block* block
-    if not is_own_module(id):
-        return
-    lock_acquire(&tls.lock)
-    tls.modules[slot_of(id)].id = 0
-    thread = tls.threads
     while thread != NULL:
         if slot_of(id) < thread.count:
             block = &thread.blocks[slot_of(id)]
@@ -137,6 +135,17 @@ cdef inline void remove_module(Tls* tls, Allocator* allocator, uint64_t id) noex
                 release(allocator, block.allocation)
                 block.allocation = NULL
         thread = thread.next
+
+
+cdef inline void remove_module(Tls* tls, Allocator* allocator, uint64_t id) noexcept nogil:
+    """With its blocks in all threads."""
+    if not is_own_module(id):
+        return
+    lock_acquire(&tls.lock)
+    tls.modules[slot_of(id)].id = 0
+    remove_blocks(tls.threads, allocator, id)
+    remove_blocks(tls.ending, allocator, id)
+    free_ended(tls, allocator)
     lock_release(&tls.lock)
 
 
@@ -146,6 +155,41 @@ cdef inline char* known_block(uint64_t id) noexcept nogil:
     if thread != NULL and slot_of(id) < thread.count and thread.blocks[slot_of(id)].id == id:
         return thread.blocks[slot_of(id)].address
     return NULL
+
+
+cdef inline void link_table(ThreadBlocks** list, ThreadBlocks* thread) noexcept nogil:
+    thread.next = list[0]
+    thread.link = list
+    if thread.next != NULL:
+        thread.next.link = &thread.next
+    list[0] = thread
+
+
+cdef inline void unlink_table(ThreadBlocks* thread) noexcept nogil:
+    thread.link[0] = thread.next
+    if thread.next != NULL:
+        thread.next.link = thread.link
+
+
+cdef inline void free_table(Allocator* allocator, ThreadBlocks* thread) noexcept nogil:
+    cdef uint64_t i
+    for i in range(thread.count):
+        if thread.blocks[i].id != 0:
+            release(allocator, thread.blocks[i].allocation)
+    release(allocator, thread.blocks)
+    release(allocator, thread)
+
+
+cdef inline void free_ended(Tls* tls, Allocator* allocator) noexcept nogil:
+    """Under the lock: the tables of threads that are no more."""
+    cdef ThreadBlocks* thread = tls.ending
+    cdef ThreadBlocks* next
+    while thread != NULL:
+        next = thread.next
+        if kernel_thread_has_ended(thread.process, thread.thread):
+            unlink_table(thread)
+            free_table(allocator, thread)
+        thread = next
 
 
 cdef inline ThreadBlocks* table_with(
@@ -160,11 +204,10 @@ cdef inline ThreadBlocks* table_with(
         thread = <ThreadBlocks*>allocate(allocator, sizeof(ThreadBlocks))
         if thread == NULL:
             return NULL
-        thread.next = tls.threads
-        thread.link = &tls.threads
-        if thread.next != NULL:
-            thread.next.link = &thread.next
-        tls.threads = thread
+        thread.process = kernel_process_id()
+        thread.thread = kernel_thread_id()
+        free_ended(tls, allocator)
+        link_table(&tls.threads, thread)
         (&thread_blocks)[0] = thread
     if slot >= thread.count:
         count = align_up(slot + 1, 16)
@@ -219,42 +262,33 @@ cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexce
     return address
 
 
-cdef inline void free_table(Allocator* allocator, ThreadBlocks* thread) noexcept nogil:
-    cdef uint64_t i
-    for i in range(thread.count):
-        if thread.blocks[i].id != 0:
-            release(allocator, thread.blocks[i].allocation)
-    release(allocator, thread.blocks)
-    release(allocator, thread)
-
-
 cdef inline void thread_ends(Tls* tls, Allocator* allocator, void* table) noexcept nogil:
-    """The key's destructor, which asks to be called again until the last round."""
-    cdef ThreadBlocks* thread = <ThreadBlocks*>table
-    if thread.round < LAST_ROUND:
-        thread.round += 1
-        pthread_setspecific(tls.key, thread)
-        return
-    (&thread_blocks)[0] = NULL
+    """The key's destructor. Those of other keys may yet come, and use the blocks."""
     lock_acquire(&tls.lock)
-    thread.link[0] = thread.next
-    if thread.next != NULL:
-        thread.next.link = thread.link
+    unlink_table(<ThreadBlocks*>table)
+    free_ended(tls, allocator)
+    link_table(&tls.ending, <ThreadBlocks*>table)
     lock_release(&tls.lock)
-    free_table(allocator, thread)
+
+
+cdef inline void forget_tables(
+    ThreadBlocks** list, Allocator* allocator
+) noexcept nogil:
+    """All but this thread's."""
+    cdef ThreadBlocks* thread = list[0]
+    cdef ThreadBlocks* next
+    while thread != NULL:
+        next = thread.next
+        if thread == thread_blocks:
+            thread.process = kernel_process_id()
+            thread.thread = kernel_thread_id()
+        else:
+            unlink_table(thread)
+            free_table(allocator, thread)
+        thread = next
 
 
 cdef inline void forget_other_threads(Tls* tls, Allocator* allocator) noexcept nogil:
     """In a forked child, which has none of them."""
-    cdef ThreadBlocks* thread = tls.threads
-    cdef ThreadBlocks* next
-    tls.threads = NULL
-    while thread != NULL:
-        next = thread.next
-        if thread == thread_blocks:
-            thread.next = NULL
-            thread.link = &tls.threads
-            tls.threads = thread
-        else:
-            free_table(allocator, thread)
-        thread = next
+    forget_tables(&tls.threads, allocator)
+    forget_tables(&tls.ending, allocator)
