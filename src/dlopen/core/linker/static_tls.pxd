@@ -4,7 +4,8 @@
 An image that an initial-exec relocation refers to gets static TLS through a donor (see
 tls/donor.pxd), any other an id of ours. The host's loader takes static TLS back only from
 its end: donors are closed in the order of their distances from the thread pointer, and one
-that is not the farthest waits until it is.
+that is not the farthest waits until it is. What it left free to align a block it never
+takes back, nor anything nearer: donors are so large that they leave nothing.
 """
 
 from libc.stddef cimport size_t
@@ -17,6 +18,7 @@ from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
 from dlopen.core.base.kernel cimport kernel_close
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap, image_name
 from dlopen.core.linker.state cimport Donor, Linker
@@ -29,7 +31,11 @@ cdef extern from "<dlfcn.h>" nogil:
         RTLD_NOW
 
 
-cdef inline void* open_donor(
+cdef inline const DonorFile* donor_file(void* handle) noexcept nogil:
+    return <const DonorFile*>(<LinkMap*>handle).l_addr
+
+
+cdef inline void* open_donor_of_size(
     Linker* linker, const void* content, uint64_t content_size, uint64_t size, uint64_t alignment,
     uint64_t first_byte, long* problem
 ) noexcept nogil:
@@ -59,6 +65,26 @@ cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
         linker.host.dlerror()
     kernel_close(descriptor)
     return handle
+
+
+cdef inline void* open_donor(
+    Linker* linker, const void* content, uint64_t content_size, uint64_t size, uint64_t alignment,
+    uint64_t first_byte, long* problem
+) noexcept nogil:
+    """As above, of at least this size. The host puts a block at the next distance where its
+    first byte is aligned; where that begins, a donor of one byte tells."""
+    cdef void* probe
+    cdef uint64_t used
+    if alignment > 1:
+        probe = open_donor_of_size(linker, NULL, 0, 1, 1, 0, problem)
+        if probe == NULL:
+            return NULL
+        used = <uint64_t>-<int64_t>donor_file(probe).offset - 1
+        linker.host.dlclose(probe)
+        size = align_up(used + size + first_byte, alignment) - first_byte - used
+    return open_donor_of_size(
+        linker, content, content_size, size, alignment, first_byte, problem
+    )
 
 
 cdef inline uint64_t static_tls_left(
@@ -128,7 +154,7 @@ cdef inline int give_static_tls(Linker* linker, Image* image, Error* error) noex
                 b"cannot make a file in memory for static TLS", problem
             )
         return no_static_tls(linker, image, error)
-    file = <const DonorFile*>(<LinkMap*>donor.handle).l_addr
+    file = donor_file(donor.handle)
     donor.offset = <int64_t>file.offset
     image.tls_offset = donor.offset
     image.tls_module_id = file.module

@@ -43,10 +43,10 @@ cdef struct DonorFile:           # the file's first bytes, mapped at its own off
 
 
 cdef inline void fill_donor(
-    DonorFile* file, uint64_t content, uint64_t size, uint64_t alignment
+    DonorFile* file, uint64_t content, uint64_t content_size, uint64_t size, uint64_t alignment
 ) noexcept nogil:
-    """`content` is where in the file the `size` bytes begin."""
-    cdef uint64_t whole = content + size
+    """`content` is where in the file the `content_size` bytes begin."""
+    cdef uint64_t whole = content + content_size
     file.header.e_ident[0] = 0x7f
     file.header.e_ident[1] = 0x45
     file.header.e_ident[2] = 0x4c
@@ -77,7 +77,7 @@ cdef inline void fill_donor(
     file.segments[2].p_flags = PF_R
     file.segments[2].p_offset = content
     file.segments[2].p_vaddr = content
-    file.segments[2].p_filesz = size
+    file.segments[2].p_filesz = content_size
     file.segments[2].p_memsz = size
     file.segments[2].p_align = alignment
     # Without it the host would make the stack executable.
@@ -113,14 +113,14 @@ cdef inline long make_donor(
     """A file in memory; its descriptor, or a negative errno. `first_byte` is the p_vaddr of
     the image's PT_TLS modulo the alignment, which its offsets count on."""
     cdef uint64_t start = align_up(sizeof(DonorFile), alignment) + first_byte
-    cdef char* file = <char*>allocate(allocator, start + size)
+    cdef char* file = <char*>allocate(allocator, start + content_size)
     cdef long descriptor
     if file == NULL:
         return -ENOMEM
-    fill_donor(<DonorFile*>file, start, size, alignment)
+    fill_donor(<DonorFile*>file, start, content_size, size, alignment)
     if content_size != 0:
         memcpy(file + start, content, content_size)
-    descriptor = file_in_memory(b"dlopen-tls", file, start + size)
+    descriptor = file_in_memory(b"dlopen-tls", file, start + content_size)
     release(allocator, file)
     return descriptor
 
