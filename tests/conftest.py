@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import dlopen
 from support import fixtures
-from support.fixtures import BUILD, LANGUAGE_MARKS, compiler
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from support.fixtures import BUILD, LANGUAGE_MARKS, compiler, missing
 
 
 def pytest_configure() -> None:
@@ -35,3 +34,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def libdlopen() -> Path:
     return fixtures.libdlopen()
+
+
+@pytest.fixture
+def need_library() -> Callable[[str], Path]:
+    """Where a library of the system is; the test is skipped without it, and fails in CI."""
+
+    def need(soname: str) -> Path:
+        return Path(dlopen.find(soname).path or missing(f"{soname} is not installed"))
+
+    return need

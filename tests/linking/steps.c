@@ -16,6 +16,10 @@
  *     host:NAME            opens and closes NAME with glibc's own functions, in its main namespace
  *                          and in a new one, and says what its lists have of it meanwhile
  *     atexit               registers a handler that says so
+ *     worker               one more thread, which waits for steps; `join` ends these too
+ *     in:W:STEP            the step in the W-th worker, from 0
+ *     where:K:SYMBOL       the number of the address, from 0: the same one each time it is met
+ *     at:K:SYMBOL          the same of what void *SYMBOL(void) returns
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -111,12 +115,60 @@ static void start_thread(void *function) {
   sem_wait(&thread->called);
 }
 
+static void carry_out(char *step);
+
+struct worker {
+  pthread_t thread;
+  char *step; /* NULL: end */
+  sem_t due, done;
+};
+static struct worker workers[64];
+static unsigned worker_count;
+
+static void *work(void *argument) {
+  struct worker *worker = argument;
+  for (;;) {
+    sem_wait(&worker->due);
+    if (!worker->step) return NULL;
+    carry_out(worker->step);
+    sem_post(&worker->done);
+  }
+}
+
+static void start_worker(void) {
+  struct worker *worker = &workers[worker_count++];
+  sem_init(&worker->due, 0, 0);
+  sem_init(&worker->done, 0, 0);
+  pthread_create(&worker->thread, NULL, work, worker);
+}
+
+static void carry_out_in(struct worker *worker, char *step) {
+  worker->step = step;
+  sem_post(&worker->due);
+  sem_wait(&worker->done);
+}
+
 static void join_threads(void) {
+  while (worker_count) {
+    struct worker *worker = &workers[--worker_count];
+    worker->step = NULL;
+    sem_post(&worker->due);
+    pthread_join(worker->thread, NULL);
+  }
   while (thread_count) {
     struct thread *thread = &threads[--thread_count];
     sem_post(&thread->end);
     pthread_join(thread->thread, NULL);
   }
+}
+
+static int number_of(const void *address) {
+  static const void *seen[256];
+  static int met;
+  for (int i = 0; i < met; i++)
+    if (seen[i] == address) return i;
+  seen[met] = address;
+  return met++;
 }
 
 static void at_exit(void) { dprintf(1, "atexit handler\n"); }
@@ -150,6 +202,69 @@ static void open_library(char *name) {
   handles[count++] = handle;
 }
 
+static void carry_out(char *step) {
+  char *rest = strchr(step, ':'), *name;
+  if (rest) *rest++ = 0;
+  if (strcmp(step, "open") == 0) {
+    open_library(rest);
+    return;
+  }
+  if (strcmp(step, "atexit") == 0) {
+    atexit(at_exit);
+    return;
+  }
+  if (strcmp(step, "worker") == 0) {
+    start_worker();
+    return;
+  }
+  if (strcmp(step, "in") == 0) {
+    unsigned long worker = strtoul(rest, &name, 10);
+    carry_out_in(&workers[worker], name + 1);
+    return;
+  }
+  if (strcmp(step, "join") == 0) {
+    join_threads();
+    return;
+  }
+  if (strcmp(step, "mapped") == 0) {
+    dprintf(1, "%d\n", count_mapped(rest));
+    return;
+  }
+  if (strcmp(step, "linkmap") == 0) {
+    dprintf(1, "%d\n", count_linkmap(rest));
+    return;
+  }
+  void *handle = handles[strtoul(rest, &name, 10)];
+  if (strcmp(step, "close") == 0) {
+    int failed = use_glibc ? dlclose(handle) : our_close(handle, &error);
+    if (failed) say_error("close");
+    dprintf(1, "%s\n", failed ? "not closed" : "closed");
+    return;
+  }
+  name++;
+  char *version = strchr(name, '@');
+  if (version) *version++ = 0;
+  void *address = find(handle, name, version);
+  if (strcmp(step, "find") == 0)
+    dprintf(1, "%s\n", address ? "found" : "not found");
+  else if (!address)
+    say_error("find"), dprintf(1, "no %s\n", name);
+  else if (strcmp(step, "call") == 0)
+    dprintf(1, "%d\n", ((int (*)(void))address)());
+  else if (strcmp(step, "start") == 0)
+    start_thread(address);
+  else if (strcmp(step, "value") == 0)
+    dprintf(1, "%d\n", *(int *)address);
+  else if (strcmp(step, "where") == 0)
+    dprintf(1, "%d\n", number_of(address));
+  else if (strcmp(step, "at") == 0)
+    dprintf(1, "%d\n", number_of(((void *(*)(void))address)()));
+  else if (strcmp(step, "page") == 0)
+    say_page(address);
+  else
+    exit(2);
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
   use_glibc = strcmp(argv[1], "glibc") == 0;
@@ -161,55 +276,6 @@ int main(int argc, char **argv) {
     our_find = (__typeof__(our_find))dlsym(linker, "DLOPEN_symbol_find");
     our_message = (__typeof__(our_message))dlsym(linker, "DLOPEN_message");
   }
-  for (int i = 2; i < argc; i++) {
-    char *step = argv[i], *rest = strchr(step, ':');
-    if (rest) *rest++ = 0;
-    if (strcmp(step, "open") == 0) {
-      open_library(rest);
-      continue;
-    }
-    if (strcmp(step, "atexit") == 0) {
-      atexit(at_exit);
-      continue;
-    }
-    if (strcmp(step, "join") == 0) {
-      join_threads();
-      continue;
-    }
-    if (strcmp(step, "mapped") == 0) {
-      dprintf(1, "%d\n", count_mapped(rest));
-      continue;
-    }
-    if (strcmp(step, "linkmap") == 0) {
-      dprintf(1, "%d\n", count_linkmap(rest));
-      continue;
-    }
-    char *name;
-    void *handle = handles[strtoul(rest, &name, 10)];
-    if (strcmp(step, "close") == 0) {
-      int failed = use_glibc ? dlclose(handle) : our_close(handle, &error);
-      if (failed) say_error("close");
-      dprintf(1, "%s\n", failed ? "not closed" : "closed");
-      continue;
-    }
-    name++;
-    char *version = strchr(name, '@');
-    if (version) *version++ = 0;
-    void *address = find(handle, name, version);
-    if (strcmp(step, "find") == 0)
-      dprintf(1, "%s\n", address ? "found" : "not found");
-    else if (!address)
-      say_error("find"), dprintf(1, "no %s\n", name);
-    else if (strcmp(step, "call") == 0)
-      dprintf(1, "%d\n", ((int (*)(void))address)());
-    else if (strcmp(step, "start") == 0)
-      start_thread(address);
-    else if (strcmp(step, "value") == 0)
-      dprintf(1, "%d\n", *(int *)address);
-    else if (strcmp(step, "page") == 0)
-      say_page(address);
-    else
-      return 2;
-  }
+  for (int i = 2; i < argc; i++) carry_out(argv[i]);
   return 0;
 }

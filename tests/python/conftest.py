@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import dlopen
 from support.fixtures import compile_library
 
 EXAMPLE = r"""
@@ -62,18 +59,3 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     map_file.write_text(MAP)
     flags = [f"-Wl,--version-script={map_file}", "-fno-builtin"]
     return compile_library(directory, "libexample.so", EXAMPLE, flags=flags)
-
-
-@pytest.fixture
-def need_library() -> Callable[[str], Path]:
-    """Where a library of the system is; the test is skipped without it, and fails in CI."""
-
-    def need(soname: str) -> Path:
-        found = dlopen.find(soname).path
-        if found is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{soname} is not installed", pytrace=False)
-            pytest.skip(f"{soname} is not installed")
-        return Path(found)
-
-    return need
