@@ -144,7 +144,8 @@ cdef struct Image:
 
     # Set before the image is published, never changed.
     uint64_t tls_module_id       # 0: no thread-local storage; tls/modules.pxd
-    # Static TLS: the block is `tls_offset` from every thread's pointer.
+    # Static TLS: the block is `tls_offset` from every thread's pointer. Of what the host
+    # opened after the start this is known once it was asked for.
     bint has_static_tls
     bint needs_static_tls        # an initial-exec relocation refers to it
     int64_t tls_offset

@@ -7,9 +7,10 @@ images are read inside dl_iterate_phdr, whose lock keeps them from being unloade
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strrchr
 
+from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32, sub_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_READY
@@ -37,11 +38,11 @@ from dlopen.core.linker.state cimport (
     HostDebug, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym,
     HostGnuGetLibcVersion, HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
 )
-from dlopen.core.linker.static_tls cimport find_static_tls_of_host
 from dlopen.core.linker.unwinder cimport asks_for_frames, rebind_unwinder
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer, symbol_name,
 )
+from dlopen.core.tls.modules cimport TlsIndex
 
 
 cdef extern from "<sys/auxv.h>" nogil:
@@ -408,6 +409,18 @@ cdef inline bint add_needed_names(Allocator* allocator, const Collection* found)
             release(allocator, copy)
             return False
     return True
+
+
+cdef inline void find_static_tls_of_host(Linker* linker, Image* image) noexcept nogil:
+    """Where the storage of an image that the process started with is: always static."""
+    cdef TlsIndex index
+    if image.tls_module_id != 0 and linker.host.tls_get_addr != NULL:
+        index.module = image.tls_module_id
+        index.offset = 0
+        image.tls_offset = <int64_t>(
+            <uint64_t>linker.host.tls_get_addr(&index) - thread_pointer()
+        )
+        image.has_static_tls = True
 
 
 cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:

@@ -54,7 +54,7 @@ from dlopen.core.linker.host cimport (
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport Linker
-from dlopen.core.linker.static_tls cimport give_tls, take_back_tls
+from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
 from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_open, file_read
 from dlopen.core.memory.mapping cimport map_segments, protect_relro, protect_text
 from dlopen.core.relocation.relocate cimport (
@@ -610,6 +610,10 @@ cdef inline void keep_for_ever(Linker* linker, Image* image) noexcept nogil:
     lock_release(&linker.registry.lock)
 
 
+cdef inline bint ask_for_static_tls(void* context, const Definition* definition) noexcept nogil:
+    return ask_host_for_static_tls((<Transaction*>context).linker, definition)
+
+
 cdef inline int link_images(Transaction* transaction) noexcept nogil:
     """Scopes, relocation in dependency order, resolvers, protection."""
     cdef Linker* linker = transaction.linker
@@ -659,6 +663,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     batch.globals = &transaction.globals
     batch.own_names = linker.own_names
     batch.share_unique = share_unique
+    batch.ask_for_static_tls = ask_for_static_tls
     batch.context = transaction
     batch.error = transaction.error
     batch.lazy = transaction.mode & RTLD_NOW == 0 and not linker.bind_now

@@ -12,7 +12,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
 
-from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
@@ -21,9 +20,11 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap, image_name
+from dlopen.core.linker.host cimport enter_host, leave_host
 from dlopen.core.linker.state cimport Donor, Linker
-from dlopen.core.tls.donor cimport DonorFile, donor_path, make_donor
-from dlopen.core.tls.modules cimport TlsIndex, add_module, remove_module
+from dlopen.core.symbols.lookup cimport Definition, symbol_name
+from dlopen.core.tls.donor cimport DonorFile, donor_path, make_donor, make_question
+from dlopen.core.tls.modules cimport add_module, remove_module
 
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -40,11 +41,10 @@ cdef inline void* open_donor_of_size(
     uint64_t first_byte, long* problem
 ) noexcept nogil:
     """The host's handle; NULL when it refuses. A negative *problem is an errno."""
-    cdef long descriptor = make_donor(
+    problem[0] = make_donor(
         &linker.registry.allocator, content, content_size, size, alignment, first_byte
     )
-    problem[0] = descriptor
-    return give_to_host(linker, descriptor)
+    return give_to_host(linker, problem[0])
 
 
 cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
@@ -60,11 +60,19 @@ cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
     number = linker.donors_made
     lock_release(&linker.tls.lock)
     donor_path(descriptor, number, &path[0])
+    enter_host(linker)
     handle = linker.host.dlopen(&path[0], RTLD_NOW)
+    leave_host(linker)
     if handle == NULL:
         linker.host.dlerror()
     kernel_close(descriptor)
     return handle
+
+
+cdef inline void close_donor(Linker* linker, void* handle) noexcept nogil:
+    enter_host(linker)
+    linker.host.dlclose(handle)
+    leave_host(linker)
 
 
 cdef inline void* open_donor(
@@ -80,7 +88,7 @@ cdef inline void* open_donor(
         if probe == NULL:
             return NULL
         used = <uint64_t>-<int64_t>donor_file(probe).offset - 1
-        linker.host.dlclose(probe)
+        close_donor(linker, probe)
         size = align_up(used + size + first_byte, alignment) - first_byte - used
     return open_donor_of_size(
         linker, content, content_size, size, alignment, first_byte, problem
@@ -100,7 +108,7 @@ cdef inline uint64_t static_tls_left(
         middle = (low + high + 1) // 2
         handle = open_donor(linker, NULL, 0, middle, alignment, 0, &problem)
         if handle != NULL:
-            linker.host.dlclose(handle)
+            close_donor(linker, handle)
             low = middle
         else:
             high = middle - 1
@@ -184,7 +192,7 @@ cdef inline void take_back_static_tls(Linker* linker, Donor* unused) noexcept no
         donor = linker.donors
         linker.donors = donor.next
         lock_release(&linker.tls.lock)
-        linker.host.dlclose(donor.handle)
+        close_donor(linker, donor.handle)
         release(&linker.registry.allocator, donor)
         lock_acquire(&linker.tls.lock)
     linker.closing_donors = False
@@ -214,13 +222,27 @@ cdef inline void take_back_tls(Linker* linker, Image* image) noexcept nogil:
     image.tls_module_id = 0
 
 
-cdef inline void find_static_tls_of_host(Linker* linker, Image* image) noexcept nogil:
-    """Where the storage of an image that the process started with is: always static."""
-    cdef TlsIndex index
-    if image.tls_module_id != 0 and linker.host.tls_get_addr != NULL:
-        index.module = image.tls_module_id
-        index.offset = 0
-        image.tls_offset = <int64_t>(
-            <uint64_t>linker.host.tls_get_addr(&index) - thread_pointer()
-        )
-        image.has_static_tls = True
+cdef inline bint ask_host_for_static_tls(
+    Linker* linker, const Definition* definition
+) noexcept nogil:
+    """Where the storage of a library is that the host opened after the start. The host gives
+    it static TLS for the question, if it has room and no thread has touched the library's."""
+    cdef Image* owner = definition.image
+    cdef const char* name = symbol_name(owner, definition.symbol)
+    cdef const DonorFile* file
+    cdef void* handle
+    cdef long descriptor
+    cdef bint found
+    if name == NULL:
+        return False
+    descriptor = make_question(&linker.registry.allocator, name, owner.link_map.l_name)
+    handle = give_to_host(linker, descriptor) if descriptor >= 0 else NULL
+    if handle == NULL:
+        return False
+    file = donor_file(handle)
+    found = file.module == owner.tls_module_id      # and no other library's of this name
+    if found:
+        owner.tls_offset = <int64_t>(file.offset - definition.symbol.st_value)
+        owner.has_static_tls = True
+    close_donor(linker, handle)
+    return found

@@ -55,6 +55,10 @@ ctypedef int (*ShareUnique)(
 ) noexcept nogil
 
 
+# Tells where the storage of an image of the host's is, for initial-exec references.
+ctypedef bint (*AskForStaticTls)(void* context, const Definition* definition) noexcept nogil
+
+
 cdef struct OwnName:             # a name that is always ours, whoever else defines it
     const char* name
     uint64_t address
@@ -83,7 +87,8 @@ cdef struct Batch:
     const OwnName* own_names     # ends with a NULL name
     # Replaces an STB_GNU_UNIQUE definition by the process's; a code.
     ShareUnique share_unique
-    void* context                # of share_unique
+    AskForStaticTls ask_for_static_tls
+    void* context                # of these two
     bint no_foreign_code
     bint lazy                    # RTLD_LAZY: functions are bound when they are called first
     Deferred* first_deferred
@@ -470,7 +475,10 @@ cdef inline int relocate_tls(
         deferred.next = batch.deferred_tls
         batch.deferred_tls = deferred
         return 0
-    if kind == DLOPEN_R_TPOFF and not owner.has_static_tls:
+    if kind == DLOPEN_R_TPOFF and not owner.has_static_tls and not (
+        owner.is_host and not batch.no_foreign_code
+        and batch.ask_for_static_tls(batch.context, definition)
+    ):
         fail(
             batch.error, DLOPEN_E_UNSUPPORTED, image_name(image),
             b"it needs static TLS (initial-exec) of a library of which the storage was placed "

@@ -4,11 +4,12 @@
 Only the host's loader can give room at a fixed distance from every thread's pointer, in
 threads that run already too. So it is given a library to open: a donor, an ELF file made
 here, whose PT_TLS is the image's own and which two relocations tell where that went.
+The same two, with a symbol, ask where the storage of a library of the host's is.
 """
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 from dlopen.core.arch.machine cimport DTPMOD_NUMBER, THIS_MACHINE, TPOFF_NUMBER
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -17,27 +18,28 @@ from dlopen.core.base.kernel cimport (
 )
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
-    DF_STATIC_TLS, DT_FLAGS, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_NULL, DT_RELA, DT_RELAENT,
+    DF_STATIC_TLS, DT_FLAGS, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_NEEDED, DT_NULL, DT_RELA, DT_RELAENT,
     DT_RELASZ, DT_STRSZ, DT_STRTAB, DT_SYMENT, DT_SYMTAB, EI_CLASS, EI_DATA, EI_VERSION, ELFCLASS64,
     ELFDATA2LSB, ET_DYN, EV_CURRENT, PF_R, PF_W, PT_DYNAMIC, PT_GNU_STACK, PT_LOAD, PT_TLS,
+    STB_GLOBAL, STT_TLS,
 )
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr, Rela, Sym
 
 
 cdef enum:
     DONOR_SEGMENTS = 4
-    DONOR_ENTRIES = 9
+    DONOR_ENTRIES = 10
 
 
 cdef struct DonorFile:           # the file's first bytes, mapped at its own offsets
     Ehdr header
     Phdr segments[4]
-    Dyn dynamic[9]
+    Dyn dynamic[10]
     Rela relocations[2]
-    Sym symbol                   # the null symbol
+    Sym symbols[2]               # the null symbol, and one to ask for
     char strings[8]
-    # What the host's loader writes: the distance of the block from the thread pointer, and
-    # its module id.
+    # What the host's loader writes: the distance of the block, or of the symbol, from the
+    # thread pointer, and the module id.
     uint64_t offset
     uint64_t module
 
@@ -89,7 +91,7 @@ cdef inline void fill_donor(
     file.dynamic[1].d_tag = DT_STRSZ
     file.dynamic[1].d_val = sizeof(file.strings)
     file.dynamic[2].d_tag = DT_SYMTAB
-    file.dynamic[2].d_val = <uint64_t>&file.symbol - <uint64_t>file
+    file.dynamic[2].d_val = <uint64_t>&file.symbols[0] - <uint64_t>file
     file.dynamic[3].d_tag = DT_SYMENT
     file.dynamic[3].d_val = sizeof(Sym)
     file.dynamic[4].d_tag = DT_RELA
@@ -106,25 +108,6 @@ cdef inline void fill_donor(
     file.relocations[1].r_info = DTPMOD_NUMBER
 
 
-cdef inline long make_donor(
-    Allocator* allocator, const void* content, uint64_t content_size, uint64_t size,
-    uint64_t alignment, uint64_t first_byte
-) noexcept nogil:
-    """A file in memory; its descriptor, or a negative errno. `first_byte` is the p_vaddr of
-    the image's PT_TLS modulo the alignment, which its offsets count on."""
-    cdef uint64_t start = align_up(sizeof(DonorFile), alignment) + first_byte
-    cdef char* file = <char*>allocate(allocator, start + content_size)
-    cdef long descriptor
-    if file == NULL:
-        return -ENOMEM
-    fill_donor(<DonorFile*>file, start, content_size, size, alignment)
-    if content_size != 0:
-        memcpy(file + start, content, content_size)
-    descriptor = file_in_memory(b"dlopen-tls", file, start + content_size)
-    release(allocator, file)
-    return descriptor
-
-
 cdef inline long file_in_memory(
     const char* name, const void* content, uint64_t size
 ) noexcept nogil:
@@ -139,12 +122,61 @@ cdef inline long file_in_memory(
     return descriptor
 
 
+cdef inline long written(Allocator* allocator, void* file, uint64_t size) noexcept nogil:
+    """The same; releases the buffer."""
+    cdef long descriptor = file_in_memory(b"dlopen-tls", file, size)
+    release(allocator, file)
+    return descriptor
+
+
+cdef inline long make_donor(
+    Allocator* allocator, const void* content, uint64_t content_size, uint64_t size,
+    uint64_t alignment, uint64_t first_byte
+) noexcept nogil:
+    """A file in memory; its descriptor, or a negative errno. `first_byte` is the p_vaddr of
+    the image's PT_TLS modulo the alignment, which its offsets count on."""
+    cdef uint64_t start = align_up(sizeof(DonorFile), alignment) + first_byte
+    cdef char* file = <char*>allocate(allocator, start + content_size)
+    if file == NULL:
+        return -ENOMEM
+    fill_donor(<DonorFile*>file, start, content_size, size, alignment)
+    if content_size != 0:
+        memcpy(file + start, content, content_size)
+    return written(allocator, file, start + content_size)
+
+
+cdef inline long make_question(
+    Allocator* allocator, const char* symbol, const char* library
+) noexcept nogil:
+    """As above: without storage of its own, it refers to a thread-local symbol of a library
+    of the host's."""
+    cdef size_t symbol_size = strlen(symbol) + 1
+    cdef size_t library_size = strlen(library) + 1
+    cdef size_t size = sizeof(DonorFile) + 1 + symbol_size + library_size
+    cdef DonorFile* file = <DonorFile*>allocate(allocator, size)
+    cdef char* strings = <char*>file + sizeof(DonorFile)
+    if file == NULL:
+        return -ENOMEM
+    fill_donor(file, size, 0, 0, 1)
+    memcpy(strings + 1, symbol, symbol_size)
+    memcpy(strings + 1 + symbol_size, library, library_size)
+    file.dynamic[0].d_val = sizeof(DonorFile)
+    file.dynamic[1].d_val = size - sizeof(DonorFile)
+    file.dynamic[8].d_tag = DT_NEEDED
+    file.dynamic[8].d_val = 1 + symbol_size
+    file.symbols[1].st_name = 1
+    file.symbols[1].st_info = STB_GLOBAL << 4 | STT_TLS
+    file.relocations[0].r_info |= <uint64_t>1 << 32
+    file.relocations[1].r_info |= <uint64_t>1 << 32
+    return written(allocator, <char*>file, size)
+
+
 cdef inline long make_caller(void* function) noexcept nogil:
     """A donor of nothing whose one constructor is a function of ours, which the host's
     loader then runs under its own lock. A descriptor, or a negative errno."""
     cdef DonorFile file
     memset(&file, 0, sizeof(file))
-    fill_donor(&file, sizeof(file), 0, 1)
+    fill_donor(&file, sizeof(file), 0, 0, 1)
     # Instead of the relocations. The loader takes the array's entries as they are.
     file.offset = <uint64_t>function
     file.dynamic[4].d_tag = DT_INIT_ARRAY
