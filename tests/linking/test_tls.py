@@ -265,7 +265,7 @@ def test_a_reference_to_what_the_program_started_with(steps: Steps, user: str) -
     assert lines[:7] == ["opened", "10", "0", "0", "10", "1", "1"]
 
 
-@pytest.mark.parametrize("user", ["global-dynamic", "descriptors"])
+@pytest.mark.parametrize("user", REFERRING)
 def test_a_reference_to_what_the_host_opened_later(steps: Steps, user: str) -> None:
     steps.library("host", HOST)
     with_model(steps, "a", user, REFERS_TO_HOST)
@@ -277,6 +277,31 @@ def test_a_reference_to_what_the_host_opened_later(steps: Steps, user: str) -> N
     look = in_threads("call:0:count", "at:0:seen_at", "at:0:there_at")
     lines = steps.both("worker", "open:./liba.so", "worker", *look, *look)
     assert lines[:7] == ["opened", "10", "0", "0", "10", "1", "1"]
+
+
+@pytest.mark.parametrize("touched", [False, True])
+@pytest.mark.parametrize("host", ["global-dynamic", "initial-exec"])
+def test_static_storage_of_what_the_host_opened_later(
+    steps: Steps, host: str, touched: bool
+) -> None:
+    with_model(steps, "host", host, HOST)
+    with_model(steps, "other", "global-dynamic", REFERS_TO_HOST)
+    with_model(steps, "a", "initial-exec", REFERS_TO_HOST)
+    steps.make_program("""
+    __attribute__((constructor)) static void start(void) {
+      if (!dlopen("./libhost.so", RTLD_NOW | RTLD_GLOBAL)) exit(4);
+    }
+    """)
+    look = in_threads("call:1:count", "at:1:seen_at", "at:1:there_at")
+    before = ["worker", "open:./libother.so", *(["in:0:call:0:count"] if touched else [])]
+    if host == "global-dynamic" and touched:
+        glibc = steps.run("glibc", *before, "open:./liba.so").stdout.splitlines()
+        assert glibc == ["opened", "10", "not opened"]
+        steps.refused(*before, "open:./liba.so", detail="load it before that one")
+        return
+    lines = steps.both(*before, "open:./liba.so", "worker", *look, "call:0:count")
+    assert lines[-10:-7] == ["10", "0", "0"]
+    assert lines[-1] == "11"
 
 
 @pytest.mark.parametrize("user", REFERRING)
@@ -704,6 +729,26 @@ except dlopen.LoadError as error:
     static_library(steps, "not", left + 1)
     assert f"{left + 1} bytes are needed, {left} are left" in python(steps, code, "not")
     assert not python(steps, code, "fits")
+
+
+def test_fork_while_another_thread_opens_and_closes(steps: Steps) -> None:
+    static_library(steps, "a", 48)
+    code = """
+import signal
+def live():
+    while True:
+        dlopen.Library(path("a"), dlopen.PRIVATE).close()
+threading.Thread(target=live, daemon=True).start()
+for _ in range(60):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # where it deadlocks
+        with dlopen.Library(path("a"), dlopen.PRIVATE) as library:
+            os._exit(library.first() != 7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+os._exit(0)
+"""
+    python(steps, code)
 
 
 def test_more_alignment_than_static_tls_has(steps: Steps) -> None:
