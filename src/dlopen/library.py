@@ -89,7 +89,10 @@ def _turn_off(function: Function) -> None:
 
 
 class Variable:
-    """A variable of a library, as a C type.  Raises `ValueError` when the library is closed."""
+    """A variable of a library, as a C type.  Raises `ValueError` when the library is closed.
+
+    A thread-local one is the calling thread's at each use.
+    """
 
     def __init__(self, symbol: Symbol, type_: type[Any]) -> None:
         self._symbol = symbol

@@ -72,16 +72,19 @@ class Symbol:
 
     @property
     def address(self) -> int:
-        """Where it is in this process.
+        """Where it is in this process; of a TLS symbol, for the calling thread.
 
         The resolver of an IFUNC is called when this is first read.
         Raises `ValueError` when the library is closed.
         """
         image = self._source._open_image()
-        if not self._address:
-            name, version = os.fsencode(self.name), os.fsencode(self.version) or None
-            self._address = _linker.symbol_address(image, name, version, self._own) or 0
-        return self._address
+        if self._address:
+            return self._address
+        name, version = os.fsencode(self.name), os.fsencode(self.version) or None
+        address = _linker.symbol_address(image, name, version, self._own) or 0
+        if self.type != "TLS":
+            self._address = address
+        return address
 
     def __int__(self) -> int:
         return self.address
