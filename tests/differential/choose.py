@@ -1,18 +1,20 @@
 """Which of the system's libraries are compared.
 
-A library is a candidate if a Debian package owns it and neither it nor any dependency that this
-linker would map itself has thread-local storage; it is chosen if glibc can open it in the driver,
-until its package has had its turn MOST_OF_A_PACKAGE times.
+Few: a library is a candidate if a Debian package owns it and this linker would map it itself; it is
+chosen if glibc can open it in the driver, until its package has had its turn MOST_OF_A_PACKAGE
+times.  All: every library below the system's folders and those of this Python's packages, whether
+glibc can open it or not.
 """
 
 from __future__ import annotations
 
 import os
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from differential.compare import HOST_FAMILY, Dump, is_host, uses_tls
+from differential.compare import HOST_FAMILY
 from support import elf64
 from support.elf64 import Elf, system_libraries
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_OF_A_PACKAGE = 5
 ROOTS = [Path("/usr/lib"), Path("/usr/local/lib")]
+NO_PACKAGE = "(of no package)"
 _DPKG = Path("/var/lib/dpkg/info")
 
 
@@ -29,6 +32,7 @@ class Candidate:
     path: str
     package: str
     features: frozenset[str]
+    before: tuple[str, ...] = ()  # the driver's steps that it needs before it
 
 
 def features(elf: Elf) -> frozenset[str]:
@@ -39,6 +43,7 @@ def features(elf: Elf) -> frozenset[str]:
         "DF_SYMBOLIC": elf.is_symbolic,
         "DT_HASH only": elf64.DT_HASH in elf.tags and elf64.DT_GNU_HASH not in elf.tags,
         "RELR": bool(elf.relr),
+        "TLS": elf.segment(elf64.PT_TLS) is not None,
         "unaligned places": elf.has_unaligned_place,
     }
     return frozenset(name for name, present in found.items() if present)
@@ -62,15 +67,14 @@ def candidates() -> Iterator[Candidate]:
     found = []
     for elf in system_libraries(ROOTS):
         package = owner.get(os.path.realpath(elf.path))
-        if package is None or elf.path.name in HOST_FAMILY or elf.segment(elf64.PT_TLS):
+        if package is None or elf.path.name in HOST_FAMILY or elf.needs_private_libc:
             continue
-        if not elf.needs_private_libc:
-            found.append(Candidate(os.path.realpath(elf.path), package, features(elf)))
+        found.append(Candidate(os.path.realpath(elf.path), package, features(elf)))
     yield from sorted(found, key=lambda one: (one.package, -len(one.features), one.path))
 
 
-def qualifies(dump: Dump) -> bool:
-    """Whether glibc opened it, and nothing in its closure that is ours to map uses TLS."""
-    return dump.error is None and not any(
-        uses_tls(path) for path in dump.new if "/" in path and not is_host(path)
-    )
+def every_library() -> Iterator[Candidate]:
+    owner = owners()
+    for elf in system_libraries([*ROOTS, Path(sysconfig.get_path("platlib"))]):
+        path = os.path.realpath(elf.path)
+        yield Candidate(path, owner.get(path, NO_PACKAGE), features(elf))

@@ -2,18 +2,21 @@
 
 Both processes run driver.c, which shows memory and knows nothing of relocations; the places come
 from the files.  A word is compared by what it means: the file that it points into and the offset
-there, which for a symbol is its definition.
+there, which for a symbol is its definition.  For thread-local storage that is the file whose storage
+it is and the offset in its PT_TLS: module ids, distances from the thread pointer and descriptors are
+looked up in what the driver says of this thread's blocks.
 """
 
 from __future__ import annotations
 
 import bisect
 import os
+import re
 import struct
 import subprocess
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,24 +50,34 @@ OURS_BY_NATURE = {
     ),
 }
 
-# Types that glibc resolves when it loads a library, without those of thread-local storage.
-COMPARED_TYPES = frozenset({
+# An image that is there under this linker only (core/tls/donor.pxd).
+DONOR = "/proc/self/fd/"
+DONOR_REASON = "static TLS is had from glibc, which is given a library made for that"
+
+# Types that glibc resolves when it loads a library.
+TLS_TYPES = frozenset({elf64.R_DTPMOD64, elf64.R_DTPOFF64, elf64.R_TPOFF64, elf64.R_TLSDESC})
+COMPARED_TYPES = TLS_TYPES | {
     elf64.R_64, elf64.R_PC32, elf64.R_GLOB_DAT, elf64.R_JUMP_SLOT, elf64.R_RELATIVE, elf64.R_32,
     elf64.R_SIZE32, elf64.R_SIZE64, elf64.R_IRELATIVE,
-})  # fmt: skip
-TLS_TYPES = frozenset({elf64.R_DTPMOD64, elf64.R_DTPOFF64, elf64.R_TPOFF64, elf64.R_TLSDESC})
+}  # fmt: skip
 RELR = "RELR"
 OTHER = "a number"  # a size
-REPORTED_TYPES = sorted([RELR, *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES)])
+IN_A_BLOCK = ", copied for a thread"
+REPORTED_TYPES = sorted([
+    RELR,
+    *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES),
+    *(f"{elf64.RELOCATION_NAMES[type_]}{IN_A_BLOCK}" for type_ in (elf64.R_64, elf64.R_RELATIVE)),
+])
 _MASK = (1 << 64) - 1
 
 
-@cache
+# Of all of a system's libraries only so many are kept open and in memory.
+@lru_cache(maxsize=400)
 def open_elf(path: str) -> Elf:
     return Elf(Path(path))
 
 
-@cache
+@lru_cache(maxsize=400)
 def definitions(path: str) -> dict[str, list[elf64.Symbol]]:
     found: dict[str, list[elf64.Symbol]] = defaultdict(list)
     for symbol in open_elf(path).symbols:
@@ -74,12 +87,9 @@ def definitions(path: str) -> dict[str, list[elf64.Symbol]]:
 
 
 @cache
-def uses_tls(path: str) -> bool:
-    """Whether a library has thread-local storage, or asks for another library's."""
-    elf = open_elf(path)
-    return elf.segment(elf64.PT_TLS) is not None or any(
-        relocation.type in TLS_TYPES for relocation in elf.relocations
-    )
+def descriptors(path: str) -> list[int]:
+    """Where a library has descriptors of thread-local storage."""
+    return [one.place for one in open_elf(path).relocations if one.type == elf64.R_TLSDESC]
 
 
 @cache
@@ -97,6 +107,14 @@ class Image:
     path: str  # real path; a name without a slash for what is no file
     is_new: bool
     memory: list[tuple[int, bytes]] = field(default_factory=list)
+    module: int = 0  # of its thread-local storage; 0: none
+    block: int = 0  # where this thread has it
+    content: bytes = b""  # of that, as far as the file gives it
+    descriptors: dict[int, int] = field(default_factory=dict)  # place: distance it resolves to
+
+    @cached_property
+    def tls(self) -> elf64.Segment | None:
+        return open_elf(self.path).segment(elf64.PT_TLS)
 
     def bytes_at(self, address: int, size: int) -> bytes | None:
         for start, content in self.memory:
@@ -112,6 +130,8 @@ class Dump:
     images: list[Image]
     maps: list[str]
     errors: dict[int, str]  # by the step's index
+    thread: int = 0  # the thread pointer
+    donors: list[Image] = field(default_factory=list)
     found: dict[int, str] = field(default_factory=dict)  # where DLOPEN_find says it comes from
     opened: dict[int, str] = field(default_factory=dict)  # what DLOPEN_open opened
     left: set[str] | None = None  # images that stayed when all was closed; None: it crashed
@@ -123,6 +143,7 @@ class Dump:
         maps: list[str] = []
         by_index: dict[str, dict[int, str]] = {"error": {}, "found": {}, "opened": {}}
         left: set[str] = set()
+        thread = 0
         closed = False
         at = 0
         while at < len(data):
@@ -141,6 +162,16 @@ class Dump:
             elif kind in ("host", "image"):
                 bias, _, path = rest.partition(" ")
                 images.append(Image(int(bias, 16), path, kind == "image"))
+            elif kind == "thread":
+                thread = int(rest, 16)
+            elif kind == "tls":
+                image = images[-1]
+                image.module, image.block, size = (int(number, 16) for number in rest.split())
+                image.content = data[at : at + size]
+                at += size + 1
+            elif kind == "descriptor":
+                place, distance = (int(number, 16) for number in rest.split())
+                images[-1].descriptors[place] = distance
             elif kind == "memory":
                 address, size = (int(number, 16) for number in rest.split())
                 images[-1].memory.append((address, data[at : at + size]))
@@ -152,7 +183,11 @@ class Dump:
             else:
                 raise ValueError(f"driver said {kind} {rest}")
         error, found, opened = by_index.values()
-        return cls(images, maps, error, found, opened, left if closed else None)
+        donors = [image for image in images if image.path.startswith(DONOR)]
+        images = [image for image in images if image not in donors]
+        return cls(
+            images, maps, error, thread, donors, found, opened, left if closed else None
+        )
 
     @cached_property
     def error(self) -> str | None:
@@ -194,6 +229,26 @@ class Dump:
             if word <= end:
                 return image.path, word - image.bias
         return None
+
+    def storage(self, module: int) -> Image | None:
+        """The image that a module id stands for."""
+        return next((one for one in self.images if module and one.module == module), None)
+
+    def locate_variable(self, distance: int) -> tuple[Image, int] | None:
+        """The image that what is so far from the thread pointer belongs to, and the offset.
+
+        One past the end still belongs to it, unless it is another one's beginning.
+        """
+        address = (self.thread + distance) & _MASK
+        at_end = None
+        for image in self.images:
+            if image.module and image.tls:
+                offset = address - image.block
+                if 0 <= offset < image.tls.memory_size:
+                    return image, offset
+                if offset == image.tls.memory_size:
+                    at_end = image, offset
+        return at_end
 
     def protection(self, image: Image) -> list[tuple[int, int, str, int]]:
         """(offset from the bias, end, permissions, inode) over the pages of PT_LOADs."""
@@ -271,6 +326,7 @@ class Comparison:
     places: Counter[str] = field(default_factory=Counter)  # by relocation type
     bound: Counter[str] = field(default_factory=Counter)  # places with a symbol, by what they got
     by_nature: Counter[str] = field(default_factory=Counter)  # by reason
+    refused: str = ""  # why both linkers refuse it, or this one does by design
     differences: list[Difference] = field(default_factory=list)
 
 
@@ -284,6 +340,21 @@ def _places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
             yield elf64.RELOCATION_NAMES.get(relocation.type, str(relocation.type)), relocation
 
 
+def _words(
+    elf: Elf, there: Image, here: Image
+) -> Iterator[tuple[str, Relocation, bytes | None, bytes | None]]:
+    """What each place holds; in the initial content of TLS also its copy in the thread's block."""
+    tls = elf.segment(elf64.PT_TLS)
+    for name, relocation in _places(elf):
+        place, type_, *_ = relocation
+        width = elf64.RELOCATION_WIDTHS.get(type_, 8)
+        found = [one.bytes_at(one.bias + place, width) for one in (there, here)]
+        yield name, relocation, *found
+        if tls and 0 <= (at := place - tls.address) <= tls.file_size - width:
+            found = [one.content[at : at + width] or None for one in (there, here)]
+            yield f"{name}{IN_A_BLOCK}", relocation, *found
+
+
 def _target(image: Image, relocation: Relocation, word: int) -> int:
     """What the word says of the symbol: its address, or a number for types that hold one."""
     place, type_, _, addend = relocation
@@ -294,24 +365,57 @@ def _target(image: Image, relocation: Relocation, word: int) -> int:
     return word
 
 
+def _named(
+    path: str, offset: int | None, reference: elf64.Symbol | None, *, in_tls: bool = False
+) -> str:
+    """The name that a reference has at its target, if it is a definition; None: anywhere."""
+    if reference is None or "/" not in path:
+        return ""
+    versions = {
+        symbol.version
+        for symbol in definitions(path).get(reference.name, ())
+        if offset in (symbol.value, None) and (symbol.type == elf64.STT_TLS) is in_tls
+    }
+    if reference.version in versions:
+        versions = {reference.version}
+    return f" {reference.name}@{'/'.join(sorted(versions))}" if versions else ""
+
+
 def _describe(dump: Dump, word: int, reference: elf64.Symbol | None) -> str:
     """What an address means, in words that do not depend on where things were mapped."""
     located = dump.locate(word)
     if located is None:
         return f"{word:#x}"
     path, offset = located
-    text = f"{path}+{offset:#x}"
-    if reference is not None:
-        versions = {
-            symbol.version
-            for symbol in (definitions(path) if "/" in path else {}).get(reference.name, ())
-            if symbol.value == offset
-        }
-        if reference.version in versions:
-            versions = {reference.version}
-        if versions:
-            text += f" {reference.name}@{'/'.join(sorted(versions))}"
-    return text
+    return f"{path}+{offset:#x}{_named(path, offset, reference)}"
+
+
+def _describe_tls(
+    dump: Dump, image: Image, relocation: Relocation, word: int, reference: elf64.Symbol | None
+) -> str:
+    """What a word of thread-local storage means: whose it is, and the offset there."""
+    place, type_, _, addend = relocation
+    if type_ == elf64.R_TLSDESC:
+        word = image.descriptors[place]
+    if type_ in (elf64.R_TPOFF64, elf64.R_TLSDESC):
+        located = dump.locate_variable(word)
+        if located is None and type_ == elf64.R_TLSDESC:  # of nothing: an address, not a distance
+            return f"{(dump.thread + word) & _MASK:#x}"
+    elif type_ == elf64.R_DTPMOD64:
+        owner = dump.storage(word)
+        if owner is None:
+            return f"{word:#x}"
+        return f"{owner.path} TLS{_named(owner.path, None, reference, in_tls=True)}"
+    else:
+        # The other half of the pair that __tls_get_addr is given (psABI) says whose offset it is.
+        pair = image.bytes_at(image.bias + place - 8, 8)
+        owner = dump.storage(int.from_bytes(pair, "little")) if pair else None
+        located = (owner, word) if owner else None
+    if located is None:
+        return f"{word:#x}"
+    owner, offset = located
+    name = _named(owner.path, (offset - addend) & _MASK, reference, in_tls=True)
+    return f"{owner.path} TLS+{offset:#x}{name}"
 
 
 @cache
@@ -347,12 +451,9 @@ def compare_image(
         only = [sorted({*a} - {*b}) for a, b in ((left, right), (right, left))]
         differ(0, "protection", "", *(str([(hex(s), hex(e), p) for s, e, p, _ in o]) for o in only))
 
-    for name, relocation in _places(elf):
+    for name, relocation, raw_there, raw_here in _words(elf, there, here):
         result.places[name] += 1
         place, type_, index, addend = relocation
-        width = elf64.RELOCATION_WIDTHS.get(type_, 8)
-        raw_there = there.bytes_at(there.bias + place, width)
-        raw_here = here.bytes_at(here.bias + place, width)
         if raw_there is None or raw_here is None or type_ not in COMPARED_TYPES:
             differ(place, name, "", "a place that is not compared", "the same")
             continue
@@ -364,9 +465,14 @@ def compare_image(
             continue
 
         reference = elf.symbols[index] if index else None
-        text_there = _describe(glibc, _target(there, relocation, word_there), reference)
-        our_target = _target(here, relocation, word_here)
-        text_here = _describe(ours, our_target, reference)
+        our_target = 0
+        if type_ in TLS_TYPES:
+            text_there = _describe_tls(glibc, there, relocation, word_there, reference)
+            text_here = _describe_tls(ours, here, relocation, word_here, reference)
+        else:
+            text_there = _describe(glibc, _target(there, relocation, word_there), reference)
+            our_target = _target(here, relocation, word_here)
+            text_here = _describe(ours, our_target, reference)
         if reference is not None:
             result.bound[_kind_of_binding(glibc, text_there, reference)] += 1
         if text_there == text_here:
@@ -380,14 +486,51 @@ def compare_image(
             differ(place, name, symbol, text_there, text_here)
 
 
+# What both linkers say in words of their own, or what a process says by its end.
+_REFUSALS = [
+    (r"(\S+): cannot open shared object file", r"\1 is not found"),
+    (r"undefined symbol: (\S+?),?(?= |$)", r"undefined symbol \1"),
+    (r"cannot allocate memory in static TLS block", "no room for static TLS"),
+]
+
+# What this linker refuses by design and glibc does not: docs/known-limits.md.
+_REFUSED_BY_DESIGN: list[tuple[str, str]] = []
+
+
+def _kind_of_refusal(error: str) -> str:
+    for pattern, text in _REFUSALS:
+        if found := re.search(pattern, error):
+            return found.expand(text)
+    return error
+
+
+def _refused(glibc: str | None, ours: str | None) -> str:
+    """Why a library is not compared; "" when that is a difference."""
+    if glibc and ours:
+        kind = _kind_of_refusal(glibc)
+        return kind if kind == _kind_of_refusal(ours) else ""
+    for pattern, reason in _REFUSED_BY_DESIGN:
+        if ours and re.search(pattern, ours):
+            return f"by this linker only: {reason}"
+    return ""
+
+
 def compare(library: str, glibc: Dump, ours: Dump, libdlopen: str | None) -> Comparison:
     """Compare two dumps of processes that opened `library`."""
     result = Comparison(library)
     if glibc.error or ours.error:
-        result.differences.append(
-            Difference(library, "", 0, "open", "", glibc.error or "opened", ours.error or "opened")
-        )
+        result.refused = _refused(glibc.error, ours.error)
+        if not result.refused:
+            texts = [error or "opened" for error in (glibc.error, ours.error)]
+            result.differences.append(Difference(library, "", 0, "open", "", *texts))
         return result
+    for donor in ours.donors:
+        if any(image.module == donor.module for image in ours.new.values()):
+            result.by_nature[DONOR_REASON] += 1
+        else:
+            result.differences.append(
+                Difference(library, donor.path, 0, "image", "", "not there", "of no image")
+            )
     for path in sorted(glibc.new.keys() | ours.new.keys()):
         if path not in ours.new or path not in glibc.new:
             where = ["loaded" if path in dump.new else "not loaded" for dump in (glibc, ours)]

@@ -1,15 +1,21 @@
 /* driver LOADER STEP...: opens one library after another and shows what the process looks like
  * then.  STEP is the library's name; "+MODE:NAME" for another mode than RTLD_NOW | RTLD_LOCAL, with
  * the letters g(lobal), d(eepbind), k(nodelete), o(noload); "-INDEX" to close what the step of that
- * index opened.  LOADER is "glibc", or the path of libdlopen.so; with
+ * index opened; "@PLACE:PATH" to call, at last, the TLS descriptor that the new image of that real
+ * path has at PLACE from its bias; "=NAME" to open a helper before anything else, which has the
+ * function tls_address, to call __tls_get_addr.  LOADER is "glibc", or the path of libdlopen.so; with
  * "glibc:PATH" libdlopen.so is loaded but not used, so that both processes hold the same images.
  *
  * On standard output: one line per image that was there before ("host"), one line per image that
  * is new ("image"), each with bias and real path, /proc/self/maps, and for each new image the content
- * of its segments, in a form that needs no knowledge of relocations:
+ * of its segments and, with a helper, of this thread's block of its thread-local storage, in a form
+ * that needs no knowledge of relocations:
+ *     thread POINTER
  *     host BIAS PATH
  *     image BIAS PATH
+ *     tls MODULE ADDRESS SIZE\n<SIZE bytes>\n     (after its image: this thread's block; a host's: 0)
  *     memory ADDRESS SIZE\n<SIZE bytes>\n         (after its image)
+ *     descriptor PLACE DISTANCE                   (after its image: from the thread pointer)
  *     maps SIZE\n<SIZE bytes>\n
  *     found INDEX PATH                            (where DLOPEN_find says that it would come from)
  *     opened INDEX PATH                           (what DLOPEN_open opened)
@@ -37,6 +43,7 @@ struct seen {
   const char *path;
   const ElfW(Phdr) *phdr;
   unsigned phnum;
+  uint64_t module; /* of its thread-local storage; 0: none */
   int is_new;
 };
 
@@ -50,6 +57,18 @@ static __typeof__(DLOPEN_find) *our_find;
 static __typeof__(DLOPEN_images) *our_images;
 static __typeof__(DLOPEN_info) *our_info;
 static __typeof__(DLOPEN_message) *our_message;
+static __typeof__(DLOPEN_symbol_find) *our_symbol;
+static void *(*tls_address)(const uint64_t index[2]); /* of the helper */
+
+/* The calling convention of TLS descriptors: rax in and out, every other register is kept. */
+uint64_t call_descriptor(const void *descriptor);
+__asm__(
+    "call_descriptor:\n"
+    "  movq %rdi, %rax\n"
+    "  subq $8, %rsp\n"
+    "  call *(%rax)\n"
+    "  addq $8, %rsp\n"
+    "  ret\n");
 
 struct list {
   struct seen *images;
@@ -63,7 +82,8 @@ static int collect(struct dl_phdr_info *info, size_t size, void *data) {
   (void)size;
   if (list->count < MAX_IMAGES)
     list->images[list->count++] =
-        (struct seen){info->dlpi_addr, strdup(name), info->dlpi_phdr, info->dlpi_phnum, 0};
+        (struct seen){info->dlpi_addr,  strdup(name),         info->dlpi_phdr,
+                      info->dlpi_phnum, info->dlpi_tls_modid, 0};
   return 0;
 }
 
@@ -78,8 +98,9 @@ static unsigned snapshot(struct seen *images) {
     for (size_t i = 0; i < count && i < MAX_IMAGES; i++) {
       struct DLOPEN_info info = {.size = sizeof info};
       if (our_info(ours[i], &info) == DLOPEN_OK && !info.is_host && list.count < MAX_IMAGES)
-        images[list.count++] = (struct seen){info.load_bias, strdup(info.path),
-                                             (const ElfW(Phdr) *)info.phdr, info.phnum, 0};
+        images[list.count++] =
+            (struct seen){info.load_bias, strdup(info.path), (const ElfW(Phdr) *)info.phdr,
+                          info.phnum,     info.tls_module_id, 0};
     }
   }
   return list.count;
@@ -104,8 +125,36 @@ static void show_memory(const struct seen *image) {
   }
 }
 
+/* The block is made now if this thread has not touched it. */
+static void show_tls(const struct seen *image) {
+  if (!image->module || !tls_address) return;
+  uint64_t size = 0;
+  for (unsigned i = 0; image->is_new && i < image->phnum; i++)
+    if (image->phdr[i].p_type == PT_TLS) size = image->phdr[i].p_filesz;
+  const void *block = tls_address((uint64_t[]){image->module, 0});
+  fprintf(output, "tls %lx %lx %lx\n", image->module, (uint64_t)block, size);
+  fwrite(block, 1, size, output);
+  fputc('\n', output);
+}
+
+static void show_descriptors(const struct seen *image, char **steps) {
+  for (; *steps; steps++) {
+    char *path;
+    if (**steps != '@') continue;
+    uint64_t place = strtoul(*steps + 1, &path, 16);
+    if (strcmp(path + 1, image->path) == 0)
+      fprintf(output, "descriptor %lx %lx\n", place,
+              call_descriptor((void *)(image->bias + place)));
+  }
+}
+
+/* A descriptor's number may be another file's by now: such a name is left as it is. */
+static char *real_path(const char *path) {
+  return strncmp(path, "/proc/self/fd/", 14) == 0 ? NULL : realpath(path, NULL);
+}
+
 static void show_path(const char *kind, int index, const char *path) {
-  char *real = realpath(path, NULL);
+  char *real = real_path(path);
   fprintf(output, "%s %d %s\n", kind, index, real ? real : path);
   free(real);
 }
@@ -121,6 +170,23 @@ static void show_found(const char *path, const char *origin, int result, void *d
   if (result == 0 && !candidate->loaded) show_path("found", candidate->index, path);
 }
 
+/* Libraries know where their thread-local storage is from the linker that opened them. */
+static int open_helper(const char *name, int use_glibc, struct DLOPEN_error *error) {
+  if (use_glibc) {
+    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (handle) tls_address = (__typeof__(tls_address))dlsym(handle, "tls_address");
+  } else {
+    struct DLOPEN_request request = {
+        .size = sizeof request, .name = name, .mode = RTLD_NOW | RTLD_LOCAL};
+    struct DLOPEN_symbol symbol = {.address = 0};
+    DLOPEN_image *image;
+    if (our_open(&request, &image, error) == DLOPEN_OK)
+      our_symbol(image, "tls_address", NULL, 0, &symbol, error);
+    tls_address = (__typeof__(tls_address))symbol.address;
+  }
+  return tls_address != NULL;
+}
+
 static char maps[1 << 20];
 
 static size_t read_maps(void) {
@@ -134,7 +200,7 @@ static size_t read_maps(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 3) return 2;
+  if (argc < 3 || argc - 2 > MAX_IMAGES) return 2;
   if (readlink("/proc/self/exe", program, sizeof program - 1) < 0) return 2;
   /* Libraries print at their leisure: keep our output apart. */
   output = fdopen(dup(1), "w");
@@ -155,18 +221,23 @@ int main(int argc, char **argv) {
       our_images = (__typeof__(our_images))dlsym(handle, "DLOPEN_images");
       our_info = (__typeof__(our_info))dlsym(handle, "DLOPEN_info");
       our_message = (__typeof__(our_message))dlsym(handle, "DLOPEN_message");
+      our_symbol = (__typeof__(our_symbol))dlsym(handle, "DLOPEN_symbol_find");
     }
   }
 
   /* Needed by unwinders: it may come with the first library that is opened. */
   if (!dlopen("libgcc_s.so.1", RTLD_LAZY)) return fprintf(stderr, "%s\n", dlerror()), 3;
-  unsigned count_before = snapshot(before);
   static struct DLOPEN_error error;
+  for (char **step = argv + 2; *step; step++)
+    if (**step == '=' && !open_helper(*step + 1, use_glibc, &error))
+      return fprintf(stderr, "%s is of no use\n", *step + 1), 3;
+  unsigned count_before = snapshot(before);
   static void *handles[MAX_IMAGES];
   int steps = argc - 2;
   for (int index = 0; index < steps; index++) {
     dprintf(2, "|"); /* in the libraries' trace: the next step */
     const char *name = argv[index + 2];
+    if (name[0] == '@' || name[0] == '=') continue;
     if (name[0] == '-') {
       void **handle = &handles[atoi(name + 1)];
       if (!*handle || (use_glibc ? dlclose(*handle) : our_close(*handle, &error)))
@@ -202,16 +273,22 @@ int main(int argc, char **argv) {
     }
   }
 
+  uint64_t thread_pointer;
+  __asm__("movq %%fs:0, %0" : "=r"(thread_pointer));
+  fprintf(output, "thread %lx\n", thread_pointer);
   unsigned count_after = snapshot(after);
   for (unsigned i = 0; i < count_after; i++) {
     int is_new = 1;
     for (unsigned j = 0; j < count_before; j++)
       is_new &= after[i].bias != before[j].bias || strcmp(after[i].path, before[j].path) != 0;
-    char *path = realpath(after[i].path, NULL);
+    char *path = real_path(after[i].path);
     if (path) after[i].path = path;
     after[i].is_new = is_new;
     fprintf(output, "%s %lx %s\n", is_new ? "image" : "host", after[i].bias, after[i].path);
-    if (is_new) show_memory(&after[i]);
+    show_tls(&after[i]);
+    if (!is_new) continue;
+    show_memory(&after[i]);
+    show_descriptors(&after[i], argv + 2);
   }
   size_t size = read_maps();
   fprintf(output, "maps %zx\n", size);

@@ -12,22 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from differential import built
-from differential.choose import MOST_OF_A_PACKAGE, Candidate, candidates, features, qualifies
+from differential.choose import MOST_OF_A_PACKAGE, NO_PACKAGE, Candidate, candidates, features
 from differential.compare import (
     REPORTED_TYPES,
     Comparison,
     Difference,
+    Dump,
     compare,
+    descriptors,
+    is_host,
     open_elf,
     run_driver,
 )
-from support.fixtures import compile_program
+from support.fixtures import compile_library, compile_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 DRIVER = Path(__file__).with_name("driver.c")
 BUILT = "(built here)"
+_HELPER = "libtls.so"
+_HELPER_SOURCE = """
+void *__tls_get_addr(const unsigned long index[2]);
+void *tls_address(const unsigned long index[2]) { return __tls_get_addr(index); }
+"""
 
 
 @dataclass
@@ -37,18 +45,25 @@ class Report:
     system_libraries: int = 0
     packages: int = 0
     built_libraries: int = 0
+    after_others: int = 0  # system libraries that do not name all that they need
     images: int = 0
     features: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REPORTED_TYPES, 0)))
     bound: Counter[str] = field(default_factory=Counter)
     by_nature: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, list[str]] = field(default_factory=dict)  # by reason, libraries
     differences: list[Difference] = field(default_factory=list)
 
     def add(self, candidate: Candidate, comparison: Comparison) -> None:
+        if comparison.refused:
+            assert candidate.package != BUILT, f"{candidate.path}: {comparison.refused}"
+            self.refused.setdefault(comparison.refused, []).append(candidate.path)
+            return
         if candidate.package == BUILT:
             self.built_libraries += 1
         else:
             self.system_libraries += 1
+            self.after_others += bool(candidate.before)
         self.images += comparison.images
         self.features.update(candidate.features)
         self.places.update(comparison.places)
@@ -85,14 +100,36 @@ class Report:
         (directory / "report.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _compare_one(
-    candidate: Candidate, driver: Path, libdlopen: Path | None, ours: str
+def build_driver(directory: Path) -> Path:
+    """The driver, with its helper beside it."""
+    compile_library(directory, _HELPER, _HELPER_SOURCE)
+    return compile_program(directory, "driver", DRIVER)
+
+
+def dump(
+    driver: Path, loader: str, *steps: str, env: Mapping[str, str] | None = None
+) -> Dump:
+    """What the driver shows, with all TLS descriptors of the images that were opened called."""
+    steps = *steps, f"={driver.with_name(_HELPER)}"
+    found = run_driver(driver, loader, *steps, env=env)
+    calls = [
+        f"@{place:x}:{image.path}"
+        for image in found.new.values()
+        if "/" in image.path and not is_host(image.path)
+        for place in descriptors(image.path)
+    ]
+    return run_driver(driver, loader, *steps, *calls, env=env) if calls else found
+
+
+def compare_one(
+    candidate: Candidate, driver: Path, libdlopen: Path | None, ours: str, *, also_refused: bool
 ) -> Comparison | None:
-    """Open one library in both; None when it does not qualify."""
-    glibc = run_driver(driver, f"glibc:{libdlopen}" if libdlopen else "glibc", candidate.path)
-    if candidate.package != BUILT and not qualifies(glibc):
+    """Open one library in both; None when glibc cannot and that is not asked for."""
+    steps = *candidate.before, candidate.path
+    glibc = dump(driver, f"glibc:{libdlopen}" if libdlopen else "glibc", *steps)
+    if glibc.error and not also_refused:
         return None
-    here = run_driver(driver, ours, candidate.path)
+    here = dump(driver, ours, *steps)
     return compare(candidate.path, glibc, here, str(libdlopen) if libdlopen else None)
 
 
@@ -103,6 +140,7 @@ def run(
     ours: str | None = None,
     cxx: bool = True,
     chosen: Iterable[Candidate] | None = None,
+    most: int | None = MOST_OF_A_PACKAGE,
 ) -> Report:
     """Compare everything.
 
@@ -111,15 +149,22 @@ def run(
         libdlopen: the libdlopen.so to compare with glibc; None only with `ours`.
         ours: the driver's LOADER argument, by default `libdlopen`.
         cxx: whether there is a C++ compiler.
-        chosen: libraries instead of the system's.
+        chosen: libraries instead of those of `candidates`.
+        most: of a package; None: all, and those too that glibc cannot open.
     """
-    driver = compile_program(directory, "driver", DRIVER)
+    driver = build_driver(directory)
     files: Sequence[Path] = built.build(directory)
     if cxx:
         files = [*files, *built.build_cxx(directory)]
     of_tests = [Candidate(str(file), BUILT, features(open_elf(str(file)))) for file in files]
     of_system = list(candidates() if chosen is None else chosen)
-    work = partial(_compare_one, driver=driver, libdlopen=libdlopen, ours=ours or str(libdlopen))
+    work = partial(
+        compare_one,
+        driver=driver,
+        libdlopen=libdlopen,
+        ours=ours or str(libdlopen),
+        also_refused=most is None,
+    )
     report = Report()
     from_package: Counter[str] = Counter()
     with ProcessPoolExecutor() as pool:
@@ -128,13 +173,14 @@ def run(
             everything, pool.map(work, everything, chunksize=4), strict=True
         ):
             if comparison is None:
+                assert candidate.package != BUILT, f"glibc cannot open {candidate.path}"
                 continue
-            if candidate.package != BUILT:
-                if from_package[candidate.package] == MOST_OF_A_PACKAGE:
+            if candidate.package != BUILT and not comparison.refused:
+                if most is not None and from_package[candidate.package] == most:
                     continue
                 from_package[candidate.package] += 1
             report.add(candidate, comparison)
-    report.packages = len(from_package)
+    report.packages = len(from_package.keys() - {NO_PACKAGE})
     return report
 
 
