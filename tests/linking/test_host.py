@@ -111,3 +111,14 @@ def test_dlsym_next_and_default_of_a_library(steps: Steps) -> None:
     b = steps.library("b", "int value(void) { return 2; }")
     steps.library("a", source, needs=[b])
     assert steps.both("open:./liba.so", "call:0:call") == ["opened", "21"]
+
+
+def test_a_host_library_in_the_global_scope_goes_when_it_is_closed(steps: Steps) -> None:
+    # libpython is always the host's; whether it is global, its loader is asked.
+    steps.library("host", "int value(void) { return 5; }", soname="libpython3-host.so")
+    steps.library("a", "int value(void); int call(void) { return value(); }")
+    assert steps.both(
+        *("open:./libhost.so:g", "open:./liba.so", "call:1:call"),
+        *("close:1", "close:0", "mapped:/libhost.so"),
+    ) == ["opened", "opened", "5", "closed", "closed", "0"]
+    assert steps.ours("open:./libhost.so:g", "linkmap:/libhost.so") == ["opened", "1"]

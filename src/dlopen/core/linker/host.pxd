@@ -705,10 +705,12 @@ cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
 
 cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcept nogil:
     """Asks libc for each image that came late, by a name that only this image defines. Once
-    global, always global."""
+    global, always global. The program's handle searches the global scope, and unlike
+    RTLD_DEFAULT it does not make libdlopen.so a user of what is found, which would keep it."""
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot
     cdef Image* image
+    cdef void* program = NULL
     cdef uint64_t address = 1
     cdef size_t i
     for i in range(known.host_count):
@@ -716,7 +718,9 @@ cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcep
         if image.is_global or image.probe == NULL:
             continue
         enter_host(linker)
-        address = <uint64_t>linker.host.dlsym(NULL, image.probe)
+        if program == NULL:
+            program = linker.host.dlopen(NULL, RTLD_LAZY | RTLD_NOLOAD)
+        address = <uint64_t>linker.host.dlsym(program, image.probe)
         leave_host(linker)
         if not image.map_start <= address < image.map_end:
             continue
@@ -728,6 +732,8 @@ cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcep
         lock_release(&registry.lock)
     if address == 0:
         linker.host.dlerror()    # each call has cleared the message of the one before
+    if program != NULL:
+        linker.host.dlclose(program)
 
 
 cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
