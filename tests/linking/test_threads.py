@@ -37,6 +37,7 @@ def program(steps: Steps) -> Path:
     "scenario",
     [
         "same library",
+        "existing library",
         "fork in constructor",
         "fork under load",
         "stress",

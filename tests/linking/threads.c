@@ -14,6 +14,7 @@
 #include "dlopen.h"
 
 static __typeof__(DLOPEN_open) *our_open;
+static __typeof__(DLOPEN_existing) *our_existing;
 static __typeof__(DLOPEN_close) *our_close;
 static __typeof__(DLOPEN_symbol_find) *our_find;
 static __typeof__(DLOPEN_address) *our_address;
@@ -120,6 +121,16 @@ static void same_library(void) {
   if (slow_started != 1) fail("the constructor ran more than once");
 }
 
+static void existing_library(void) {
+  pthread_t thread;
+  DLOPEN_image *image;
+  pthread_create(&thread, NULL, open_in_thread, "./libslow.so");
+  while (!slow_started) usleep(1000);
+  if (our_existing("./libslow.so", &image, NULL)) fail("it is loaded");
+  if (slow_finished != 1) fail("returned before the constructor had finished");
+  pthread_join(thread, NULL);
+}
+
 static void fork_in_constructor(void) {
   pthread_t thread;
   pthread_create(&thread, NULL, open_in_thread, "./libslow.so");
@@ -215,6 +226,7 @@ int main(int argc, char **argv) {
   void *linker = dlopen(argv[1], RTLD_NOW);
   if (!linker) fail(dlerror());
   our_open = (__typeof__(our_open))dlsym(linker, "DLOPEN_open");
+  our_existing = (__typeof__(our_existing))dlsym(linker, "DLOPEN_existing");
   our_close = (__typeof__(our_close))dlsym(linker, "DLOPEN_close");
   our_find = (__typeof__(our_find))dlsym(linker, "DLOPEN_symbol_find");
   our_address = (__typeof__(our_address))dlsym(linker, "DLOPEN_address");
@@ -226,6 +238,8 @@ int main(int argc, char **argv) {
   alarm(30); /* a deadlock ends here */
   if (strcmp(argv[2], "same library") == 0)
     same_library();
+  else if (strcmp(argv[2], "existing library") == 0)
+    existing_library();
   else if (strcmp(argv[2], "fork in constructor") == 0)
     fork_in_constructor();
   else if (strcmp(argv[2], "two linkers") == 0)

@@ -1331,4 +1331,6 @@ cdef inline int open_existing(
         result[0] = transaction.root
     report_open(name, code, result, error)
     end(&transaction)
+    if code == 0:
+        initialise(linker, result[0])      # waits for the thread that is at it
     return code
