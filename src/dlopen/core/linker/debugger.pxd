@@ -15,7 +15,8 @@ hidden before they are unmapped.
 Debugger.lock is held over a whole change. No code of anybody's runs under it, but at a
 breakpoint a thread may stand in r_brk as long as the user likes, and then others wait with
 their next change, as under the host's loader. So it is not Registry.lock, which no other
-lock is taken in: the host's locks are taken before Debugger.lock, and none but the allocator's after it.
+lock is taken in: the host's locks are taken before Debugger.lock, and none but the
+allocator's after it.
 """
 
 from libc.stddef cimport size_t
