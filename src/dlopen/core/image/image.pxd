@@ -209,9 +209,9 @@ cdef inline const char* image_asked_name(const Image* image) noexcept nogil:
 
 
 cdef inline const char* image_name(const Image* image) noexcept nogil:
-    """For messages."""
-    if image.path != NULL and image.path[0] != 0:
-        return image.path
+    """For messages: as it was asked for, like glibc's."""
+    if image.names.count != 0 and (<const char*>image.names.items[0])[0] != 0:
+        return <const char*>image.names.items[0]
     if image.from_main:
         return b"(main program)"
     return b"(unnamed)"

@@ -8,7 +8,7 @@ calls: its namespace, its RUNPATH and its scope count.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset, strcmp
+from libc.string cimport memset, strcmp, strncmp
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -108,14 +108,18 @@ cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
 
 
 cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
-    """For this thread's next dlerror, in glibc's words: who needed it is not among them.
-    Frees the error."""
+    """For this thread's next dlerror, in glibc's words: who needed it and what more we know
+    of a file are not among them. Frees the error."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t length
     if error == NULL:
         return
     if error.code == DLOPEN_E_NOT_FOUND:
         error.needed_by = b""
+    if strncmp(error.detail, b"invalid ELF header", 18) == 0:
+        error.detail = b"invalid ELF header"
+    elif strncmp(error.detail, b"file too short", 14) == 0:
+        error.detail = b"file too short"
     length = write_message(error, NULL, 0)
     if pending_message != NULL:
         release(allocator, pending_message)
@@ -187,7 +191,7 @@ cdef inline void* open_for_caller(
     ):
         code = fail(error, DLOPEN_E_INVALID, b"", b"invalid mode parameter")
     elif not mode & (RTLD_LAZY | RTLD_NOW):
-        code = fail_system(error, DLOPEN_E_INVALID, b"", b"invalid mode for dlopen()", -EINVAL)
+        code = fail_system(error, DLOPEN_E_INVALID, name, b"invalid mode for dlopen()", -EINVAL)
     else:
         code = open_image(linker, &request, &image, error)
     if code == 0:

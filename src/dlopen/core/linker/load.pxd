@@ -281,7 +281,8 @@ cdef inline Image* loaded_by_file(
         return NULL
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
-        if not sees(transaction, image):
+        # As glibc, which knows no file of the program: as a library it is refused.
+        if not sees(transaction, image) or image.from_main:
             continue
         if not image.is_identified and may_be_of(image, file):
             identify_hosts(transaction.linker, transaction.snapshot)

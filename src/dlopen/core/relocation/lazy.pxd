@@ -25,14 +25,14 @@ cdef enum:
 
 
 cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
-    """It asks for nothing else, and the words that the PLT reads are where they belong."""
+    """It asks for nothing else, and the words that the PLT reads are where they belong: they
+    are written once, and RELRO may close them."""
     cdef const Phdr* segment
     if image.jmprel_count == 0 or image.flags & DF_BIND_NOW or image.flags_1 & DF_1_NOW \
             or image.no_foreign_code or image.has_textrel or image.plt_got & 7:
         return False
     segment = segment_holding(&image.layout, image.plt_got, RESERVED_SIZE)
-    return segment != NULL and segment.p_flags & PF_W != 0 \
-        and not is_sealed(&image.layout, image.plt_got, RESERVED_SIZE)
+    return segment != NULL and segment.p_flags & PF_W != 0
 
 
 cdef inline int prepare_lazy_calls(
