@@ -11,6 +11,9 @@
  * (or no longer) valid gives DLOPEN_E_HANDLE, never a crash.  Every function may
  * be called from any thread at any time; none keeps a lock while it runs a
  * constructor, a destructor, a resolver, a callback or the host's own loader.
+ *
+ * Environment, read once: DLOPEN_LOG=error|warn|info|debug|trace says what the
+ * linker does, on standard error or at the end of the file DLOPEN_LOG_FILE.
  */
 #ifndef DLOPEN_H
 #define DLOPEN_H

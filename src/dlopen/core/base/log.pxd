@@ -278,7 +278,7 @@ cdef inline void log_failure(const char* name, int code, const Error* error) noe
     add(&line, b": ")
     add(&line, error.detail)
     if error.symbol[0] != 0:
-        add(&line, b": symbol ")
+        add(&line, b": ")
         add(&line, error.symbol)
     if error.version[0] != 0:
         add(&line, b": version ")
