@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from support.elf64 import PT_TLS, Elf  # noqa: E402
+from support.elf64 import PF_W, PT_LOAD, PT_TLS, Elf  # noqa: E402
 from support.fixtures import compile_library, compile_program  # noqa: E402
 
 BUILD = ROOT / "build" / "benchmarks"
@@ -150,6 +150,31 @@ def throws() -> Path:
     """The compiled throws.cc."""
     source = Path(__file__).with_name("throws.cc")
     return compile_program(BUILD, "throws", source, language="c++", flags=["-std=c++17", "-O2"])
+
+
+def preloads() -> Path:
+    """A folder with libdlopen.so and libempty.so, which is as large and does nothing."""
+    folder = BUILD / "preloads"
+    folder.mkdir(parents=True, exist_ok=True)
+    loads = [s for s in Elf(libdlopen()).segments if s.type == PT_LOAD]
+    constant = sum(s.memory_size for s in loads if not s.flags & PF_W)
+    variable = sum(s.memory_size for s in loads if s.flags & PF_W)
+    compile_library(
+        folder,
+        "libempty.so",
+        f"const char constant[{constant}] = {{1}};\nchar variable[{variable}] = {{1}};\n",
+        flags=["-O2", "-Wl,-z,now"],
+    )
+    link = folder / "libdlopen.so"
+    link.unlink(missing_ok=True)
+    link.symlink_to(libdlopen().resolve())
+    return folder
+
+
+def startup() -> Path:
+    """The compiled startup.c."""
+    source = Path(__file__).with_name("startup.c")
+    return compile_program(BUILD, "startup", source, flags=["-std=gnu17", "-O2"])
 
 
 def loaded_first(case: Case) -> Sequence[str]:

@@ -3,7 +3,8 @@
     run.py [--case NAME]... [--rounds N] [--json PATH]
 
 A ratio is the median over rounds of (ours / theirs) in that round, below 1 where we are quicker,
-with its quartiles; for the host's throws, with our images in the process over without.  Where libc
+with its quartiles; for the host's throws, with our images in the process over without; for a
+preload, what ours adds to a program's start over what a library of the same size adds.  Where libc
 has nothing alike there is a time and no ratio.
 """
 
@@ -86,6 +87,9 @@ def measure(names: list[str], rounds: int | None) -> list[Result]:
         copies = [str(path) for path in cases.copies(size)]
         command = [*native, "iterate", str(rounds or 200), *copies]
         results += worker("C", f"iterate {size}", command)
+    command = [str(cases.startup()), str(rounds or 40), str(cases.preloads())]
+    command += ["libempty.so", "libdlopen.so", "/bin/true"]
+    results += worker("preload", "/bin/true", command)
     beside = [str(path) for path in cases.copies(THROWN_BESIDE)]
     command = [str(cases.throws()), str(cases.libdlopen()), str(rounds or 200), *beside]
     results += worker("C++", f"host's throws beside {THROWN_BESIDE}", command)

@@ -19,12 +19,12 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_MAPPED, Error, Info, PublicImage, PublicRelocation, PublicSymbol, PublicVersion,
     Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
-from dlopen.core.base.environment cimport environment_value
+from dlopen.core.base.environment cimport environment_value, read_environment
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.base.log cimport start_log
+from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
 from dlopen.core.base.message cimport write_message
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
@@ -61,7 +61,7 @@ from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     nearest_symbol, refer, symbol_name, symbol_version,
 )
-from dlopen.core.symbols.report cimport report_lookup
+from dlopen.core.symbols.report cimport log_lookup
 from dlopen.core.tls.modules cimport (
     Key, TlsIndex, forget_other_threads, is_own_module, known_block, make_block, thread_ends,
 )
@@ -71,16 +71,37 @@ cdef extern from *:
     """
     #include <dlfcn.h>
     #include <link.h>
-    /* Defined below; called by the host's loader with its own arguments. */
-    void dlopen_start(int argc, char **argv, char **environ);
+    #include <string.h>
     void dlopen_finish(void);
+    void dlopen_begin(void);
+    /* Most processes with libdlopen.so preloaded never call it, and shall not pay for it: each
+       page that is touched here costs more than all the code. What the host's loader gives to
+       constructors is kept in .data, whose page is written anyhow; the constructor and the
+       destructor lie together. */
+    __attribute__((section(".data"))) static struct {
+        char **argv, **envp;
+        int argc, in_use;
+    } dlopen_startup;
     __attribute__((constructor)) static void dlopen_constructor(
-        int argc, char **argv, char **environ
+        int argc, char **argv, char **envp
     ) {
-        dlopen_start(argc, argv, environ);
+        const uint64_t name = 0x5f4e45504f4c44;      /* "DLOPEN_" */
+        dlopen_startup.argc = argc;
+        dlopen_startup.argv = argv;
+        dlopen_startup.envp = envp;
+        for (; *envp; envp++) {
+            uint64_t start;
+            memcpy(&start, *envp, sizeof(start));
+            if (start << 8 == name << 8) {
+                dlopen_begin();      /* as long as the folder is the one of the start */
+                return;
+            }
+        }
     }
     /* In DT_FINI_ARRAY: after every atexit handler, as the host's own destructors run. */
-    __attribute__((destructor)) static void dlopen_destructor(void) { dlopen_finish(); }
+    __attribute__((destructor)) static void dlopen_destructor(void) {
+        if (dlopen_startup.in_use) dlopen_finish();
+    }
     /* The names of libc that stand before libc's own: see the end of this file. dlsym and
        dlvsym are in arch/<machine>.S. */
     #define DLOPEN_EXPORT(name, entry) __asm__( \\
@@ -136,6 +157,11 @@ cdef extern from *:
         return result;
     }
     """
+    ctypedef struct Startup:
+        char** argv
+        char** envp
+        int argc, in_use
+    Startup startup "dlopen_startup"
     bint has_xsave "dlopen_has_xsave"
     bint find_xsave "dlopen_find_xsave"() noexcept nogil
     void trap "__builtin_trap"() noexcept nogil
@@ -168,15 +194,16 @@ cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
 cdef Linker the_linker
 
 
-cdef void read_environment(Linker* linker) noexcept nogil:
-    """As the process was started with: the program may change it later."""
-    if linker.has_environment:
+cdef void read_settings(Linker* linker) noexcept nogil:
+    """Once. DLOPEN_* variables do not count in secure execution (ld.so(8))."""
+    if linker.environment.data != NULL:
         return
-    linker.has_environment = True
     linker.secure = getauxval(AT_SECURE) != 0
-    linker.bind_now = environment_value(b"LD_BIND_NOW=") != NULL
-    start_log(linker.secure)
-    read_debugger_wish(linker)
+    read_environment(&linker.registry.allocator, &linker.environment)
+    linker.bind_now = environment_value(&linker.environment, b"LD_BIND_NOW=") != NULL
+    if not linker.secure:
+        start_log(&linker.environment)
+        read_debugger_wish(linker)
 
 
 cdef void prepare(Linker* linker) noexcept nogil:
@@ -188,7 +215,11 @@ cdef void prepare(Linker* linker) noexcept nogil:
     if linker.ready == 0:
         (&has_xsave)[0] = find_xsave()
         linker.page = getauxval(AT_PAGESZ)
-        read_environment(linker)
+        read_settings(linker)
+        linker.argc = startup.argc
+        linker.argv = startup.argv
+        linker.envp = startup.envp
+        (&startup).in_use = 1
         name_own_functions(linker)
         linker.ready = 1 if bind_host_functions(linker) else 3
     lock_release(&linker.registry.lock)
@@ -270,11 +301,10 @@ cdef inline int no_host(Error* error) noexcept nogil:
     )
 
 
-cdef public void dlopen_start(int argc, char** argv, char** environ) noexcept nogil:
-    the_linker.argc = argc
-    the_linker.argv = argv
-    the_linker.environ = environ
-    read_environment(&the_linker)
+cdef public void dlopen_begin() noexcept nogil:
+    lock_acquire(&the_linker.registry.lock)
+    read_settings(&the_linker)
+    lock_release(&the_linker.registry.lock)
 
 
 cdef public void dlopen_finish() noexcept nogil:
@@ -513,10 +543,11 @@ cdef public int DLOPEN_symbol_find(
                 symbol.image = <PublicImage*>definition.image
                 symbol.address = address
                 found = True
-        report_lookup(
-            image, name, version, definition.image if found else NULL,
-            symbol.address if found else 0
-        )
+        if logs(LOG_TRACE):
+            log_lookup(
+                image, name, version, definition.image if found else NULL,
+                symbol.address if found else 0
+            )
         if not found:
             code = fail(error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
             error_name_symbol(error, name, version)
@@ -946,14 +977,14 @@ cdef struct HostVisit:
 
 
 cdef int pass_host_info(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """The host makes `info` anew for each image: it may be written."""
     cdef HostVisit* visit = <HostVisit*>data
-    cdef HostInfo copy = info[0]
     cdef int result
-    copy.dlpi_adds += visit.our_adds
-    copy.dlpi_subs += visit.our_subs
-    visit.adds = copy.dlpi_adds
-    visit.subs = copy.dlpi_subs
-    result = visit.visit(&copy, sizeof(HostInfo), visit.data)
+    info.dlpi_adds += visit.our_adds
+    info.dlpi_subs += visit.our_subs
+    visit.adds = info.dlpi_adds
+    visit.subs = info.dlpi_subs
+    result = visit.visit(info, size, visit.data)
     visit.stopped = result != 0
     return result
 
@@ -970,14 +1001,12 @@ cdef public int dlopen_visit_own(const VisitSection* section) noexcept nogil:
         image = snapshot.images[i]
         if load_u32(&image.state) == DLOPEN_STATE_MAPPED:
             continue
-        memset(&info, 0, sizeof(info))
         info.dlpi_addr = image.load_bias
         info.dlpi_name = image_asked_name(image)
         info.dlpi_phdr = image.layout.phdrs
         info.dlpi_phnum = <uint16_t>image.layout.phnum
         info.dlpi_tls_modid = image.tls_module_id
-        if info.dlpi_tls_modid:
-            info.dlpi_tls_data = block_of_thread(image)
+        info.dlpi_tls_data = block_of_thread(image) if image.tls_module_id else NULL
         info.dlpi_adds = host.adds
         info.dlpi_subs = host.subs
         result = host.visit(&info, sizeof(info), host.data)
@@ -1001,6 +1030,8 @@ cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept n
         return 0
     host.visit = <PhdrVisitor>visit
     host.data = data
+    if load_u64(&linker.registry.adds) == 0:     # none of ours, ever
+        return linker.host.dl_iterate_phdr(host.visit, data)
     # Read before the images are: a reader that keeps what it saw must see a change later.
     host.our_adds = load_u64(&linker.registry.adds)
     host.our_subs = load_u64(&linker.registry.subs)

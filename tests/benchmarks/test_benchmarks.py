@@ -37,6 +37,7 @@ def test_every_metric_has_a_ratio_or_no_peer_by_nature(tmp_path: Path) -> None:
         *(("C", name) for name in both | WITHOUT_PEER | {"hit", "miss", "an-image"}),
         *(("Python", name) for name in both | {"first-attribute", "call"}),
         ("C++", "throw"),
+        ("preload", "added"),
     }
 
 

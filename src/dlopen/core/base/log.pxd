@@ -23,6 +23,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_RELOCATION, DLOPEN_REJECTED_MACHINE, Error,
 )
 from dlopen.core.base.environment cimport environment_value
+from dlopen.core.base.growable cimport Text
 from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open_for_appending, kernel_process_id, kernel_status_of,
     kernel_working_directory, kernel_write,
@@ -225,22 +226,20 @@ cdef inline void set_log_path(const char* path) noexcept nogil:
     the_log.path[used + length] = 0
 
 
-cdef inline void start_log(bint secure) noexcept nogil:
-    """Once, from the environment; not in secure execution (ld.so(8)), where who starts the
-    program must not choose a file that it writes."""
+cdef inline void start_log(const Text* environment) noexcept nogil:
+    """Once; not in secure execution (ld.so(8)), where who starts the program must not choose
+    a file that it writes."""
     cdef const char* wanted
     cdef const char* path
     cdef uint32_t level
     cdef FileStatus status
-    if secure:
-        return
-    wanted = environment_value(b"DLOPEN_LOG=")
+    wanted = environment_value(environment, b"DLOPEN_LOG=")
     if wanted == NULL:
         return
     if kernel_status_of(STANDARD_ERROR, &status) == 0:
         the_log.error_device = status.st_dev
         the_log.error_inode = status.st_ino
-    path = environment_value(b"DLOPEN_LOG_FILE=")
+    path = environment_value(environment, b"DLOPEN_LOG_FILE=")
     if path != NULL:
         set_log_path(path)
     for level in range(LOG_ERROR, LOG_TRACE + 1):

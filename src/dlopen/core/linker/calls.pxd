@@ -18,6 +18,7 @@ from dlopen.core.base.atomics cimport full_fence, load_u32, store_pointer, store
 from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
+from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, symbol_type
@@ -29,6 +30,7 @@ from dlopen.core.linker.host cimport count_host_image
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.relocation.relocate cimport Batch, Resolver, own_address, resolve
+from dlopen.core.symbols.report cimport log_binding
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, symbol_name, symbol_version,
 )
@@ -195,6 +197,8 @@ cdef inline bint find_callee(
     if definition.image == NULL or not kept:
         return kept
     address[0] = own_address(linker.own_names, &definition)
+    if logs(LOG_TRACE):
+        log_binding(image, symbol, &definition, address[0])
     if address[0] == 0:
         address[0] = definition_address(&definition)
         if symbol_type(definition.symbol) == STT_GNU_IFUNC \

@@ -55,8 +55,10 @@ cdef enum:                       # Debugger.wish
 
 
 cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
-    cdef const char* value = environment_value(b"DLOPEN_DEBUGGER=")
-    if linker.secure or value == NULL:
+    cdef const char* value = environment_value(
+        &linker.environment, b"DLOPEN_DEBUGGER="
+    )
+    if value == NULL:
         return
     if strcmp(value, b"lldb") == 0:
         linker.debugger.wish = WISH_LLDB

@@ -20,6 +20,7 @@ from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_
 from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
 from dlopen.core.base.kernel cimport EINVAL
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
@@ -41,7 +42,7 @@ from dlopen.core.relocation.relocate cimport OwnName, own_address
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
 )
-from dlopen.core.symbols.report cimport report_lookup
+from dlopen.core.symbols.report cimport log_lookup
 from dlopen.core.tls.modules cimport known_block
 
 
@@ -290,7 +291,8 @@ cdef inline void no_symbol(
         object = image_asked_name(image)
     if object[0] == 0:
         object = program_name(linker)
-    report_lookup(image, name, version, NULL, 0)
+    if logs(LOG_TRACE):
+        log_lookup(image, name, version, NULL, 0)
     fail(error, DLOPEN_E_SYMBOL, object, b"undefined symbol")
     error_name_symbol(error, name, version)
     keep_message(linker, error)
@@ -391,10 +393,11 @@ cdef inline Answer family_dlsym(
         found = not image.is_host and lookup_in_tree(image, &reference, &definition)
     if found:
         answer.result = <void*>address_for_program(linker, snapshot, &reference, &definition)
-        report_lookup(
-            NULL if is_default or is_next else image, name, version, definition.image,
-            <uint64_t>answer.result
-        )
+        if logs(LOG_TRACE):
+            log_lookup(
+                NULL if is_default or is_next else image, name, version, definition.image,
+                <uint64_t>answer.result
+            )
     elif is_default or is_next:
         # What the host has brought in late, it knows the scope of.
         if image == NULL or (image.is_host and not image.is_startup):

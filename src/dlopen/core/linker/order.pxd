@@ -106,12 +106,12 @@ cdef inline void run_constructors(const Linker* linker, const Image* image) noex
         return
     if image.init != 0:
         report_call(b"init ", image, image.load_bias + image.init)
-        (<Constructor>(image.load_bias + image.init))(linker.argc, linker.argv, linker.environ)
+        (<Constructor>(image.load_bias + image.init))(linker.argc, linker.argv, linker.envp)
     for i in range(image.init_array_count):
         # 0 and -1 stand for none, as in the arrays of old linkers.
         if entries[i] != 0 and entries[i] != ~<uint64_t>0:
             report_call(b"init ", image, entries[i])
-            (<Constructor>entries[i])(linker.argc, linker.argv, linker.environ)
+            (<Constructor>entries[i])(linker.argc, linker.argv, linker.envp)
 
 
 cdef inline void run_destructors(const Image* image) noexcept nogil:

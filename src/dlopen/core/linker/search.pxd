@@ -14,6 +14,7 @@ from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_MACHINE
+from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
     ENOENT, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
@@ -44,22 +45,26 @@ cdef extern from *:
     """
     #if defined(__x86_64__)
     #include <cpuid.h>
-    /* How glibc names this processor: the x86-64-vN level, and before 2.37 a platform. */
+    /* How glibc names this processor: the x86-64-vN level (psABI, "Micro-Architecture
+       Levels"), and before 2.37 a platform. Not by __builtin_cpu_supports: that brings a
+       constructor, which asks the processor in every process, and under a hypervisor each
+       question costs microseconds. */
     static int dlopen_isa_level(void) {
-        __builtin_cpu_init();
-        if (!(__builtin_cpu_supports("sse3") && __builtin_cpu_supports("ssse3")
-              && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2")
-              && __builtin_cpu_supports("popcnt")))
-            return 1;
-        if (!(__builtin_cpu_supports("avx") && __builtin_cpu_supports("avx2")
-              && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")
-              && __builtin_cpu_supports("fma")))
-            return 2;
-        if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-              && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
-              && __builtin_cpu_supports("avx512vl")))
-            return 3;
-        return 4;
+        const unsigned v2 = bit_SSE3 | bit_SSSE3 | bit_CMPXCHG16B | bit_SSE4_1 | bit_SSE4_2
+            | bit_POPCNT;
+        const unsigned v3 = bit_FMA | bit_MOVBE | bit_OSXSAVE | bit_AVX | bit_F16C;
+        const unsigned v3_of_7 = bit_BMI | bit_AVX2 | bit_BMI2;
+        const unsigned v4_of_7 = bit_AVX512F | bit_AVX512DQ | bit_AVX512CD | bit_AVX512BW
+            | bit_AVX512VL;
+        unsigned a, b, c = 0, d, of_7 = 0, extended = 0, enabled = 0;
+        if (!__get_cpuid(1, &a, &b, &c, &d) || (c & v2) != v2) return 1;
+        __get_cpuid_count(7, 0, &a, &of_7, &b, &d);
+        __get_cpuid(0x80000001, &a, &b, &extended, &d);
+        if ((c & v3) != v3 || (of_7 & v3_of_7) != v3_of_7 || !(extended & bit_LZCNT)) return 2;
+        /* What the kernel saves: SSE and AVX are bits 1 and 2, AVX-512 has bits 5 to 7. */
+        __asm__ ("xgetbv" : "=a" (enabled), "=d" (d) : "c" (0));
+        if ((enabled & 6) != 6) return 2;
+        return (of_7 & v4_of_7) == v4_of_7 && (enabled & 0xe6) == 0xe6 ? 4 : 3;
     }
     static int dlopen_is_intel(void) {
         unsigned a, b = 0, c = 0, d = 0;
@@ -251,36 +256,10 @@ cdef inline void make_subfolders(Linker* linker) noexcept nogil:
     add_subfolder(linker, b"")
 
 
-cdef inline void read_library_path(Linker* linker) noexcept nogil:
-    """LD_LIBRARY_PATH as the process was started with: later changes do not count."""
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Text text
-    cdef char buffer[4096]
-    cdef long count
-    cdef long descriptor
-    cdef size_t i
-    cdef size_t start = 0
-    text.data = NULL
-    text.length = 0
-    text.capacity = 0
-    text.failed = False
-    if linker.secure:
-        return
-    descriptor = kernel_open(b"/proc/self/environ")
-    if descriptor >= 0:
-        while True:
-            count = kernel_read(descriptor, &buffer[0], sizeof(buffer))
-            if count <= 0:
-                break
-            text_add_bytes(allocator, &text, &buffer[0], <size_t>count)
-        kernel_close(descriptor)
-    for i in range(text.length):
-        if text.data[i] == 0:
-            if strncmp(text.data + start, b"LD_LIBRARY_PATH=", 16) == 0:
-                text_cut(&linker.search.library_path, 0)
-                text_add(allocator, &linker.search.library_path, text.data + start + 16)
-            start = i + 1
-    text_free(allocator, &text)
+cdef inline void read_library_path(Linker* linker, const Text* environment) noexcept nogil:
+    cdef const char* value = environment_value(environment, b"LD_LIBRARY_PATH=")
+    if value != NULL and not linker.secure:
+        text_add(&linker.registry.allocator, &linker.search.library_path, value)
 
 
 cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
@@ -375,7 +354,7 @@ cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexce
     # A scratch linker with the same host, whose settings are copied under the lock.
     mine.host = linker.host
     mine.secure = linker.secure
-    read_library_path(mine)
+    read_library_path(mine, &linker.environment)
     make_subfolders(mine)
     read_default_folders(mine, snapshot)
     lock_acquire(&linker.registry.lock)

@@ -134,13 +134,13 @@ cdef struct Linker:
     uint32_t ready               # atomic: 0 not yet, 1 being made, 2 usable
     uint64_t page
     bint secure
-    bint has_environment         # what follows of it was read, before a second thread was there
+    Text environment             # strings one after another; read once, with the lock or alone
     bint bind_now                # LD_BIND_NOW
     uint64_t namespaces_made     # written under Registry.lock
     # As the host gives them to constructors.
     int argc
     char** argv
-    char** environ
+    char** envp
     Debugger debugger
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run

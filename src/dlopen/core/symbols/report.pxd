@@ -1,11 +1,12 @@
 """What the log says of images: one function for each kind of line.
 
-Each looks first whether its level is on, so that a hook is one call.
+A `report_` function looks itself whether its level is on, so that a hook is one call; where
+every nanosecond counts, the caller looks and calls a `log_` function.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from dlopen.core.base.contract cimport Error
+from dlopen.core.base.contract cimport Error, PublicSymbol
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.base.log cimport (
     LOG_DEBUG, LOG_INFO, LOG_TRACE, LOG_WARN, Line, add, add_address, add_number,
@@ -256,30 +257,29 @@ cdef inline void log_binding(
     end_line(&line)
 
 
-cdef inline void report_lookup(
+cdef inline void log_lookup(
     const Image* asked, const char* name, const char* version, const Image* definer,
     uint64_t address
 ) noexcept nogil:
     """As dlsym: `asked` is the handle's, or NULL for the caller's scope."""
     cdef Line line
-    if logs(LOG_TRACE):
-        begin_line(&line, LOG_TRACE)
-        add(&line, b"find ")
-        if asked != NULL:
-            add(&line, image_name(asked))
-            add(&line, b": ")
-        add(&line, name)
-        if version != NULL:
-            add(&line, b"@")
-            add(&line, version)
-        add(&line, b" -> ")
-        if definer == NULL:
-            add(&line, b"nothing")
-        else:
-            add(&line, image_name(definer))
-            add(&line, b" ")
-            add_address(&line, address)
-        end_line(&line)
+    begin_line(&line, LOG_TRACE)
+    add(&line, b"find ")
+    if asked != NULL:
+        add(&line, image_name(asked))
+        add(&line, b": ")
+    add(&line, name)
+    if version != NULL:
+        add(&line, b"@")
+        add(&line, version)
+    add(&line, b" -> ")
+    if definer == NULL:
+        add(&line, b"nothing")
+    else:
+        add(&line, image_name(definer))
+        add(&line, b" ")
+        add_address(&line, address)
+    end_line(&line)
 
 
 cdef inline void report_resolver(
