@@ -58,7 +58,8 @@ from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, ta
 from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_open, file_read
 from dlopen.core.memory.mapping cimport map_segments, protect_relro, protect_text
 from dlopen.core.relocation.relocate cimport (
-    Batch, check_static_tls, free_deferred, relocate_deferred_tls, relocate_image, run_resolvers,
+    Batch, free_deferred, relocate_deferred_tls, relocate_image, resolvers_fill_static_tls,
+    run_resolvers,
     same_file_name,
 )
 from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
@@ -625,6 +626,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     cdef size_t i
     cdef Image* image
     cdef Image* root = <Image*>transaction.loaded.items[0]
+    cdef bint resolved_first
     cdef int code = 0
     memset(&batch, 0, sizeof(batch))
     memset(&order, 0, sizeof(order))
@@ -686,6 +688,9 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
             )
         if code:
             break
+    resolved_first = code == 0 and resolvers_fill_static_tls(&batch)
+    if resolved_first:
+        run_resolvers(&batch)
     for i in range(transaction.loaded.count):
         if code == 0:
             code = give_tls(
@@ -695,9 +700,8 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     if code == 0:
         code = relocate_deferred_tls(&batch)
     if code == 0:
-        code = check_static_tls(&batch)
-    if code == 0:
-        run_resolvers(&batch)
+        if not resolved_first:
+            run_resolvers(&batch)
         for i in range(order.count):
             image = <Image*>order.items[i]
             if image.state == DLOPEN_STATE_LOADING:

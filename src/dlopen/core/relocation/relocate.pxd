@@ -698,22 +698,18 @@ cdef inline void run_resolvers(Batch* batch) noexcept nogil:
         deferred = deferred.next
 
 
-cdef inline int check_static_tls(const Batch* batch) noexcept nogil:
-    """Before the resolvers run: what they decide would come too late for storage that the
-    host has copied into all threads."""
+cdef inline bint resolvers_fill_static_tls(const Batch* batch) noexcept nogil:
+    """They must run before the host copies that into all threads, then."""
     cdef const Deferred* deferred = batch.first_deferred
     cdef const Phdr* segment
     while deferred != NULL:
         segment = deferred.image.layout.tls
-        if deferred.image.tls_donor != NULL and segment != NULL and ranges_overlap(
+        if deferred.image.needs_static_tls and segment != NULL and ranges_overlap(
             deferred.place, 8, segment.p_vaddr, segment.p_filesz
         ):
-            return fail_at(
-                batch.error, DLOPEN_E_UNSUPPORTED, image_name(deferred.image),
-                b"an IFUNC's address in static TLS", deferred.place, 0
-            )
+            return True
         deferred = deferred.next
-    return 0
+    return False
 
 
 cdef inline void free_deferred(Batch* batch) noexcept nogil:
