@@ -245,7 +245,7 @@ cdef void after_fork_here() noexcept nogil:
 
 
 cdef void after_fork_in_child_here() noexcept nogil:
-    the_linker.closing_donors = False
+    the_linker.donors_change = False
     the_linker.in_host = 0
     the_linker.forking = 0
     after_fork_in_child(&the_linker.registry)

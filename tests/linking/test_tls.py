@@ -738,6 +738,30 @@ assert refused < 20, refused
     python(steps, code)
 
 
+def test_threads_at_once_lose_no_static_tls(steps: Steps) -> None:
+    static_library(steps, "room", 48)
+    sizes = [1, 8, 40, 64, 100]
+    for size in sizes:
+        static_library(steps, f"s{size}", size)
+    code = f"""
+before = room()
+def work(number):
+    chosen = random.Random(number)
+    for _ in range(80):
+        library = dlopen.Library(path(f"s{{chosen.choice({sizes})}}"), dlopen.PRIVATE)
+        assert library.first() == 7
+        library.close()
+    done.append(number)
+done = []
+threads = [threading.Thread(target=work, args=[number]) for number in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(done) == 4
+assert room() == before
+"""
+    python(steps, code)
+
+
 def test_what_needs_more_static_tls_than_there_is(steps: Steps) -> None:
     static_library(steps, "room", 48)
     small = static_library(steps, "small", 48)

@@ -123,7 +123,7 @@ cdef struct Linker:
     # Guarded by Tls.lock.
     Donor* donors
     uint64_t donors_made
-    bint closing_donors
+    bint donors_change           # a thread opens or closes some
     HostFunctions host
     uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]

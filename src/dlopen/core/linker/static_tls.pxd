@@ -15,7 +15,7 @@ from libc.stdio cimport snprintf
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
-from dlopen.core.base.kernel cimport kernel_close
+from dlopen.core.base.kernel cimport kernel_close, kernel_yield
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
@@ -30,6 +30,10 @@ from dlopen.core.tls.modules cimport add_module, remove_module
 cdef extern from "<dlfcn.h>" nogil:
     enum:
         RTLD_NOW
+
+
+cdef enum:
+    DONOR_PATIENCE = 10000       # turns of sched_yield(2)
 
 
 cdef inline const DonorFile* donor_file(void* handle) noexcept nogil:
@@ -95,6 +99,38 @@ cdef inline void* open_donor(
     )
 
 
+cdef inline bint begin_donors(Linker* linker) noexcept nogil:
+    """One thread at a time opens and closes donors, or their order would not hold. Waiting is
+    bounded, since who waits may be in the host's loader, which the other one needs. False:
+    it goes on all the same, and at worst some room is lost."""
+    cdef int _turn
+    cdef bint begun = False
+    for _turn in range(DONOR_PATIENCE):
+        lock_acquire(&linker.tls.lock)
+        begun = not linker.donors_change
+        linker.donors_change = True
+        lock_release(&linker.tls.lock)
+        if begun:
+            break
+        kernel_yield()
+    return begun
+
+
+cdef inline void end_donors(Linker* linker) noexcept nogil:
+    """Closes what it can before."""
+    cdef Donor* donor
+    lock_acquire(&linker.tls.lock)
+    while linker.donors != NULL and linker.donors.is_unused:
+        donor = linker.donors
+        linker.donors = donor.next
+        lock_release(&linker.tls.lock)
+        close_donor(linker, donor.handle)
+        release(&linker.registry.allocator, donor)
+        lock_acquire(&linker.tls.lock)
+    linker.donors_change = False
+    lock_release(&linker.tls.lock)
+
+
 cdef inline uint64_t static_tls_left(
     Linker* linker, uint64_t most, uint64_t alignment
 ) noexcept nogil:
@@ -141,6 +177,14 @@ cdef inline int no_static_tls(Linker* linker, const Image* image, Error* error) 
 cdef inline int give_static_tls(Linker* linker, Image* image, Error* error) noexcept nogil:
     """With no lock held. The content must be relocated: the host copies it into all threads
     at once."""
+    cdef bint begun = begin_donors(linker)
+    cdef int code = add_donor(linker, image, error)
+    if begun:
+        end_donors(linker)
+    return code
+
+
+cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept nogil:
     cdef const Phdr* segment = image.layout.tls
     cdef uint64_t alignment = segment.p_align if segment.p_align else 1
     cdef Allocator* allocator = &linker.registry.allocator
@@ -179,24 +223,15 @@ cdef inline int give_static_tls(Linker* linker, Image* image, Error* error) noex
 
 
 cdef inline void take_back_static_tls(Linker* linker, Donor* unused) noexcept nogil:
-    """With no lock held. One thread at a time closes, or their order would not hold; what
-    another gives back meanwhile it closes too."""
-    cdef Donor* donor
+    """With no lock held. A thread that is at it closes this one, too."""
+    cdef bint begun
     lock_acquire(&linker.tls.lock)
     unused.is_unused = True
-    if linker.closing_donors:
-        lock_release(&linker.tls.lock)
-        return
-    linker.closing_donors = True
-    while linker.donors != NULL and linker.donors.is_unused:
-        donor = linker.donors
-        linker.donors = donor.next
-        lock_release(&linker.tls.lock)
-        close_donor(linker, donor.handle)
-        release(&linker.registry.allocator, donor)
-        lock_acquire(&linker.tls.lock)
-    linker.closing_donors = False
+    begun = not linker.donors_change
+    linker.donors_change = True
     lock_release(&linker.tls.lock)
+    if begun:
+        end_donors(linker)
 
 
 cdef inline int give_tls(Linker* linker, Image* image, bint no_host, Error* error) noexcept nogil:
@@ -232,17 +267,22 @@ cdef inline bint ask_host_for_static_tls(
     cdef const DonorFile* file
     cdef void* handle
     cdef long descriptor
-    cdef bint found
+    cdef bint found = False
+    cdef bint begun
     if name == NULL:
         return False
     descriptor = make_question(&linker.registry.allocator, name, owner.link_map.l_name)
-    handle = give_to_host(linker, descriptor) if descriptor >= 0 else NULL
-    if handle == NULL:
+    if descriptor < 0:
         return False
-    file = donor_file(handle)
-    found = file.module == owner.tls_module_id      # and no other library's of this name
-    if found:
-        owner.tls_offset = <int64_t>(file.offset - definition.symbol.st_value)
-        owner.has_static_tls = True
-    close_donor(linker, handle)
+    begun = begin_donors(linker)
+    handle = give_to_host(linker, descriptor)
+    if handle != NULL:
+        file = donor_file(handle)
+        found = file.module == owner.tls_module_id  # and no other library's of this name
+        if found:
+            owner.tls_offset = <int64_t>(file.offset - definition.symbol.st_value)
+            owner.has_static_tls = True
+        close_donor(linker, handle)
+    if begun:
+        end_donors(linker)
     return found
