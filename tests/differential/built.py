@@ -74,6 +74,40 @@ struct Base { virtual ~Base() {} virtual int value() const { return 1; } };
 struct Derived : Base { int value() const override { return 2; } std::vector<std::string> names; };
 Base *make() { return new Derived; }
 """
+# Thread-local storage: a definer, and users of it and of their own in each model.  The content of
+# the first holds addresses; `first` and the alignment keep the others away from offset 0.
+_TLS = r"""
+int global, other(void);
+__thread char first = 1;
+__thread int shared = 7;
+__thread int *pointer = &global;
+static int local_target;
+__attribute__((visibility("hidden"))) __thread void *local = &local_target;
+__thread int (*function)(void) = other;
+__attribute__((aligned(32))) __thread long aligned = 3;
+__thread int zero[20];
+int other(void) { return shared; }
+int tls_user(void) { return first + shared + *pointer + (local != 0) + aligned + zero[3]; }
+"""
+_TLS_USER = r"""
+extern __thread int shared, zero[20];
+extern __thread long aligned;
+__attribute__((weak)) extern __thread int nowhere;
+static __thread int own = 3, none;
+__thread int shared_too = 1;
+int *addresses(int index) {
+  int *all[] = {&shared, zero + 2, (int *)&aligned, &own, &none, &shared_too};
+  return all[index];
+}
+int *weak_address(void) { return &nowhere; }
+"""
+# Model -> flags
+TLS_MODELS = {
+    "general": ["-ftls-model=global-dynamic", "-mtls-dialect=gnu"],
+    "local": ["-ftls-model=local-dynamic", "-mtls-dialect=gnu"],
+    "initial": ["-ftls-model=initial-exec"],
+    "descriptors": ["-ftls-model=global-dynamic", "-mtls-dialect=gnu2"],
+}
 _NUMBERS = r"""
 .data
 .globl object
@@ -152,6 +186,12 @@ def build(directory: Path) -> list[Path]:
     for pad in (1, 2, 3, 5, 7):
         add(f"libunaligned{pad}.so", _UNALIGNED % pad, needs=[imported])
     add("libunalignedrelr.so", _UNALIGNED % 4, "-Wl,-z,pack-relative-relocs", needs=[imported])
+
+    for model, flags in TLS_MODELS.items():
+        storage = add(f"libtls{model}.so", _TLS, *flags)
+        for other, other_flags in TLS_MODELS.items():
+            if other != "local":  # only for what is its own
+                add(f"libtls{model}{other}.so", _TLS_USER, *other_flags, needs=[storage])
 
     numbers = add("libnumbers.so", _NUMBERS, language="asm")
     retype(numbers, "elsewhere", elf64.R_PC32)

@@ -1,8 +1,8 @@
 """Which of the system's libraries are compared.
 
 Few: a library is a candidate if a Debian package owns it and this linker would map it itself; it is
-chosen if glibc can open it in the driver, until its package has had its turn MOST_OF_A_PACKAGE
-times.  All: every library below the system's folders and those of this Python's packages, whether
+chosen if glibc can open it in the driver and loads at most MOST_IMAGES for it, until its package has
+had its turn MOST_OF_A_PACKAGE times.  All: every library below the system's folders and those of this Python's packages, whether
 glibc can open it or not.
 """
 
@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from differential.compare import HOST_FAMILY
+from differential.compare import HOST_FAMILY, UNDEFINED
 from support import elf64
 from support.elf64 import Elf, system_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MOST_OF_A_PACKAGE = 5
+MOST_IMAGES = 6
 ROOTS = [Path("/usr/lib"), Path("/usr/local/lib")]
 NO_PACKAGE = "(of no package)"
 _DPKG = Path("/var/lib/dpkg/info")
@@ -73,8 +76,38 @@ def candidates() -> Iterator[Candidate]:
     yield from sorted(found, key=lambda one: (one.package, -len(one.features), one.path))
 
 
-def every_library() -> Iterator[Candidate]:
+def _distance(plugin: str, library: str) -> tuple[int, int]:
+    """There may be several libpython: the one of a plugin shares most of its path."""
+    shared = os.path.commonpath([plugin, library]).count("/")
+    return -shared, library.count("/")
+
+
+def every_library(refusals: Callable[[list[Candidate]], list[str | None]]) -> list[Candidate]:
+    """In path order.  A plugin that counts on its program's symbols comes after libraries, opened
+    in the global scope, that have them: Python's and Perl's extensions after libpython, libperl.
+
+    Args:
+        refusals: says of each candidate why glibc refuses it, if it does.
+    """
     owner = owners()
+    found: dict[str, Candidate] = {}
+    definers: dict[str, list[str]] = defaultdict(list)
     for elf in system_libraries([*ROOTS, Path(sysconfig.get_path("platlib"))]):
         path = os.path.realpath(elf.path)
-        yield Candidate(path, owner.get(path, NO_PACKAGE), features(elf))
+        found[path] = Candidate(path, owner.get(path, NO_PACKAGE), features(elf))
+        for symbol in elf.symbols:
+            if symbol.section and symbol.binding != elf64.STB_LOCAL:
+                definers[symbol.name].append(path)
+    tried = list(found.values())
+    while tried:
+        following = []
+        for candidate, error in zip(tried, refusals(tried), strict=True):
+            if not error:
+                found[candidate.path] = candidate
+            elif missed := UNDEFINED.search(error):
+                nearest = min(definers[missed[1]], key=partial(_distance, candidate.path), default="")
+                if nearest and f"+g:{nearest}" not in candidate.before:
+                    before = *candidate.before, f"+g:{nearest}"
+                    following.append(replace(candidate, before=before))
+        tried = following
+    return list(found.values())

@@ -17,6 +17,7 @@ import subprocess
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from support import elf64
 from support.elf64 import Elf, Relocation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 # One of each in a process, always the host's: their words are not this linker's work.
 HOST_FAMILY = frozenset({
@@ -53,6 +54,8 @@ OURS_BY_NATURE = {
 # An image that is there under this linker only (core/tls/donor.pxd).
 DONOR = "/proc/self/fd/"
 DONOR_REASON = "static TLS is had from glibc, which is given a library made for that"
+# glibc does not know its own file again when that is opened by path.
+ONCE_REASON = "libc's own libraries are never loaded a second time"
 
 # Types that glibc resolves when it loads a library.
 TLS_TYPES = frozenset({elf64.R_DTPMOD64, elf64.R_DTPOFF64, elf64.R_TPOFF64, elf64.R_TLSDESC})
@@ -199,6 +202,10 @@ class Dump:
         return {image.path: image for image in self.images if image.is_new}
 
     @cached_property
+    def hosts(self) -> set[str]:
+        return {image.path for image in self.images if not image.is_new}
+
+    @cached_property
     def _ranges(self) -> list[tuple[int, int, Image]]:
         found = []
         for image in self.images:
@@ -258,17 +265,27 @@ class Dump:
                 start = image.bias + segment.address
                 spans.append((start & -4096, (start + segment.memory_size + 4095) & -4096))
         found: list[tuple[int, int, str, int]] = []
-        for line in self.maps:
-            span, permissions, _, _, inode, *_ = line.split(maxsplit=5)
-            low, high = (int(address, 16) for address in span.split("-"))
+        first = bisect.bisect_right(self._mappings, spans[0][0], key=itemgetter(1))
+        for low, high, permissions, inode in self._mappings[first:]:
+            if low >= spans[-1][1]:
+                break
             for start, end in spans:
                 if low < end and start < high:
                     part = (max(low, start) - image.bias, min(high, end) - image.bias)
                     last = found[-1] if found else None
-                    if last and last[1:] == (part[0], permissions, int(inode)):
-                        found[-1] = (last[0], part[1], permissions, int(inode))
+                    if last and last[1:] == (part[0], permissions, inode):
+                        found[-1] = (last[0], part[1], permissions, inode)
                     else:
-                        found.append((*part, permissions, int(inode)))
+                        found.append((*part, permissions, inode))
+        return found
+
+    @cached_property
+    def _mappings(self) -> list[tuple[int, int, str, int]]:
+        found = []
+        for line in self.maps:
+            span, permissions, _, _, inode, *_ = line.split(maxsplit=5)
+            low, high = (int(address, 16) for address in span.split("-"))
+            found.append((low, high, permissions, int(inode)))
         return found
 
 
@@ -330,7 +347,7 @@ class Comparison:
     differences: list[Difference] = field(default_factory=list)
 
 
-def _places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
+def relocated_places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
     """Each place with the name of its type; for DT_RELR the addend is what the file has there."""
     for place in elf.relr:
         (addend,) = struct.unpack_from("<Q", elf.data, elf.offset(place))
@@ -340,19 +357,72 @@ def _places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
             yield elf64.RELOCATION_NAMES.get(relocation.type, str(relocation.type)), relocation
 
 
-def _words(
-    elf: Elf, there: Image, here: Image
+@dataclass
+class Relatives:
+    """The RELATIVE places of one segment that are looked at all at once: they are so many."""
+
+    segment: elf64.Segment
+    places: list[tuple[str, Relocation]] = field(default_factory=list)
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        return Counter(name for name, _ in self.places)
+
+    @cached_property
+    def _indices(self) -> list[int]:
+        return [(one.place - self.segment.address) // 8 for _, one in self.places]
+
+    @cached_property
+    def _addends(self) -> list[int]:
+        return [one.addend for _, one in self.places]
+
+    def all_as_told(self, image: Image) -> bool:
+        """Whether each holds the load bias and its addend."""
+        content = image.bytes_at(image.bias + self.segment.address, self.segment.file_size)
+        if content is None:
+            return False
+        held = memoryview(content)[: len(content) // 8 * 8].cast("Q")
+        expected = map(image.bias.__add__, self._addends)
+        return list(map(held.__getitem__, self._indices)) == list(expected)
+
+
+@lru_cache(maxsize=400)
+def sorted_places(path: str) -> tuple[list[Relatives], list[tuple[str, Relocation]]]:
+    """All places of a library: most of the RELATIVE ones by segment, and the others."""
+    elf = open_elf(path)
+    tls = elf.segment(elf64.PT_TLS)
+    loads = [Relatives(one) for one in elf.segments if one.type == elf64.PT_LOAD]
+    others = []
+    for name, relocation in relocated_places(elf):
+        place = relocation.place
+        if relocation.type == elf64.R_RELATIVE and not (
+            tls and tls.address - 8 < place < tls.address + tls.file_size
+        ):
+            for load in loads:
+                offset = place - load.segment.address
+                if offset % 8 == 0 and 0 <= offset <= load.segment.file_size - 8:
+                    load.places.append((name, relocation))
+                    break
+            else:
+                others.append((name, relocation))
+        else:
+            others.append((name, relocation))
+    return [load for load in loads if load.places], others
+
+
+def words(
+    places: Iterable[tuple[str, Relocation]], there: Image, here: Image
 ) -> Iterator[tuple[str, Relocation, bytes | None, bytes | None]]:
     """What each place holds; in the initial content of TLS also its copy in the thread's block."""
-    tls = elf.segment(elf64.PT_TLS)
-    for name, relocation in _places(elf):
-        place, type_, *_ = relocation
-        width = elf64.RELOCATION_WIDTHS.get(type_, 8)
-        found = [one.bytes_at(one.bias + place, width) for one in (there, here)]
-        yield name, relocation, *found
+    tls = there.tls
+    for name, relocation in places:
+        place = relocation.place
+        width = elf64.RELOCATION_WIDTHS.get(relocation.type, 8)
+        held = there.bytes_at(there.bias + place, width), here.bytes_at(here.bias + place, width)
+        yield name, relocation, *held
         if tls and 0 <= (at := place - tls.address) <= tls.file_size - width:
-            found = [one.content[at : at + width] or None for one in (there, here)]
-            yield f"{name}{IN_A_BLOCK}", relocation, *found
+            held = there.content[at : at + width] or None, here.content[at : at + width] or None
+            yield f"{name}{IN_A_BLOCK}", relocation, *held
 
 
 def _target(image: Image, relocation: Relocation, word: int) -> int:
@@ -381,9 +451,10 @@ def _named(
     return f" {reference.name}@{'/'.join(sorted(versions))}" if versions else ""
 
 
-def _describe(dump: Dump, word: int, reference: elf64.Symbol | None) -> str:
+def _describe(
+    located: tuple[str, int] | None, word: int, reference: elf64.Symbol | None
+) -> str:
     """What an address means, in words that do not depend on where things were mapped."""
-    located = dump.locate(word)
     if located is None:
         return f"{word:#x}"
     path, offset = located
@@ -451,7 +522,13 @@ def compare_image(
         only = [sorted({*a} - {*b}) for a, b in ((left, right), (right, left))]
         differ(0, "protection", "", *(str([(hex(s), hex(e), p) for s, e, p, _ in o]) for o in only))
 
-    for name, relocation, raw_there, raw_here in _words(elf, there, here):
+    relatives, places = sorted_places(path)
+    for some in relatives:
+        if some.all_as_told(there) and some.all_as_told(here):
+            result.places.update(some.counts)
+        else:
+            places = [*some.places, *places]
+    for name, relocation, raw_there, raw_here in words(places, there, here):
         result.places[name] += 1
         place, type_, index, addend = relocation
         if raw_there is None or raw_here is None or type_ not in COMPARED_TYPES:
@@ -465,21 +542,24 @@ def compare_image(
             continue
 
         reference = elf.symbols[index] if index else None
-        our_target = 0
+        located = None
         if type_ in TLS_TYPES:
             text_there = _describe_tls(glibc, there, relocation, word_there, reference)
             text_here = _describe_tls(ours, here, relocation, word_here, reference)
         else:
-            text_there = _describe(glibc, _target(there, relocation, word_there), reference)
-            our_target = _target(here, relocation, word_here)
-            text_here = _describe(ours, our_target, reference)
+            word_there = _target(there, relocation, word_there)
+            word_here = _target(here, relocation, word_here)
+            located_there, located = glibc.locate(word_there), ours.locate(word_here)
+            text_there = _describe(located_there, word_there, reference)
+            text_here = text_there
+            if located is None or located != located_there:
+                text_here = _describe(located, word_here, reference)
         if reference is not None:
             result.bound[_kind_of_binding(glibc, text_there, reference)] += 1
         if text_there == text_here:
             continue
         symbol = f"{reference.name}@{reference.version}" if reference else ""
         reason = OURS_BY_NATURE.get(reference.name) if reference else None
-        located = ours.locate(our_target)
         if reason and located and located[0] == libdlopen:
             result.by_nature[reason] += 1
         else:
@@ -487,9 +567,10 @@ def compare_image(
 
 
 # What both linkers say in words of their own, or what a process says by its end.
+UNDEFINED = re.compile(r"undefined symbol: (\S+?),?(?= |$)")
 _REFUSALS = [
     (r"(\S+): cannot open shared object file", r"\1 is not found"),
-    (r"undefined symbol: (\S+?),?(?= |$)", r"undefined symbol \1"),
+    (UNDEFINED, r"undefined symbol \1"),
     (r"cannot allocate memory in static TLS block", "no room for static TLS"),
 ]
 
@@ -532,7 +613,9 @@ def compare(library: str, glibc: Dump, ours: Dump, libdlopen: str | None) -> Com
                 Difference(library, donor.path, 0, "image", "", "not there", "of no image")
             )
     for path in sorted(glibc.new.keys() | ours.new.keys()):
-        if path not in ours.new or path not in glibc.new:
+        if path not in ours.new and path in ours.hosts and is_host(path):
+            result.by_nature[ONCE_REASON] += 1
+        elif path not in ours.new or path not in glibc.new:
             where = ["loaded" if path in dump.new else "not loaded" for dump in (glibc, ours)]
             result.differences.append(Difference(library, path, 0, "image", "", *where))
         elif not is_host(path):

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from differential import built
-from differential.choose import MOST_OF_A_PACKAGE, NO_PACKAGE, Candidate, candidates, features
+from differential.choose import (
+    MOST_IMAGES,
+    MOST_OF_A_PACKAGE,
+    NO_PACKAGE,
+    Candidate,
+    candidates,
+    every_library,
+    features,
+)
 from differential.compare import (
     REPORTED_TYPES,
     Comparison,
@@ -74,6 +85,7 @@ class Report:
     def text(self) -> str:
         lines = [
             f"{self.system_libraries} libraries of {self.packages} packages",
+            f"{self.after_others} of them after others that they do not name",
             f"{self.built_libraries} built ones; {self.images} images compared",
             "libraries with: "
             + ", ".join(f"{name} {count}" for name, count in sorted(self.features.items())),
@@ -88,16 +100,24 @@ class Report:
             "different by nature:",
             *(f"{count:>10,}  {reason}" for reason, count in self.by_nature.most_common()),
             "",
+            f"refused: {sum(map(len, self.refused.values()))}",
+            *(
+                f"{len(libraries):>10,}  {reason}: {', '.join(map(os.path.basename, libraries))}"
+                for reason, libraries in sorted(
+                    self.refused.items(), key=lambda item: -len(item[1])
+                )
+            ),
+            "",
             f"unexplained differences: {len(self.differences)}",
             *map(str, self.differences[:50]),
         ]
         return "\n".join(lines) + "\n"
 
-    def write(self, directory: Path) -> None:
+    def write(self, directory: Path, name: str = "report") -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "report.txt").write_text(self.text())
+        (directory / f"{name}.txt").write_text(self.text())
         content = vars(self) | {"differences": [asdict(one) for one in self.differences]}
-        (directory / "report.json").write_text(json.dumps(content, indent=1) + "\n")
+        (directory / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def build_driver(directory: Path) -> Path:
@@ -121,16 +141,32 @@ def dump(
     return run_driver(driver, loader, *steps, *calls, env=env) if calls else found
 
 
-def compare_one(
-    candidate: Candidate, driver: Path, libdlopen: Path | None, ours: str, *, also_refused: bool
-) -> Comparison | None:
-    """Open one library in both; None when glibc cannot and that is not asked for."""
-    steps = *candidate.before, candidate.path
-    glibc = dump(driver, f"glibc:{libdlopen}" if libdlopen else "glibc", *steps)
-    if glibc.error and not also_refused:
-        return None
-    here = dump(driver, ours, *steps)
-    return compare(candidate.path, glibc, here, str(libdlopen) if libdlopen else None)
+def _refusal(candidate: Candidate, driver: Path) -> str | None:
+    return run_driver(driver, "glibc", *candidate.before, candidate.path).error
+
+
+def refusals(chosen: list[Candidate], driver: Path) -> list[str | None]:
+    """Why glibc cannot open each, None where it can."""
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(partial(_refusal, driver=driver), chosen, chunksize=4))
+
+
+def compare_some(
+    group: Sequence[Candidate], driver: Path, libdlopen: Path | None, ours: str, most: int | None
+) -> list[tuple[Candidate, Comparison]]:
+    """Open each in both; with `most` only so many of those that glibc can open with few others."""
+    found: list[tuple[Candidate, Comparison]] = []
+    for candidate in group:
+        if len(found) == most:
+            break
+        steps = *candidate.before, candidate.path
+        glibc = dump(driver, f"glibc:{libdlopen}" if libdlopen else "glibc", *steps)
+        if most is not None and (glibc.error or len(glibc.new) > MOST_IMAGES):
+            continue
+        here = dump(driver, ours, *steps)
+        comparison = compare(candidate.path, glibc, here, str(libdlopen) if libdlopen else None)
+        found.append((candidate, comparison))
+    return found
 
 
 def run(
@@ -140,7 +176,7 @@ def run(
     ours: str | None = None,
     cxx: bool = True,
     chosen: Iterable[Candidate] | None = None,
-    most: int | None = MOST_OF_A_PACKAGE,
+    everything: bool = False,
 ) -> Report:
     """Compare everything.
 
@@ -150,37 +186,36 @@ def run(
         ours: the driver's LOADER argument, by default `libdlopen`.
         cxx: whether there is a C++ compiler.
         chosen: libraries instead of those of `candidates`.
-        most: of a package; None: all, and those too that glibc cannot open.
+        everything: all of the system's libraries, those too that glibc cannot open.
     """
     driver = build_driver(directory)
     files: Sequence[Path] = built.build(directory)
     if cxx:
         files = [*files, *built.build_cxx(directory)]
     of_tests = [Candidate(str(file), BUILT, features(open_elf(str(file)))) for file in files]
-    of_system = list(candidates() if chosen is None else chosen)
+    groups = [[one] for one in of_tests]
+    if chosen is not None:
+        groups += [[one] for one in chosen]
+    elif everything:
+        groups += [[one] for one in every_library(partial(refusals, driver=driver))]
+    else:
+        groups += [list(few) for _, few in groupby(candidates(), attrgetter("package"))]
     work = partial(
-        compare_one,
+        compare_some,
         driver=driver,
         libdlopen=libdlopen,
         ours=ours or str(libdlopen),
-        also_refused=most is None,
+        most=None if everything else MOST_OF_A_PACKAGE,
     )
     report = Report()
-    from_package: Counter[str] = Counter()
+    packages = set()
     with ProcessPoolExecutor() as pool:
-        everything = [*of_tests, *of_system]
-        for candidate, comparison in zip(
-            everything, pool.map(work, everything, chunksize=4), strict=True
-        ):
-            if comparison is None:
-                assert candidate.package != BUILT, f"glibc cannot open {candidate.path}"
-                continue
-            if candidate.package != BUILT and not comparison.refused:
-                if most is not None and from_package[candidate.package] == most:
-                    continue
-                from_package[candidate.package] += 1
+        for candidate, comparison in chain.from_iterable(pool.map(work, groups, chunksize=4)):
             report.add(candidate, comparison)
-    report.packages = len(from_package.keys() - {NO_PACKAGE})
+            if not comparison.refused:
+                packages.add(candidate.package)
+    assert report.built_libraries == len(of_tests), "glibc cannot open what was built"
+    report.packages = len(packages - {BUILT, NO_PACKAGE})
     return report
 
 

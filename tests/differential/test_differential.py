@@ -6,6 +6,7 @@ The figures asked for are in `test_enough_was_compared`; the table of what diffe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,21 @@ import pytest
 from differential import built
 from differential.compare import (
     COMPARED_TYPES,
+    IN_A_BLOCK,
     RELR,
     REPORTED_TYPES,
+    Difference,
     Dump,
+    Image,
     compare,
-    run_driver,
+    open_elf,
+    relocated_places,
+    words,
 )
 from differential.conftest import REPORT
-from differential.report import DRIVER, Report, has_cxx, run
+from differential.report import Report, build_driver, dump, has_cxx, run
 from support import elf64
-from support.elf64 import Elf
-from support.fixtures import BUILD, compile_library, compile_program, missing
+from support.fixtures import BUILD, compile_library, missing
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +50,20 @@ def test_enough_was_compared(report: Report) -> None:
     if report.system_libraries < 300 or report.packages < 60:
         missing("too few libraries: install those of tests/differential/packages.txt")
     assert report.features["C++"] >= 20
-    for feature in ("IFUNC", "DF_SYMBOLIC", "DT_HASH only", "RELR", "unaligned places"):
+    for feature in ("IFUNC", "DF_SYMBOLIC", "DT_HASH only", "RELR", "TLS", "unaligned places"):
         assert report.features[feature] >= 5, feature
     assert {name: report.places[name] for name in REPORTED_TYPES if not report.places[name]} == {}
+
+
+@pytest.mark.slow
+def test_every_library_of_the_system(
+    tmp_path: Path, libdlopen: Path, pytestconfig: pytest.Config
+) -> None:
+    found = run(tmp_path, libdlopen, cxx=has_cxx(), everything=True)
+    found.write(BUILD / "differential", "all")
+    pytestconfig.stash[REPORT] = found.text()
+    assert not found.differences, found.text()
+    assert {name: found.places[name] for name in REPORTED_TYPES if not found.places[name]} == {}
 
 
 def test_glibc_compared_with_itself_shows_nothing(tmp_path: Path) -> None:
@@ -59,61 +75,100 @@ def test_glibc_compared_with_itself_shows_nothing(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def two_dumps(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Dump, Dump]]:
     directory = tmp_path_factory.mktemp("planted")
-    driver = compile_program(directory, "driver", DRIVER)
+    driver = build_driver(directory)
     return [
-        (str(path), run_driver(driver, "glibc", str(path)), run_driver(driver, "glibc", str(path)))
+        (str(path), dump(driver, "glibc", str(path)), dump(driver, "glibc", str(path)))
         for path in built.build(directory)
     ]
+
+
+def flip(content: bytes, at: int) -> bytes:
+    """The next byte of the same image, the module of another one: the smallest of errors."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def plant(image: Image, place: int, name: str) -> Image:
+    """The same image with a wrong word there, or a descriptor that gives a wrong one."""
+    if name == "TLSDESC":
+        wrong = image.descriptors | {place: image.descriptors[place] ^ 1}
+        return replace(image, descriptors=wrong)
+    if name.endswith(IN_A_BLOCK):
+        assert image.tls
+        return replace(image, content=flip(image.content, place - image.tls.address))
+    address = image.bias + place
+    return replace(
+        image,
+        memory=[
+            (start, flip(content, address - start))
+            if start <= address < start + len(content)
+            else (start, content)
+            for start, content in image.memory
+        ],
+    )
 
 
 @pytest.mark.parametrize("name", REPORTED_TYPES)
 def test_a_wrong_word_planted_at_a_place_of_each_type_is_found(
     two_dumps: list[tuple[str, Dump, Dump]], name: str
 ) -> None:
-    def places_of(path: str) -> list[int]:
-        elf = Elf(Path(path))
-        if name == RELR:
-            return elf.relr
-        return [r.place for r in elf.relocations if elf64.RELOCATION_NAMES[r.type] == name]
-
-    path, glibc, ours = next(dumps for dumps in two_dumps if places_of(dumps[0]))
-    image = ours.new[path]
-    place = places_of(path)[-1]
-    address = image.bias + place
-    untouched = image.memory
-    index, (start, content) = next(
-        (i, (start, content))
-        for i, (start, content) in enumerate(image.memory)
-        if start <= address < start + len(content)
+    path, glibc, ours, place = next(
+        (path, glibc, ours, relocation.place)
+        for path, glibc, ours in two_dumps
+        for type_, relocation, _, _ in words(
+            relocated_places(open_elf(path)), glibc.new[path], ours.new[path]
+        )
+        if type_ == name
     )
-    at = address - start
-    # The next byte of the same image: the smallest error that a linker can make.
-    changed = bytearray(content)
-    changed[at] ^= 1
-    try:
-        image.memory = [*untouched]
-        image.memory[index] = (start, bytes(changed))
-        found = compare(path, glibc, ours, None).differences
-    finally:
-        image.memory = untouched
-    assert [(one.image, one.place, one.type) for one in found] == [(path, place, name)]
+    images = [
+        plant(image, place, name) if image is ours.new[path] else image for image in ours.images
+    ]
+    found = compare(path, glibc, replace(ours, images=images), None).differences
+    assert (path, place, name) in [(one.image, one.place, one.type) for one in found]
+    # What the offset of a pair belongs to, the other half says.
+    assert len(found) == 1 or name == "DTPMOD64", found
 
 
 def test_every_type_that_is_compared_is_reported() -> None:
-    assert {RELR, *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES)} == {*REPORTED_TYPES}
+    reported = {name for name in REPORTED_TYPES if not name.endswith(IN_A_BLOCK)}
+    assert {RELR, *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES)} == reported
+
+
+def wrong_binding(tmp_path: Path, right: str, wrong: str, user: str, *flags: str) -> list[Difference]:
+    """What is found when glibc binds `user` to another library's definition, by LD_PRELOAD."""
+    driver = build_driver(tmp_path)
+    base = compile_library(tmp_path, "libbase.so", right)
+    library = compile_library(tmp_path, "libuser.so", user, flags=flags, libraries=[base])
+    other = compile_library(tmp_path, "libother.so", wrong)
+    # LD_PRELOAD cannot hold a path with a space.
+    env = {"LD_PRELOAD": other.name, "LD_LIBRARY_PATH": str(tmp_path)}
+    dumps = dump(driver, "glibc", str(library)), dump(driver, "glibc", str(library), env=env)
+    found = compare(str(library), *dumps, None).differences
+    assert all(f"{base}" in one.glibc and f"{other}" in one.ours for one in found), found
+    return found
 
 
 def test_a_binding_to_the_wrong_library_is_found(tmp_path: Path) -> None:
-    driver = compile_program(tmp_path, "driver", DRIVER)
-    base = compile_library(tmp_path, "libbase.so", "int value(void) { return 1; }")
-    source = "int value(void); int user(void) { return value(); }"
-    user = compile_library(tmp_path, "libuser.so", source, libraries=[base])
-    other = compile_library(tmp_path, "libother.so", "int value(void) { return 2; }")
-    right = run_driver(driver, "glibc", str(user))
-    # LD_PRELOAD cannot hold a path with a space.
-    env = {"LD_PRELOAD": other.name, "LD_LIBRARY_PATH": str(tmp_path)}
-    wrong = run_driver(driver, "glibc", str(user), env=env)
-    found = compare(str(user), right, wrong, None).differences
+    found = wrong_binding(
+        tmp_path,
+        "int value(void) { return 1; }",
+        "int value(void) { return 2; }",
+        "int value(void); int user(void) { return value(); }",
+    )
     assert [(one.type, one.symbol) for one in found] == [("JUMP_SLOT", "value@")]
-    assert f"{base}+" in found[0].glibc
-    assert f"{other}+" in found[0].ours
+
+
+@pytest.mark.parametrize(
+    ("model", "types"),
+    [
+        ("general", {"DTPMOD64", "DTPOFF64"}),
+        ("initial", {"TPOFF64"}),
+        ("descriptors", {"TLSDESC"}),
+    ],
+)
+def test_a_binding_to_the_wrong_librarys_storage_is_found(
+    tmp_path: Path, model: str, types: set[str]
+) -> None:
+    source = "extern __thread int value; int *user(void) { return &value; }"
+    definition = "__thread int value = 1;"
+    found = wrong_binding(tmp_path, definition, definition, source, *built.TLS_MODELS[model])
+    assert {(one.type, one.symbol) for one in found} == {(type_, "value@") for type_ in types}
