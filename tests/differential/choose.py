@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from differential.compare import HOST_FAMILY, UNDEFINED
+from differential.compare import HOST_FAMILY, NO_ROOM, UNDEFINED
 from support import elf64
 from support.elf64 import Elf, system_libraries
 
@@ -36,6 +36,11 @@ class Candidate:
     package: str
     features: frozenset[str]
     before: tuple[str, ...] = ()  # the driver's steps that it needs before it
+    room: bool = False  # it needs more static TLS than a process has to spare
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=65536"} if self.room else {}
 
 
 def features(elf: Elf) -> frozenset[str]:
@@ -85,6 +90,7 @@ def _distance(plugin: str, library: str) -> tuple[int, int]:
 def every_library(refusals: Callable[[list[Candidate]], list[str | None]]) -> list[Candidate]:
     """In path order.  A plugin that counts on its program's symbols comes after libraries, opened
     in the global scope, that have them: Python's and Perl's extensions after libpython, libperl.
+    What is meant to be there from a process's start gets room for its static TLS.
 
     Args:
         refusals: says of each candidate why glibc refuses it, if it does.
@@ -104,6 +110,8 @@ def every_library(refusals: Callable[[list[Candidate]], list[str | None]]) -> li
         for candidate, error in zip(tried, refusals(tried), strict=True):
             if not error:
                 found[candidate.path] = candidate
+            elif NO_ROOM in error and not candidate.room:
+                following.append(replace(candidate, room=True))
             elif missed := UNDEFINED.search(error):
                 nearest = min(definers[missed[1]], key=partial(_distance, candidate.path), default="")
                 if nearest and f"+g:{nearest}" not in candidate.before:

@@ -568,14 +568,21 @@ def compare_image(
 
 # What both linkers say in words of their own, or what a process says by its end.
 UNDEFINED = re.compile(r"undefined symbol: (\S+?),?(?= |$)")
+NO_ROOM = "cannot allocate memory in static TLS block"
 _REFUSALS = [
     (r"(\S+): cannot open shared object file", r"\1 is not found"),
     (UNDEFINED, r"undefined symbol \1"),
-    (r"cannot allocate memory in static TLS block", "no room for static TLS"),
+    (NO_ROOM, NO_ROOM),
+    ("cannot enable executable stack", "an executable stack"),
 ]
 
 # What this linker refuses by design and glibc does not: docs/known-limits.md.
-_REFUSED_BY_DESIGN: list[tuple[str, str]] = []
+_REFUSED_BY_DESIGN = [
+    ("cannot enable executable stack", "it would undo the protection of the whole process"),
+    ("a segment is both writable and executable", "no page is ever both"),
+    ("an IFUNC's address in static TLS", "glibc has copied the storage when resolvers run"),
+    ("of which the storage was placed", "storage that is in use cannot become static TLS"),
+]
 
 
 def _kind_of_refusal(error: str) -> str:

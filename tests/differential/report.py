@@ -57,6 +57,7 @@ class Report:
     packages: int = 0
     built_libraries: int = 0
     after_others: int = 0  # system libraries that do not name all that they need
+    with_room: int = 0  # with more room for static TLS than a process has
     images: int = 0
     features: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REPORTED_TYPES, 0)))
@@ -75,6 +76,7 @@ class Report:
         else:
             self.system_libraries += 1
             self.after_others += bool(candidate.before)
+            self.with_room += candidate.room
         self.images += comparison.images
         self.features.update(candidate.features)
         self.places.update(comparison.places)
@@ -85,7 +87,8 @@ class Report:
     def text(self) -> str:
         lines = [
             f"{self.system_libraries} libraries of {self.packages} packages",
-            f"{self.after_others} of them after others that they do not name",
+            f"{self.after_others} of them after others that they do not name, {self.with_room}"
+            " with more room for static TLS",
             f"{self.built_libraries} built ones; {self.images} images compared",
             "libraries with: "
             + ", ".join(f"{name} {count}" for name, count in sorted(self.features.items())),
@@ -142,7 +145,7 @@ def dump(
 
 
 def _refusal(candidate: Candidate, driver: Path) -> str | None:
-    return run_driver(driver, "glibc", *candidate.before, candidate.path).error
+    return dump(driver, "glibc", *candidate.before, candidate.path, env=candidate.env).error
 
 
 def refusals(chosen: list[Candidate], driver: Path) -> list[str | None]:
@@ -160,10 +163,11 @@ def compare_some(
         if len(found) == most:
             break
         steps = *candidate.before, candidate.path
-        glibc = dump(driver, f"glibc:{libdlopen}" if libdlopen else "glibc", *steps)
+        loader = f"glibc:{libdlopen}" if libdlopen else "glibc"
+        glibc = dump(driver, loader, *steps, env=candidate.env)
         if most is not None and (glibc.error or len(glibc.new) > MOST_IMAGES):
             continue
-        here = dump(driver, ours, *steps)
+        here = dump(driver, ours, *steps, env=candidate.env)
         comparison = compare(candidate.path, glibc, here, str(libdlopen) if libdlopen else None)
         found.append((candidate, comparison))
     return found

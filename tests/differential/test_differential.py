@@ -172,3 +172,50 @@ def test_a_binding_to_the_wrong_librarys_storage_is_found(
     definition = "__thread int value = 1;"
     found = wrong_binding(tmp_path, definition, definition, source, *built.TLS_MODELS[model])
     assert {(one.type, one.symbol) for one in found} == {(type_, "value@") for type_ in types}
+
+
+IFUNC_IN_STATIC_TLS = """
+static int one(void) { return 1; }
+static void *resolve(void) { return one; }
+__attribute__((ifunc("resolve"))) int chosen(void);
+__attribute__((tls_model("initial-exec"))) __thread int (*pointer)(void) = chosen;
+int call(void) { return pointer(); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "flags"),
+    [
+        ("int value;", ["-Wl,-z,execstack"]),
+        ("int value(void) { return 1; }", ["-Wl,--omagic", "-nostdlib"]),
+        (IFUNC_IN_STATIC_TLS, []),
+    ],
+    ids=["an executable stack", "a writable text", "an IFUNC in static TLS"],
+)
+def test_what_is_refused_by_design_is_told_apart(
+    tmp_path: Path, libdlopen: Path, source: str, flags: list[str]
+) -> None:
+    driver = build_driver(tmp_path)
+    library = str(compile_library(tmp_path, "liba.so", source, flags=flags))
+    dumps = [dump(driver, loader, library) for loader in ("glibc", str(libdlopen))]
+    assert dumps[1].error
+    result = compare(library, dumps[0], dumps[1], None)
+    assert not result.differences, result
+    assert result.refused
+
+
+@pytest.mark.parametrize(
+    ("glibc", "ours"),
+    [
+        ("undefined symbol: one", None),
+        (None, "undefined symbol: one"),
+        ("undefined symbol: one", "undefined symbol: two"),
+        ("liba.so: cannot open shared object file: No such file or directory", "out of memory"),
+        ("cannot enable executable stack as shared object requires", None),
+    ],
+)
+def test_a_refusal_that_is_not_shared_is_a_difference(glibc: str | None, ours: str | None) -> None:
+    dumps = [Dump([], [], {0: error} if error else {}) for error in (glibc, ours)]
+    result = compare("liba.so", dumps[0], dumps[1], None)
+    assert [one.type for one in result.differences] == ["open"]
+    assert not result.refused

@@ -42,6 +42,18 @@ def test_alignment_above_a_page_is_kept(steps: Steps, alignment: int) -> None:
     assert steps.both("open:./liba.so", "call:0:call") == ["opened", "0"]
 
 
+@pytest.mark.parametrize("alignment", [0, 1, 8])
+def test_alignment_below_a_page(steps: Steps, alignment: int) -> None:
+    # Linkers write it with --omagic.  Offsets are congruent to addresses modulo a page all the same.
+    library = steps.library("a", _DATA)
+    data = bytearray(library.read_bytes())
+    for index, one in enumerate(Elf(library).segments):
+        if one.type == elf64.PT_LOAD:
+            data[64 + 56 * index + 48 : 64 + 56 * index + 56] = alignment.to_bytes(8, "little")
+    library.write_bytes(data)
+    assert steps.both("open:./liba.so", "call:0:call") == ["opened", "1"]
+
+
 @pytest.mark.parametrize("flag", ["-z,noseparate-code", "-z,separate-code", "-z,norelro"])
 def test_layouts_of_the_linker(steps: Steps, flag: str) -> None:
     steps.library("a", _DATA, f"-Wl,{flag}")

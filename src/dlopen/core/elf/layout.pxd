@@ -166,11 +166,6 @@ cdef inline int check_layout(
                     error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not a power of two",
                     segment.p_offset, segment.p_align
                 )
-            if segment.p_align & (layout.page - 1):
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not page-aligned",
-                    segment.p_offset, segment.p_align
-                )
             if segment.p_align > (<uint64_t>1 << 40):
                 return fail_at(
                     error, DLOPEN_E_UNSUPPORTED, name, b"ELF load command alignment too large",
