@@ -42,7 +42,7 @@ test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a c
 	$(PREPARE) test
 	@$(RUN) -m pytest -m "not slow" $(ARGS)
 
-differential: build ## every relocated place of many system libraries, compared with the system's loader
+differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test
 	@$(RUN) -m pytest -m "slow or not slow" tests/differential $(ARGS)
 

@@ -1,9 +1,9 @@
 """Which of the system's libraries are compared.
 
 Few: a library is a candidate if a Debian package owns it and this linker would map it itself; it is
-chosen if glibc can open it in the driver and loads at most MOST_IMAGES for it, until its package has
-had its turn MOST_OF_A_PACKAGE times.  All: every library below the system's folders and those of this Python's packages, whether
-glibc can open it or not.
+chosen if glibc can open it in the driver and loads at most MOST_IMAGES for it, until its package
+has had its turn MOST_OF_A_PACKAGE times.  All: every library below the system's folders and those
+of this Python's packages, whether glibc can open it or not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from differential.compare import HOST_FAMILY, NO_ROOM, UNDEFINED
+from differential.compare import HOST_FAMILY, NO_ROOM, NOT_FOUND, UNDEFINED
 from support import elf64
 from support.elf64 import Elf, system_libraries
 
@@ -40,7 +40,7 @@ class Candidate:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=65536"} if self.room else {}
+        return {"GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=1048576"} if self.room else {}
 
 
 def features(elf: Elf) -> frozenset[str]:
@@ -88,9 +88,11 @@ def _distance(plugin: str, library: str) -> tuple[int, int]:
 
 
 def every_library(refusals: Callable[[list[Candidate]], list[str | None]]) -> list[Candidate]:
-    """In path order.  A plugin that counts on its program's symbols comes after libraries, opened
-    in the global scope, that have them: Python's and Perl's extensions after libpython, libperl.
-    What is meant to be there from a process's start gets room for its static TLS.
+    """In path order, each with what it takes to open it.
+
+    A plugin that counts on what its program has loaded comes after that, opened in the global
+    scope: Python's and Perl's extensions after libpython and libperl.  What is meant to be there
+    from a process's start gets room for its static TLS.
 
     Args:
         refusals: says of each candidate why glibc refuses it, if it does.
@@ -100,6 +102,7 @@ def every_library(refusals: Callable[[list[Candidate]], list[str | None]]) -> li
     definers: dict[str, list[str]] = defaultdict(list)
     for elf in system_libraries([*ROOTS, Path(sysconfig.get_path("platlib"))]):
         path = os.path.realpath(elf.path)
+        definers[elf.path.name].append(path)
         found[path] = Candidate(path, owner.get(path, NO_PACKAGE), features(elf))
         for symbol in elf.symbols:
             if symbol.section and symbol.binding != elf64.STB_LOCAL:
@@ -112,10 +115,10 @@ def every_library(refusals: Callable[[list[Candidate]], list[str | None]]) -> li
                 found[candidate.path] = candidate
             elif NO_ROOM in error and not candidate.room:
                 following.append(replace(candidate, room=True))
-            elif missed := UNDEFINED.search(error):
-                nearest = min(definers[missed[1]], key=partial(_distance, candidate.path), default="")
-                if nearest and f"+g:{nearest}" not in candidate.before:
-                    before = *candidate.before, f"+g:{nearest}"
-                    following.append(replace(candidate, before=before))
+            elif missed := UNDEFINED.search(error) or NOT_FOUND.search(error):
+                known = definers.get(missed[1], [candidate.path])
+                step = f"+g:{min(known, key=partial(_distance, candidate.path))}"
+                if step not in (f"+g:{candidate.path}", *candidate.before):
+                    following.append(replace(candidate, before=(*candidate.before, step)))
         tried = following
     return list(found.values())

@@ -2,9 +2,9 @@
 
 Both processes run driver.c, which shows memory and knows nothing of relocations; the places come
 from the files.  A word is compared by what it means: the file that it points into and the offset
-there, which for a symbol is its definition.  For thread-local storage that is the file whose storage
-it is and the offset in its PT_TLS: module ids, distances from the thread pointer and descriptors are
-looked up in what the driver says of this thread's blocks.
+there, which for a symbol is its definition.  In thread-local storage that is the file whose storage
+it is, and the offset in its PT_TLS: module ids, distances from the thread pointer and what
+descriptors give are looked up in what the driver says of this thread's blocks.
 """
 
 from __future__ import annotations
@@ -66,11 +66,16 @@ COMPARED_TYPES = TLS_TYPES | {
 RELR = "RELR"
 OTHER = "a number"  # a size
 IN_A_BLOCK = ", copied for a thread"
-REPORTED_TYPES = sorted([
-    RELR,
-    *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES),
-    *(f"{elf64.RELOCATION_NAMES[type_]}{IN_A_BLOCK}" for type_ in (elf64.R_64, elf64.R_RELATIVE)),
-])
+REPORTED_TYPES = sorted(
+    [
+        RELR,
+        *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES),
+        *(
+            f"{elf64.RELOCATION_NAMES[type_]}{IN_A_BLOCK}"
+            for type_ in (elf64.R_64, elf64.R_RELATIVE)
+        ),
+    ]
+)
 _MASK = (1 << 64) - 1
 
 
@@ -188,9 +193,7 @@ class Dump:
         error, found, opened = by_index.values()
         donors = [image for image in images if image.path.startswith(DONOR)]
         images = [image for image in images if image not in donors]
-        return cls(
-            images, maps, error, thread, donors, found, opened, left if closed else None
-        )
+        return cls(images, maps, error, thread, donors, found, opened, left if closed else None)
 
     @cached_property
     def error(self) -> str | None:
@@ -451,9 +454,7 @@ def _named(
     return f" {reference.name}@{'/'.join(sorted(versions))}" if versions else ""
 
 
-def _describe(
-    located: tuple[str, int] | None, word: int, reference: elf64.Symbol | None
-) -> str:
+def _describe(located: tuple[str, int] | None, word: int, reference: elf64.Symbol | None) -> str:
     """What an address means, in words that do not depend on where things were mapped."""
     if located is None:
         return f"{word:#x}"
@@ -568,10 +569,11 @@ def compare_image(
 
 # What both linkers say in words of their own, or what a process says by its end.
 UNDEFINED = re.compile(r"undefined symbol: (\S+?),?(?= |$)")
+NOT_FOUND = re.compile(r"(\S+): cannot open shared object file")
 NO_ROOM = "cannot allocate memory in static TLS block"
-_REFUSALS = [
-    (r"(\S+): cannot open shared object file", r"\1 is not found"),
-    (UNDEFINED, r"undefined symbol \1"),
+_REFUSALS: list[tuple[str | re.Pattern[str], str]] = [
+    (NOT_FOUND, r"not found: \1"),
+    (UNDEFINED, r"undefined symbol: \1"),
     (NO_ROOM, NO_ROOM),
     ("cannot enable executable stack", "an executable stack"),
 ]

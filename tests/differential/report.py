@@ -63,13 +63,15 @@ class Report:
     places: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REPORTED_TYPES, 0)))
     bound: Counter[str] = field(default_factory=Counter)
     by_nature: Counter[str] = field(default_factory=Counter)
-    refused: dict[str, list[str]] = field(default_factory=dict)  # by reason, libraries
+    refused: dict[str, list[str]] = field(default_factory=dict)  # libraries, by kind of reason
     differences: list[Difference] = field(default_factory=list)
 
     def add(self, candidate: Candidate, comparison: Comparison) -> None:
         if comparison.refused:
             assert candidate.package != BUILT, f"{candidate.path}: {comparison.refused}"
-            self.refused.setdefault(comparison.refused, []).append(candidate.path)
+            kind, _, what = comparison.refused.partition(": ")
+            text = f"{candidate.path} ({what})" if what else candidate.path
+            self.refused.setdefault(kind, []).append(text)
             return
         if candidate.package == BUILT:
             self.built_libraries += 1
@@ -87,8 +89,8 @@ class Report:
     def text(self) -> str:
         lines = [
             f"{self.system_libraries} libraries of {self.packages} packages",
-            f"{self.after_others} of them after others that they do not name, {self.with_room}"
-            " with more room for static TLS",
+            f"{self.after_others} of them after others that they do not name",
+            f"{self.with_room} of them with more room for static TLS",
             f"{self.built_libraries} built ones; {self.images} images compared",
             "libraries with: "
             + ", ".join(f"{name} {count}" for name, count in sorted(self.features.items())),
@@ -103,12 +105,10 @@ class Report:
             "different by nature:",
             *(f"{count:>10,}  {reason}" for reason, count in self.by_nature.most_common()),
             "",
-            f"refused: {sum(map(len, self.refused.values()))}",
+            f"refused by both linkers, or by design: {sum(map(len, self.refused.values()))}",
             *(
-                f"{len(libraries):>10,}  {reason}: {', '.join(map(os.path.basename, libraries))}"
-                for reason, libraries in sorted(
-                    self.refused.items(), key=lambda item: -len(item[1])
-                )
+                f"{len(libraries):>10,}  {kind}: {', '.join(map(os.path.basename, libraries))}"
+                for kind, libraries in sorted(self.refused.items(), key=lambda item: -len(item[1]))
             ),
             "",
             f"unexplained differences: {len(self.differences)}",
@@ -129,9 +129,7 @@ def build_driver(directory: Path) -> Path:
     return compile_program(directory, "driver", DRIVER)
 
 
-def dump(
-    driver: Path, loader: str, *steps: str, env: Mapping[str, str] | None = None
-) -> Dump:
+def dump(driver: Path, loader: str, *steps: str, env: Mapping[str, str] | None = None) -> Dump:
     """What the driver shows, with all TLS descriptors of the images that were opened called."""
     steps = *steps, f"={driver.with_name(_HELPER)}"
     found = run_driver(driver, loader, *steps, env=env)

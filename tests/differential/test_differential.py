@@ -1,7 +1,8 @@
-"""Every relocated place of hundreds of libraries means what it means under glibc.
+"""Every relocated place of hundreds of libraries means what it means under glibc; slow: of all.
 
-The figures asked for are in `test_enough_was_compared`; the table of what differs by nature is in
-`compare`.  packages.txt names Debian packages whose libraries make up the number.
+The figures asked for are in `test_enough_was_compared`; the tables of what differs and what is
+refused by nature are in `compare`.  packages.txt names Debian packages whose libraries make up the
+number.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ def test_every_type_that_is_compared_is_reported() -> None:
     assert {RELR, *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES)} == reported
 
 
-def wrong_binding(tmp_path: Path, right: str, wrong: str, user: str, *flags: str) -> list[Difference]:
+def wrong_binding(
+    tmp_path: Path, right: str, wrong: str, user: str, *flags: str
+) -> list[Difference]:
     """What is found when glibc binds `user` to another library's definition, by LD_PRELOAD."""
     driver = build_driver(tmp_path)
     base = compile_library(tmp_path, "libbase.so", right)

@@ -44,7 +44,7 @@ def test_alignment_above_a_page_is_kept(steps: Steps, alignment: int) -> None:
 
 @pytest.mark.parametrize("alignment", [0, 1, 8])
 def test_alignment_below_a_page(steps: Steps, alignment: int) -> None:
-    # Linkers write it with --omagic.  Offsets are congruent to addresses modulo a page all the same.
+    # Linkers write it with --omagic.  Offset and address are congruent modulo a page all the same.
     library = steps.library("a", _DATA)
     data = bytearray(library.read_bytes())
     for index, one in enumerate(Elf(library).segments):
