@@ -36,6 +36,21 @@ def test_the_first_definition_counts_weak_or_not(steps: Steps) -> None:
     assert steps.both("open:./liba.so", "call:0:call") == ["opened", "1"]
 
 
+def test_a_program_that_stands_before_the_loader_s_tls_function(steps: Steps) -> None:
+    """As the runtimes of sanitizers do: they know the host's module ids only."""
+    source = """
+    void *__tls_get_addr(void *index)
+    {
+      static void *(*next)(void *);
+      if (!next) next = (void *(*)(void *))dlsym(RTLD_NEXT, "__tls_get_addr");
+      return next(index);
+    }
+    """
+    steps.make_program(source, "-rdynamic")
+    steps.library("a", "__thread int kept = 42; int answer(void) { return kept; }")
+    assert steps.both("open:./liba.so:n", "call:0:answer") == ["opened", "42"]
+
+
 def test_a_dependency_is_interposed_by_what_needs_it(steps: Steps) -> None:
     b = steps.library("b", _VALUE % 1 + "int call(void) { return value(); }", "-fno-inline")
     steps.library("a", _VALUE % 2, needs=[b])
