@@ -13,6 +13,11 @@ from linking.steps import Steps
 from support.fixtures import compile_program, run, run_python
 
 _ANSWER = "int answer(void) { return 42; }"
+_STARTED = """
+static int is_started;
+__attribute__((constructor)) static void start(void) { is_started = 1; }
+int started(void) { return is_started; }
+"""
 _HOOK = "void hook_%s(void); __attribute__((constructor)) static void start(void) { hook_%s(); }"
 
 
@@ -28,6 +33,8 @@ def program(steps: Steps) -> Path:
         "calling": "plain",
     }.items():
         steps.library(name, _HOOK % (hook, hook))
+    lower = steps.library("lower", _HOOK % ("lower", "lower"))
+    steps.library("upper", _STARTED, needs=[lower])
     steps.library("resolving", "", "-Wl,-l:libresolv.so.2")
     source = Path(__file__).with_name("threads.c")
     return compile_program(steps.directory, "threads", source, flags=["-rdynamic", "-pthread"])
@@ -38,6 +45,7 @@ def program(steps: Steps) -> Path:
     [
         "same library",
         "existing library",
+        "waiter not awake",
         "fork in constructor",
         "fork under load",
         "stress",

@@ -3,11 +3,13 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -119,6 +121,46 @@ static void same_library(void) {
     if (slow_finished != 1) fail("returned before the constructor had finished");
   }
   if (slow_started != 1) fail("the constructor ran more than once");
+}
+
+/* Both threads on one processor: the one that is woken runs when the other one sleeps. */
+static pthread_t upper_thread;
+static atomic_int upper_number;
+
+static void *open_upper(void *name) {
+  upper_number = (int)syscall(SYS_gettid);
+  return open_library(name);
+}
+
+static int waits(int thread) {
+  char path[64], text[64] = "";
+  snprintf(path, sizeof path, "/proc/self/task/%d/syscall", thread);
+  FILE *file = fopen(path, "r");
+  if (!file || !fgets(text, sizeof text, file)) fail(path);
+  fclose(file);
+  return atoi(text) == SYS_futex;
+}
+
+void hook_lower(void) {
+  pthread_create(&upper_thread, NULL, open_upper, "./libupper.so");
+  while (!upper_number || !waits(upper_number)) usleep(1000);
+}
+
+static void waiter_not_awake(void) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  sched_setaffinity(0, sizeof one, &one);
+  for (int i = 0; i < 20; i++) {
+    upper_number = 0;
+    DLOPEN_image *lower = open_library("./liblower.so"), *upper = open_library("./libupper.so");
+    if (call(upper, "started") != 1) fail("returned before the constructor had finished");
+    void *other;
+    pthread_join(upper_thread, &other);
+    close_library(other);
+    close_library(upper);
+    close_library(lower);
+  }
 }
 
 static void existing_library(void) {
@@ -238,6 +280,8 @@ int main(int argc, char **argv) {
   alarm(30); /* a deadlock ends here */
   if (strcmp(argv[2], "same library") == 0)
     same_library();
+  else if (strcmp(argv[2], "waiter not awake") == 0)
+    waiter_not_awake();
   else if (strcmp(argv[2], "existing library") == 0)
     existing_library();
   else if (strcmp(argv[2], "fork in constructor") == 0)

@@ -990,7 +990,8 @@ cdef inline bint would_deadlock(
         waiter = registry.waiters
         while waiter != NULL and waiter.thread != thread:
             waiter = waiter.next
-        if waiter == NULL:
+        # Or it has yet to wake up.
+        if waiter == NULL or waiter.image.state != DLOPEN_STATE_INITIALISING:
             return False
         thread = waiter.image.initialiser
     return True
