@@ -13,8 +13,13 @@
  *     start:K:SYMBOL       as call, in a thread of its own, which lives until
  *     join                 ends all of them, the last one first
  *     pause                says so and waits for a line of standard input
- *     host:NAME            opens and closes NAME with glibc's own functions, in its main namespace
- *                          and in a new one, and says what its lists have of it meanwhile
+ *     host:NAME            opens NAME with glibc's own functions, in its main namespace and in a
+ *                          new one, calls its answer(), and closes both again
+ *     chain:TEXT           for each list of the debugger's chain (<link.h>), glibc's first, how many
+ *                          entries have a path that holds TEXT
+ *     watch:TEXT           says the same at each call of r_brk from now on, after r_state, and
+ *                          whether another thread could call glibc's dlopen meanwhile
+ *     descriptors          how many are open
  *     atexit               registers a handler that says so
  *     worker               one more thread, which waits for steps; `join` ends these too
  *     in:W:STEP            the step in the W-th worker, from 0
@@ -22,13 +27,17 @@
  *     at:K:SYMBOL          the same of what void *SYMBOL(void) returns
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <link.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
 
 #include "dlopen.h"
 
@@ -87,6 +96,88 @@ static int count_linkmap(const char *text) {
   int found = 0;
   for (struct link_map *map = _r_debug.r_map; map; map = map->l_next)
     found += strstr(map->l_name, text) != NULL;
+  return found;
+}
+
+/* struct r_debug_extended, which older headers have not. */
+struct debug {
+  struct r_debug base;
+  struct debug *next;
+};
+
+static struct debug *first_debug(void) {
+  for (const ElfW(Dyn) *entry = _DYNAMIC; entry->d_tag != DT_NULL; entry++)
+    if (entry->d_tag == DT_DEBUG) return (struct debug *)entry->d_un.d_ptr;
+  exit(4);
+}
+
+static void say_chain(const char *text) {
+  struct debug *debug = first_debug();
+  const char *between = "";
+  for (int more = 1; more; debug = debug->next, between = " ") {
+    int found = 0;
+    struct link_map *before = NULL;
+    for (struct link_map *map = debug->base.r_map; map; before = map, map = map->l_next) {
+      if (map->l_prev != before) dprintf(1, "(inconsistent)");
+      found += strstr(map->l_name, text) != NULL;
+    }
+    dprintf(1, "%s%d", between, found);
+    more = debug->base.r_version >= 2 && debug->next != NULL;
+  }
+  dprintf(1, "\n");
+}
+
+static const char *watched;
+
+static void *try_glibc(void *tried) {
+  dlclose(dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD));
+  sem_post(tried);
+  return NULL;
+}
+
+static void changing(void) {
+  static const char *const states[] = {"consistent", "add", "delete"};
+  struct debug *debug = first_debug();
+  int state = debug->base.r_state;
+  if (state == RT_CONSISTENT && debug->next) state = debug->next->base.r_state;
+  struct timespec until;
+  pthread_t thread;
+  sem_t *tried = malloc(sizeof *tried); /* for a thread that comes late */
+  sem_init(tried, 0, 0);
+  pthread_create(&thread, NULL, try_glibc, tried);
+  pthread_detach(thread);
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += 200000000;
+  if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+  int alone = sem_timedwait(tried, &until) == -1 && errno == ETIMEDOUT;
+  dprintf(1, "%s%s ", states[state], alone ? " alone" : "");
+  say_chain(watched);
+}
+
+static void watch(const char *text) {
+  watched = text;
+  first_debug()->base.r_brk = (ElfW(Addr))changing;
+}
+
+static void use_host(const char *name) {
+  void *handles[] = {dlopen(name, RTLD_NOW), dlmopen(LM_ID_NEWLM, name, RTLD_NOW)};
+  for (int i = 0; i < 2; i++) {
+    if (!handles[i]) dprintf(1, "%s\n", dlerror()), exit(5);
+    int (*answer)(void) = (int (*)(void))dlsym(handles[i], "answer");
+    Dl_info info;
+    if (!answer || !dladdr((void *)answer, &info)) dprintf(1, "%s\n", dlerror()), exit(5);
+    const char *base = strrchr(info.dli_fname, '/');
+    dprintf(1, "%s: %d\n", base ? base + 1 : info.dli_fname, answer());
+  }
+  dlclose(handles[0]);
+  dlclose(handles[1]);
+}
+
+static int count_descriptors(void) {
+  DIR *folder = opendir("/proc/self/fd");
+  int found = -3; /* itself, "." and ".." */
+  while (readdir(folder)) found++;
+  closedir(folder);
   return found;
 }
 
@@ -173,7 +264,15 @@ static int number_of(const void *address) {
 
 static void at_exit(void) { dprintf(1, "atexit handler\n"); }
 
-static void open_library(char *name) {
+static void *read_file(const char *name, size_t *size) {
+  FILE *file = fopen(name, "rb");
+  char *bytes = malloc(1 << 20);
+  *size = fread(bytes, 1, 1 << 20, file);
+  fclose(file);
+  return bytes;
+}
+
+static void open_library(char *name, int from_bytes) {
   char *letters = strchr(name, ':');
   int mode = 0;
   if (letters) *letters++ = 0;
@@ -195,7 +294,10 @@ static void open_library(char *name) {
     struct DLOPEN_request request = {
         .size = sizeof request, .name = *name ? name : NULL, .mode = mode};
     DLOPEN_image *image = NULL;
+    void *bytes = from_bytes ? read_file(name, &request.bytes_size) : NULL;
+    request.bytes = bytes;
     if (our_open(&request, &image, &error) == DLOPEN_OK) handle = image;
+    free(bytes);
   }
   if (!handle) say_error("open");
   dprintf(1, "%s\n", handle ? "opened" : "not opened");
@@ -205,8 +307,30 @@ static void open_library(char *name) {
 static void carry_out(char *step) {
   char *rest = strchr(step, ':'), *name;
   if (rest) *rest++ = 0;
-  if (strcmp(step, "open") == 0) {
-    open_library(rest);
+  if (strcmp(step, "open") == 0 || strcmp(step, "bytes") == 0) {
+    open_library(rest, strcmp(step, "bytes") == 0);
+    return;
+  }
+  if (strcmp(step, "chain") == 0) {
+    say_chain(rest);
+    return;
+  }
+  if (strcmp(step, "watch") == 0) {
+    watch(rest);
+    return;
+  }
+  if (strcmp(step, "host") == 0) {
+    use_host(rest);
+    return;
+  }
+  if (strcmp(step, "descriptors") == 0) {
+    dprintf(1, "%d\n", count_descriptors());
+    return;
+  }
+  if (strcmp(step, "pause") == 0) {
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* for a debugger that is no parent */
+    dprintf(1, "paused\n");
+    getchar();
     return;
   }
   if (strcmp(step, "atexit") == 0) {

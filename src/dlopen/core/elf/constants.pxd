@@ -31,6 +31,9 @@ cdef enum:
     PF_W = 2
     PF_R = 4
 
+    SHT_NOTE = 7
+    NT_STAPSDT = 3
+
     DT_NULL = 0
     DT_NEEDED = 1
     DT_PLTRELSZ = 2

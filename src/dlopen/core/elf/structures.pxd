@@ -31,6 +31,25 @@ cdef struct Phdr:
     uint64_t p_align
 
 
+cdef struct Shdr:
+    uint32_t sh_name
+    uint32_t sh_type
+    uint64_t sh_flags
+    uint64_t sh_addr
+    uint64_t sh_offset
+    uint64_t sh_size
+    uint32_t sh_link
+    uint32_t sh_info
+    uint64_t sh_addralign
+    uint64_t sh_entsize
+
+
+cdef struct Nhdr:
+    uint32_t n_namesz
+    uint32_t n_descsz
+    uint32_t n_type
+
+
 cdef struct Dyn:
     int64_t d_tag
     uint64_t d_val

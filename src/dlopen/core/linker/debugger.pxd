@@ -12,11 +12,10 @@ debugger that follows what is loaded shows itself there, and nothing else has to
 Images are shown before their constructors run, so that breakpoints in them are hit, and
 hidden before they are unmapped.
 
-Debugger.lock is held over a whole change. No code of anybody's runs under it, but at a
-breakpoint a thread may stand in r_brk as long as the user likes, and then others wait with
-their next change, as under the host's loader. So it is not Registry.lock, which no other
-lock is taken in: the host's locks are taken before Debugger.lock, and none but the
-allocator's after it.
+Debugger.lock is held over a whole change. Nobody's code runs under it, but at a breakpoint
+a thread may stand in r_brk as long as the user likes, and then others wait with their next
+change, as under the host's loader: Registry.lock is no lock for that. It is the innermost
+but for the allocator's; the host's are taken before it.
 """
 
 from libc.stddef cimport size_t
@@ -27,14 +26,16 @@ from libc.string cimport memset, strcmp, strlen, strncmp
 from dlopen.core.arch.machine cimport holds_breakpoint
 from dlopen.core.base.allocator cimport Allocator, copy_text, release
 from dlopen.core.base.atomics cimport (
-    compare_and_swap_pointer, load_pointer, store_pointer, store_u32,
+    compare_and_swap_pointer, load_pointer, load_u32, store_pointer, store_u32,
 )
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
-    kernel_close, kernel_memory_file, kernel_process_id, kernel_write,
+    FileStatus, MAP_PRIVATE, PROT_READ, kernel_close, kernel_map, kernel_memory_file, kernel_open,
+    kernel_process_id, kernel_status_of, kernel_unmap, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.probes cimport find_probe
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.linker.host cimport find_host_debug, iterate_hosts, parse_decimal
 from dlopen.core.linker.state cimport Debugger, HostDebug, HostInfo, Linker
@@ -73,6 +74,41 @@ cdef inline HostDebug* host_debug(Linker* linker) noexcept nogil:
         found = find_host_debug()
         store_pointer(&linker.debugger.host, found)
     return found
+
+
+cdef inline uint64_t host_probe(Linker* linker) noexcept nogil:
+    """All threads find the same."""
+    cdef Debugger* debugger = &linker.debugger
+    if not load_u32(&debugger.knows_probe):
+        debugger.probe = find_host_probe(host_debug(linker))
+        store_u32(&debugger.knows_probe, 1)
+    return debugger.probe
+
+
+cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
+    """Where the host's loader has unmapped something; of its probes the one where gdb reads
+    everything anew. 0 without probes."""
+    cdef const LinkMap* map = host.r_map if host != NULL else NULL
+    cdef FileStatus status
+    cdef long descriptor
+    cdef long file
+    cdef uint64_t address = 0
+    while map != NULL and map.l_addr != host.r_ldbase:
+        map = map.l_next
+    if map == NULL:
+        return 0
+    descriptor = kernel_open(map.l_name)
+    if descriptor < 0:
+        return 0
+    if kernel_status_of(descriptor, &status) == 0 and status.st_size > 0:
+        file = kernel_map(0, <uint64_t>status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0)
+        if not (file < 0 and file > -4096):
+            address = find_probe(
+                <const char*>file, <uint64_t>status.st_size, b"rtld", b"unmap_complete"
+            )
+            kernel_unmap(<uint64_t>file, <uint64_t>status.st_size)
+    kernel_close(descriptor)
+    return map.l_addr + address if address != 0 else 0
 
 
 cdef inline bint has_chain(const Linker* linker) noexcept nogil:
@@ -148,14 +184,12 @@ cdef inline void change_list(
     """Under the lock. What was never shown cannot be hidden."""
     cdef size_t i
     cdef LinkMap* map
-    announce(&debugger.node, state)
     for i in range(images.count):
         map = &(<Image*>images.items[i]).link_map
         if state == RT_ADD:
             link_map_in(debugger, map)
         elif is_shown(debugger, map):
             link_map_out(debugger, map)
-    announce(&debugger.node, RT_CONSISTENT)
 
 
 cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcept nogil:
@@ -164,8 +198,20 @@ cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcep
         return
     lock_acquire(&debugger.lock)
     if join_chain(linker):
+        announce(&debugger.node, state)
         change_list(debugger, images, state)
+        announce(&debugger.node, RT_CONSISTENT)
     lock_release(&debugger.lock)
+    if host_probe(linker) != 0 and holds_breakpoint(<const void*>debugger.probe):
+        pass_probes(linker)
+
+
+cdef inline void pass_probes(Linker* linker) noexcept nogil:
+    """Where the host's loader has probes, gdb has its breakpoints there and not at r_brk:
+    the host is given something to load and to unload."""
+    cdef void* handle = give_to_host(linker, make_caller(NULL))
+    if handle != NULL:
+        linker.host.dlclose(handle)
 
 
 cdef inline void show_to_debugger(Linker* linker, const Pointers* images) noexcept nogil:
@@ -184,9 +230,10 @@ cdef inline void hide_from_debugger(Linker* linker, const Pointers* images) noex
 #
 # It knows no chain: it compares the host's own list, at a call of r_brk with RT_CONSISTENT,
 # with what it had seen. So our list hangs at the end of the host's for the length of that
-# one call. Nobody else may walk the host's list meanwhile, or add to it. Two locks of the
-# host's guard it: dlopen's, which is held while constructors run, so the host is given a
-# library whose constructor is ours; and that of dl_iterate_phdr, held in its callback.
+# one call (and is in no chain: gdb would find it twice, and stops for ever). Nobody else may
+# walk the host's list meanwhile, or add to it. Two locks of the host's guard it: dlopen's,
+# which is held while constructors run, so the host is given a library whose constructor is
+# ours; and that of dl_iterate_phdr, held in its callback.
 #
 # When the host unloads something, lldb drops what it misses then: all of ours. So that
 # library stays until the next change, which shows all that is left anew.
@@ -251,7 +298,6 @@ cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexc
     cdef HostDebug* host = debugger.host
     cdef LinkMap* last = host.r_map
     lock_acquire(&debugger.lock)
-    join_chain(errand.linker)
     announce(host, RT_ADD)
     change_list(debugger, errand.images, errand.state)
     while last.l_next != NULL:
@@ -275,7 +321,7 @@ cdef inline bint needs_files(Linker* linker) noexcept nogil:
     cdef const HostDebug* host = host_debug(linker)
     return linker.debugger.wish != WISH_NONE or (
         host != NULL and host.r_brk != NULL and holds_breakpoint(<const void*>host.r_brk)
-    )
+    ) or (host_probe(linker) != 0 and holds_breakpoint(<const void*>linker.debugger.probe))
 
 
 cdef inline void keep_file_for_debugger(

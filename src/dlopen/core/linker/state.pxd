@@ -74,6 +74,8 @@ cdef struct HostDebug:           # struct r_debug_extended of <link.h>
 cdef struct Debugger:            # linker/debugger.pxd
     uint32_t wish                # what the environment asks for; set at the start
     HostDebug* host              # the process's; NULL: not found yet
+    uint32_t knows_probe         # atomic: `probe` was looked for
+    uint64_t probe               # of the host's loader, where gdb reads its lists; 0: r_brk
     Lock lock                    # guards the rest, and how our link maps are linked
     HostDebug node               # ours, in the host's chain
     LinkMap* last                # of its list

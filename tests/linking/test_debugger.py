@@ -1,0 +1,300 @@
+"""Debuggers see the images: gdb's breakpoints, backtraces and lists, and what lldb is shown.
+
+gdb is the judge wherever it can be.  lldb is far larger: what it reads, and when, is looked at
+from inside the process instead, where r_brk is replaced (`watch` of steps.c).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linking.steps import Steps
+from support.fixtures import compile_library, compile_program, need_tool, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SUPPORT = Path(__file__).parents[1] / "support"
+# Two of these, as if from files of their own.
+SOURCE = """#line 2 "source_%(name)s.c"
+static int offset;
+__attribute__((constructor)) static void start_%(name)s(void) {
+  offset = 40;
+}
+int add_%(name)s(int left, int right) {
+  int sum = left + right;
+  sum += offset;
+  return sum;
+}
+int call_%(name)s(void) { return add_%(name)s(1, 1); }
+"""
+LINE = 8  # sum += offset
+CALLED = 42
+ANSWER = "int answer(void) { return 42; }"
+
+# Threads that come and go while glibc adds lists of its own to the chain.
+THREADS = """
+#define _GNU_SOURCE
+#include <link.h>
+#include <pthread.h>
+#include "loader.h"
+struct debug { struct r_debug base; struct debug *next; };
+static void *come_and_go(void *name) {
+  for (int i = 0; i < 300; i++) library_close(library_open(name));
+  return NULL;
+}
+int main(int argc, char **argv) {
+  use_loader(argv[1]);
+  void *kept = library_open(argv[2]);
+  pthread_t threads[3];
+  for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, come_and_go, argv[3 + i]);
+  void *others[6];
+  for (int i = 0; i < 6; i++) {
+    if (!(others[i] = dlmopen(LM_ID_NEWLM, argv[3], RTLD_NOW))) failed("dlmopen", dlerror());
+    usleep(1000);
+  }
+  for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+  library_close(library_open(argv[3])); /* should ours have been lost to one of glibc's */
+  const struct debug *debug = NULL;
+  for (const ElfW(Dyn) *entry = _DYNAMIC; entry->d_tag != DT_NULL; entry++)
+    if (entry->d_tag == DT_DEBUG) debug = (void *)entry->d_un.d_ptr;
+  for (; debug; debug = debug->next) {
+    struct link_map *before = NULL;
+    int found = 0;
+    for (struct link_map *map = debug->base.r_map; map; before = map, map = map->l_next) {
+      if (map->l_prev != before) failed("chain", "inconsistent");
+      found += strstr(map->l_name, "/libcoming") || strstr(map->l_name, "/libkept");
+    }
+    printf("%d\\n", found);
+  }
+  library_close(kept);
+  return 0;
+}
+"""
+
+
+def gdb(command: Sequence[str | Path], *steps: str, cwd: Path | None = None) -> str:
+    """What gdb prints when it runs the steps on a program, until the program's end."""
+    arguments = [part for step in ("set breakpoint pending on", *steps) for part in ("-ex", step)]
+    done = run(
+        [need_tool("gdb"), "-nx", "-batch", *arguments, "--args", *command],
+        cwd=cwd,
+        env={"DEBUGINFOD_URLS": "", "LC_ALL": "C"},
+    )
+    return done.stdout + done.stderr
+
+
+def listed(output: str) -> Iterator[list[str]]:
+    """The files of each `info sharedlibrary`, in order."""
+    for part in output.split("Shared Object Library\n")[1:]:
+        yield re.findall(r"^0x\S+ +0x\S+ +Yes(?: \(\*\))? +(.*)$", part, flags=re.MULTILINE)
+
+
+def two_libraries(steps: Steps) -> tuple[str, str]:
+    """One to open from its file, one from its bytes."""
+    file, from_bytes = (
+        steps.library(name, SOURCE % {"name": name}, "-g", "-O0") for name in ("file", "bytes")
+    )
+    return str(file), str(from_bytes)
+
+
+def test_breakpoints_backtraces_and_variables(steps: Steps) -> None:
+    """Also in constructors, which run while the library is being opened."""
+    file, from_bytes = two_libraries(steps)
+    program = steps.make_program("", "-g")
+    output = gdb(
+        [
+            program, steps.libdlopen, "descriptors", f"open:{file}", "call:0:call_file",
+            f"bytes:{from_bytes}", "call:1:call_bytes", "close:0", "close:1", "descriptors", "atexit",
+        ],
+        "break start_file", "break add_file", "break start_bytes", f"break source_bytes.c:{LINE}",
+        "break atexit",
+        "run", "backtrace",
+        "continue", "backtrace", "info args", "next", "info locals",
+        "continue", "backtrace",
+        "continue", "backtrace", "info locals", "info sharedlibrary",
+        "continue", "info sharedlibrary",
+        "delete", "continue",
+    )  # fmt: skip
+    stops = re.findall(r"^Breakpoint (\d+), (?:0x\S+ in )?(\w+)", output, flags=re.MULTILINE)
+    names = ["start_file", "add_file", "start_bytes", "add_bytes", "atexit"]
+    assert [name for _, name in stops] == names, output
+    assert [int(number) for number, _ in stops] == [1, 2, 3, 4, 5]
+    traces = output.split("\nBreakpoint ")
+    for trace in traces[-5:-1]:
+        assert re.search(r"#\d+ .*\bmain \(", trace), output
+    # The function's own frame, that of its caller in the same library, then the program.
+    assert re.search(r"#0 +add_file .*\n#1 .* call_file .*\n#2 .* main ", output), output
+    assert re.search(r"#0 +add_bytes .*\n#1 .* call_bytes .*\n#2 .* main ", output), output
+    assert "left = 1\nright = 1\n" in output
+    assert output.count("\nsum = 2\n") == 2
+    while_open, afterwards = listed(output)
+    assert file in while_open
+    assert [path for path in while_open if re.fullmatch(r"/proc/\d+/fd/\d+", path)]
+    assert not [path for path in afterwards if path == file or path.startswith("/proc/")]
+    assert {Path(path).name for path in afterwards} >= {"libc.so.6", "libdlopen.so"}
+    said = re.findall(r"^\d+$", output, flags=re.MULTILINE)
+    assert [int(number) for number in (said[1], said[2])] == [CALLED, CALLED]
+    assert said[0] == said[3], "a descriptor is left open"
+
+
+def test_a_library_that_is_loaded_again_elsewhere(steps: Steps) -> None:
+    """Closed, opened again and as a private copy: each is found where it is now."""
+    file, from_bytes = two_libraries(steps)
+    output = gdb(
+        [
+            steps.make_program("", "-g"), steps.libdlopen, f"open:{file}", "call:0:call_file",
+            "close:0", f"bytes:{from_bytes}", f"open:{file}:p", "call:2:call_file", "close:1",
+            f"bytes:{from_bytes}", f"open:{file}", "call:4:call_file", "call:3:call_bytes",
+        ],
+        "break add_file", "break add_bytes",
+        "run", "continue", "continue", "info symbol $pc", "continue", "info sharedlibrary",
+        "continue",
+    )  # fmt: skip
+    stops = re.findall(r"^Breakpoint \d+(?:\.\d+)?, (?:0x\S+ in )?(\w+)", output, re.MULTILINE)
+    assert stops == ["add_file", "add_file", "add_file", "add_bytes"], output
+    (libraries,) = listed(output)
+    assert libraries.count(file) == 2
+    assert f"section .text of {file}" in output
+
+
+def test_attaching(steps: Steps) -> None:
+    file, from_bytes = two_libraries(steps)
+    command = [
+        steps.make_program(), steps.libdlopen, f"open:{file}", f"bytes:{from_bytes}", "pause",
+        f"open:{file}:p", "call:2:call_file",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"DLOPEN_DEBUGGER": "1"},
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        try:
+            while child.stdout.readline() not in ("paused\n", ""):
+                pass
+            child.stdin.write("\n")  # for getchar(), once gdb lets it go on
+            output = gdb(
+                [str(part) for part in command[:1]],
+                f"attach {child.pid}", "info sharedlibrary", "break add_file", "break add_bytes",
+                "info breakpoints",
+                "detach",
+            )  # fmt: skip
+            child.stdin.flush()
+            assert child.stdout.read().splitlines() == ["opened", str(CALLED)]
+        finally:
+            child.kill()
+    (libraries,) = listed(output)
+    assert file in libraries, output
+    assert [path for path in libraries if path.startswith(f"/proc/{child.pid}/fd/")]
+    assert re.search(r"in add_file at .*source_file\.c", output)
+    assert "<PENDING>" not in output
+    assert "in add_bytes at" in output
+
+
+def test_python_under_gdb(steps: Steps) -> None:
+    file, _ = two_libraries(steps)
+    output = gdb(
+        [
+            sys.executable, "-c",
+            "import sys, dlopen; dlopen.Library(sys.argv[1]).add_file(40, 1)", file,
+        ],
+        "break add_file", "run", "backtrace", "continue",
+    )  # fmt: skip
+    assert re.search(r"^Breakpoint 1, add_file \(left=40, right=1\)", output, re.MULTILINE), output
+    assert re.search(r"#\d+ .* in .*Py_?\w+", output)
+    assert "exited normally" in output
+
+
+def test_glibc_beside_it_under_gdb(steps: Steps) -> None:
+    """Its dlopen, dlmopen, dlsym, dladdr and dlclose, and gdb's knowledge of what they load."""
+    file, _ = two_libraries(steps)
+    other = steps.library("other", ANSWER, "-g")
+    output = gdb(
+        [
+            steps.make_program("", "-g"), steps.libdlopen,
+            f"host:{other}", f"open:{file}", f"host:{other}", "call:0:call_file", "close:0",
+            f"host:{other}", f"open:{file}", "call:1:call_file",
+        ],
+        "break add_file", "break answer", "run", *["continue"] * 8,
+    )  # fmt: skip
+    stops = re.findall(r"^Breakpoint \d+(?:\.\d+)?, (?:0x\S+ in )?(\w+)", output, re.MULTILINE)
+    answers = ["answer", "answer"]
+    assert stops == [*answers, *answers, "add_file", *answers, "add_file"], output
+    assert "exited normally" in output
+
+
+def test_the_list_joins_the_chain(steps: Steps) -> None:
+    """In load order of opens; glibc's own list never has an entry, and both stay consistent."""
+    first, second = steps.library("first"), steps.library("second")
+    other = steps.library("other", ANSWER)
+    here = str(steps.directory)
+    assert steps.ours(
+        f"chain:{here}", f"open:{first}", f"chain:{here}", f"open:{second}:p", f"chain:{here}",
+        f"host:{other}", f"chain:{here}", "close:0", f"chain:{here}", "close:1", f"chain:{here}",
+        f"open:{second}", f"chain:{here}", f"linkmap:{here}/lib",
+    ) == [
+        "0", "opened", "0 1", "opened", "0 2",
+        "libother.so: 42", "libother.so: 42", "0 2 0", "closed", "0 1 0", "closed", "0 0 0",
+        "opened", "0 1 0", "0",
+    ]  # fmt: skip
+
+
+def test_threads_and_namespaces_of_glibc(tmp_path: Path, libdlopen: Path) -> None:
+    names = ["kept", *(f"coming{i}" for i in range(3))]
+    libraries = [compile_library(tmp_path, f"lib{name}.so", ANSWER) for name in names]
+    program = compile_program(
+        tmp_path, "threads", THREADS, flags=[f"-I{SUPPORT}", "-pthread", "-ldl"]
+    )
+    lines = run([program, libdlopen, *libraries]).stdout.split()
+    # glibc's main list, ours wherever its place in the chain, and glibc's six.
+    assert lines[0] == "0"
+    assert sorted(lines[1:]) == ["1"] * 7
+
+
+def test_each_change_is_announced(steps: Steps) -> None:
+    """r_state and r_brk as <link.h> has them; a library that is never shown is not."""
+    here = str(steps.directory / "lib")
+    library = steps.library("one", trace=True)
+    assert steps.ours(f"watch:{here}", f"open:{library}", "close:0") == [
+        "add 0 0", "consistent 0 1", "+one", "opened",
+        "-one", "delete 0 1", "consistent 0 0", "closed",
+    ]  # fmt: skip
+
+
+def test_the_hosts_list_for_lldb(steps: Steps) -> None:
+    """All of ours are in it at the one call of r_brk that ends a change, and while they are no
+    other thread can come into glibc's loader; gone right after, and glibc's functions work."""
+    here = str(steps.directory / "lib")
+    library, second = steps.library("one", ANSWER, trace=True), steps.library("two", ANSWER)
+    said = steps.ours(
+        f"watch:{here}", f"open:{library}", f"open:{second}", f"chain:{here}", f"host:{second}",
+        "close:0", f"chain:{here}", f"host:{library}",
+        env={"DLOPEN_DEBUGGER": "lldb"},
+    )  # fmt: skip
+    assert said == [
+        "add alone 0", "consistent alone 1", "+one", "opened",
+        "add alone 0", "consistent alone 2", "opened", "0",
+        "libtwo.so: 42", "libtwo.so: 42",
+        "-one", "add alone 0 0", "consistent alone 1 0", "closed", "0 0",
+        "+one", "+one", "libone.so: 42", "libone.so: 42", "-one", "-one",
+    ]  # fmt: skip
+
+
+def test_no_descriptor_is_held_without_a_debugger(steps: Steps) -> None:
+    _, from_bytes = two_libraries(steps)
+    asked = ("descriptors", f"bytes:{from_bytes}", "descriptors", "close:0", "descriptors")
+    plain = steps.ours(*asked)
+    assert plain[0] == plain[2] == plain[4]
+    for wish in ("1", "gdb", "lldb"):
+        held = steps.ours(*asked, env={"DLOPEN_DEBUGGER": wish})
+        assert int(held[2]) == int(held[0]) + 1, wish
+        assert held[4] == held[0], wish
