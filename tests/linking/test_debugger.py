@@ -110,7 +110,8 @@ def test_breakpoints_backtraces_and_variables(steps: Steps) -> None:
     output = gdb(
         [
             program, steps.libdlopen, "descriptors", f"open:{file}", "call:0:call_file",
-            f"bytes:{from_bytes}", "call:1:call_bytes", "close:0", "close:1", "descriptors", "atexit",
+            f"bytes:{from_bytes}", "call:1:call_bytes", "close:0", "close:1", "descriptors",
+            "atexit",
         ],
         "break start_file", "break add_file", "break start_bytes", f"break source_bytes.c:{LINE}",
         "break atexit",
@@ -271,8 +272,10 @@ def test_each_change_is_announced(steps: Steps) -> None:
 
 
 def test_the_hosts_list_for_lldb(steps: Steps) -> None:
-    """All of ours are in it at the one call of r_brk that ends a change, and while they are no
-    other thread can come into glibc's loader; gone right after, and glibc's functions work."""
+    """All of ours are in it at the one call of r_brk that ends a change, and gone right after.
+
+    While they are there no other thread can come into glibc's loader.
+    """
     here = str(steps.directory / "lib")
     library, second = steps.library("one", ANSWER, trace=True), steps.library("two", ANSWER)
     said = steps.ours(

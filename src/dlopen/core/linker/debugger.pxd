@@ -76,13 +76,13 @@ cdef inline HostDebug* host_debug(Linker* linker) noexcept nogil:
     return found
 
 
-cdef inline uint64_t host_probe(Linker* linker) noexcept nogil:
-    """All threads find the same."""
+cdef inline bint probe_is_watched(Linker* linker) noexcept nogil:
+    """Looked for once; all threads find the same."""
     cdef Debugger* debugger = &linker.debugger
     if not load_u32(&debugger.knows_probe):
         debugger.probe = find_host_probe(host_debug(linker))
         store_u32(&debugger.knows_probe, 1)
-    return debugger.probe
+    return debugger.probe != 0 and holds_breakpoint(<const void*>debugger.probe)
 
 
 cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
@@ -194,15 +194,17 @@ cdef inline void change_list(
 
 cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcept nogil:
     cdef Debugger* debugger = &linker.debugger
+    cdef bint has_joined
     if debugger.wish == WISH_LLDB and tell_lldb(linker, images, state):
         return
     lock_acquire(&debugger.lock)
-    if join_chain(linker):
+    has_joined = join_chain(linker)
+    if has_joined:
         announce(&debugger.node, state)
         change_list(debugger, images, state)
         announce(&debugger.node, RT_CONSISTENT)
     lock_release(&debugger.lock)
-    if host_probe(linker) != 0 and holds_breakpoint(<const void*>debugger.probe):
+    if has_joined and probe_is_watched(linker):
         pass_probes(linker)
 
 
@@ -321,7 +323,7 @@ cdef inline bint needs_files(Linker* linker) noexcept nogil:
     cdef const HostDebug* host = host_debug(linker)
     return linker.debugger.wish != WISH_NONE or (
         host != NULL and host.r_brk != NULL and holds_breakpoint(<const void*>host.r_brk)
-    ) or (host_probe(linker) != 0 and holds_breakpoint(<const void*>linker.debugger.probe))
+    ) or probe_is_watched(linker)
 
 
 cdef inline void keep_file_for_debugger(
