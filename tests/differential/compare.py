@@ -192,7 +192,7 @@ class Dump:
                 raise ValueError(f"driver said {kind} {rest}")
         error, found, opened = by_index.values()
         donors = [image for image in images if image.path.startswith(DONOR)]
-        images = [image for image in images if image not in donors]
+        images = [image for image in images if not image.path.startswith(DONOR)]
         return cls(images, maps, error, thread, donors, found, opened, left if closed else None)
 
     @cached_property
