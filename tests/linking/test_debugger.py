@@ -215,6 +215,28 @@ def test_python_under_gdb(steps: Steps) -> None:
     assert "exited normally" in output
 
 
+def test_static_tls_under_gdb(steps: Steps) -> None:
+    """Glibc is given a file for it, whose name gdb must not look for among its own descriptors."""
+    source = """
+    static __thread int place __attribute__((tls_model("initial-exec"))) = 42;
+    int answer(void) { return place; }
+    """
+    libraries = [steps.library(name, source, "-g") for name in ("one", "two")]
+    output = gdb(
+        [
+            steps.make_program(), steps.libdlopen, *(f"open:{library}" for library in libraries),
+            "call:0:answer", "call:1:answer", "close:0", "close:1",
+        ],
+        "break answer", "run", "info sharedlibrary", "continue", "continue",
+    )  # fmt: skip
+    assert (
+        len(re.findall(r"^Breakpoint 1(?:\.\d)?, (?:0x\S+ in )?answer", output, re.MULTILINE)) == 2
+    )
+    (files,) = listed(output)
+    assert files[-2:] == [str(library) for library in libraries], output
+    assert "exited normally" in output
+
+
 def test_glibc_beside_it_under_gdb(steps: Steps) -> None:
     """Its dlopen, dlmopen, dlsym, dladdr and dlclose, and gdb's knowledge of what they load."""
     file, _ = two_libraries(steps)

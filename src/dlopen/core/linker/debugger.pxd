@@ -32,15 +32,15 @@ from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
     FileStatus, MAP_PRIVATE, PROT_READ, kernel_close, kernel_map, kernel_memory_file, kernel_open,
-    kernel_process_id, kernel_status_of, kernel_unmap, kernel_write,
+    kernel_status_of, kernel_unmap, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.probes cimport find_probe
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.linker.host cimport find_host_debug, iterate_hosts, parse_decimal
+from dlopen.core.linker.host cimport enter_host, find_host_debug, leave_host, parse_decimal
 from dlopen.core.linker.state cimport Debugger, HostDebug, HostInfo, Linker
 from dlopen.core.linker.static_tls cimport give_to_host
-from dlopen.core.memory.file cimport File
+from dlopen.core.memory.file cimport File, descriptors_folder
 from dlopen.core.tls.donor cimport make_caller
 
 
@@ -211,9 +211,12 @@ cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcep
 cdef inline void pass_probes(Linker* linker) noexcept nogil:
     """Where the host's loader has probes, gdb has its breakpoints there and not at r_brk:
     the host is given something to load and to unload."""
-    cdef void* handle = give_to_host(linker, make_caller(NULL))
+    cdef void* handle
+    enter_host(linker)
+    handle = give_to_host(linker, make_caller(NULL))
     if handle != NULL:
         linker.host.dlclose(handle)
+    leave_host(linker)
 
 
 cdef inline void show_to_debugger(Linker* linker, const Pointers* images) noexcept nogil:
@@ -232,7 +235,7 @@ cdef inline void hide_from_debugger(Linker* linker, const Pointers* images) noex
 #
 # It knows no chain: it compares the host's own list, at a call of r_brk with RT_CONSISTENT,
 # with what it had seen. So our list hangs at the end of the host's for the length of that
-# one call (and is in no chain: gdb would find it twice, and stops for ever). Nobody else may
+# one call (and is in no chain: gdb would find it twice). Nobody else may
 # walk the host's list meanwhile, or add to it. Two locks of the host's guard it: dlopen's,
 # which is held while constructors run, so the host is given a library whose constructor is
 # ours; and that of dl_iterate_phdr, held in its callback.
@@ -270,6 +273,7 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     old = debugger.open_callers
     memset(&debugger.open_callers, 0, sizeof(Pointers))
     lock_release(&debugger.lock)
+    enter_host(linker)
     for i in range(old.count):
         linker.host.dlclose(old.items[i])
     pointers_free(allocator, &old)
@@ -280,6 +284,7 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     (&current_errand)[0] = &errand
     handle = give_to_host(linker, make_caller(<void*>run_errand))
     (&current_errand)[0] = NULL
+    leave_host(linker)
     lock_acquire(&debugger.lock)
     if handle != NULL:
         # Without memory it stays for ever: a leak.
@@ -291,7 +296,7 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
 cdef inline void run_errand() noexcept nogil:
     """The library's constructor."""
     cdef Errand* errand = <Errand*>current_errand
-    iterate_hosts(errand.linker, change_hosts_list, errand)
+    errand.linker.host.dl_iterate_phdr(change_hosts_list, errand)
 
 
 cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexcept nogil:
@@ -333,7 +338,8 @@ cdef inline void keep_file_for_debugger(
     not: a copy in memory, whose descriptor and pages are held as long as the image. So only
     where a debugger is there, or is to come. Without it the name stays as it was given."""
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef char path[64]
+    cdef char path[64]           # DESCRIPTORS_SIZE and a number
+    cdef size_t length
     cdef char* copy
     cdef long descriptor
     if not needs_files(linker):
@@ -341,8 +347,8 @@ cdef inline void keep_file_for_debugger(
     descriptor = kernel_memory_file(b"dlopen-image")
     if descriptor < 0:
         return
-    # Not /proc/self, which would be the debugger's own.
-    snprintf(&path[0], sizeof(path), b"/proc/%ld/fd/%ld", kernel_process_id(), descriptor)
+    length = descriptors_folder(&path[0])
+    snprintf(&path[length], sizeof(path) - length, b"%ld", descriptor)
     copy = copy_text(allocator, &path[0], strlen(&path[0]))
     if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \
             or not pointers_add(allocator, &image.copied, copy):

@@ -24,6 +24,7 @@ from dlopen.core.elf.constants cimport (
     PT_TLS, STB_GLOBAL, STT_TLS,
 )
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr, Rela, Sym
+from dlopen.core.memory.file cimport descriptors_folder
 
 
 cdef enum:
@@ -188,17 +189,13 @@ cdef inline long make_caller(void* function) noexcept nogil:
 
 
 cdef inline void donor_path(long descriptor, uint64_t number, char* path) noexcept nogil:
-    """/proc/self/fd/N in a spelling of its own for each donor (`number`): a descriptor's
+    """/proc/PID/fd/N in a spelling of its own for each donor (`number`): a descriptor's
     number comes again, and the host's loader would take the name for the old file's. `path`
     has room for 160 bytes."""
-    cdef const char* folder = b"/proc/self/fd/"
     cdef char digits[24]
     cdef int count = 0
     cdef int bit
-    while folder[0] != 0:
-        path[0] = folder[0]
-        path += 1
-        folder += 1
+    path += descriptors_folder(path)
     for bit in range(40):
         if number >> bit == 0:
             break
