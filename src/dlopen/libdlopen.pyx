@@ -23,7 +23,7 @@ from dlopen.core.base.environment cimport environment_value, read_environment
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport kernel_write
-from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
 from dlopen.core.base.message cimport write_message
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
@@ -41,13 +41,14 @@ from dlopen.core.linker.family cimport (
     family_dlmopen, family_dlopen, family_dlsym, last_message,
 )
 from dlopen.core.linker.find_symbol cimport (
-    lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
+    host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
 )
 from dlopen.core.linker.debugger cimport read_debugger_wish
 from dlopen.core.linker.host cimport (
-    AT_PAGESZ, AT_SECURE, RTLD_LAZY, await_hosts_before_fork, bind_host_functions,
-    borrow_host_image, getauxval, give_back_host_image, identify_hosts, refresh_hosts,
+    AT_PAGESZ, AT_SECURE, RTLD_LAZY, bind_host_functions, borrow_host_image, getauxval,
+    give_back_host_image, identify_hosts, refresh_hosts,
 )
+from dlopen.core.linker.host_lock cimport await_hosts_before_fork, enter_host, in_host, leave_host
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
 )
@@ -134,7 +135,7 @@ cdef extern from *:
        routine that cleans up by itself, and no landing pad (Itanium C++ ABI, level I). */
     struct dlopen_visit_section { struct dlopen_visit_section *outer; void *data; uint32_t phase; };
     static __thread struct dlopen_visit_section *dlopen_innermost_section;
-    int dlopen_visit_own(const struct dlopen_visit_section *section);
+    int dlopen_visit_section(const struct dlopen_visit_section *section);
     void dlopen_leave_section(uint32_t phase);
     static void dlopen_end_section(void) {
         struct dlopen_visit_section *section = dlopen_innermost_section;
@@ -152,7 +153,7 @@ cdef extern from *:
         __asm__ volatile (".cfi_personality 0x1b, dlopen_section_personality");
         section->outer = dlopen_innermost_section;
         dlopen_innermost_section = section;
-        int result = dlopen_visit_own(section);
+        int result = dlopen_visit_section(section);
         dlopen_end_section();
         return result;
     }
@@ -235,9 +236,11 @@ cdef void before_fork_here() noexcept nogil:
     lock_acquire(&the_linker.debugger.lock)
     lock_acquire(&the_linker.tls.lock)
     before_fork(&the_linker.registry)
+    set_forking(True)
 
 
 cdef void after_fork_here() noexcept nogil:
+    set_forking(False)
     after_fork(&the_linker.registry)
     lock_release(&the_linker.tls.lock)
     lock_release(&the_linker.debugger.lock)
@@ -245,8 +248,9 @@ cdef void after_fork_here() noexcept nogil:
 
 
 cdef void after_fork_in_child_here() noexcept nogil:
+    set_forking(False)
     the_linker.donors_change = False
-    the_linker.in_host = 0
+    the_linker.in_host = in_host
     the_linker.forking = 0
     after_fork_in_child(&the_linker.registry)
     forget_other_threads(&the_linker.tls, &the_linker.registry.allocator)
@@ -482,10 +486,7 @@ cdef inline Image* define_by_host(
     cdef void* found
     if image.host_handle == NULL:
         return NULL
-    if version != NULL:
-        found = linker.host.dlvsym(image.host_handle, name, version)
-    else:
-        found = linker.host.dlsym(image.host_handle, name)
+    found = host_symbol(linker, image.host_handle, name, version)
     if found == NULL:
         linker.host.dlerror()
         return NULL
@@ -616,7 +617,7 @@ cdef bint count_symbols_once(Image* image) noexcept nogil:
     """All else that is known of a host image is a copy. In a reader section; False: the
     image has gone."""
     cdef void* borrowed
-    if image.counted_symbols == 0:
+    if load_u64(&image.counted_symbols) == 0:
         borrowed = borrow_host_image(&the_linker, image)
         if borrowed == NULL:
             return False
@@ -636,7 +637,7 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
             or not count_symbols_once(image):
         DLOPEN_read_leave(phase)
         return DLOPEN_E_HANDLE
-    if image.is_host and not image.is_identified:
+    if image.is_host and not load_u32(&image.is_identified):
         identify_hosts(&the_linker, current_snapshot(&the_linker.registry))
     memset(info, 0, sizeof(Info))
     info.size = size
@@ -653,8 +654,8 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     info.dynamic = <uint64_t>image.dynamic
     info.phdr = <uint64_t>image.layout.phdrs
     info.phnum = image.layout.phnum
-    info.device = image.device
-    info.inode = image.inode
+    info.device = load_u64(&image.device)
+    info.inode = load_u64(&image.inode)
     info.flags = image.flags
     info.flags_1 = image.flags_1
     if image.layout.tls != NULL:
@@ -989,9 +990,18 @@ cdef int pass_host_info(HostInfo* info, size_t size, void* data) noexcept nogil:
     return result
 
 
-cdef public int dlopen_visit_own(const VisitSection* section) noexcept nogil:
+cdef enum:
+    HOST_SECTION = 2             # instead of a generation of readers: in the host's loader
+
+
+cdef public int dlopen_visit_section(const VisitSection* section) noexcept nogil:
     """Called by dlopen_in_section; its frame ends the section, however this one ends."""
-    cdef const HostVisit* host = <const HostVisit*>section.data
+    if section.phase == HOST_SECTION:
+        return the_linker.host.dl_iterate_phdr(pass_host_info, section.data)
+    return visit_own(<const HostVisit*>section.data)
+
+
+cdef int visit_own(const HostVisit* host) noexcept nogil:
     cdef const Snapshot* snapshot = current_snapshot(&the_linker.registry)
     cdef const Image* image
     cdef HostInfo info
@@ -1016,6 +1026,9 @@ cdef public int dlopen_visit_own(const VisitSection* section) noexcept nogil:
 
 
 cdef public void dlopen_leave_section(uint32_t phase) noexcept nogil:
+    if phase == HOST_SECTION:
+        leave_host(&the_linker)
+        return
     reader_leave(&the_linker.registry, phase)
 
 
@@ -1036,10 +1049,12 @@ cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept n
     host.our_adds = load_u64(&linker.registry.adds)
     host.our_subs = load_u64(&linker.registry.subs)
     host.stopped = False
-    result = linker.host.dl_iterate_phdr(pass_host_info, &host)
+    section.data = &host
+    section.phase = HOST_SECTION
+    enter_host(linker)
+    result = dlopen_in_section(&section)
     if host.stopped:
         return result
-    section.data = &host
     section.phase = reader_enter(&linker.registry)
     return dlopen_in_section(&section)
 

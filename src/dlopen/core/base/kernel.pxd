@@ -24,13 +24,32 @@ cdef extern from *:
     /* defined in arch/<machine>.S */
     __attribute__((visibility("hidden")))
     long dlopen_system_call(long number, long a, long b, long c, long d, long e, long f);
+    #ifdef DLOPEN_SANITIZE_THREAD
+    /* ThreadSanitizer forgets who touched an address when it sees that it is unmapped. */
+    static long dlopen_map(
+        uint64_t at, size_t size, int protection, int flags, int file, long from
+    ) {
+        void *result = mmap((void *)at, size, protection, flags, file, from);
+        return result == MAP_FAILED ? -errno : (long)result;
+    }
+    #define dlopen_unmap(address, size) (munmap((void *)(address), size) ? -errno : 0)
+    #else
+    #define dlopen_map(at, size, protection, flags, file, from) dlopen_system_call( \
+        SYS_mmap, (long)(at), (long)(size), protection, flags, file, (long)(from))
+    #define dlopen_unmap(address, size) dlopen_system_call( \
+        SYS_munmap, (long)(address), (long)(size), 0, 0, 0, 0)
+    #endif
     """
+    long dlopen_map(
+        uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
+    ) noexcept nogil
+    long dlopen_unmap(uint64_t address, uint64_t size) noexcept nogil
     long dlopen_system_call(
         long number, long a, long b, long c, long d, long e, long f
     ) noexcept nogil
     enum:
         SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
-        SYS_mmap, SYS_munmap, SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
+        SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
         SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
         AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_CLOEXEC, MFD_CLOEXEC, F_DUPFD_CLOEXEC
         FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
@@ -150,13 +169,11 @@ cdef inline long kernel_working_directory(char* buffer, size_t size) noexcept no
 cdef inline long kernel_map(
     uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
 ) noexcept nogil:
-    return dlopen_system_call(
-        SYS_mmap, <long>address, <long>size, protection, flags, descriptor, <long>offset
-    )
+    return dlopen_map(address, size, protection, flags, descriptor, offset)
 
 
 cdef inline long kernel_unmap(uint64_t address, uint64_t size) noexcept nogil:
-    return dlopen_system_call(SYS_munmap, <long>address, <long>size, 0, 0, 0, 0)
+    return dlopen_unmap(address, size)
 
 
 cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:

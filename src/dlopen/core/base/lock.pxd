@@ -2,6 +2,9 @@
 
 Not recursive. Held for short, bounded stretches only and never while foreign code
 runs; so a waiter spins a little and then sleeps.
+
+A thread that forks holds all of them from the linker's handler on (pthread_atfork(3)):
+what other handlers call in it finds everything at rest, and passes.
 """
 
 from libc.stdint cimport uint32_t
@@ -14,16 +17,29 @@ cdef extern from *:
     """
     /* How many locks this thread holds or is about to: what a signal handler finds. */
     static __thread uint32_t dlopen_locks_held;
+    static __thread uint32_t dlopen_forks_now;
     """
     uint32_t locks_held "dlopen_locks_held"
+    uint32_t forks_now "dlopen_forks_now"
 
 
 cdef struct Lock:
     uint32_t word
 
 
+cdef inline bint is_forking() noexcept nogil:
+    """This thread, and it holds all locks for that."""
+    return forks_now != 0
+
+
+cdef inline void set_forking(bint forking) noexcept nogil:
+    (&forks_now)[0] = forking
+
+
 cdef inline void lock_acquire(Lock* lock) noexcept nogil:
     cdef int _spin
+    if is_forking():
+        return
     (&locks_held)[0] += 1
     for _spin in range(64):
         if compare_and_swap_u32(&lock.word, 0, 1):
@@ -33,6 +49,8 @@ cdef inline void lock_acquire(Lock* lock) noexcept nogil:
 
 
 cdef inline bint lock_try(Lock* lock) noexcept nogil:
+    if is_forking():
+        return True
     (&locks_held)[0] += 1
     if compare_and_swap_u32(&lock.word, 0, 1):
         return True
@@ -41,6 +59,8 @@ cdef inline bint lock_try(Lock* lock) noexcept nogil:
 
 
 cdef inline void lock_release(Lock* lock) noexcept nogil:
+    if is_forking():
+        return
     if exchange_u32(&lock.word, 0) == 2:
         kernel_wake(&lock.word, 1)
     (&locks_held)[0] -= 1

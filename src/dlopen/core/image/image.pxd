@@ -166,10 +166,10 @@ cdef struct Image:
     # host only
     const Phdr* host_phdrs       # the host's own, to know the image by; not to be read
     bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
-    bint is_identified           # device and inode were looked for
+    uint32_t is_identified       # atomic: device and inode (atomic too) were looked for
     void* host_handle            # link map, once it was asked for
-    uint32_t uniques_known       # whether it defines any STB_GNU_UNIQUE: linker/uniques.pxd
-    uint64_t counted_symbols     # 1 + symbol_count, once it was asked for; a benign race
+    uint32_t uniques_known       # atomic: whether it defines any STB_GNU_UNIQUE: linker/uniques.pxd
+    uint64_t counted_symbols     # atomic: 1 + symbol_count, once it was asked for
     char* probe                  # owned: an exported name, to ask libc whether it is global
 
 

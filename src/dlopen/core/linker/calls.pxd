@@ -27,6 +27,7 @@ from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave,
 )
 from dlopen.core.linker.host cimport count_host_image
+from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.relocation.relocate cimport Batch, Resolver, own_address, resolve
@@ -104,7 +105,7 @@ cdef inline bint keep_host_for_call(Linker* linker, Image* image, Image* definer
             image.bindings.count -= 1
     lock_release(&linker.registry.lock)
     if not kept:
-        linker.host.dlclose(handle)
+        close_host(linker, handle)
     return kept
 
 
@@ -154,7 +155,7 @@ cdef inline void borrow_globals(
             if handle == NULL:
                 continue
             if not pointers_add(allocator, &globals.handles, handle):
-                linker.host.dlclose(handle)
+                close_host(linker, handle)
                 continue
         # Without memory the rest is not searched.
         if not pointers_add(allocator, &globals.images, image):
@@ -164,7 +165,7 @@ cdef inline void borrow_globals(
 cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept nogil:
     cdef size_t i
     for i in range(globals.handles.count):
-        linker.host.dlclose(globals.handles.items[i])
+        close_host(linker, globals.handles.items[i])
     pointers_free(&linker.registry.allocator, &globals.handles)
     if globals.images.capacity != 0:
         pointers_free(&linker.registry.allocator, &globals.images)

@@ -37,7 +37,8 @@ from dlopen.core.base.kernel cimport (
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.probes cimport find_probe
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.linker.host cimport enter_host, find_host_debug, leave_host, parse_decimal
+from dlopen.core.linker.host cimport find_host_debug, parse_decimal
+from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.linker.state cimport Debugger, HostDebug, HostInfo, Linker
 from dlopen.core.linker.static_tls cimport give_to_host
 from dlopen.core.memory.file cimport File, descriptors_folder
@@ -215,7 +216,7 @@ cdef inline void pass_probes(Linker* linker) noexcept nogil:
     enter_host(linker)
     handle = give_to_host(linker, make_caller(NULL))
     if handle != NULL:
-        linker.host.dlclose(handle)
+        close_host(linker, handle)
     leave_host(linker)
 
 
@@ -275,7 +276,7 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     lock_release(&debugger.lock)
     enter_host(linker)
     for i in range(old.count):
-        linker.host.dlclose(old.items[i])
+        close_host(linker, old.items[i])
     pointers_free(allocator, &old)
     errand.linker = linker
     errand.images = images

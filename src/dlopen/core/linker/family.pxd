@@ -12,6 +12,7 @@ from libc.string cimport memset, strcmp, strncmp
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport exchange_pointer
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_SYMBOL,
     DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC, Error, Request,
@@ -19,7 +20,7 @@ from dlopen.core.base.contract cimport (
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_system
 from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
 from dlopen.core.base.kernel cimport EINVAL
-from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message
 from dlopen.core.image.image cimport Image, image_asked_name
@@ -27,13 +28,14 @@ from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
 )
 from dlopen.core.linker.find_symbol cimport (
-    lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
+    host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
     symbol_count_of,
 )
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, host_knows,
     refresh_hosts,
 )
+from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.linker.load cimport image_of_caller, open_image
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
@@ -87,9 +89,8 @@ cdef enum:
 
 cdef inline void clear_message(Linker* linker) noexcept nogil:
     """Each call forgets the error of the one before, as under glibc."""
-    if pending_message != NULL:
-        release(&linker.registry.allocator, pending_message)
-        (&pending_message)[0] = NULL
+    if pending_message != NULL and locks_held == 0:
+        release(&linker.registry.allocator, exchange_pointer(&pending_message, NULL))
     if host_was_asked:
         linker.host.dlerror()
         (&host_was_asked)[0] = False
@@ -97,8 +98,10 @@ cdef inline void clear_message(Linker* linker) noexcept nogil:
 
 cdef inline Error* new_error(Linker* linker) noexcept nogil:
     """Not on the stack, which may be a signal handler's or a small thread's. NULL without
-    memory, which every user of an error allows."""
-    cdef Error* error = <Error*>allocate(&linker.registry.allocator, sizeof(Error))
+    memory, as for a handler that has interrupted the linker; every user of it allows that."""
+    cdef Error* error = NULL
+    if locks_held == 0:
+        error = <Error*>allocate(&linker.registry.allocator, sizeof(Error))
     error_clear(error)
     return error
 
@@ -113,6 +116,7 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     of a file are not among them. Frees the error."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t length
+    cdef char* message
     if error == NULL:
         return
     if error.code == DLOPEN_E_NOT_FOUND:
@@ -122,20 +126,20 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     elif strncmp(error.detail, b"file too short", 14) == 0:
         error.detail = b"file too short"
     length = write_message(error, NULL, 0)
-    if pending_message != NULL:
-        release(allocator, pending_message)
-    (&pending_message)[0] = <char*>allocate(allocator, length + 1)
-    if pending_message != NULL:
-        write_message(error, pending_message, length + 1)
+    message = <char*>allocate(allocator, length + 1)
+    if message != NULL:
+        write_message(error, message, length + 1)
+    # At once: a signal handler may be here meanwhile.
+    release(allocator, exchange_pointer(&pending_message, message))
     release(allocator, error)
 
 
 cdef inline char* last_message(Linker* linker) noexcept nogil:
     """dlerror: ours if there is one, else the host's; cleared when read."""
-    if shown_message != NULL:
-        release(&linker.registry.allocator, shown_message)
-    (&shown_message)[0] = pending_message
-    (&pending_message)[0] = NULL
+    release(
+        &linker.registry.allocator,
+        exchange_pointer(&shown_message, exchange_pointer(&pending_message, NULL))
+    )
     if shown_message != NULL:
         return shown_message
     (&host_was_asked)[0] = False
@@ -224,10 +228,14 @@ cdef inline void* family_dlmopen(
     Linker* linker, int64_t namespace_id, const char* name, int mode, const void* caller
 ) noexcept nogil:
     cdef Error* error
+    cdef void* handle
     clear_message(linker)
     if namespace_id > 0 and namespace_id < HOST_NAMESPACES:
         (&host_was_asked)[0] = True
-        return linker.host.dlmopen(namespace_id, name, mode)
+        enter_host(linker)
+        handle = linker.host.dlmopen(namespace_id, name, mode)
+        leave_host(linker)
+        return handle
     error = new_error(linker)
     if namespace_id != LM_ID_BASE and name == NULL:
         fail_system(error, DLOPEN_E_INVALID, b"", b"invalid namespace", -EINVAL)
@@ -262,7 +270,7 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
         bad_handle(linker)
         return -1
     (&host_was_asked)[0] = True
-    return linker.host.dlclose(handle)
+    return close_host(linker, handle)
 
 
 # Symbols ------------------------------------------------------------------------------------
@@ -338,10 +346,7 @@ cdef inline Answer ask_host(
     cdef Image* image
     if own == NULL:
         return answer
-    if version != NULL:
-        answer.result = linker.host.dlvsym(handle, name, version)
-    else:
-        answer.result = linker.host.dlsym(handle, name)
+    answer.result = host_symbol(linker, handle, name, version)
     answer.forward = NULL
     phase = reader_enter(&linker.registry)
     image = image_of_caller(current_snapshot(&linker.registry), answer.result)
@@ -424,11 +429,16 @@ cdef inline int family_dladdr(
     cdef uint32_t phase = reader_enter(&linker.registry)
     cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
     cdef Definition definition
+    cdef int code
     if image == NULL:
         reader_leave(&linker.registry, phase)
+        enter_host(linker)
         if flags:
-            return linker.host.dladdr1(address, info, extra, flags)
-        return linker.host.dladdr(address, info)
+            code = linker.host.dladdr1(address, info, extra, flags)
+        else:
+            code = linker.host.dladdr(address, info)
+        leave_host(linker)
+        return code
     info.dli_fname = image_asked_name(image)
     info.dli_fbase = <void*>image.map_start
     info.dli_sname = NULL
@@ -501,4 +511,7 @@ cdef inline int family_dlinfo(
         bad_handle(linker)
         return -1
     (&host_was_asked)[0] = True
-    return linker.host.dlinfo(handle, request, result)
+    enter_host(linker)
+    answer = linker.host.dlinfo(handle, request, result)
+    leave_host(linker)
+    return answer

@@ -7,12 +7,14 @@ All of it runs in a reader section, without our lock.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
+from dlopen.core.base.atomics cimport load_u64, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_MAPPED
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
 from dlopen.core.image.image cimport Image, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.host cimport borrow_host_image, give_back_host_image
+from dlopen.core.linker.host_lock cimport enter_host, leave_host
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.relocation.relocate cimport Resolver
 from dlopen.core.symbols.lookup cimport (
@@ -73,9 +75,24 @@ cdef inline bint lookup_in_tree(
 
 cdef inline uint64_t symbol_count_of(Image* image) noexcept nogil:
     """Kept after the first count: the hash tables are walked for it."""
-    if image.counted_symbols == 0:
-        image.counted_symbols = symbol_count(image) + 1
-    return image.counted_symbols - 1
+    cdef uint64_t known = load_u64(&image.counted_symbols)
+    if known == 0:
+        known = symbol_count(image) + 1
+        store_u64(&image.counted_symbols, known)
+    return known - 1
+
+
+cdef inline void* host_symbol(
+    Linker* linker, void* handle, const char* name, const char* version
+) noexcept nogil:
+    cdef void* found
+    enter_host(linker)
+    if version != NULL:
+        found = linker.host.dlvsym(handle, name, version)
+    else:
+        found = linker.host.dlsym(handle, name)
+    leave_host(linker)
+    return found
 
 
 cdef inline bint export_of(

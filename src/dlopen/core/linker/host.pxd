@@ -12,14 +12,13 @@ from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strrchr
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32, sub_u32
+from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
 )
 from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
-    kernel_yield,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_down, align_up
@@ -33,6 +32,7 @@ from dlopen.core.image.image cimport Image, LinkMap, image_free_records, symbol_
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire,
 )
+from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host, open_host
 from dlopen.core.linker.state cimport (
     HostCxaThreadAtexit, HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
     HostDebug, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym,
@@ -324,19 +324,23 @@ cdef inline int count_host_images(HostInfo* info, size_t size, void* data) noexc
     return collection.only_counters
 
 
+cdef inline bint holds_linker(const Linker* linker, const Image* image) noexcept nogil:
+    """It is libdlopen.so itself."""
+    return image.map_start <= <uint64_t>linker < image.map_end
+
+
 cdef inline bint has_stayed(
     const Collection* collection, const Image* image, const HostInfo* info
 ) noexcept nogil:
     """An image of before that has the address and the name of `info` is still the same load.
     The host appends what it loads, so that all but the last ones, of which there are as many
     as it has added since, have stayed. Of those, what nobody could unload."""
-    cdef uint64_t here = <uint64_t>collection.linker     # in libdlopen.so itself
     cdef uint64_t added = info.dlpi_adds - collection.known.host_adds
     if info.dlpi_adds == collection.adds and info.dlpi_subs == collection.subs \
             and added <= collection.count and collection.seen <= collection.count - added:
         return True
     return image.is_startup or image.open_count != 0 or image.pins != 0 \
-        or image.map_start <= here < image.map_end
+        or holds_linker(collection.linker, image)
 
 
 cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:
@@ -533,37 +537,6 @@ cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noex
             retire(registry, image, NULL)
 
 
-# The host does not reset its loader's locks in a forked child: no thread shall be in there
-# for us at that moment. Waiting is bounded, since who forks may itself be waited for.
-
-
-cdef enum:
-    FORK_PATIENCE = 10000        # turns of sched_yield(2)
-
-
-cdef inline void enter_host(Linker* linker) noexcept nogil:
-    """Before a call of the host's loader that runs no foreign code."""
-    cdef int turn = 0
-    add_u32(&linker.in_host, 1)
-    while load_u32_seq(&linker.forking) != 0 and turn < FORK_PATIENCE:
-        sub_u32(&linker.in_host, 1)
-        kernel_yield()
-        add_u32(&linker.in_host, 1)
-        turn += 1
-
-
-cdef inline void leave_host(Linker* linker) noexcept nogil:
-    sub_u32(&linker.in_host, 1)
-
-
-cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
-    cdef int turn = 0
-    add_u32(&linker.forking, 1)
-    while load_u32_seq(&linker.in_host) != 0 and turn < FORK_PATIENCE:
-        kernel_yield()
-        turn += 1
-
-
 cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) noexcept nogil:
     enter_host(linker)
     linker.host.dl_iterate_phdr(visit, data)
@@ -628,15 +601,14 @@ cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexc
     """One more count of the host's on one of its images, so that it stays; give it back
     with the host's dlclose. NULL: it has gone. No lock may be held."""
     cdef void* handle
-    enter_host(linker)
-    handle = linker.host.dlopen(
-        NULL if image.from_main else image.link_map.l_name, RTLD_LAZY | RTLD_NOLOAD | mode
+    handle = open_host(
+        linker, NULL if image.from_main else image.link_map.l_name,
+        RTLD_LAZY | RTLD_NOLOAD | mode
     )
-    leave_host(linker)
     if handle == NULL:
         linker.host.dlerror()
     elif (<LinkMap*>handle).l_ld != image.link_map.l_ld:
-        linker.host.dlclose(handle)      # another one, under the name of one that has gone
+        close_host(linker, handle)      # another one, under the name of one that has gone
         handle = NULL
     return handle
 
@@ -672,15 +644,16 @@ cdef inline bint host_knows(Linker* linker, const void* handle) noexcept nogil:
 
 cdef inline void* borrow_host_image(Linker* linker, Image* image) noexcept nogil:
     """Before the memory of an image that the caller may not have counted is read; NULL: it
-    has gone. No lock may be held. For ours, the caller's reader section is enough."""
-    if not image.is_host or image.is_startup or image.open_count != 0:
+    has gone. No lock may be held. For ours, the caller's reader section is enough. That
+    somebody has it open does not help: it may be closed meanwhile."""
+    if not image.is_host or image.is_startup:
         return image
     return count_host_image(linker, image, 0)
 
 
 cdef inline void give_back_host_image(Linker* linker, Image* image, void* borrowed) noexcept nogil:
     if borrowed != image:
-        linker.host.dlclose(borrowed)
+        close_host(linker, borrowed)
 
 
 cdef inline void rebind_borrowed(Linker* linker, Image* image) noexcept nogil:
@@ -696,10 +669,8 @@ cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
     back. No lock may be held."""
     if load_u32(&linker.has_unwinder):
         return
-    enter_host(linker)
-    if linker.host.dlopen(b"libgcc_s.so.1", RTLD_LAZY) == NULL:
+    if open_host(linker, b"libgcc_s.so.1", RTLD_LAZY) == NULL:
         linker.host.dlerror()
-    leave_host(linker)
     store_u32(&linker.has_unwinder, 1)
 
 
@@ -715,7 +686,8 @@ cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcep
     cdef size_t i
     for i in range(known.host_count):
         image = known.hosts[i]
-        if image.is_global or image.probe == NULL:
+        # dlsym searches the caller's own scope too: libdlopen.so's would always be found.
+        if image.is_global or image.probe == NULL or holds_linker(linker, image):
             continue
         enter_host(linker)
         if program == NULL:
@@ -733,7 +705,7 @@ cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcep
     if address == 0:
         linker.host.dlerror()    # each call has cleared the message of the one before
     if program != NULL:
-        linker.host.dlclose(program)
+        close_host(linker, program)
 
 
 cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
@@ -765,7 +737,7 @@ cdef inline void identify_line(const Pointers* wanted, size_t* found, char* line
     cdef const char* cursor = line
     cdef uint64_t start = parse_hex(&cursor)
     cdef uint64_t end
-    cdef uint64_t major, minor, inode
+    cdef uint64_t major, minor, device, inode
     cdef size_t i
     cdef int _field
     cdef Image* image = NULL
@@ -800,10 +772,11 @@ cdef inline void identify_line(const Pointers* wanted, size_t* found, char* line
     if inode == 0:
         return
     # The kernel's dev_t for user space (new_encode_dev).
-    image.device = (minor & 0xff) | (major << 8) | ((minor & ~<uint64_t>0xff) << 12)
+    device = (minor & 0xff) | (major << 8) | ((minor & ~<uint64_t>0xff) << 12)
     if kernel_status(cursor, &status) == 0 and status.st_ino == inode:
-        image.device = status.st_dev
-    image.inode = inode
+        device = status.st_dev
+    store_u64(&image.device, device)
+    store_u64(&image.inode, inode)
 
 
 cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
@@ -815,7 +788,7 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
     cdef size_t i
     memset(&wanted, 0, sizeof(wanted))
     for i in range(snapshot.host_count):
-        if not snapshot.hosts[i].is_identified:
+        if not load_u32(&snapshot.hosts[i].is_identified):
             # Without memory it is looked for another time.
             pointers_add(allocator, &wanted, snapshot.hosts[i])
     if wanted.count == 0:
@@ -824,7 +797,7 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
     # Also those without a file, such as the vDSO. Threads that get here together all find
     # the same.
     for i in range(wanted.count):
-        (<Image*>wanted.items[i]).is_identified = True
+        store_u32(&(<Image*>wanted.items[i]).is_identified, 1)
     pointers_free(allocator, &wanted)
 
 

@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memset, strchr, strcmp, strlen, strrchr
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport add_u32, load_u32, store_u32, store_u64
+from dlopen.core.base.atomics cimport add_u32, load_u32, load_u64, store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
     DLOPEN_E_OPEN, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE,
@@ -31,7 +31,7 @@ from dlopen.core.base.growable cimport (
 from dlopen.core.base.kernel cimport (
     EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
 )
-from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
 from dlopen.core.elf.constants cimport (
     DF_1_INITFIRST, DF_1_NODELETE, VER_FLG_WEAK,
 )
@@ -51,6 +51,7 @@ from dlopen.core.linker.host cimport (
     bring_unwinder, count_host_image, identify_hosts, look_for_globals, must_be_hosts,
     refresh_hosts,
 )
+from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport Linker
@@ -222,7 +223,7 @@ cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
     ):
         return True
     transaction.is_stale = True
-    transaction.linker.host.dlclose(handle)
+    close_host(transaction.linker, handle)
     return False
 
 
@@ -285,9 +286,10 @@ cdef inline Image* loaded_by_file(
         # As glibc, which knows no file of the program: as a library it is refused.
         if not sees(transaction, image) or image.from_main:
             continue
-        if not image.is_identified and may_be_of(image, file):
+        if not load_u32(&image.is_identified) and may_be_of(image, file):
             identify_hosts(transaction.linker, transaction.snapshot)
-        if image.inode == file.inode and image.device == file.device and take(transaction, image):
+        if load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
+                and take(transaction, image):
             return image
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
@@ -724,7 +726,7 @@ cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
     for i in range(transaction.missing_hosts.count):
         path = <const char*>transaction.missing_hosts.items[i]
         report_host_open(path)
-        handle = transaction.linker.host.dlopen(path, RTLD_NOW)
+        handle = open_host(transaction.linker, path, RTLD_NOW)
         if handle == NULL:
             reason = transaction.linker.host.dlerror()
             if reason == NULL:
@@ -794,7 +796,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     unpin_all(transaction)
     reader_leave(&transaction.linker.registry, transaction.phase)
     for i in range(transaction.counted.count):
-        transaction.linker.host.dlclose(transaction.counted.items[i])
+        close_host(transaction.linker, transaction.counted.items[i])
     for i in range(transaction.missing_hosts.count):
         release(allocator, transaction.missing_hosts.items[i])
     free_unique_hosts(transaction.linker, &transaction.unique_hosts)
@@ -886,7 +888,7 @@ cdef inline void give_back_hosts(Linker* linker, Image* image) noexcept nogil:
     """The counts that an image held; with no lock held."""
     cdef size_t i
     for i in range(image.host_handles.count):
-        linker.host.dlclose(image.host_handles.items[i])
+        close_host(linker, image.host_handles.items[i])
     image.host_handles.count = 0
 
 
@@ -970,7 +972,7 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
         if image.is_host and not image.is_global:
             handle = count_host_image(linker, image, RTLD_GLOBAL)
             if handle != NULL:
-                linker.host.dlclose(handle)
+                close_host(linker, handle)
 
 
 # Initialising --------------------------------------------------------------------
@@ -1003,7 +1005,8 @@ cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
     cdef Waiter waiter
     cdef Waiter** link
     cdef bint pass_by
-    if load_u32(&image.state) != DLOPEN_STATE_INITIALISING:
+    # In a child whose handler has not run yet nobody would ever wake this thread.
+    if load_u32(&image.state) != DLOPEN_STATE_INITIALISING or is_forking():
         return
     waiter.thread = this_thread()
     waiter.image = image
@@ -1028,8 +1031,8 @@ cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
 
 cdef inline void initialise_one(Linker* linker, Image* image) noexcept nogil:
     cdef bint awaited
-    if image.fini_due or image.state != DLOPEN_STATE_INITIALISING \
-            or image.initialiser != this_thread():
+    if load_u32(&image.state) != DLOPEN_STATE_INITIALISING \
+            or image.initialiser != this_thread() or image.fini_due:
         return
     image.fini_due = True
     run_constructors(linker, image)
@@ -1153,7 +1156,7 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     if root.is_host and not pointers_hold(&linker.registry.hosts, root):
         # The host's list was read anew, and has another image in its place.
         lock_release(&linker.registry.lock)
-        linker.host.dlclose(handle)
+        close_host(linker, handle)
         return False
     root.open_count += 1
     # A library that was a dependency until now: those that it brings see it as a root too.

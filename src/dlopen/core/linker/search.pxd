@@ -32,6 +32,7 @@ from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.host cimport (
     RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD, AT_SECURE, getauxval,
 )
+from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.state cimport (
     FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, Folder, Linker, MAX_FOLDERS,
     SearchSettings,
@@ -314,7 +315,7 @@ cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) 
     cdef Dl_serinfo size
     cdef Dl_serinfo* info
     cdef Dl_serpath* paths
-    cdef void* handle = linker.host.dlopen(b"libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
+    cdef void* handle = open_host(linker, b"libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
     cdef size_t i
     if handle != NULL and linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
         info = <Dl_serinfo*>allocate(allocator, size.dls_size)
@@ -333,7 +334,7 @@ cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) 
                         text_add(allocator, &search.lib, paths[i].dls_name + 1)
             release(allocator, info)
     if handle != NULL:
-        linker.host.dlclose(handle)
+        close_host(linker, handle)
     if search.default_count == 0:
         text_add_bytes(
             allocator, &search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36

@@ -20,7 +20,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap, image_name
-from dlopen.core.linker.host cimport enter_host, leave_host
+from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.state cimport Donor, Linker
 from dlopen.core.symbols.lookup cimport Definition, symbol_name
 from dlopen.core.tls.donor cimport DonorFile, donor_path, make_donor, make_question
@@ -64,19 +64,11 @@ cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
     number = linker.donors_made
     lock_release(&linker.tls.lock)
     donor_path(descriptor, number, &path[0])
-    enter_host(linker)
-    handle = linker.host.dlopen(&path[0], RTLD_NOW)
-    leave_host(linker)
+    handle = open_host(linker, &path[0], RTLD_NOW)
     if handle == NULL:
         linker.host.dlerror()
     kernel_close(descriptor)
     return handle
-
-
-cdef inline void close_donor(Linker* linker, void* handle) noexcept nogil:
-    enter_host(linker)
-    linker.host.dlclose(handle)
-    leave_host(linker)
 
 
 cdef inline void* open_donor(
@@ -92,7 +84,7 @@ cdef inline void* open_donor(
         if probe == NULL:
             return NULL
         used = <uint64_t>-<int64_t>donor_file(probe).offset - 1
-        close_donor(linker, probe)
+        close_host(linker, probe)
         size = align_up(used + size + first_byte, alignment) - first_byte - used
     return open_donor_of_size(
         linker, content, content_size, size, alignment, first_byte, problem
@@ -124,7 +116,7 @@ cdef inline void end_donors(Linker* linker) noexcept nogil:
         donor = linker.donors
         linker.donors = donor.next
         lock_release(&linker.tls.lock)
-        close_donor(linker, donor.handle)
+        close_host(linker, donor.handle)
         release(&linker.registry.allocator, donor)
         lock_acquire(&linker.tls.lock)
     linker.donors_change = False
@@ -144,7 +136,7 @@ cdef inline uint64_t static_tls_left(
         middle = (low + high + 1) // 2
         handle = open_donor(linker, NULL, 0, middle, alignment, 0, &problem)
         if handle != NULL:
-            close_donor(linker, handle)
+            close_host(linker, handle)
             low = middle
         else:
             high = middle - 1
@@ -253,8 +245,8 @@ cdef inline void take_back_tls(Linker* linker, Image* image) noexcept nogil:
         take_back_static_tls(linker, <Donor*>image.tls_donor)
         image.tls_donor = NULL
     else:
+        # A reader may still hold the image: the id stays, and means no module any more.
         remove_module(&linker.tls, &linker.registry.allocator, image.tls_module_id)
-    image.tls_module_id = 0
 
 
 cdef inline bint ask_host_for_static_tls(
@@ -282,7 +274,7 @@ cdef inline bint ask_host_for_static_tls(
         if found:
             owner.tls_offset = <int64_t>(file.offset - definition.symbol.st_value)
             owner.has_static_tls = True
-        close_donor(linker, handle)
+        close_host(linker, handle)
     if begun:
         end_donors(linker)
     return found

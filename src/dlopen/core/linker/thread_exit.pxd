@@ -15,6 +15,7 @@ from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport (
     LiveObject, ObjectDestructor, Registry, current_snapshot, snapshot_image_at, this_thread,
 )
+from dlopen.core.linker.host_lock cimport enter_host, leave_host
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.linker.unload cimport collect
 
@@ -55,6 +56,16 @@ cdef inline void unlink_object(LiveObject* live) noexcept nogil:
     live.image.live_objects -= 1
 
 
+cdef inline int host_thread_atexit(
+    Linker* linker, ObjectDestructor destructor, void* object, void* dso_handle
+) noexcept nogil:
+    cdef int code
+    enter_host(linker)
+    code = linker.host.cxa_thread_atexit(destructor, object, dso_handle)
+    leave_host(linker)
+    return code
+
+
 cdef inline int at_thread_exit(
     Linker* linker, ObjectDestructor destructor, void* object, void* dso_handle
 ) noexcept nogil:
@@ -82,8 +93,8 @@ cdef inline int at_thread_exit(
     lock_release(&registry.lock)
     if image == NULL or live == NULL:
         release(&registry.allocator, live)
-        return linker.host.cxa_thread_atexit(destructor, object, dso_handle)
-    code = linker.host.cxa_thread_atexit(run_at_thread_exit, live, own_dso_handle)
+        return host_thread_atexit(linker, destructor, object, dso_handle)
+    code = host_thread_atexit(linker, run_at_thread_exit, live, own_dso_handle)
     if code:
         lock_acquire(&registry.lock)
         unlink_object(live)

@@ -10,6 +10,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE, STT_TLS
@@ -17,6 +18,7 @@ from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type
 from dlopen.core.image.image cimport Image, Unique, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.host cimport count_host_image
+from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer,
@@ -37,16 +39,18 @@ cdef struct UniqueHosts:         # the host's images that define any, in the hos
 
 
 cdef inline bint defines_uniques(Image* image) noexcept nogil:
-    """Kept after the first look, a benign race. The caller has counted the image."""
+    """Kept after the first look. The caller has counted the image."""
+    cdef uint32_t known = load_u32(&image.uniques_known)
     cdef uint64_t i
-    if image.uniques_known == UNIQUES_UNKNOWN:
-        image.uniques_known = UNIQUES_NONE
+    if known == UNIQUES_UNKNOWN:
+        known = UNIQUES_NONE
         for i in range(symbol_count(image)):
             if symbol_binding(&image.symtab[i]) == STB_GNU_UNIQUE \
                     and image.symtab[i].st_shndx != SHN_UNDEF:
-                image.uniques_known = UNIQUES_SOME
+                known = UNIQUES_SOME
                 break
-    return image.uniques_known == UNIQUES_SOME
+        store_u32(&image.uniques_known, known)
+    return known == UNIQUES_SOME
 
 
 cdef inline void collect_unique_hosts(
@@ -60,22 +64,22 @@ cdef inline void collect_unique_hosts(
     hosts.collected = True
     for i in range(snapshot.host_count):
         image = snapshot.hosts[i]
-        if image.uniques_known == UNIQUES_NONE:
+        if load_u32(&image.uniques_known) == UNIQUES_NONE:
             continue
         handle = count_host_image(linker, image, 0)
         if handle == NULL:
             continue
         if not defines_uniques(image) or not pointers_add(allocator, &hosts.handles, handle):
-            linker.host.dlclose(handle)
+            close_host(linker, handle)
         elif not pointers_add(allocator, &hosts.images, image):
             hosts.handles.count -= 1
-            linker.host.dlclose(handle)
+            close_host(linker, handle)
 
 
 cdef inline void free_unique_hosts(Linker* linker, UniqueHosts* hosts) noexcept nogil:
     cdef size_t i
     for i in range(hosts.handles.count):
-        linker.host.dlclose(hosts.handles.items[i])
+        close_host(linker, hosts.handles.items[i])
     pointers_free(&linker.registry.allocator, &hosts.images)
     pointers_free(&linker.registry.allocator, &hosts.handles)
     hosts.collected = False
@@ -114,7 +118,9 @@ cdef inline bint find_unique_of_host(
             continue
         if symbol_type(definition.symbol) == STT_TLS:
             return True
+        enter_host(linker)
         address = <uint64_t>linker.host.dlsym(hosts.handles.items[i], name)
+        leave_host(linker)
         if address == 0:
             linker.host.dlerror()
         elif address != definition_address(definition):

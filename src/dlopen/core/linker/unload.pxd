@@ -31,6 +31,7 @@ from dlopen.core.image.registry cimport (
     reader_enter, reader_leave, reclaim, retire, snapshot_holds,
 )
 from dlopen.core.linker.debugger cimport hide_from_debugger
+from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.state cimport Linker
@@ -305,7 +306,7 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     if not valid:
         return fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
     if handle != NULL:
-        linker.host.dlclose(handle)
+        close_host(linker, handle)
     else:
         collect(linker)
     return 0

@@ -1,0 +1,68 @@
+# cython: cdivision=True
+"""Calls of the host's loader, which takes a lock of its own, and fork.
+
+The host does not reset that lock in a forked child: no thread shall be in there for us at
+that moment, and none goes in while another forks. Waiting is bounded: who forks may itself
+be waited for, by a constructor or a destructor that the host runs.
+"""
+
+from libc.stdint cimport uint32_t
+
+from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
+from dlopen.core.base.kernel cimport kernel_yield
+from dlopen.core.base.lock cimport is_forking
+from dlopen.core.linker.state cimport Linker
+
+
+cdef extern from *:
+    """
+    /* How many of Linker.in_host are this thread's. */
+    static __thread uint32_t dlopen_in_host;
+    """
+    uint32_t in_host "dlopen_in_host"
+
+
+cdef enum:
+    FORK_PATIENCE = 10000        # turns of sched_yield(2)
+
+
+cdef inline void enter_host(Linker* linker) noexcept nogil:
+    cdef int turn = 0
+    add_u32(&linker.in_host, 1)
+    # Not where it would wait for itself.
+    while in_host == 0 and not is_forking() and load_u32_seq(&linker.forking) != 0 \
+            and turn < FORK_PATIENCE:
+        sub_u32(&linker.in_host, 1)
+        kernel_yield()
+        add_u32(&linker.in_host, 1)
+        turn += 1
+    (&in_host)[0] += 1
+
+
+cdef inline void leave_host(Linker* linker) noexcept nogil:
+    (&in_host)[0] -= 1
+    sub_u32(&linker.in_host, 1)
+
+
+cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
+    cdef int turn = 0
+    add_u32(&linker.forking, 1)
+    while load_u32_seq(&linker.in_host) != in_host and turn < FORK_PATIENCE:
+        kernel_yield()
+        turn += 1
+
+
+cdef inline void* open_host(Linker* linker, const char* name, int mode) noexcept nogil:
+    cdef void* handle
+    enter_host(linker)
+    handle = linker.host.dlopen(name, mode)
+    leave_host(linker)
+    return handle
+
+
+cdef inline int close_host(Linker* linker, void* handle) noexcept nogil:
+    cdef int code
+    enter_host(linker)
+    code = linker.host.dlclose(handle)
+    leave_host(linker)
+    return code
