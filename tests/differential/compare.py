@@ -52,7 +52,7 @@ OURS_BY_NATURE = {
 }
 
 # An image that is there under this linker only (core/tls/donor.pxd).
-DONOR = "/proc/self/fd/"
+DONOR = re.compile(r"/proc/\d+/fd/")
 DONOR_REASON = "static TLS is had from glibc, which is given a library made for that"
 # glibc does not know its own file again when that is opened by path.
 ONCE_REASON = "libc's own libraries are never loaded a second time"
@@ -191,8 +191,8 @@ class Dump:
             else:
                 raise ValueError(f"driver said {kind} {rest}")
         error, found, opened = by_index.values()
-        donors = [image for image in images if image.path.startswith(DONOR)]
-        images = [image for image in images if not image.path.startswith(DONOR)]
+        donors = [image for image in images if DONOR.match(image.path)]
+        images = [image for image in images if not DONOR.match(image.path)]
         return cls(images, maps, error, thread, donors, found, opened, left if closed else None)
 
     @cached_property
@@ -582,7 +582,6 @@ _REFUSALS: list[tuple[str | re.Pattern[str], str]] = [
 _REFUSED_BY_DESIGN = [
     ("cannot enable executable stack", "it would undo the protection of the whole process"),
     ("a segment is both writable and executable", "no page is ever both"),
-    ("an IFUNC's address in static TLS", "glibc has copied the storage when resolvers run"),
     ("of which the storage was placed", "storage that is in use cannot become static TLS"),
 ]
 

@@ -177,23 +177,13 @@ def test_a_binding_to_the_wrong_librarys_storage_is_found(
     assert {(one.type, one.symbol) for one in found} == {(type_, "value@") for type_ in types}
 
 
-IFUNC_IN_STATIC_TLS = """
-static int one(void) { return 1; }
-static void *resolve(void) { return one; }
-__attribute__((ifunc("resolve"))) int chosen(void);
-__attribute__((tls_model("initial-exec"))) __thread int (*pointer)(void) = chosen;
-int call(void) { return pointer(); }
-"""
-
-
 @pytest.mark.parametrize(
     ("source", "flags"),
     [
         ("int value;", ["-Wl,-z,execstack"]),
         ("int value(void) { return 1; }", ["-Wl,--omagic", "-nostdlib"]),
-        (IFUNC_IN_STATIC_TLS, []),
     ],
-    ids=["an executable stack", "a writable text", "an IFUNC in static TLS"],
+    ids=["an executable stack", "a writable text"],
 )
 def test_what_is_refused_by_design_is_told_apart(
     tmp_path: Path, libdlopen: Path, source: str, flags: list[str]
