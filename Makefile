@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test lint types bench differential debug sanitize docs wheel clean
+.PHONY: help build demo test lint types bench differential debug sanitize stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,15 @@ sanitize: ## the tests with malformed files under AddressSanitizer and UBSan
 	$(PREPARE) build test
 	@$(RUN) tools/install.py sanitize
 	@DLOPEN_SANITIZED_SITE="$(CURDIR)/build/sanitize/site" $(RUN) -m pytest -m "slow or not slow" tests/malformed $(ARGS)
+
+stress: build ## eight threads at random for DLOPEN_STRESS_SECONDS (300)
+	$(PREPARE) test
+	@$(RUN) -m pytest -s -m "slow or not slow" tests/stress $(ARGS)
+
+race: ## the same program and the linker under ThreadSanitizer
+	$(PREPARE) build test
+	@$(RUN) tools/install.py race
+	@DLOPEN_RACE_SITE="$(CURDIR)/build/race/site" $(RUN) -m pytest -m "slow or not slow" -k race tests/stress $(ARGS)
 
 docs: ## the documentation, in build/docs; warnings are errors
 	$(PREPARE) docs

@@ -14,7 +14,8 @@ SOURCES = ("meson.build", "meson.options", "pyproject.toml", "tools/transpile.py
 SETUP = {
     "release": [],
     "debug": ["-Dbuildtype=debug", "-Doptimization=g"],
-    "sanitize": ["-Dbuildtype=debug", "-Doptimization=1", "-Dsanitize=true"],
+    "sanitize": ["-Dbuildtype=debug", "-Doptimization=1", "-Dsanitizer=address"],
+    "race": ["-Dbuildtype=debug", "-Doptimization=1", "-Dsanitizer=thread"],
 }
 
 
