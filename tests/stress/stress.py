@@ -72,7 +72,7 @@ def fork() -> None:
                 work(dlopen.Library(folder / f"lib{name}.so"), 5)
                 work(dlopen.Library.from_bytes(contents[name], name="bytes.so"), 6)
             look()
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (it is not the parent)
             os._exit(1)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
@@ -125,7 +125,7 @@ def lane(number: int, progress: list[int], ended: list[bool], end: float) -> Non
             progress[0] += 1
             while plant == "deadlock":
                 time.sleep(1)
-    except BaseException as failure:
+    except BaseException as failure:  # noqa: BLE001  (raised again by the main thread)
         failures.append(failure)
     ended[0] = True
 
@@ -140,9 +140,7 @@ def turn(chance: random.Random, length: float) -> None:
         while len(lanes) < THREADS and time.monotonic() < end and not failures:
             progress, ended = [0], [False]
             number = chance.randrange(1 << 60)
-            thread = threading.Thread(
-                target=lane, args=(number, progress, ended, end), daemon=True
-            )
+            thread = threading.Thread(target=lane, args=(number, progress, ended, end), daemon=True)
             lanes.append((thread, progress, ended))
             thread.start()
             steps["threads"] += 1
@@ -180,7 +178,11 @@ def rest() -> tuple[int, int, int]:
     if left:
         sys.exit(f"failed: seed {seed}: still mapped: {left}")
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return len(mappings), len(os.listdir("/proc/self/fd")), pages * os.sysconf("SC_PAGESIZE") // 1024
+    return (
+        len(mappings),
+        len([*Path("/proc/self/fd").iterdir()]),
+        pages * os.sysconf("SC_PAGESIZE") // 1024,
+    )
 
 
 def main() -> None:

@@ -52,9 +52,18 @@ def stress(directory: Path, libdlopen: Path, seed: int, seconds: float, *plant: 
 
 def stress_python(directory: Path, seed: int, seconds: float, *plant: str) -> str:
     make_libraries(directory)
+    script = str(HERE / "stress.py")
     done = run(
-        [*(sys.executable, "-X", "faulthandler", HERE / "stress.py"), directory, str(seed)]
-        + [str(seconds), *plant],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            script,
+            str(directory),
+            str(seed),
+            str(seconds),
+            *plant,
+        ],
         env={"PYTHONPATH": str(HERE.parent)},
         timeout=2 * seconds + 120,
         check=not plant,
@@ -78,9 +87,7 @@ def test_short_from_python(tmp_path: Path) -> None:
         ("leak", "failed: seed 5: a library is still mapped"),
     ],
 )
-def test_a_planted_mistake_is_found(
-    tmp_path: Path, libdlopen: Path, plant: str, says: str
-) -> None:
+def test_a_planted_mistake_is_found(tmp_path: Path, libdlopen: Path, plant: str, says: str) -> None:
     assert says in stress(tmp_path, libdlopen, 5, 0.6, plant)
 
 
@@ -109,10 +116,20 @@ def test_race(tmp_path: Path, plant: list[str]) -> None:
     """Without address randomisation, which this ThreadSanitizer does not understand."""
     make_libraries(tmp_path, interposed=True)
     program = make_program(tmp_path, "-fsanitize=thread")
+    library = f"{SITE}/dlopen/_lib/libdlopen.so"
+    seconds = "4" if plant else "30"
     suppressions = HERE / "thread_sanitizer.supp"
     done = run(
-        [need_tool("setarch"), platform.machine(), "-R", program]
-        + [f"{SITE}/dlopen/_lib/libdlopen.so", "1", "4" if plant else "30", *plant],
+        [
+            need_tool("setarch"),
+            platform.machine(),
+            "-R",
+            str(program),
+            library,
+            "1",
+            seconds,
+            *plant,
+        ],
         cwd=tmp_path,
         env={"TSAN_OPTIONS": f"die_after_fork=0 suppressions={suppressions}"},
         timeout=240,

@@ -675,7 +675,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     for i in range(order.count):
         image = <Image*>order.items[i]
-        if image.state != DLOPEN_STATE_LOADING:
+        if load_u32(&image.state) != DLOPEN_STATE_LOADING:
             continue
         if image.has_textrel:
             report_textrel(image)
@@ -706,7 +706,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
             run_resolvers(&batch)
         for i in range(order.count):
             image = <Image*>order.items[i]
-            if image.state == DLOPEN_STATE_LOADING:
+            if load_u32(&image.state) == DLOPEN_STATE_LOADING:
                 code = protect_relro(
                     &image.layout, image.load_bias, image_name(image), transaction.error
                 )
@@ -1105,7 +1105,7 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
         &transaction.root
     )
     if code == 0 and transaction.root != NULL and not transaction.root.is_host \
-            and transaction.root.state == DLOPEN_STATE_LOADING:
+            and load_u32(&transaction.root.state) == DLOPEN_STATE_LOADING:
         transaction.root.loader = NULL     # the caller's paths were for finding it only
     return code
 
