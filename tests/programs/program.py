@@ -1,0 +1,135 @@
+"""A program that others wrote, as a script in `rows/`, and what a run of it shows.
+
+The head of a script says what it is, on one line, and then what it needs:
+
+    # packages: those of Debian, which bring the commands
+    # python: projects of PyPI; `python` is then the one of .venv
+    # quick                         (part of `make test`)
+    # mask: EXPRESSION REASON       of output that differs between two runs without us
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from support.fixtures import BUILD
+
+ROWS = Path(__file__).with_name("rows")
+MEASURED = BUILD.parent / "programs"
+_EVENTS = {
+    "open": "opened",
+    "load": "loaded",
+    "by the system's loader: load": "by the system",
+    "unload": "unloaded",
+    "cannot open": "failed",
+}
+_EVENT = re.compile(
+    rf"dlopen\[\d+\]: (?:info|error): ({'|'.join(_EVENTS)}) (?!.*: searched )", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A script and its head."""
+
+    name: str
+    path: Path
+    what: str
+    packages: tuple[str, ...]
+    python: tuple[str, ...]
+    quick: bool
+    masks: tuple[str, ...]
+
+
+@dataclass
+class Run:
+    """What came of it; the counts are those of our linker, over all processes."""
+
+    output: str
+    errors: str
+    status: int
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def read(path: Path) -> Program:
+    comments = takewhile(lambda line: line.startswith("# "), path.read_text().splitlines())
+    what, *lines = (line[2:] for line in comments)
+    head: dict[str, list[str]] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        head.setdefault(key, []).append(value.strip())
+    assert set(head) <= {"packages", "python", "quick", "mask"}, path
+    return Program(
+        path.stem,
+        path,
+        what,
+        tuple(" ".join(head["packages"]).split()),
+        tuple(" ".join(head.get("python", ())).split()),
+        "quick" in head,
+        tuple(mask.split()[0] for mask in head.get("mask", ())),
+    )
+
+
+def programs() -> list[Program]:
+    return [read(path) for path in sorted(ROWS.glob("*.sh"))]
+
+
+def version_of(package: str) -> str | None:
+    """None if it is not installed."""
+    done = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    status, _, version = done.stdout.partition(" ")
+    return version if status == "installed" else None
+
+
+def run(program: Program, folder: Path, preload: str | None) -> Run:
+    """In an empty folder, with a short environment; `preload` for all of its processes."""
+    folder.mkdir(parents=True)
+    log = folder.with_suffix(".log")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "TERM": "dumb",
+    }
+    if preload is not None:
+        environment |= {"LD_PRELOAD": preload, "DLOPEN_LOG": "info", "DLOPEN_LOG_FILE": str(log)}
+    done = subprocess.run(
+        ["/bin/sh", program.path],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        cwd=folder,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+    output = done.stdout.replace(str(folder), "FOLDER")
+    for mask in program.masks:
+        output = re.sub(mask, "MASKED", output, flags=re.MULTILINE)
+    counts: Counter[str] = Counter()
+    if log.exists():
+        events = (_EVENT.match(line) for line in log.read_text(errors="replace").splitlines())
+        counts.update(_EVENTS[event[1]] for event in events if event)
+    return Run(output, done.stderr, done.returncode, counts)
+
+
+def measured(program: Program, run: Run) -> None:
+    """For `python tests/programs/table.py`."""
+    MEASURED.mkdir(parents=True, exist_ok=True)
+    versions = {package: version_of(package) for package in program.packages}
+    record = {**asdict(program), "path": None, "counts": run.counts, "versions": versions}
+    Path(MEASURED, f"{program.name}.json").write_text(json.dumps(record, default=str))

@@ -1,0 +1,11 @@
+# Every coder; one picture through ten formats.
+# packages: imagemagick
+convert-im6.q16 -list format
+convert-im6.q16 -size 64x64 gradient:red-blue -swirl 60 +set date:create +set date:modify picture.png
+for format in gif jpg bmp tga ppm tiff pcx sgi xpm webp
+do
+  convert-im6.q16 picture.png "picture.$format" 2>&1 &&
+    convert-im6.q16 "picture.$format" -depth 8 rgb:- | sha256sum
+done
+identify-im6.q16 -format '%m %w %h %z\n' picture.png 2>&1; echo "$?"
+identify-im6.q16 nonesuch.png 2>&1; echo "$?"

@@ -1,0 +1,30 @@
+# Every extension module of the standard library; then some are used.
+# packages: python3
+# quick
+python3 - <<'END'
+import ctypes, ctypes.util, decimal, hashlib, importlib, json, pathlib, ssl, sqlite3, sys, sysconfig, zlib
+
+folder = pathlib.Path(sysconfig.get_path("stdlib"), "lib-dynload")
+for path in sorted(folder.glob("*.so")):
+    name = path.name.split(".")[0]
+    try:
+        print(name, importlib.import_module(name).__name__)
+    except ImportError as error:
+        print(name, error)
+print(hashlib.sha3_256(b"abc").hexdigest(), hashlib.new("sha512", b"abc").hexdigest())
+print(ssl.OPENSSL_VERSION, len(ssl.create_default_context().get_ciphers()))
+base = sqlite3.connect(":memory:")
+print(base.execute("select sqlite_version(), upper('abc'), json_extract('{\"a\": 5}', '$.a')").fetchall())
+print(decimal.Decimal(2).sqrt(), zlib.crc32(b"abc"), json.dumps({"a": [1, 2.5, None]}))
+libm = ctypes.CDLL(ctypes.util.find_library("m"))
+libm.cos.restype, libm.cos.argtypes = ctypes.c_double, [ctypes.c_double]
+print(libm.cos(0.5))
+callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int))
+values = (ctypes.c_int * 5)(5, 1, 4, 2, 3)
+ctypes.CDLL(None).qsort(values, 5, 4, callback(lambda a, b: a[0] - b[0]))
+print(list(values))
+try:
+    ctypes.CDLL("libnonesuch.so")
+except OSError as error:
+    print(error)
+END

@@ -1,0 +1,43 @@
+"""Unmodified programs that load their plugins through us: as they run without us."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from dlopen._command_line import preload_path
+from programs.program import Program, measured, programs, run, version_of
+from support.fixtures import missing, need_tool
+
+
+def need(program: Program) -> None:
+    need_tool("dpkg-query")
+    absent = [package for package in program.packages if version_of(package) is None]
+    for project in program.python:
+        try:
+            importlib.metadata.version(project)
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(project)
+    if absent:
+        missing(f"{program.name}: not installed: {' '.join(absent)}")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=program.name, marks=[] if program.quick else [pytest.mark.slow])
+        for program in programs()
+    ],
+)
+def test_as_without_us(program: Program, tmp_path: Path) -> None:
+    need(program)
+    # In folders of names of one length: some programs write it, or wrap lines.
+    expected = run(program, tmp_path / "1", None)
+    found = run(program, tmp_path / "2", str(preload_path()))
+    assert (found.output, found.status) == (expected.output, expected.status), found.errors
+    assert expected.output
+    assert not expected.counts
+    assert found.counts["loaded"] > 0
+    measured(program, found)
