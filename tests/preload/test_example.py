@@ -70,7 +70,12 @@ int main(int, char **argv) {
 RUST_PROGRAM = """
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 #[repr(C)]
-struct DlInfo { fname: *const c_char, base: *mut c_void, sname: *const c_char, address: *mut c_void }
+struct DlInfo {
+    fname: *const c_char,
+    base: *mut c_void,
+    sname: *const c_char,
+    address: *mut c_void,
+}
 extern "C" {
     fn dlopen(name: *const c_char, mode: c_int) -> *mut c_void;
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;

@@ -124,7 +124,7 @@ def test_four_preloads_in_each_order(
     plugin = compile_library(tmp_path, "libplugin.so", PLUGIN, language="c++")
     program = compile_program(tmp_path, "program", PROGRAM, flags=["-pthread"])
     allocator, eatmydata = need_library("libjemalloc.so.2"), need_library("libeatmydata.so.1")
-    commands = [
+    commands: list[list[str | Path]] = [
         [program, plugin],
         [sys.executable, "-c", PYTHON, str(tmp_path / "database")],
     ]
