@@ -22,7 +22,7 @@ from dlopen.core.base.contract cimport (
 from dlopen.core.base.environment cimport environment_value, read_environment
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
 from dlopen.core.base.growable cimport Text, text_free
-from dlopen.core.base.kernel cimport kernel_write
+from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake, kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
 from dlopen.core.base.message cimport write_message
@@ -33,7 +33,7 @@ from dlopen.core.elf.structures cimport (
 from dlopen.core.image.image cimport Image, Version, image_asked_name, image_name
 from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
-    reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
+    reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
 from dlopen.core.linker.calls cimport bind_call
 from dlopen.core.linker.family cimport (
@@ -53,7 +53,9 @@ from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
 )
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
-from dlopen.core.linker.state cimport HostInfo, Linker, PhdrVisitor
+from dlopen.core.linker.state cimport (
+    HostInfo, Linker, NO_LIBC, PREPARING, PhdrVisitor, READY, UNPREPARED,
+)
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
@@ -207,28 +209,54 @@ cdef void read_settings(Linker* linker) noexcept nogil:
         read_debugger_wish(linker)
 
 
-cdef void prepare(Linker* linker) noexcept nogil:
+cdef bint begin_preparing(Linker* linker, bint* usable) noexcept nogil:
+    """False: somebody else has made it usable or not, or this thread is at it: what it calls
+    may call us again, a wrapper of malloc for one."""
+    cdef uint32_t state
+    cdef uint32_t process = kernel_process_id()
+    while True:
+        lock_acquire(&linker.registry.lock)
+        state = linker.ready
+        if state == PREPARING and linker.preparing_process != process:
+            state = UNPREPARED       # the thread that was at it is in the parent
+        if state == UNPREPARED:
+            store_u32(&linker.ready, PREPARING)
+            linker.preparer = this_thread()
+            linker.preparing_process = process
+            read_settings(linker)
+        lock_release(&linker.registry.lock)
+        if state != PREPARING or linker.preparer == this_thread():
+            break
+        kernel_wait(&linker.ready, PREPARING)
+    usable[0] = state == READY or (state == PREPARING and linker.registry.snapshot != NULL)
+    return state == UNPREPARED
+
+
+cdef bint prepare(Linker* linker) noexcept nogil:
     """Makes the linker usable, once: by the first call, which may come before the constructor
-    has run (from another library's), and in most processes never comes."""
-    if load_u32(&linker.ready) == 2:
-        return
-    lock_acquire(&linker.registry.lock)
-    if linker.ready == 0:
-        (&has_xsave)[0] = find_xsave()
-        linker.page = getauxval(AT_PAGESZ)
-        read_settings(linker)
-        linker.argc = startup.argc
-        linker.argv = startup.argv
-        linker.envp = startup.envp
-        (&startup).in_use = 1
-        name_own_functions(linker)
-        linker.ready = 1 if bind_host_functions(linker) else 3
-    lock_release(&linker.registry.lock)
-    if linker.ready == 1:
+    has run (from another library's), and in most processes never comes. False where there is
+    no libc that we know."""
+    cdef bint usable = False
+    if load_u32(&linker.ready) == READY:
+        return True
+    if not begin_preparing(linker, &usable):
+        return usable
+    (&has_xsave)[0] = find_xsave()
+    linker.page = getauxval(AT_PAGESZ)
+    linker.argc = startup.argc
+    linker.argv = startup.argv
+    linker.envp = startup.envp
+    (&startup).in_use = 1
+    name_own_functions(linker)
+    usable = bind_host_functions(linker)
+    if usable:
+        refresh_hosts(linker, NULL)
+        # Last: these may allocate.
         pthread_key_create(&linker.tls.key, end_of_thread)
         pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
-        refresh_hosts(linker, NULL)
-        store_u32(&linker.ready, 2)
+    store_u32(&linker.ready, READY if usable else NO_LIBC)
+    kernel_wake(&linker.ready, 0x7fffffff)
+    return usable
 
 
 cdef void before_fork_here() noexcept nogil:
@@ -295,8 +323,7 @@ cdef void end_of_thread(void* table) noexcept nogil:
 
 cdef inline Linker* ready_linker() noexcept nogil:
     """NULL where there is no libc that we know."""
-    prepare(&the_linker)
-    return &the_linker if the_linker.ready == 2 else NULL
+    return &the_linker if prepare(&the_linker) else NULL
 
 
 cdef inline int no_host(Error* error) noexcept nogil:
@@ -312,7 +339,7 @@ cdef public void dlopen_begin() noexcept nogil:
 
 
 cdef public void dlopen_finish() noexcept nogil:
-    if the_linker.ready == 2:
+    if the_linker.ready == READY:
         finish_at_exit(&the_linker)
 
 

@@ -43,6 +43,7 @@ def program(steps: Steps) -> Path:
 @pytest.mark.parametrize(
     "scenario",
     [
+        "first call",
         "same library",
         "existing library",
         "waiter not awake",

@@ -112,6 +112,23 @@ static void two_linkers(void) {
   pthread_join(glibcs, NULL);
 }
 
+/* Nobody has called the linker before: these make it ready. */
+static pthread_barrier_t first_barrier;
+
+static void *call_first(void *unused) {
+  pthread_barrier_wait(&first_barrier);
+  DLOPEN_image *image = open_library("./libplain.so");
+  if (call(image, "answer") != 42) fail("answer");
+  return unused;
+}
+
+static void first_call(void) {
+  pthread_t threads[8];
+  pthread_barrier_init(&first_barrier, NULL, 8);
+  for (int i = 0; i < 8; i++) pthread_create(&threads[i], NULL, call_first, NULL);
+  for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+}
+
 static void same_library(void) {
   pthread_t threads[4];
   for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, open_in_thread, "./libslow.so");
@@ -284,6 +301,8 @@ int main(int argc, char **argv) {
     waiter_not_awake();
   else if (strcmp(argv[2], "existing library") == 0)
     existing_library();
+  else if (strcmp(argv[2], "first call") == 0)
+    first_call();
   else if (strcmp(argv[2], "fork in constructor") == 0)
     fork_in_constructor();
   else if (strcmp(argv[2], "two linkers") == 0)

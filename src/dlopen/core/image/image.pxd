@@ -131,7 +131,7 @@ cdef struct Image:
     uint32_t open_count
     uint32_t pins                # transactions that rely on it
     uint32_t mark                # scratch for traversals
-    bint is_global
+    uint32_t is_global           # atomic
     bint nodelete
     bint is_visible              # found by name and identity
     bint fini_due                # constructors ran (or began to), destructors did not

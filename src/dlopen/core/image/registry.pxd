@@ -230,10 +230,10 @@ cdef inline void retire(Registry* registry, Image* image, void* block) noexcept 
 cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
     """Under the lock: as the last of the global scope, once; False without memory. Readers
     see it from the next snapshot on."""
-    if not image.is_global:
+    if not load_u32(&image.is_global):
         if not pointers_add(&registry.allocator, &registry.globals, image):
             return False
-        image.is_global = True
+        store_u32(&image.is_global, 1)
     return True
 
 

@@ -687,7 +687,7 @@ cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcep
     for i in range(known.host_count):
         image = known.hosts[i]
         # dlsym searches the caller's own scope too: libdlopen.so's would always be found.
-        if image.is_global or image.probe == NULL or holds_linker(linker, image):
+        if load_u32(&image.is_global) or image.probe == NULL or holds_linker(linker, image):
             continue
         enter_host(linker)
         if program == NULL:

@@ -969,7 +969,7 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
     lock_release(&registry.lock)
     for i in range(root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
-        if image.is_host and not image.is_global:
+        if image.is_host and not load_u32(&image.is_global):
             handle = count_host_image(linker, image, RTLD_GLOBAL)
             if handle != NULL:
                 close_host(linker, handle)

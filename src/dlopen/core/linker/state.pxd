@@ -82,6 +82,13 @@ cdef struct Debugger:            # linker/debugger.pxd
     Pointers open_callers        # void*, the host's handles: of what called us for lldb
 
 
+cdef enum:                       # Linker.ready
+    UNPREPARED = 0
+    PREPARING = 1
+    READY = 2
+    NO_LIBC = 3
+
+
 cdef enum:
     OWN_NAME_COUNT = 16
     MAX_SUBFOLDERS = 40
@@ -133,7 +140,10 @@ cdef struct Linker:
     SearchSettings search
     Folder* folders[FOLDER_BUCKETS]      # written under Registry.lock, read with load_pointer
     size_t folder_count          # written under Registry.lock; a bound only
-    uint32_t ready               # atomic: 0 not yet, 1 being made, 2 usable
+    uint32_t ready               # atomic, a futex word: UNPREPARED …
+    # Who has made it PREPARING; written under Registry.lock.
+    uint64_t preparer
+    uint32_t preparing_process
     uint64_t page
     bint secure
     Text environment             # strings one after another; read once, with the lock or alone
