@@ -579,16 +579,17 @@ cdef inline int share_unique(
     if definition.image.is_private:
         return 0
     if transaction.uniques != NULL:
-        entry = find_unique(transaction.uniques, reference)
+        entry = find_unique(transaction.uniques, transaction.namespace_id, reference)
     if entry == NULL:
-        entry = find_unique(&linker.uniques, reference)
+        entry = find_unique(&linker.uniques, transaction.namespace_id, reference)
         if entry != NULL and not pin(transaction, entry.image):
             entry = NULL         # it has been taken out meanwhile
     if entry != NULL:
         take_unique(entry, definition)
         return 0
     if find_unique_of_host(
-        linker, transaction.snapshot, &transaction.unique_hosts, reference.name, definition
+        linker, transaction.snapshot, transaction.namespace_id, &transaction.unique_hosts,
+        reference.name, definition
     ) or definition.image.is_host:
         return 0
     entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
@@ -821,7 +822,7 @@ cdef inline bint uniques_conflict(const Transaction* transaction) noexcept nogil
         return False
     while entry != NULL:
         refer(&reference, symbol_name(entry.image, entry.symbol), NULL)
-        if find_unique(table, &reference) != NULL:
+        if find_unique(table, transaction.namespace_id, &reference) != NULL:
             return True
         entry = entry.sibling
     return False

@@ -7,7 +7,7 @@ host never unloads the owner, and its own later libraries bind to it as well.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
@@ -54,9 +54,10 @@ cdef inline bint defines_uniques(Image* image) noexcept nogil:
 
 
 cdef inline void collect_unique_hosts(
-    Linker* linker, const Snapshot* snapshot, UniqueHosts* hosts
+    Linker* linker, const Snapshot* snapshot, int64_t namespace_id, UniqueHosts* hosts
 ) noexcept nogil:
-    """Those that are missing for want of memory do not share. No lock may be held."""
+    """For a namespace of its own, of the family that all share. Those that are missing for
+    want of memory do not share. No lock may be held."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t i
     cdef Image* image
@@ -64,7 +65,8 @@ cdef inline void collect_unique_hosts(
     hosts.collected = True
     for i in range(snapshot.host_count):
         image = snapshot.hosts[i]
-        if load_u32(&image.uniques_known) == UNIQUES_NONE:
+        if load_u32(&image.uniques_known) == UNIQUES_NONE \
+                or (namespace_id != 0 and not image.is_family):
             continue
         handle = count_host_image(linker, image, 0)
         if handle == NULL:
@@ -102,8 +104,8 @@ cdef inline bint unique_in_image(
 
 
 cdef inline bint find_unique_of_host(
-    Linker* linker, const Snapshot* snapshot, UniqueHosts* hosts, const char* name,
-    Definition* definition
+    Linker* linker, const Snapshot* snapshot, int64_t namespace_id, UniqueHosts* hosts,
+    const char* name, Definition* definition
 ) noexcept nogil:
     """The host's definition of the name; False if it has none, and then `definition` is as
     before."""
@@ -112,7 +114,7 @@ cdef inline bint find_unique_of_host(
     cdef Definition other
     cdef Image* owner
     if not hosts.collected:
-        collect_unique_hosts(linker, snapshot, hosts)
+        collect_unique_hosts(linker, snapshot, namespace_id, hosts)
     for i in range(hosts.images.count):
         if not unique_in_image(<Image*>hosts.images.items[i], name, definition):
             continue
@@ -144,12 +146,14 @@ cdef inline void share_unique_of_lookup(
     cdef bint found
     if symbol_binding(definition.symbol) != STB_GNU_UNIQUE or definition.image.is_private:
         return
-    entry = find_unique(&linker.uniques, reference)
+    entry = find_unique(&linker.uniques, definition.image.namespace_id, reference)
     if entry == NULL:
         hosts.collected = False
         hosts.images = Pointers(NULL, 0, 0)
         hosts.handles = Pointers(NULL, 0, 0)
-        found = find_unique_of_host(linker, snapshot, &hosts, reference.name, definition)
+        found = find_unique_of_host(
+            linker, snapshot, definition.image.namespace_id, &hosts, reference.name, definition
+        )
         free_unique_hosts(linker, &hosts)
         if not found and not definition.image.is_host:
             entry = enter_unique(linker, reference, definition)
@@ -168,7 +172,7 @@ cdef inline Unique* enter_unique(
         return NULL
     fill_unique(entry, reference, definition)
     lock_acquire(&linker.registry.lock)
-    first = find_unique(&linker.uniques, reference)
+    first = find_unique(&linker.uniques, entry.image.namespace_id, reference)
     if first == NULL and pointers_hold(&linker.registry.images, entry.image):
         entry.sibling = entry.image.uniques
         entry.image.uniques = entry

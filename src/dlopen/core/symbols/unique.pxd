@@ -5,13 +5,14 @@ Compilers give this binding to inline variables, static members of templates and
 statics of inline functions. Where the scopes lead a reference to such a definition, it
 binds to the first one of that name that anything bound to, RTLD_LOCAL or not; versions
 are not compared (glibc's do_lookup_unique). The host keeps its own table of that: it
-is asked; this one holds definitions of our images. Private images take no part.
+is asked; this one holds definitions of our images, which each namespace has its own of.
+Private images take no part.
 
 Written under Registry.lock, read in a reader section without it: an entry that was
 taken out still leads on to the next, and is freed with the image that it lies in.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport strcmp
 
 from dlopen.core.base.atomics cimport load_pointer, store_pointer
@@ -29,13 +30,13 @@ cdef struct UniqueTable:
 
 
 cdef inline Unique* find_unique(
-    const UniqueTable* table, const Reference* reference
+    const UniqueTable* table, int64_t namespace_id, const Reference* reference
 ) noexcept nogil:
     cdef Unique* entry = <Unique*>load_pointer(
         &table.chains[reference.hash & (UNIQUE_CHAINS - 1)]
     )
     while entry != NULL and not (
-        entry.hash == reference.hash
+        entry.hash == reference.hash and entry.image.namespace_id == namespace_id
         and strcmp(symbol_name(entry.image, entry.symbol), reference.name) == 0
     ):
         entry = <Unique*>load_pointer(&entry.next)
@@ -43,7 +44,7 @@ cdef inline Unique* find_unique(
 
 
 cdef inline void add_unique(UniqueTable* table, Unique* entry) noexcept nogil:
-    """Of a name that the table does not have."""
+    """Of a name that the table does not have for this namespace."""
     cdef Unique** chain = &table.chains[entry.hash & (UNIQUE_CHAINS - 1)]
     entry.next = chain[0]
     store_pointer(chain, entry)
