@@ -619,21 +619,42 @@ cdef inline bint ask_for_static_tls(void* context, const Definition* definition)
     return ask_host_for_static_tls((<Transaction*>context).linker, definition)
 
 
+cdef inline bint sort_tree(Linker* linker, Image* root) noexcept nogil:
+    """Under the lock: the order of what a root needs, which is a dependency's own from its
+    first open on. False without memory."""
+    cdef Pointers needed
+    cdef size_t i
+    cdef bint complete = True
+    if root.is_host or root.sorted.count:
+        return True
+    memset(&needed, 0, sizeof(needed))
+    for i in range(root.search_list.images.count):
+        if not (<const Image*>root.search_list.images.items[i]).is_host:
+            complete = complete and pointers_add(
+                &linker.registry.allocator, &needed, root.search_list.images.items[i]
+            )
+    complete = complete and sort_for_constructors(
+        &linker.registry.allocator, &needed, &root.sorted
+    )
+    if not complete:
+        root.sorted.count = 0
+    pointers_free(&linker.registry.allocator, &needed)
+    return complete
+
+
 cdef inline int link_images(Transaction* transaction) noexcept nogil:
     """Scopes, relocation in dependency order, resolvers, protection."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Batch batch
-    cdef Pointers order          # of the root and all that it needs of ours
-    cdef Pointers needed
+    cdef Pointers* order         # of the root and all that it needs of ours
     cdef size_t i
     cdef Image* image
     cdef Image* root = <Image*>transaction.loaded.items[0]
     cdef bint resolved_first
     cdef int code = 0
     memset(&batch, 0, sizeof(batch))
-    memset(&order, 0, sizeof(order))
-    memset(&needed, 0, sizeof(needed))
+    order = &root.sorted
     if not collect_globals(transaction) or not make_search_list(
         transaction, root, &root.search_list
     ):
@@ -652,18 +673,12 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
             return fail_memory(transaction.error, image_name(image))
         image.scope[0] = &root.search_list
         report_scope(image, &transaction.globals)
-    for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
-        if not image.is_host and not pointers_add(allocator, &needed, image):
-            code = fail_memory(transaction.error, image_name(root))
     # Image.mark of images that are known already.
     lock_acquire(&linker.registry.lock)
-    if code == 0 and not sort_for_constructors(allocator, &needed, &order):
+    if not sort_tree(linker, root):
         code = fail_memory(transaction.error, image_name(root))
     lock_release(&linker.registry.lock)
-    pointers_free(allocator, &needed)
     if code:
-        pointers_free(allocator, &order)
         return code
     batch.allocator = allocator
     batch.globals = &transaction.globals
@@ -714,7 +729,6 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
             if code:
                 break
     free_deferred(&batch)
-    root.sorted = order
     return code
 
 
@@ -1056,7 +1070,7 @@ cdef inline void initialise(Linker* linker, Image* root) noexcept nogil:
     cdef Image* image
     if root.is_host:
         return
-    # A dependency of an earlier open has its search list in its own order only.
+    # Without memory for it: its search list.
     order = &root.sorted if root.sorted.count else &root.search_list.images
     for i in range(order.count):
         image = <Image*>order.items[i]
@@ -1165,6 +1179,7 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         image = <Image*>root.search_list.images.items[i]
         if not image.is_host:
             change_scope(&linker.registry, image, NULL, &root.search_list)
+    sort_tree(linker, root)
     if root.is_host:
         root.host_handle = handle
     elif transaction.mode & RTLD_NODELETE:

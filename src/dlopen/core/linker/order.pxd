@@ -45,7 +45,7 @@ cdef inline bint visit_for_order(
             ):
                 return False
         if with_bindings:
-            for i in range(image.bindings.count):
+            for i in reversed(range(image.bindings.count)):
                 if not visit_for_order(
                     allocator, <Image*>image.bindings.items[i], blank, with_bindings, order
                 ):
@@ -88,14 +88,28 @@ cdef inline bint sort_for_destructors(
 ) noexcept nogil:
     """`order` gets the images, dependencies first: destructors run from its end. What was
     bound counts as a dependency, but DT_NEEDED goes before it where they contradict each
-    other: hence a second pass. Under Registry.lock."""
+    other: hence a second pass, where anything was. Under Registry.lock."""
     cdef Pointers first
     cdef bint complete
+    if not have_bindings(images):
+        return visit_all(allocator, images, True, NULL, False, order)
     memset(&first, 0, sizeof(first))
     complete = visit_all(allocator, images, True, NULL, True, &first) \
         and visit_all(allocator, &first, False, NULL, False, order)
     pointers_free(allocator, &first)
     return complete
+
+
+cdef inline bint have_bindings(const Pointers* images) noexcept nogil:
+    """To others of ours; what the process started with goes after all of them."""
+    cdef size_t i, j
+    cdef const Image* image
+    for i in range(images.count):
+        image = <const Image*>images.items[i]
+        for j in range(image.bindings.count):
+            if not (<const Image*>image.bindings.items[j]).is_host:
+                return True
+    return False
 
 
 cdef inline void run_constructors(const Linker* linker, const Image* image) noexcept nogil:
