@@ -44,8 +44,16 @@ cdef inline size_t write_message(
             buffer, size, b"%s: %s (place 0x%llx, value 0x%llx)", error.library, error.detail,
             <unsigned long long>error.offset, <unsigned long long>error.value
         )
-    if error.code == DLOPEN_E_HOST or error.library[0] == 0:
+    if error.code == DLOPEN_E_HOST or (error.library[0] == 0 and error.errnum == 0):
         return <size_t>snprintf(buffer, size, b"%s", error.detail)
+    if error.library[0] == 0:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s", error.detail, strerrordesc_np(error.errnum)
+        )
+    if error.code == DLOPEN_E_NOT_FOUND and error.needed_by[0] != 0 and error.errnum == 0:
+        return <size_t>snprintf(
+            buffer, size, b"%s: %s (needed by %s)", error.library, error.detail, error.needed_by
+        )
     if error.code == DLOPEN_E_NOT_FOUND and error.needed_by[0] != 0:
         return <size_t>snprintf(
             buffer, size, b"%s: %s: %s (needed by %s)", error.library, error.detail,

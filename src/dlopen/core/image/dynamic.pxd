@@ -548,16 +548,16 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     return read_functions(image, values, present, error)
 
 
-cdef inline int refuse(const Image* image, Error* error) noexcept nogil:
-    """What is well-formed but cannot be opened."""
+cdef inline int refuse(const Image* image, const char* name, Error* error) noexcept nogil:
+    """What is well-formed but cannot be opened, by the name that was asked for."""
     if image.flags_1 & DF_1_PIE:
         return fail(
-            error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            error, DLOPEN_E_UNSUPPORTED, name,
             b"cannot dynamically load position-independent executable"
         )
     if image.flags_1 & DF_1_NOOPEN:
         return fail(
-            error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            error, DLOPEN_E_UNSUPPORTED, name,
             b"shared object cannot be dlopen()ed (DF_1_NOOPEN)"
         )
     return 0

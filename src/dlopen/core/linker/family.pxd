@@ -8,7 +8,7 @@ calls: its namespace, its RUNPATH and its scope count.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset, strcmp, strncmp
+from libc.string cimport memcpy, memset, strcmp, strlen, strncmp
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -18,8 +18,8 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_system
-from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
-from dlopen.core.base.kernel cimport EINVAL
+from dlopen.core.base.growable cimport Text, pointers_add_once, pointers_hold, text_free
+from dlopen.core.base.kernel cimport EINVAL, ENOENT
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message
@@ -32,11 +32,12 @@ from dlopen.core.linker.find_symbol cimport (
     symbol_count_of,
 )
 from dlopen.core.linker.host cimport (
-    RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, host_knows,
-    refresh_hosts,
+    RTLD_DEEPBIND, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE,
+    RTLD_NOLOAD, RTLD_NOW, host_knows, refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.linker.load cimport image_of_caller, open_image
+from dlopen.core.linker.search cimport Dl_serinfo, add_origin, list_folders
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image
@@ -66,8 +67,8 @@ cdef extern from *:
     char* shown_message "dlopen_shown_message"
     bint host_was_asked "dlopen_host_was_asked"
     enum:
-        RTLD_DI_LMID, RTLD_DI_LINKMAP, RTLD_DI_CONFIGADDR, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE
-        RTLD_DI_ORIGIN, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA, RTLD_DL_SYMENT, RTLD_DL_LINKMAP
+        RTLD_DI_LMID, RTLD_DI_LINKMAP, RTLD_DI_ORIGIN, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA
+        RTLD_DL_SYMENT, RTLD_DL_LINKMAP
         LM_ID_BASE, LM_ID_NEWLM
 
 
@@ -81,6 +82,7 @@ cdef extern from "<dlfcn.h>" nogil:
 
 cdef enum:
     HOST_NAMESPACES = 16         # libc has these ids; ours are above
+    LM_ID_CALLER = -2            # __LM_ID_CALLER of glibc
     RTLD_DI_PHDR_REQUEST = 11    # RTLD_DI_PHDR of glibc 2.36
 
 
@@ -111,6 +113,29 @@ cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
         release(&linker.registry.allocator, error)
 
 
+cdef inline bint begins(const char* text, const char* prefix) noexcept nogil:
+    return strncmp(text, prefix, strlen(prefix)) == 0
+
+
+cdef inline void say_as_libc(Error* error) noexcept nogil:
+    """Where we know more of what is wrong with a file, or say it better."""
+    cdef const char* detail = error.detail
+    if begins(detail, b"invalid ELF header"):
+        error.detail = b"invalid ELF header"
+    elif begins(detail, b"file too short"):
+        error.detail = b"file too short"
+    elif begins(detail, b"program headers lie outside the file"):
+        error.detail = b"cannot read file data"
+    elif begins(detail, b"shared object cannot be dlopen()ed"):
+        error.detail = b"shared object cannot be dlopen()ed"
+    elif begins(detail, b"a relocatable object file") or begins(detail, b"a core dump") \
+            or begins(detail, b"only ET_DYN can be loaded"):
+        error.detail = b"only ET_DYN and ET_EXEC can be loaded"
+    elif begins(detail, b"for another machine"):
+        error.detail = b"cannot open shared object file"
+        error.errnum = ENOENT
+
+
 cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     """For this thread's next dlerror, in glibc's words: who needed it and what more we know
     of a file are not among them. Frees the error."""
@@ -121,10 +146,7 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
         return
     if error.code == DLOPEN_E_NOT_FOUND:
         error.needed_by = b""
-    if strncmp(error.detail, b"invalid ELF header", 18) == 0:
-        error.detail = b"invalid ELF header"
-    elif strncmp(error.detail, b"file too short", 14) == 0:
-        error.detail = b"file too short"
+    say_as_libc(error)
     length = write_message(error, NULL, 0)
     message = <char*>allocate(allocator, length + 1)
     if message != NULL:
@@ -168,9 +190,9 @@ cdef inline Image* image_of_handle(const Snapshot* snapshot, const void* handle)
     return NULL
 
 
-cdef inline void bad_handle(Linker* linker) noexcept nogil:
+cdef inline void bad_handle(Linker* linker, const char* name) noexcept nogil:
     cdef Error* error = new_error(linker)
-    fail(error, DLOPEN_E_HANDLE, b"", b"shared object not open")
+    fail(error, DLOPEN_E_HANDLE, name, b"shared object not open")
     keep_message(linker, error)
 
 
@@ -230,6 +252,8 @@ cdef inline void* family_dlmopen(
     cdef Error* error
     cdef void* handle
     clear_message(linker)
+    if namespace_id == LM_ID_CALLER:
+        namespace_id = namespace_of_caller(linker, caller)
     if namespace_id > 0 and namespace_id < HOST_NAMESPACES:
         (&host_was_asked)[0] = True
         enter_host(linker)
@@ -243,7 +267,7 @@ cdef inline void* family_dlmopen(
         fail_system(error, DLOPEN_E_INVALID, b"", b"invalid mode", -EINVAL)
     elif namespace_id < LM_ID_NEWLM:
         fail_system(
-            error, DLOPEN_E_INVALID, b"", b"invalid target namespace in dlmopen()", -EINVAL
+            error, DLOPEN_E_INVALID, name, b"invalid target namespace in dlmopen()", -EINVAL
         )
     else:
         drop_error(linker, error)
@@ -255,19 +279,27 @@ cdef inline void* family_dlmopen(
 cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
     cdef uint32_t phase
     cdef Image* image
+    cdef bint stays = False
     clear_message(linker)
     phase = reader_enter(&linker.registry)
     image = image_of_handle(current_snapshot(&linker.registry), handle)
     if image != NULL and image.is_host and image.open_count == 0:
         image = NULL             # not opened through us
+    elif image != NULL and not image.is_host:
+        stays = image.nodelete and image.open_count == 0
+        if image.open_count == 0 and not stays:
+            bad_handle(linker, image_asked_name(image))
     reader_leave(&linker.registry, phase)
+    if stays:
+        return 0                 # libc does not count what cannot go
     if image != NULL:
         if close_image(linker, image, NULL) == 0:
             return 0
-        bad_handle(linker)
+        if pending_message == NULL:
+            bad_handle(linker, b"")
         return -1
     if handle == NULL or not host_knows(linker, handle):
-        bad_handle(linker)
+        bad_handle(linker, b"")
         return -1
     (&host_was_asked)[0] = True
     return close_host(linker, handle)
@@ -417,7 +449,7 @@ cdef inline Answer family_dlsym(
     ):
         return answer
     if image == NULL and not host_knows(linker, handle):
-        bad_handle(linker)
+        bad_handle(linker, b"")
         return answer
     return ask_host(linker, handle, name, version)
 
@@ -466,11 +498,29 @@ cdef inline void* block_of_thread(const Image* image) noexcept nogil:
     return known_block(image.tls_module_id) if image.tls_module_id else NULL
 
 
+cdef inline int answer_origin(Linker* linker, const Image* image, char* result) noexcept nogil:
+    """-1: it is not known."""
+    cdef Text text
+    cdef int answer = -1
+    memset(&text, 0, sizeof(text))
+    if add_origin(linker, image, &text) and not text.failed:
+        memcpy(result, text.data, text.length + 1)
+        answer = 0
+    text_free(&linker.registry.allocator, &text)
+    return answer
+
+
 cdef inline int answer_information(
-    const Image* image, int request, void* result
+    Linker* linker, const Snapshot* snapshot, const Image* image, int request, void* result
 ) noexcept nogil:
     """In a reader section; 0, the number of program headers, or -1."""
-    if request == RTLD_DI_LMID:
+    if request == RTLD_DI_ORIGIN:
+        return answer_origin(linker, image, <char*>result)
+    elif request == RTLD_DI_SERINFO or request == RTLD_DI_SERINFOSIZE:
+        list_folders(
+            linker, snapshot, image, request == RTLD_DI_SERINFOSIZE, <Dl_serinfo*>result
+        )
+    elif request == RTLD_DI_LMID:
         (<long*>result)[0] = image.namespace_id
     elif request == RTLD_DI_LINKMAP:
         (<const void**>result)[0] = image
@@ -489,6 +539,7 @@ cdef inline int answer_information(
 cdef inline int family_dlinfo(
     Linker* linker, void* handle, int request, void* result
 ) noexcept nogil:
+    cdef const Snapshot* snapshot
     cdef Error* error
     cdef uint32_t phase
     cdef Image* image
@@ -496,10 +547,11 @@ cdef inline int family_dlinfo(
     cdef bint is_ours
     clear_message(linker)
     phase = reader_enter(&linker.registry)
-    image = image_of_handle(current_snapshot(&linker.registry), handle)
+    snapshot = current_snapshot(&linker.registry)
+    image = image_of_handle(snapshot, handle)
     is_ours = image != NULL and not image.is_host
     if is_ours:
-        answer = answer_information(image, request, result)
+        answer = answer_information(linker, snapshot, image, request, result)
     reader_leave(&linker.registry, phase)
     if is_ours:
         if answer < 0:
@@ -508,7 +560,7 @@ cdef inline int family_dlinfo(
             keep_message(linker, error)
         return answer
     if image == NULL and not host_knows(linker, handle):
-        bad_handle(linker)
+        bad_handle(linker, b"")
         return -1
     (&host_was_asked)[0] = True
     enter_host(linker)

@@ -134,6 +134,16 @@ cdef inline Image* new_image(Linker* linker, const char* name, const char* path)
     return image
 
 
+cdef inline int read_header(
+    const File* file, Ehdr* header, const char* name, Error* error
+) noexcept nogil:
+    cdef uint64_t size = file.size if file.size < sizeof(Ehdr) else sizeof(Ehdr)
+    cdef int code
+    memset(header, 0, sizeof(Ehdr))
+    code = file_read(file, header, size, 0, name, error)
+    return code if code else check_header(header, file.size, THIS_MACHINE, name, error)
+
+
 cdef inline int map_image(
     Linker* linker, File* file, Image* image, Error* error
 ) noexcept nogil:
@@ -142,12 +152,7 @@ cdef inline int map_image(
     cdef Ehdr header
     cdef Allocator* allocator = &linker.registry.allocator
     cdef const char* name = image.link_map.l_name
-    cdef uint64_t size = file.size if file.size < sizeof(Ehdr) else sizeof(Ehdr)
-    cdef int code
-    memset(&header, 0, sizeof(header))
-    code = file_read(file, &header, size, 0, name, error)
-    if code == 0:
-        code = check_header(&header, file.size, THIS_MACHINE, name, error)
+    cdef int code = read_header(file, &header, name, error)
     if code:
         return code
     image.layout.phnum = header.e_phnum
@@ -366,7 +371,7 @@ cdef inline int load_file(
         return code
     if file.descriptor >= 0 and must_be_hosts(image):
         return delegate(transaction, image, path, result)
-    code = refuse(image, transaction.error)
+    code = refuse(image, name, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
         copy = copy_text(allocator, name, strlen(name))
         if copy == NULL or not pointers_add(allocator, &image.names, copy):
@@ -394,9 +399,12 @@ cdef inline int load_file(
 cdef inline int not_found(
     Transaction* transaction, const char* name, Trail* trail
 ) noexcept nogil:
-    fail_system(
-        transaction.error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file", -ENOENT
-    )
+    if trail.other_class:
+        fail(transaction.error, DLOPEN_E_NOT_FOUND, name, b"wrong ELF class: ELFCLASS32")
+    else:
+        fail_system(
+            transaction.error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file", -ENOENT
+        )
     error_searched(transaction.error, trail.paths.data, &trail.results[0], trail.count)
     return DLOPEN_E_NOT_FOUND
 
@@ -411,6 +419,7 @@ cdef inline int acquire(
     cdef Text path
     cdef Trail trail
     cdef File file
+    cdef Ehdr header
     cdef int code
     result[0] = loaded_by_name(transaction, name, own_only)
     if result[0] != NULL:
@@ -429,7 +438,9 @@ cdef inline int acquire(
             if result[0] != NULL:
                 remember_name(linker, result[0], name)
             elif transaction.mode & RTLD_NOLOAD:
-                code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
+                code = read_header(&file, &header, path.data, transaction.error)
+                if code == 0:
+                    code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
             else:
                 code = load_file(transaction, &file, name, path.data, asker, own_only, result)
     file_close(&file)
@@ -1100,8 +1111,23 @@ cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller)
     return NULL
 
 
+cdef inline Image* closing_caller(Registry* registry, const void* caller) noexcept nogil:
+    """An image whose destructors call; it stays while they run."""
+    cdef size_t i
+    cdef Image* image
+    cdef Image* found = NULL
+    lock_acquire(&registry.lock)
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if image.map_start <= <uint64_t>caller < image.map_end:
+            found = image
+    lock_release(&registry.lock)
+    return found
+
+
 cdef inline int find_root(Transaction* transaction, const Request* request) noexcept nogil:
     cdef File file
+    cdef Image* asker
     cdef bint own = request.mode & DLOPEN_PRIVATE != 0
     cdef int code
     if request.bytes != NULL:
@@ -1115,10 +1141,10 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     if request.name == NULL:
         transaction.root = transaction.snapshot.hosts[0]
         return 0
-    code = acquire(
-        transaction, request.name, image_of_caller(transaction.snapshot, request.caller), own,
-        &transaction.root
-    )
+    asker = image_of_caller(transaction.snapshot, request.caller)
+    if asker == NULL and request.caller != NULL:
+        asker = closing_caller(&transaction.linker.registry, request.caller)
+    code = acquire(transaction, request.name, asker, own, &transaction.root)
     if code == 0 and transaction.root != NULL and not transaction.root.is_host \
             and load_u32(&transaction.root.state) == DLOPEN_STATE_LOADING:
         transaction.root.loader = NULL     # the caller's paths were for finding it only
@@ -1255,7 +1281,8 @@ cdef inline int open_image(
     if request.namespace_id >= FIRST_NAMESPACE \
             and not namespace_exists(&linker.registry, request.namespace_id):
         return fail_system(
-            error, DLOPEN_E_INVALID, b"", b"invalid target namespace in dlmopen()", -EINVAL
+            error, DLOPEN_E_INVALID, request.name, b"invalid target namespace in dlmopen()",
+            -EINVAL
         )
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)

@@ -99,6 +99,7 @@ cdef struct Trail:               # the candidates of one search, for errors and 
     Text origins                 # the same: which rule named it
     int32_t results[256]
     size_t count
+    bint other_class             # one of them is an ELF file of 32 bits
 
 
 cdef inline void trail_free(Allocator* allocator, Trail* trail) noexcept nogil:
@@ -108,10 +109,13 @@ cdef inline void trail_free(Allocator* allocator, Trail* trail) noexcept nogil:
 
 
 cdef inline void trail_add(
-    Allocator* allocator, Trail* trail, const char* path, const char* origin, int result
+    Allocator* allocator, Trail* trail, const char* path, const char* origin, int result,
+    const File* file
 ) noexcept nogil:
     if trail == NULL or trail.count == 256:
         return
+    if result == DLOPEN_REJECTED_MACHINE and file.start[EI_CLASS] != ELFCLASS64:
+        trail.other_class = True
     text_add_bytes(allocator, &trail.paths, path, strlen(path) + 1)
     text_add_bytes(allocator, &trail.origins, origin, strlen(origin) + 1)
     trail.results[trail.count] = result
@@ -436,58 +440,112 @@ cdef inline bint folder_exists(Folder* folder, size_t subfolder, const char* pat
     return state == FOLDER_EXISTS
 
 
-cdef inline bint try_folder(
-    Linker* linker, Text* path, const char* name, const char* origin, Trail* trail, File* file
-) noexcept nogil:
-    """`path` holds a folder; on success the file's path."""
+cdef struct Walk:                # over the folders of a search
+    Linker* linker
+    bint (*visit)(void* walk) noexcept nogil     # True ends it
+    const char* origin           # the rule that names this folder
+    const char* list             # the path list that it stands in
+    Text* folder                 # ends with a slash; the visitor may append to it
+    const char* name             # what is searched for; NULL: the folders are listed only
+    Trail* trail
+    File* file
+    void* listing
+
+
+cdef inline bint try_folder(void* data) noexcept nogil:
+    """Walk.visit of a search: on success `folder` is the file's path."""
+    cdef Walk* walk = <Walk*>data
+    cdef Linker* linker = walk.linker
+    cdef Text* path = walk.folder
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef Folder* folder
-    cdef size_t length
+    cdef Folder* folder = known_folder(linker, path.data)
+    cdef size_t length = path.length
     cdef size_t i
     cdef const char* subfolder = linker.search.subfolders.data
     cdef int result
     cdef bint exists
-    if path.length == 0:
-        text_add(allocator, path, b"./")     # an empty element is the working directory
-    elif path.data[path.length - 1] != 0x2f:
-        text_add(allocator, path, b"/")
-    folder = known_folder(linker, path.data)
-    length = path.length
     for i in range(linker.search.subfolder_count):
         text_cut(path, length)
         text_add(allocator, path, subfolder)
         exists = folder_exists(folder, i, path.data)
         if exists or subfolder[0] == 0:
-            text_add(allocator, path, name)
-            result = probe_file(path.data, file) if exists else ENOENT
-            report_candidate(name, path.data, origin, result)
+            text_add(allocator, path, walk.name)
+            result = probe_file(path.data, walk.file) if exists else ENOENT
+            report_candidate(walk.name, path.data, walk.origin, result)
             if result == 0 or subfolder[0] == 0 or result != ENOENT:
-                trail_add(allocator, trail, path.data, origin, result)
+                trail_add(allocator, walk.trail, path.data, walk.origin, result, walk.file)
             if result == 0:
                 return True
         subfolder += strlen(subfolder) + 1
     return False
 
 
-cdef inline bint try_path(
-    Linker* linker, const Image* image, const char* list, const char* separators, const char* name,
-    const char* origin, Text* path, Trail* trail, File* file
+cdef inline bint walk_list(
+    Walk* walk, const Image* image, const char* list, const char* separators, const char* origin
 ) noexcept nogil:
-    """Each folder of a path list."""
+    """Each folder of a path list of `image`."""
+    cdef Allocator* allocator = &walk.linker.registry.allocator
+    cdef Text* folder = walk.folder
     cdef size_t length
     if list == NULL or list[0] == 0:
         return False
-    report_search(name, origin, image, list)
+    if walk.name != NULL:
+        report_search(walk.name, origin, image, list)
+    walk.origin = origin
+    walk.list = list
     while True:
         length = element_length(list, separators)
-        text_cut(path, 0)
-        if expand(linker, image, list, length, path) and try_folder(
-            linker, path, name, origin, trail, file
-        ):
-            return True
+        text_cut(folder, 0)
+        if expand(walk.linker, image, list, length, folder):
+            while folder.length > 1 and folder.data[folder.length - 1] == 0x2f:
+                text_cut(folder, folder.length - 1)
+            if folder.length == 0:
+                text_add(allocator, folder, b"./")   # an empty element: the working directory
+            elif folder.data[folder.length - 1] != 0x2f:
+                text_add(allocator, folder, b"/")
+            if walk.visit(walk):
+                return True
         if list[length] == 0:
             return False
         list += length + 1
+
+
+cdef inline bint walk_lists(
+    Walk* walk, const Image* program, const Image* asker
+) noexcept nogil:
+    """What comes before ld.so.cache."""
+    cdef const Image* image = asker
+    cdef bint did_program = False
+    if asker == NULL or asker.runpath == NULL:
+        while image != NULL:
+            if image == program:
+                did_program = True
+            if image.runpath == NULL and walk_list(walk, image, image.rpath, b":", b"RPATH"):
+                return True
+            image = image.loader
+        if not did_program and program != NULL and program.runpath == NULL \
+                and walk_list(walk, program, program.rpath, b":", b"RPATH"):
+            return True
+    return walk_list(
+        walk, program, walk.linker.search.library_path.data, b":;", b"LD_LIBRARY_PATH"
+    ) or (asker != NULL and walk_list(walk, asker, asker.runpath, b":", b"RUNPATH"))
+
+
+cdef inline bint walk_default_folders(Walk* walk, const Image* asker) noexcept nogil:
+    """What comes after it."""
+    cdef const char* folder = walk.linker.search.default_folders.data
+    cdef size_t _i
+    if asker != NULL and asker.flags_1 & DF_1_NODEFLIB:
+        return False
+    walk.origin = b"default"
+    walk.list = folder
+    for _i in range(walk.linker.search.default_count):
+        text_cut(walk.folder, 0)
+        text_add(&walk.linker.registry.allocator, walk.folder, folder)
+        if walk.visit(walk):
+            return True
+        folder += strlen(folder) + 1
+    return False
 
 
 cdef struct CacheHeader:
@@ -679,63 +737,115 @@ cdef inline bint find_file(
     which is not open (descriptor -1), comes back open if the path was searched for. The
     trail, if not NULL, gets every candidate."""
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef const Image* image = asker
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
-    cdef const char* folder
-    cdef size_t _i
+    cdef Walk walk
     cdef int result
-    cdef bint did_program = False
-    cdef bint nodeflib
     if strchr(name, 0x2f) != NULL and strchr(name, 0x24) == NULL:
         text_cut(path, 0)
         text_add(allocator, path, name)
         return True
     # It asks the host's loader, whose lock another thread's constructor may hold.
     prepare_search(linker, snapshot)
-    if strchr(name, 0x2f) != NULL:
-        text_cut(path, 0)
-        if not expand(linker, asker if asker != NULL else program, name, strlen(name), path):
-            return False
-        return True
     if asker == NULL:
         asker = program
-        image = program
-    if asker == NULL or asker.runpath == NULL:
-        while image != NULL:
-            if image == program:
-                did_program = True
-            if image.runpath == NULL and try_path(
-                linker, image, image.rpath, b":", name, b"RPATH", path, trail, file
-            ):
-                return True
-            image = image.loader
-        if not did_program and program != NULL and program.runpath == NULL and try_path(
-            linker, program, program.rpath, b":", name, b"RPATH", path, trail, file
-        ):
-            return True
-    if try_path(
-        linker, program, linker.search.library_path.data, b":;", name,
-        b"LD_LIBRARY_PATH", path, trail, file
-    ):
+    if strchr(name, 0x2f) != NULL:
+        text_cut(path, 0)
+        return expand(linker, asker, name, strlen(name), path)
+    memset(&walk, 0, sizeof(walk))
+    walk.linker = linker
+    walk.visit = try_folder
+    walk.folder = path
+    walk.name = name
+    walk.trail = trail
+    walk.file = file
+    if walk_lists(&walk, program, asker):
         return True
-    if asker != NULL and try_path(
-        linker, asker, asker.runpath, b":", name, b"RUNPATH", path, trail, file
+    if try_cache(linker, name, path) and not (
+        asker != NULL and asker.flags_1 & DF_1_NODEFLIB and in_default_folder(linker, path.data)
     ):
-        return True
-    nodeflib = asker != NULL and asker.flags_1 & DF_1_NODEFLIB != 0
-    if try_cache(linker, name, path) and not (nodeflib and in_default_folder(linker, path.data)):
         result = probe_file(path.data, file)
         report_candidate(name, path.data, b"ld.so.cache", result)
-        trail_add(allocator, trail, path.data, b"ld.so.cache", result)
+        trail_add(allocator, trail, path.data, b"ld.so.cache", result, file)
         if result == 0:
             return True
-    if nodeflib:
+    return walk_default_folders(&walk, asker)
+
+
+# The same folders, listed: dlinfo(3) ------------------------------------------------------
+
+
+cdef struct Listing:
+    Dl_serinfo* info
+    bint only_counts             # RTLD_DI_SERINFOSIZE
+    Dl_serpath* path             # the next one
+    char* text                   # where its name goes
+    const char* list             # the path list that the folders of `seen` are of
+    Text seen                    # strings one after another
+
+
+cdef inline bint is_new_in_list(Walk* walk, Listing* listing) noexcept nogil:
+    """A folder counts once in each list."""
+    cdef size_t i = 0
+    if listing.list != walk.list:
+        listing.list = walk.list
+        text_cut(&listing.seen, 0)
+    while i < listing.seen.length:
+        if strcmp(listing.seen.data + i, walk.folder.data) == 0:
+            return False
+        i += strlen(listing.seen.data + i) + 1
+    text_add_bytes(
+        &walk.linker.registry.allocator, &listing.seen, walk.folder.data, walk.folder.length + 1
+    )
+    return True
+
+
+cdef inline bint list_folder(void* data) noexcept nogil:
+    """Walk.visit of a listing. No folder but the root is named with its slash."""
+    cdef Walk* walk = <Walk*>data
+    cdef Listing* listing = <Listing*>walk.listing
+    cdef size_t length = walk.folder.length
+    if walk.folder.data == NULL or not is_new_in_list(walk, listing):
         return False
-    folder = linker.search.default_folders.data
-    for _i in range(linker.search.default_count):
-        text_cut(path, 0)
-        text_add(allocator, path, folder)
-        if try_folder(linker, path, name, b"default", trail, file):
-            return True
-        folder += strlen(folder) + 1
+    if length > 1:
+        length -= 1
+    if listing.only_counts:
+        listing.info.dls_cnt += 1
+        listing.info.dls_size += sizeof(Dl_serpath) + length + 1
+        return False
+    listing.path.dls_name = listing.text
+    listing.path.dls_flags = 0
+    listing.path += 1
+    memcpy(listing.text, walk.folder.data, length)
+    listing.text[length] = 0
+    listing.text += length + 1
     return False
+
+
+cdef inline void list_folders(
+    Linker* linker, const Snapshot* snapshot, const Image* asker, bint only_counts,
+    Dl_serinfo* info
+) noexcept nogil:
+    """RTLD_DI_SERINFO, whose caller has made room as RTLD_DI_SERINFOSIZE said."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Listing listing
+    cdef Walk walk
+    cdef Text folder
+    prepare_search(linker, snapshot)
+    memset(&listing, 0, sizeof(listing))
+    memset(&walk, 0, sizeof(walk))
+    memset(&folder, 0, sizeof(folder))
+    listing.info = info
+    listing.only_counts = only_counts
+    listing.path = <Dl_serpath*>&info.dls_serpath
+    if only_counts:
+        info.dls_cnt = 0
+        info.dls_size = <size_t>(<char*>listing.path - <char*>info)
+    listing.text = <char*>(listing.path + info.dls_cnt)
+    walk.linker = linker
+    walk.visit = list_folder
+    walk.folder = &folder
+    walk.listing = &listing
+    walk_lists(&walk, snapshot.hosts[0] if snapshot.host_count else NULL, asker)
+    walk_default_folders(&walk, asker)
+    text_free(allocator, &folder)
+    text_free(allocator, &listing.seen)
