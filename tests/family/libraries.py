@@ -1,0 +1,625 @@
+"""The libraries that the cases open, and how their programs are built.  Compiled once for all."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from family.cases import FOLDER
+from support.fixtures import compile_library, compile_program
+
+# Says when it is initialised and finished; NAME is the only thing that is its own.
+_TRACE = """
+#include <unistd.h>
+#define SAY_(text) (void)!write(1, text, sizeof(text) - 1)
+__attribute__((constructor)) static void start(void) { SAY_("start " NAME "\\n"); }
+__attribute__((destructor)) static void finish(void) { SAY_("finish " NAME "\\n"); }
+"""
+_HEADER = f'#define FAMILY_NO_MAIN\n#include "{FOLDER}/family.h"\n'
+
+
+@dataclass(frozen=True)
+class Library:
+    source: str
+    needs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    soname: str | None = None
+    rpath: str = "$ORIGIN"
+    version_script: str = ""
+
+
+# What opens others finds them beside it.
+_RPATH = ("-Wl,--no-as-needed", "-Wl,--enable-new-dtags,-rpath,$ORIGIN")
+
+
+def _trace(name: str, *needs: str, more: str = "", flags: tuple[str, ...] = ()) -> Library:
+    source = f'#define NAME "{name}"\n{_TRACE}{more}'
+    return Library(source, tuple(f"libtrace_{other}.so" for other in needs), (*_RPATH, *flags))
+
+
+# Each file name is the soname too, and libraries stand after those that they need.
+LIBRARIES = {
+    "libone.so": Library("""
+        int one(void) { return 1; }
+        const char *who(void) { return "one"; }
+        int number = 11;
+        static int hidden_function(void) { return 5; }
+        int (*hidden(void))(void) { return hidden_function; }
+        int in_bss[100];
+    """),
+    "libtwo.so": Library("""
+        int two(void) { return 2; }
+        const char *who(void) { return "two"; }
+        int number = 22;
+    """),
+    # Both by name only: nothing of them is used.
+    "libboth.so": Library(
+        """
+        extern const char *who(void);
+        const char *ask_who(void) { return who(); }
+        """,
+        ("libone.so", "libtwo.so"),
+        ("-Wl,--no-as-needed",),
+    ),
+    "libneedsone.so": Library(
+        "int one(void); int one_more(void) { return one() + 1; } int own(void) { return 7; }",
+        ("libone.so",),
+    ),
+    "libneedsneedsone.so": Library(
+        "int one_more(void); int two_more(void) { return one_more() + 1; }", ("libneedsone.so",)
+    ),
+    # Nothing says where `who` comes from.
+    "libasks.so": Library("""
+        const char *who(void);
+        const char *ask_who(void) { return who(); }
+        extern int weak_absent(void) __attribute__((weak));
+        int has_weak(void) { return weak_absent != 0; }
+    """),
+    # It asks for its own `who`, which may be interposed.
+    "libself.so": Library("""
+        const char *who(void) { return "self"; }
+        const char *ask_who(void) { return who(); }
+    """),
+    "libsymbolic.so": Library(
+        """
+        const char *who(void) { return "symbolic"; }
+        const char *ask_who(void) { return who(); }
+        """,
+        flags=("-Wl,-Bsymbolic",),
+    ),
+    "libprotected.so": Library("""
+        __attribute__((visibility("protected"))) const char *who(void) { return "protected"; }
+        __attribute__((visibility("hidden"))) const char *unseen(void) { return "hidden"; }
+        const char *ask_who(void) { return who(); }
+        const char *ask_unseen(void) { return unseen(); }
+    """),
+    "libweak.so": Library("""
+        __attribute__((weak)) const char *who(void) { return "weak"; }
+        const char *ask_who(void) { return who(); }
+    """),
+    "libnodelete.so": Library("int kept(void) { return 3; }", flags=("-Wl,-z,nodelete",)),
+    "libnoopen.so": Library("int refused(void) { return 4; }", flags=("-Wl,-z,nodlopen",)),
+    "libglobal1.so": Library("int f(void) { return 1; }", flags=("-Wl,-z,global",)),
+    "libsoname.so": Library("int named(void) { return 6; }", soname="libanother.so.1"),
+    "libnosoname.so": Library("int unnamed(void) { return 8; }", soname=""),
+    "libversions.so": Library(
+        """
+        __asm__(".symver f_old, f@V_1"); __asm__(".symver f_new, f@@V_2");
+        __asm__(".symver g_old, g@V_1");
+        int f_old(void) { return 1; }
+        int f_new(void) { return 2; }
+        int g_old(void) { return 10; }
+        int plain(void) { return 20; }
+        """,
+        version_script="V_1 { global: plain; }; V_2 { local: f_old; f_new; g_old; } V_1;",
+    ),
+    "libifunc.so": Library("""
+        static int chosen(void) { return 33; }
+        static int (*resolver(void))(void) { return chosen; }
+        int picked(void) __attribute__((ifunc("resolver")));
+        int (*address_of_picked(void))(void) { return picked; }
+        int call_picked(void) { return picked(); }
+    """),
+    "libtls.so": Library("""
+        __thread int counter = 41;
+        __thread char zeroes[64];
+        int *address_of_counter(void) { return &counter; }
+        int next_counter(void) { return ++counter; }
+    """),
+    "libtlsinitial.so": Library("""
+        __thread int early __attribute__((tls_model("initial-exec"))) = 51;
+        int *address_of_early(void) { return &early; }
+    """),
+    "libunique1.so": Library("""
+        __asm__(".data\\n.globl only\\n.type only, @gnu_unique_object\\n.size only, 4\\n"
+                "only: .long 1\\n.text");
+        extern int only;
+        int *address_of_only(void) { return &only; }
+    """),
+    "libunique2.so": Library("""
+        __asm__(".data\\n.globl only\\n.type only, @gnu_unique_object\\n.size only, 4\\n"
+                "only: .long 2\\n.text");
+        extern int only;
+        int *address_of_only(void) { return &only; }
+    """),
+    "libdata.so": Library("""
+        const int constant = 1;
+        int initialised = 2;
+        int zeroed;
+        void *pointer_to_constant = (void *)&constant;
+        const void **table(void) { static const void *t[] = {&constant, &initialised}; return t; }
+    """),
+    "libabsolute.so": Library(
+        '__asm__(".globl fixed\\n.set fixed, 0x1234\\n.globl nothing\\n.set nothing, 0");'
+        "int here(void) { return 1; }"
+    ),
+    # Missing things.
+    "liblackfunction.so": Library("""
+        int absent(void);
+        int call_absent(void) { return absent(); }
+        int present(void) { return 9; }
+    """),
+    "liblackdata.so": Library("extern int absent; int get(void) { return absent; }"),
+    "liblackneeded.so": Library("int f(void) { return 1; }", ("libgone.so",)),
+    "liblackindirect.so": Library("int f(void);int g(void) { return f(); }", ("liblackneeded.so",)),
+    "libneedslack.so": Library(
+        "int call_absent(void); int g(void) { return call_absent(); }", ("liblackfunction.so",)
+    ),
+    "libneedslackdata.so": Library(
+        "int get(void); int one(void); int g(void) { return get() + one(); }",
+        ("libone.so", "liblackdata.so"),
+        ("-Wl,--unresolved-symbols=ignore-all",),
+    ),
+    "liblackversion.so": Library("int f(void);int g(void) { return f(); }", ("libold.so",)),
+    "liblacksymbolversion.so": Library("int f(void);int g(void){return f();}", ("libold2.so",)),
+    "libnow.so": Library(
+        "int absent(void); int call_absent(void) { return absent(); }", flags=("-Wl,-z,now",)
+    ),
+    # Where the callers of the family are.
+    "libcaller.so": Library(
+        _HEADER
+        + """
+        void *caller_dlopen(const char *name, int mode) {
+            void *handle = dlopen(name, mode);
+            return handle;
+        }
+        void *caller_dlmopen(Lmid_t id, const char *name, int mode) {
+            void *handle = dlmopen(id, name, mode);
+            return handle;
+        }
+        void *caller_dlsym(void *handle, const char *name) {
+            void *address = dlsym(handle, name);
+            return address;
+        }
+        void *caller_dlvsym(void *handle, const char *name, const char *version) {
+            void *address = dlvsym(handle, name, version);
+            return address;
+        }
+        const char *who(void) { return "caller"; }
+        const char *next_who(void) {
+            const char *(*next)(void) = (const char *(*)(void))dlsym(RTLD_NEXT, "who");
+            return next ? next() : "nobody";
+        }
+        """
+    ),
+    # who: itself, then what is next; `libnextN.so` is a chain of them.
+    "libnextlast.so": Library('const char *chain(void) { return "last"; }'),
+    "libnextmiddle.so": Library(
+        _HEADER
+        + """
+        const char *chain(void) {
+            static char text[64];
+            const char *(*next)(void) = (const char *(*)(void))dlsym(RTLD_NEXT, "chain");
+            snprintf(text, sizeof text, "middle>%s", next ? next() : "nobody");
+            return text;
+        }
+        """
+    ),
+    "libnextfirst.so": Library(
+        _HEADER
+        + """
+        const char *chain(void) {
+            static char text[64];
+            const char *(*next)(void) = (const char *(*)(void))dlsym(RTLD_NEXT, "chain");
+            snprintf(text, sizeof text, "first>%s", next ? next() : "nobody");
+            return text;
+        }
+        """,
+        ("libnextmiddle.so", "libnextlast.so"),
+        ("-Wl,--no-as-needed",),
+    ),
+    "libwrapsgetpid.so": Library(
+        _HEADER
+        + """
+        pid_t getpid(void) {
+            pid_t (*real)(void) = (pid_t (*)(void))dlsym(RTLD_NEXT, "getpid");
+            return real ? -real() : 0;
+        }
+        """
+    ),
+    # Calls of each kind, bound lazily.
+    "libcallee.so": Library("""
+        #include <stdarg.h>
+        #include <errno.h>
+        typedef __int128 wide;
+        struct big { long a[8]; };
+        struct two { long a; double b; };
+        int plain_callee(int a, int b, int c, int d, int e, int f, int g, int h)
+        { return a + 10 * b + 100 * c + d + e + f + g + h; }
+        double doubles(double a, double b, double c, double d, double e, double f, double g,
+                       double h)
+        { return a + 2 * b + 3 * c + 4 * d + 5 * e + 6 * f + 7 * g + 8 * h; }
+        long double extended(long double a, long double b) { return a * b; }
+        wide wider(wide a, wide b) { return a * b; }
+        struct big returns_big(long a) { struct big b = {{a, 2, 3, 4, 5, 6, 7, a}}; return b; }
+        struct two returns_two(long a, double b) { struct two t = {a, b}; return t; }
+        double variadic(int count, ...) {
+            va_list list; double sum = 0;
+            va_start(list, count);
+            while (count--) sum += va_arg(list, double);
+            va_end(list);
+            return sum;
+        }
+        _Complex double complex_callee(_Complex double a) { return a * a; }
+        int sees_errno(void) { return errno; }
+        typedef float v8 __attribute__((vector_size(32)));
+        __attribute__((target("avx"))) v8 vectors(v8 a, v8 b) { return a + b; }
+        int nested(int (*f)(int), int x) { return f(x) + 1; }
+    """),
+    "libcalls.so": Library(
+        """
+        #include <errno.h>
+        typedef __int128 wide;
+        struct big { long a[8]; };
+        struct two { long a; double b; };
+        int plain_callee(int, int, int, int, int, int, int, int);
+        double doubles(double, double, double, double, double, double, double, double);
+        long double extended(long double, long double);
+        wide wider(wide, wide);
+        struct big returns_big(long);
+        struct two returns_two(long, double);
+        double variadic(int, ...);
+        _Complex double complex_callee(_Complex double);
+        int sees_errno(void);
+        typedef float v8 __attribute__((vector_size(32)));
+        __attribute__((target("avx"))) v8 vectors(v8, v8);
+        int nested(int (*)(int), int);
+        int call_plain(void) { return plain_callee(1, 2, 3, 4, 5, 6, 7, 8); }
+        int call_doubles(void) { return (int)doubles(1, 2, 3, 4, 5, 6, 7, 8); }
+        int call_extended(void) { return (int)extended(1.5L, 8.0L); }
+        int call_wider(void) { return (int)(wider((wide)1 << 70, 3) >> 70); }
+        int call_big(void)
+        { struct big b = returns_big(9); return (int)(b.a[0] + b.a[7] + b.a[3]); }
+        int call_two(void)
+        { struct two t = returns_two(4, 2.5); return (int)(t.a * 10 + t.b * 2); }
+        int call_variadic(void) { return (int)variadic(4, 1.0, 2.0, 3.0, 4.0); }
+        int call_complex(void)
+        { _Complex double c = complex_callee(2.0 + 3.0i);
+          return (int)(__real__ c * 100 + __imag__ c); }
+        int call_errno(void) { errno = 77; return sees_errno(); }
+        __attribute__((target("avx"))) int call_vectors(void) {
+            v8 a = {1, 2, 3, 4, 5, 6, 7, 8}, b = {8, 7, 6, 5, 4, 3, 2, 1};
+            a = vectors(a, b);
+            return (int)(a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7]);
+        }
+        int call_nested(int (*f)(int), int x) { return nested(f, x); }
+        int (*address_of_errno_callee(void))(void) { return sees_errno; }
+        """,
+        ("libcallee.so",),
+    ),
+    "libcallsifunc.so": Library(
+        "int picked(void); int through(void) { return picked(); }", ("libifunc.so",)
+    ),
+    "libcallsversion.so": Library(
+        "int f(void); int through(void) { return f(); }", ("libversions.so",)
+    ),
+    "libcallslibc.so": Library("""
+        #include <stdlib.h>
+        #include <string.h>
+        #include <unistd.h>
+        char *copied(const char *s) { return strdup(s); }
+        int process(void) { return getpid() == getppid(); }
+        int weak_missing(void) __attribute__((weak));
+        int calls_weak(void) { return weak_missing ? weak_missing() : -1; }
+    """),
+    "libcallsinconstructors.so": Library(
+        """
+        #include <stdio.h>
+        int plain_callee(int, int, int, int, int, int, int, int);
+        double doubles(double, double, double, double, double, double, double, double);
+        __attribute__((constructor)) static void start(void)
+        { dprintf(1, "%d\\n", plain_callee(1, 1, 1, 1, 1, 1, 1, 1)); }
+        __attribute__((destructor)) static void finish(void)
+        { dprintf(1, "%g\\n", doubles(1, 1, 1, 1, 1, 1, 1, 1)); }
+        """,
+        ("libcallee.so",),
+    ),
+    "libmanypaths.so": Library(
+        "int many;",
+        flags=(
+            "-Wl,--enable-new-dtags",
+            "-Wl,-rpath,/first:$ORIGIN/inner::relative/:/usr/lib/:/a//b///:$ORIGIN/inner:${ORIGIN}",
+        ),
+    ),
+    # Order.
+    "libtrace_d.so": _trace("d"),
+    "libtrace_c.so": _trace("c", "d"),
+    "libtrace_b.so": _trace("b", "d"),
+    "libtrace_a.so": _trace("a", "b", "c"),
+    "libtrace_p.so": _trace("p", more="void p(void) {}"),
+    "libtrace_alone.so": _trace("alone"),
+    "libtrace_nodelete.so": _trace("nodelete", flags=("-Wl,-z,nodelete",)),
+    "libtrace_initfirst.so": _trace("initfirst", flags=("-Wl,-z,initfirst",)),
+    "libtrace_f.so": _trace("f", "b", "initfirst"),
+    "libtrace_priority.so": _trace(
+        "priority",
+        more="""
+        __attribute__((constructor(101))) static void s1(void) { SAY_("start 101\\n"); }
+        __attribute__((constructor(102))) static void s2(void) { SAY_("start 102\\n"); }
+        __attribute__((destructor(101))) static void f1(void) { SAY_("finish 101\\n"); }
+        __attribute__((destructor(102))) static void f2(void) { SAY_("finish 102\\n"); }
+        void old_init(void) { SAY_("DT_INIT\\n"); }
+        void old_fini(void) { SAY_("DT_FINI\\n"); }
+        """,
+        flags=("-Wl,-init,old_init", "-Wl,-fini,old_fini"),
+    ),
+    "libtrace_args.so": _trace(
+        "args",
+        more="""
+        #include <stdlib.h>
+        __attribute__((constructor)) static void with(int argc, char **argv, char **environ) {
+            if (argc == 2 && argv[1][0] == 'a' && !argv[2] && environ[0]) SAY_("arguments\\n");
+        }
+        """,
+    ),
+    "libtrace_atexit.so": _trace(
+        "atexit",
+        more="""
+        #include <stdlib.h>
+        static void bye(void) { SAY_("atexit of the library\\n"); }
+        __attribute__((constructor)) static void reg(void) { atexit(bye); }
+        """,
+    ),
+    "libtrace_opens.so": _trace(
+        "opens",
+        more="""
+        #include <dlfcn.h>
+        static void *handle;
+        __attribute__((constructor)) static void opens(void) {
+            SAY_("opening\\n");
+            handle = dlopen("libtrace_alone.so", RTLD_NOW);
+            if (handle) SAY_("opened\\n");
+        }
+        __attribute__((destructor)) static void closes(void) {
+            SAY_("closing\\n");
+            if (handle && dlclose(handle) == 0) SAY_("closed\\n");
+        }
+        """,
+    ),
+    "libtrace_opensinfini.so": _trace(
+        "opensinfini",
+        more="""
+        #include <dlfcn.h>
+        __attribute__((destructor)) static void opens(void) {
+            SAY_("opening\\n");
+            if (dlopen("libtrace_alone.so", RTLD_NOW)) SAY_("opened\\n");
+        }
+        """,
+    ),
+    "libtrace_opensself.so": _trace(
+        "opensself",
+        more="""
+        #include <dlfcn.h>
+        __attribute__((constructor)) static void opens(void) {
+            void *handle = dlopen("libtrace_opensself.so", RTLD_NOW | RTLD_NOLOAD);
+            if (handle) SAY_("found itself\\n");
+            if (handle && dlclose(handle) == 0) SAY_("closed itself\\n");
+        }
+        """,
+    ),
+    "libtrace_exits.so": _trace(
+        "exits",
+        more="""
+        #include <stdlib.h>
+        __attribute__((constructor)) static void leaves(void) { exit(7); }
+        """,
+    ),
+    "libtrace_needsexits.so": _trace("needsexits", "exits"),
+    "libtrace_lacks.so": _trace(
+        "lacks", "b", more="extern int absent; int *g(void) { return &absent; }"
+    ),
+    # A binding that no DT_NEEDED tells of.
+    "libtrace_uses_p.so": _trace("uses_p", more="void p(void); void use(void) { p(); }"),
+    "libtrace_callsatexit.so": _trace(
+        "callsatexit",
+        more="""
+        #include <dlfcn.h>
+        __attribute__((constructor)) static void find(void) {
+            if (dlsym(RTLD_DEFAULT, "free")) SAY_("found free\\n");
+        }
+        """,
+    ),
+    # For programs that start with them.
+    "libtrace_startup.so": _trace(
+        "startup",
+        more=_HEADER
+        + """
+        const char *at_startup(void) { return "startup"; }
+        void *startup_dlsym(void *handle, const char *name) {
+            void *address = dlsym(handle, name);
+            return address;
+        }
+        void *startup_dlopen(const char *name, int mode) {
+            void *handle = dlopen(name, mode);
+            return handle;
+        }
+        """,
+    ),
+    "libtrace_needsstartup.so": _trace("needsstartup", "startup"),
+    "libtrace_early.so": _trace(
+        "early",
+        more=_HEADER
+        + """
+        static void *handle;
+        __attribute__((constructor)) static void early(void) {
+            handle = dlopen("libone.so", RTLD_NOW);
+            if (handle) SAY("early: %d\\n", call(handle, "one"));
+        }
+        __attribute__((destructor)) static void late(void) {
+            if (handle) SAY("late: %d, dlclose %d\\n", call(handle, "one"), dlclose(handle));
+        }
+        """,
+    ),
+}
+
+# One that needs the other, and the other one: linked twice, first against a stand-in.
+_CYCLE = {
+    "libtrace_x.so": _trace("x", "y"),
+    "libtrace_y.so": _trace("y", "z"),
+    "libtrace_z.so": _trace("z", "x"),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    source: str = ""  # the file, by default that of the program's own name
+    flags: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+# What is not here is built from its file, with nothing special.
+PROGRAMS = {
+    "exporting": Program(flags=("-rdynamic",)),
+    "fixed": Program(flags=("-no-pie", "-rdynamic")),
+    "started": Program(
+        flags=("-rdynamic", "-Wl,--no-as-needed"),
+        needs=("libtrace_startup.so", "libtwo.so", "libnextfirst.so", "libtls.so"),
+    ),
+    "early": Program(flags=("-Wl,--no-as-needed",), needs=("libtrace_early.so",)),
+    "allocating": Program(flags=("-rdynamic",)),
+}
+
+
+def _change(source: Path, target: Path, offset: int, value: int) -> None:
+    content = bytearray(source.read_bytes())
+    content[offset] = value
+    target.write_bytes(content)
+
+
+def _make_bad_files(folder: Path) -> None:
+    one = folder / "libone.so"
+    (folder / "text.so").write_text("This is not a library, however long it is. " * 20)
+    (folder / "short.so").write_bytes(b"\x7fELF")
+    (folder / "empty.so").write_bytes(b"")
+    (folder / "header.so").write_bytes(one.read_bytes()[:64])
+    (folder / "folder.so").mkdir(exist_ok=True)
+    _change(one, folder / "class.so", 4, 1)  # ELFCLASS32
+    _change(one, folder / "order.so", 5, 2)  # ELFDATA2MSB
+    _change(one, folder / "version.so", 6, 2)  # EI_VERSION
+    _change(one, folder / "osabi.so", 7, 9)  # ELFOSABI_FREEBSD
+    _change(one, folder / "machine.so", 18, 183)  # EM_AARCH64
+    _change(one, folder / "type.so", 16, 1)  # ET_REL
+    _change(one, folder / "eversion.so", 20, 9)
+    _change(one, folder / "phentsize.so", 54, 55)
+    shutil.copy(one, folder / "libcopy.so")
+    links = {"liblink.so": "libone.so", "libdangling.so": "nowhere", "libloop.so": "libloop.so"}
+    for name, target in links.items():
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(target)
+    (folder / "libhard.so").unlink(missing_ok=True)
+    (folder / "libhard.so").hardlink_to(one)
+
+
+def _build_one(folder: Path, name: str, library: Library) -> None:
+    flags = library.flags
+    if library.version_script:
+        script = folder / f"{name}.map"
+        script.write_text(library.version_script)
+        flags = (*flags, f"-Wl,--version-script={script}")
+    compile_library(
+        folder,
+        name,
+        library.source,
+        flags=flags,
+        libraries=[folder / other for other in library.needs],
+        soname=library.soname,
+        rpath=library.rpath,
+    )
+
+
+def _build_others(folder: Path) -> None:
+    """What a table cannot say: replaced after linking, in subfolders, in cycles."""
+    for name, source in (("libgone.so", "int gone;"), ("libhere.so", "int here;")):
+        compile_library(folder, name, source)
+    one_function = "int f(void) { return 1; }"
+    for name in ("libold.so", "libold2.so"):
+        _build_one(folder, name, Library(one_function, version_script="V_1 { global: f; };"))
+    for name, library in _CYCLE.items():
+        _build_one(folder, name, Library(library.source))
+    for name, library in _CYCLE.items():
+        _build_one(folder, name, library)
+    for name, library in LIBRARIES.items():
+        _build_one(folder, name, library)
+    (folder / "libgone.so").unlink()
+    _build_one(folder, "libold.so", Library(one_function, version_script="V_2 { global: f; };"))
+    # h, for it has the version; f is there, but no longer exported.
+    source = "int h(void) { return 1; }" + one_function
+    script = "V_1 { global: h; local: *; };"
+    _build_one(folder, "libold2.so", Library(source, version_script=script))
+    # Folders that only a RUNPATH or a RPATH leads to.
+    inner = folder / "inner"
+    compile_library(inner, "libinner.so", "int inner(void) { return 60; }")
+    compile_library(
+        inner,
+        "libinner2.so",
+        "int inner(void) { return 61; }",
+        libraries=[inner / "libinner.so"],
+        flags=("-Wl,--no-as-needed",),
+        rpath="",
+    )
+    caller = LIBRARIES["libcaller.so"].source
+    compile_library(
+        folder,
+        "libcallerrunpath.so",
+        caller,
+        flags=("-Wl,--enable-new-dtags,-rpath,$ORIGIN/inner",),
+    )
+    compile_library(
+        folder,
+        "libcallerrpath.so",
+        caller,
+        flags=("-Wl,--disable-new-dtags,-rpath,$ORIGIN/inner:$ORIGIN/nowhere",),
+    )
+    compile_library(
+        folder,
+        "libcallernodeflib.so",
+        caller,
+        flags=("-Wl,-z,nodefaultlib",),
+    )
+
+    compile_library(
+        folder,
+        "librpathneeds.so",
+        "int needs;",
+        libraries=[inner / "libinner.so"],
+        flags=("-Wl,--no-as-needed", "-Wl,--disable-new-dtags,-rpath,$ORIGIN/inner"),
+        rpath="",
+    )
+
+
+def build(folder: Path) -> None:
+    _build_others(folder)
+    _make_bad_files(folder)
+
+
+def build_program(folder: Path, name: str) -> Path:
+    program = PROGRAMS.get(name, Program())
+    return compile_program(
+        folder,
+        name,
+        FOLDER / f"{program.source or name}.c",
+        flags=("-Wl,--enable-new-dtags,-rpath,$ORIGIN", *program.flags),
+        libraries=[folder / other for other in program.needs],
+        rpath="",
+    )

@@ -1,0 +1,69 @@
+"""The exported family against libc's: each case runs once under each, and shows the same."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+
+from family import libraries
+from family.cases import REFERENCE, Case, read_cases
+from support.fixtures import run
+
+CASES = read_cases()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The libraries and, when they are asked for, the programs."""
+    folder = tmp_path_factory.mktemp("family")
+    libraries.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def preload(tmp_path_factory: pytest.TempPathFactory, libdlopen: Path) -> Path:
+    """A folder for LD_LIBRARY_PATH: LD_PRELOAD cannot hold a path with a space."""
+    folder = tmp_path_factory.mktemp("preload")
+    shutil.copy(libdlopen, folder / "libdlopen.so")
+    return folder
+
+
+def outcome(case: Case, folder: Path, preload: Path, place: Path, *, ours: bool) -> str:
+    place.mkdir()
+    program = folder / case.program
+    if not program.exists():
+        libraries.build_program(folder, case.program)
+    env = {
+        "FAMILY_LIBRARIES": str(folder),
+        "LD_LIBRARY_PATH": str(preload),
+        **{name: value.replace("{folder}", str(folder)) for name, value in case.env.items()},
+    }
+    if "LD_LIBRARY_PATH" in case.env:
+        env["LD_LIBRARY_PATH"] += f":{preload}"
+    if ours:
+        env["LD_PRELOAD"] = " ".join(filter(None, ["libdlopen.so", case.env.get("LD_PRELOAD")]))
+    done = run([program, case.name], env=env, cwd=place, check=False, timeout=20)
+    text = done.stdout + done.stderr
+    return f"{text}status {done.returncode}\n".replace(str(folder), "FOLDER")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_case(case: Case, folder: Path, preload: Path, tmp_path: Path) -> None:
+    version = tuple(map(int, platform.libc_ver()[1].split(".")))
+    if version < case.needs:
+        pytest.skip(f"glibc {version} is older than {case.needs}")
+    glibc = outcome(case, folder, preload, tmp_path / "glibc", ours=False)
+    ours = outcome(case, folder, preload, tmp_path / "ours", ours=True)
+    if case.differs:
+        assert ours == case.ours
+        assert version != REFERENCE or glibc != ours, "the difference is gone: take it out"
+    else:
+        assert ours == glibc
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(CASES) >= 200
+    assert len({str(case) for case in CASES}) == len(CASES)
