@@ -16,8 +16,8 @@ from dlopen.core.base.atomics cimport load_u32, load_u64, store_u32, sub_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
     DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
-    DLOPEN_STATE_MAPPED, Error, Info, PublicImage, PublicRelocation, PublicSymbol, PublicVersion,
-    Request, VisitCandidate, VisitHolder, VisitRelocation,
+    DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Info, PublicImage, PublicRelocation,
+    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport environment_value, read_environment
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
@@ -51,6 +51,7 @@ from dlopen.core.linker.host cimport (
 from dlopen.core.linker.host_lock cimport await_hosts_before_fork, enter_host, in_host, leave_host
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
+    relocate_mapped,
 )
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport (
@@ -372,6 +373,23 @@ cdef public int DLOPEN_map(
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
     return map_only(linker, request, <Image**>image, error)
+
+
+cdef public int DLOPEN_relocate(
+    PublicImage* image, const Request* request, PublicImage** scope, size_t scope_count,
+    Error* error
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    cdef int code
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    if request.size < sizeof(Request):
+        return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
+    code = relocate_mapped(linker, <Image*>image, request, <Image**>scope, scope_count, error)
+    if code and code != DLOPEN_E_STATE:
+        close_image(linker, <Image*>image, NULL)
+    return code
 
 
 cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* error) noexcept nogil:
@@ -1036,7 +1054,8 @@ cdef int visit_own(const HostVisit* host) noexcept nogil:
     cdef int result = 0
     for i in range(snapshot.count):
         image = snapshot.images[i]
-        if load_u32(&image.state) == DLOPEN_STATE_MAPPED:
+        if load_u32(&image.state) == DLOPEN_STATE_MAPPED \
+                or load_u32(&image.state) == DLOPEN_STATE_LOADING:
             continue
         info.dlpi_addr = image.load_bias
         info.dlpi_name = image_asked_name(image)

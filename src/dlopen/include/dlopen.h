@@ -59,7 +59,8 @@ enum DLOPEN_code {
   DLOPEN_E_HANDLE,        /* not a handle, or closed already */
   DLOPEN_E_INVALID,       /* an argument that cannot be: detail says which */
   DLOPEN_E_NOT_LOADED,    /* RTLD_NOLOAD or DLOPEN_existing: not loaded */
-  DLOPEN_E_STATE          /* not possible in this state: detail says why */
+  DLOPEN_E_STATE,         /* not possible in this state: detail says why */
+  DLOPEN_E_STOPPED        /* a DLOPEN_find_symbol said so */
 };
 
 /* An error is data; DLOPEN_message renders it.  All strings are in `text`, "" when
@@ -87,6 +88,20 @@ struct DLOPEN_error {
 #define DLOPEN_NO_FOREIGN_CODE 1u  /* run neither constructors, destructors nor IFUNC resolvers: for tests and inspection */
 #define DLOPEN_KEEP_AS_LIBC 2u     /* what glibc never unloads stays: owners of STB_GNU_UNIQUE symbols that are bound */
 
+#define DLOPEN_REPLACE_IN_TREE 4u   /* replacements reach the dependencies that this open loads, too */
+
+/* What a reference is bound to instead of what the scope has: one symbol of one version. */
+struct DLOPEN_replacement {
+  const char *name;
+  const char *version;           /* NULL: of any version, and of none */
+  const void *address;
+};
+
+/* The same, asked for each symbol that an image refers to, once, before any of its places is bound, with
+ * no lock held.  Fills *address (NULL on entry) where it wants to decide; anything but 0 ends the open
+ * with DLOPEN_E_STOPPED.  version is NULL for a reference without one. */
+typedef int DLOPEN_find_symbol(const char *name, const char *version, const void **address, void *data);
+
 struct DLOPEN_request {
   size_t size;                   /* sizeof (struct DLOPEN_request) */
   const char *name;              /* a path (with a slash), or a name that is searched; with bytes: the image's name; NULL: the program */
@@ -96,6 +111,10 @@ struct DLOPEN_request {
   uint32_t mode;                 /* RTLD_* of <dlfcn.h>, DLOPEN_PRIVATE */
   uint32_t flags;                /* DLOPEN_NO_FOREIGN_CODE, DLOPEN_KEEP_AS_LIBC */
   int64_t namespace_id;          /* Lmid_t of dlmopen(3): 0 the program's, -1 a new one */
+  const struct DLOPEN_replacement *replacements; /* DLOPEN_E_STATE if the library is loaded already: open a DLOPEN_PRIVATE one */
+  size_t replacement_count;
+  DLOPEN_find_symbol *find;      /* or NULL; asked where no replacement fits */
+  void *find_data;
 };
 
 uint32_t DLOPEN_abi(void);
@@ -110,6 +129,13 @@ int DLOPEN_open(const struct DLOPEN_request *request, DLOPEN_image **image, stru
 /* Map and check one file, without its dependencies and without relocating it.
  * DLOPEN_close unmaps it. */
 int DLOPEN_map(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
+
+/* Relocate and initialise a mapped image, once.  Its references are bound to `find` (or a replacement),
+ * then to its own definitions, then to those of the images in `scope` and of no other, in this order; DT_NEEDED
+ * counts for nothing.  Of the request, mode and flags, replacements and find count.  When it fails, the
+ * image is closed. */
+int DLOPEN_relocate(DLOPEN_image *image, const struct DLOPEN_request *request, DLOPEN_image **scope,
+                    size_t scope_count, struct DLOPEN_error *error);
 
 /* An image that is loaded already, by path, soname or base name; counted. */
 int DLOPEN_existing(const char *name, DLOPEN_image **image, struct DLOPEN_error *error);

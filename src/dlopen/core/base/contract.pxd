@@ -7,10 +7,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "dlopen.h" nogil:
     enum:
         DLOPEN_ABI, DLOPEN_PRIVATE, DLOPEN_NO_FOREIGN_CODE, DLOPEN_KEEP_AS_LIBC
+        DLOPEN_REPLACE_IN_TREE
         DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
         DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
         DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
         DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE
+        DLOPEN_E_STOPPED
         DLOPEN_SEARCHED_MAX
         DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE
         DLOPEN_OWN_ONLY, DLOPEN_NO_RESOLVE
@@ -39,6 +41,13 @@ cdef extern from "dlopen.h" nogil:
         uint32_t text_used
         int32_t searched_errno[64]
         char text[16384]
+    ctypedef struct PublicReplacement "struct DLOPEN_replacement":
+        const char* name
+        const char* version
+        const void* address
+    ctypedef int FindSymbol "DLOPEN_find_symbol"(
+        const char* name, const char* version, const void** address, void* data
+    ) noexcept
     ctypedef struct Request "struct DLOPEN_request":
         size_t size
         const char* name
@@ -48,6 +57,10 @@ cdef extern from "dlopen.h" nogil:
         uint32_t mode
         uint32_t flags
         int64_t namespace_id
+        const PublicReplacement* replacements
+        size_t replacement_count
+        FindSymbol* find
+        void* find_data
     ctypedef struct PublicSymbol "struct DLOPEN_symbol":
         const char* name
         const char* version

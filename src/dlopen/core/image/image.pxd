@@ -52,6 +52,11 @@ cdef struct Unique:              # a definition in the table of symbols/unique.p
     uint32_t hash                # of its name: gnu_hash
 
 
+cdef struct Replacement:         # what a symbol of an image's is bound to instead
+    uint32_t symbol
+    uint64_t address
+
+
 cdef struct SearchList:          # the breadth-first closure of an image's dependencies
     Pointers images              # Image*, itself first
 
@@ -156,6 +161,8 @@ cdef struct Image:
     # which says that `bindings` does not have them all.
     Image** lazy_bindings
     uint32_t has_lazy_bindings
+    Replacement* replacements    # by symbol; owned
+    uint32_t replacement_count
     SearchList search_list       # of the image as a root; filled when it is first opened
     # In order, after the global scope (or before it: deepbind); a NULL ends it. Owned;
     # replaced as a whole under Registry.lock, read with load_pointer.
@@ -194,6 +201,22 @@ cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogi
 
 cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
     memcpy(<void*>(image.bytes_bias + place), &value, 8)
+
+
+cdef inline uint64_t replacement_of(const Image* image, uint32_t symbol) noexcept nogil:
+    """0: it is bound to what the scope has."""
+    cdef uint32_t low = 0
+    cdef uint32_t high = image.replacement_count
+    cdef uint32_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if image.replacements[middle].symbol < symbol:
+            low = middle + 1
+        else:
+            high = middle
+    if low == image.replacement_count or image.replacements[low].symbol != symbol:
+        return 0
+    return image.replacements[low].address
 
 
 cdef inline const char* string_at(const Image* image, uint64_t offset) noexcept nogil:
@@ -263,6 +286,7 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     pointers_free(allocator, &image.host_handles)
     pointers_free(allocator, &image.search_list.images)
     release(allocator, image.lazy_bindings)
+    release(allocator, image.replacements)
     if image.kept_file != 0:
         kernel_close(image.kept_file - 1)
     release(allocator, image.scope)

@@ -22,7 +22,7 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, symbol_type
-from dlopen.core.image.image cimport Image, Version, image_asked_name
+from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave,
 )
@@ -182,6 +182,9 @@ cdef inline bint find_callee(
     cdef Call call
     cdef Definition definition
     cdef bint kept
+    address[0] = replacement_of(image, symbol)
+    if address[0] != 0:
+        return True
     memset(&batch, 0, sizeof(batch))
     borrow_globals(linker, snapshot, &globals)
     call.linker = linker

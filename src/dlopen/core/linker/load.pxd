@@ -17,9 +17,9 @@ from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.atomics cimport add_u32, load_u32, load_u64, store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
-    DLOPEN_E_OPEN, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE,
-    DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY,
-    DLOPEN_KEEP_AS_LIBC, Error, Request,
+    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_HANDLE, DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION,
+    DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING,
+    DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
 from dlopen.core.base.errors cimport (
     error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
@@ -43,7 +43,7 @@ from dlopen.core.image.image cimport (
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, change_scope, current_snapshot, join_globals, make_snapshot,
-    publish_snapshot, reader_enter, reader_leave, this_thread,
+    publish_snapshot, reader_enter, reader_leave, snapshot_holds, this_thread,
 )
 from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
@@ -63,6 +63,7 @@ from dlopen.core.relocation.relocate cimport (
     run_resolvers,
     same_file_name,
 )
+from dlopen.core.relocation.replace cimport find_replacements
 from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
 from dlopen.core.symbols.lookup cimport Definition, Reference, refer, symbol_name
 from dlopen.core.symbols.report cimport (
@@ -86,6 +87,7 @@ cdef struct Transaction:
     uint32_t mode
     uint32_t flags
     int64_t namespace_id         # of all that it finds and loads
+    bint exact_scope             # the root's search list is given, and all that is searched
     const Snapshot* snapshot     # of the images of others; kept alive by `phase`
     uint32_t phase
     uint64_t generation          # of the registry at the start
@@ -666,15 +668,17 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     cdef int code = 0
     memset(&batch, 0, sizeof(batch))
     order = &root.sorted
-    if not collect_globals(transaction) or not make_search_list(
-        transaction, root, &root.search_list
+    if not transaction.exact_scope and (
+        not collect_globals(transaction)
+        or not make_search_list(transaction, root, &root.search_list)
     ):
         return fail_memory(transaction.error, image_name(root))
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
             return fail_memory(transaction.error, image_name(image))
-        code = check_versions(transaction, image)
+        if not transaction.exact_scope:
+            code = check_versions(transaction, image)
         if code:
             return code
         # A private image finds its own definitions and its dependencies' first.
@@ -1214,6 +1218,26 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     return True
 
 
+cdef inline int replace_symbols(Transaction* transaction, const Request* request) noexcept nogil:
+    """Before anything is bound, and with no lock held: what is asked may be Python."""
+    cdef size_t i
+    cdef int code = 0
+    if request.replacement_count == 0 and request.find == NULL:
+        return 0
+    if transaction.loaded.count == 0 or transaction.loaded.items[0] != transaction.root:
+        return fail(
+            transaction.error, DLOPEN_E_STATE, request.name,
+            b"it is loaded already, and its references are bound: open a private copy of it"
+        )
+    for i in range(transaction.loaded.count):
+        if code == 0 and (i == 0 or request.flags & DLOPEN_REPLACE_IN_TREE):
+            code = find_replacements(
+                &transaction.linker.registry.allocator, <Image*>transaction.loaded.items[i],
+                request, transaction.error
+            )
+    return code
+
+
 cdef inline int64_t new_namespace(Linker* linker) noexcept nogil:
     """An id that was never used, nor can be the host's, which has sixteen."""
     cdef int64_t id
@@ -1248,6 +1272,8 @@ cdef inline int open_once(
     code = load_tree(&transaction, request)
     if transaction.is_stale:
         code = TRY_AGAIN
+    if code == 0:
+        code = replace_symbols(&transaction, request)
     if code == 0 and transaction.loaded.count:
         code = link_images(&transaction)
         if transaction.is_stale:
@@ -1353,6 +1379,95 @@ cdef inline int map_only(
     text_free(allocator, &path)
     trail_free(allocator, &trail)
     end(&transaction)
+    return code
+
+
+cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
+    """Once: a second thread finds it claimed."""
+    cdef bint is_mapped
+    lock_acquire(&registry.lock)
+    is_mapped = pointers_hold(&registry.images, image) \
+        and load_u32(&image.state) == DLOPEN_STATE_MAPPED and image.scope == NULL
+    if is_mapped:
+        store_u32(&image.state, DLOPEN_STATE_LOADING)
+    lock_release(&registry.lock)
+    return is_mapped
+
+
+cdef inline int take_scope(
+    Transaction* transaction, Image* image, Image** scope, size_t count
+) noexcept nogil:
+    """The image's search list: itself, then these, which it depends on from now on."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i
+    if not pointers_add(allocator, &image.search_list.images, image):
+        return fail_memory(transaction.error, image_name(image))
+    for i in range(count):
+        if not snapshot_holds(transaction.snapshot, scope[i]) \
+                or load_u32(&scope[i].state) == DLOPEN_STATE_MAPPED \
+                or not take(transaction, scope[i]):
+            return fail(
+                transaction.error, DLOPEN_E_HANDLE, image_name(image),
+                b"an image of the scope is not loaded"
+            )
+        if not pointers_add(allocator, &image.search_list.images, scope[i]) \
+                or not pointers_add(allocator, &image.dependencies, scope[i]):
+            return fail_memory(transaction.error, image_name(image))
+    return 0
+
+
+cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
+    """The registry knows it already, as mapped."""
+    cdef Linker* linker = transaction.linker
+    cdef Image* image = transaction.root
+    if not keep_hosts(transaction):
+        give_back_hosts(linker, image)
+        return fail_memory(transaction.error, image_name(image))
+    lock_acquire(&linker.registry.lock)
+    image.initialiser = this_thread()
+    store_u32(&image.state, DLOPEN_STATE_INITIALISING)
+    count_bound_hosts(transaction, 1)
+    store_u64(&linker.registry.adds, linker.registry.adds + 1)
+    lock_release(&linker.registry.lock)
+    show_to_debugger(linker, &transaction.loaded)
+    return 0
+
+
+cdef inline int relocate_mapped(
+    Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
+    Error* error
+) noexcept nogil:
+    """The second step after map_only. When it fails, the caller closes the image."""
+    cdef Transaction transaction
+    cdef int code
+    if not claim_mapped(&linker.registry, image):
+        return fail(
+            error, DLOPEN_E_STATE, b"", b"only an image that is mapped, and once, can be relocated"
+        )
+    bring_unwinder(linker)
+    begin(&transaction, linker, request.mode, request.flags, error)
+    transaction.exact_scope = True
+    transaction.root = image
+    code = refuse(image, image_name(image), error)
+    if code == 0:
+        code = take_scope(&transaction, image, scope, scope_count)
+    if code == 0 and not pointers_add(&linker.registry.allocator, &transaction.loaded, image):
+        code = fail_memory(error, image_name(image))
+    if code == 0:
+        code = replace_symbols(&transaction, request)
+    if code == 0:
+        code = link_images(&transaction)
+    if code == 0:
+        code = publish_relocated(&transaction)
+    transaction.loaded.count = 0     # it is the registry's
+    if code:
+        # Nothing of it was counted.
+        image.dependencies.count = 0
+        image.bindings.count = 0
+        store_u32(&image.state, DLOPEN_STATE_MAPPED)
+    end(&transaction)
+    if code == 0:
+        initialise(linker, image)
     return code
 
 

@@ -37,7 +37,9 @@ from dlopen.core.elf.structures cimport (
     symbol_visibility,
 )
 from dlopen.core.image.dynamic cimport is_code
-from dlopen.core.image.image cimport Image, Table, Version, image_name, load_word, store_word
+from dlopen.core.image.image cimport (
+    Image, Table, Version, image_name, load_word, replacement_of, store_word,
+)
 from dlopen.core.relocation.lazy cimport (
     RESERVED_SIZE, can_bind_lazily, leave_lazy, prepare_lazy_calls,
 )
@@ -507,6 +509,27 @@ cdef inline int relocate_deferred_tls(Batch* batch) noexcept nogil:
     return code
 
 
+cdef inline int store_address(
+    Batch* batch, Image* image, const Rela* relocation, uint32_t kind, uint32_t width,
+    uint64_t value
+) noexcept nogil:
+    """`value` is the symbol's."""
+    cdef uint64_t place = relocation.r_offset
+    # The psABI gives GLOB_DAT and JUMP_SLOT no addend on this machine.
+    if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT:
+        store_word(image, place, value)
+        return 0
+    value += <uint64_t>relocation.r_addend
+    if kind == DLOPEN_R_PC_RELATIVE:
+        value -= image.load_bias + place
+        if width == 4:
+            return narrow(batch, image, place, value, True)
+    elif width == 4:
+        return narrow(batch, image, place, value, False)
+    store_word(image, place, value)
+    return 0
+
+
 cdef inline int apply(
     Batch* batch, Image* image, Place* writable, Cache* cache, const Rela* relocation
 ) noexcept nogil:
@@ -538,6 +561,10 @@ cdef inline int apply(
             and kind != DLOPEN_R_DTPMOD and kind != DLOPEN_R_DTPOFF and kind != DLOPEN_R_TPOFF \
             and kind != DLOPEN_R_TLSDESC:
         return bad_relocation(batch, image, b"unexpected relocation type", place, number)
+    if image.replacement_count != 0 and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY:
+        value = replacement_of(image, index)
+        if value != 0:
+            return store_address(batch, image, relocation, kind, width, value)
     code = bind(
         batch, image, cache, index, kind == DLOPEN_R_JUMP_SLOT,
         image if kind == DLOPEN_R_COPY else NULL
@@ -577,19 +604,7 @@ cdef inline int apply(
                 0 if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT
                 else relocation.r_addend
             )
-    # The psABI gives GLOB_DAT and JUMP_SLOT no addend on this machine.
-    if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT:
-        store_word(image, place, value)
-        return 0
-    value += <uint64_t>relocation.r_addend
-    if kind == DLOPEN_R_PC_RELATIVE:
-        value -= image.load_bias + place
-        if width == 4:
-            return narrow(batch, image, place, value, True)
-    elif width == 4:
-        return narrow(batch, image, place, value, False)
-    store_word(image, place, value)
-    return 0
+    return store_address(batch, image, relocation, kind, width, value)
 
 
 cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
