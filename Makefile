@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test lint types bench differential debug sanitize stress race docs wheel clean
+.PHONY: help build demo test lint types bench differential programs debug sanitize stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,11 @@ test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a c
 differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test
 	@$(RUN) -m pytest -m "slow or not slow" tests/differential $(ARGS)
+
+programs: build ## programs of Debian, and test suites of others, under the preload; installs them, with sudo
+	$(PREPARE) test programs
+	@sh tests/programs/install
+	@$(RUN) -m pytest -m "slow or not slow" tests/programs $(ARGS)
 
 lint: ## style of Python and Cython, and the traps that neither Cython nor the C compiler sees
 	$(PREPARE) lint

@@ -15,11 +15,16 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support.fixtures import BUILD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROWS = Path(__file__).with_name("rows")
 MEASURED = BUILD.parent / "programs"
@@ -93,43 +98,56 @@ def version_of(package: str) -> str | None:
     return version if status == "installed" else None
 
 
-def run(program: Program, folder: Path, preload: str | None) -> Run:
-    """In an empty folder, with a short environment; `preload` for all of its processes."""
-    folder.mkdir(parents=True)
-    log = folder.with_suffix(".log")
-    environment = {
+def environment(folder: Path) -> dict[str, str]:
+    """A short one, that nothing of the caller's gets into."""
+    return {
         "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "LC_ALL": "C.UTF-8",
         "TERM": "dumb",
     }
+
+
+def run_command(
+    command: Sequence[str | Path], folder: Path, preload: str | None, timeout: int
+) -> Run:
+    """In an empty folder; `preload` for all processes of the command."""
+    folder.mkdir(parents=True)
+    log = folder.with_suffix(".log")
+    ours = {}
     if preload is not None:
-        environment |= {"LD_PRELOAD": preload, "DLOPEN_LOG": "info", "DLOPEN_LOG_FILE": str(log)}
+        ours = {"LD_PRELOAD": preload, "DLOPEN_LOG": "info", "DLOPEN_LOG_FILE": str(log)}
     done = subprocess.run(
-        ["/bin/sh", program.path],
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
         errors="backslashreplace",
         cwd=folder,
-        env=environment,
-        timeout=300,
+        env=environment(folder) | ours,
+        timeout=timeout,
         check=False,
     )
-    output = done.stdout.replace(str(folder), "FOLDER")
-    for mask in program.masks:
-        output = re.sub(mask, "MASKED", output, flags=re.MULTILINE)
     counts: Counter[str] = Counter()
     if log.exists():
         events = (_EVENT.match(line) for line in log.read_text(errors="replace").splitlines())
         counts.update(_EVENTS[event[1]] for event in events if event)
+    output = done.stdout.replace(str(folder), "FOLDER")
     return Run(output, done.stderr, done.returncode, counts)
 
 
-def measured(program: Program, run: Run) -> None:
-    """For `python tests/programs/table.py`."""
+def run_program(program: Program, folder: Path, preload: str | None) -> Run:
+    done = run_command(["/bin/sh", program.path], folder, preload, timeout=300)
+    for mask in program.masks:
+        done.output = re.sub(mask, "MASKED", done.output, flags=re.MULTILINE)
+    return done
+
+
+def measured(program: Program, done: Run) -> None:
+    """Kept for table.py."""
     MEASURED.mkdir(parents=True, exist_ok=True)
     versions = {package: version_of(package) for package in program.packages}
-    record = {**asdict(program), "path": None, "counts": run.counts, "versions": versions}
-    Path(MEASURED, f"{program.name}.json").write_text(json.dumps(record, default=str))
+    versions |= {project: metadata.version(project) for project in program.python}
+    record = {"name": program.name, "what": program.what, "versions": versions}
+    Path(MEASURED, f"{program.name}.json").write_text(json.dumps(record | {"counts": done.counts}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlopen._command_line import preload_path
-from programs.program import Program, measured, programs, run, version_of
+from programs.program import Program, measured, programs, run_program, version_of
 from support.fixtures import missing, need_tool
 
 
@@ -34,8 +34,8 @@ def need(program: Program) -> None:
 def test_as_without_us(program: Program, tmp_path: Path) -> None:
     need(program)
     # In folders of names of one length: some programs write it, or wrap lines.
-    expected = run(program, tmp_path / "1", None)
-    found = run(program, tmp_path / "2", str(preload_path()))
+    expected = run_program(program, tmp_path / "1", None)
+    found = run_program(program, tmp_path / "2", str(preload_path()))
     assert (found.output, found.status) == (expected.output, expected.status), found.errors
     assert expected.output
     assert not expected.counts

@@ -1,0 +1,3 @@
+# Every component.
+# packages: openmpi-bin
+ompi_info --all --parsable; echo "$?"
