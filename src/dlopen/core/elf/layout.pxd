@@ -47,18 +47,20 @@ cdef inline int check_header(
 ) noexcept nogil:
     if file_size < 4 or header.e_ident[0] != 0x7f or header.e_ident[1] != 0x45 \
             or header.e_ident[2] != 0x4c or header.e_ident[3] != 0x46:
-        if file_size >= 8 and header.e_ident[0] == 0x21 and header.e_ident[1] == 0x3c:
+        if file_size == 0:
+            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: it is empty")
+        if file_size < sizeof(Ehdr):         # as glibc: before what it holds
+            if looks_like_text(header, file_size):
+                return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: a text file")
+            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short")
+        if header.e_ident[0] == 0x21 and header.e_ident[1] == 0x3c:
             return fail(
                 error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a static library (ar archive)"
             )
-        if file_size == 0:
-            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: it is empty")
         if looks_like_text(header, file_size):
             return fail(
                 error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a text file (a linker script?)"
             )
-        if file_size < 4:
-            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short")
         return fail(error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header")
     if file_size < sizeof(Ehdr):
         return fail(error, DLOPEN_E_FORMAT, name, b"file too short")
