@@ -2,7 +2,11 @@
 # packages: csound
 csound -z 2>&1 | grep -v "Elapsed time" | sort
 cat >tone.csd <<'END'
-<CsoundSynthesizer><CsOptions>-W -o tone.wav</CsOptions><CsInstruments>
+<CsoundSynthesizer>
+<CsOptions>
+-W -o tone.wav
+</CsOptions>
+<CsInstruments>
 sr = 8000
 ksmps = 10
 nchnls = 1
@@ -10,9 +14,11 @@ nchnls = 1
 instr 1
 out oscili(0.5, 440)
 endin
-</CsInstruments><CsScore>
+</CsInstruments>
+<CsScore>
 i 1 0 1
 e
-</CsScore></CsoundSynthesizer>
+</CsScore>
+</CsoundSynthesizer>
 END
 csound tone.csd >/dev/null 2>&1; echo "$?"; wc -c <tone.wav

@@ -401,11 +401,14 @@ cdef inline int load_file(
 cdef inline int not_found(
     Transaction* transaction, const char* name, Trail* trail
 ) noexcept nogil:
+    cdef long result = ENOENT
+    if trail.count != 0 and trail.results[trail.count - 1] > 0:
+        result = trail.results[trail.count - 1]      # as glibc: of the last folder
     if trail.other_class:
         fail(transaction.error, DLOPEN_E_NOT_FOUND, name, b"wrong ELF class: ELFCLASS32")
     else:
         fail_system(
-            transaction.error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file", -ENOENT
+            transaction.error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file", -result
         )
     error_searched(transaction.error, trail.paths.data, &trail.results[0], trail.count)
     return DLOPEN_E_NOT_FOUND
