@@ -54,6 +54,7 @@ OURS_BY_NATURE = {
 # An image that is there under this linker only (core/tls/donor.pxd).
 DONOR = re.compile(r"/proc/\d+/fd/")
 DONOR_REASON = "static TLS is had from glibc, which is given a library made for that"
+ALLOCATED_REASON = "the library's own constructors have put an address of their memory there"
 # glibc does not know its own file again when that is opened by path.
 ONCE_REASON = "libc's own libraries are never loaded a second time"
 
@@ -259,6 +260,20 @@ class Dump:
                 if offset == image.tls.memory_size:
                     at_end = image, offset
         return at_end
+
+    def is_allocated(self, word: int) -> bool:
+        """Whether an address lies in memory that no file is mapped to, nor a stack."""
+        for line in self.maps:
+            range_, permissions, _, _, inode, *name = line.split(maxsplit=5)
+            start, end = (int(address, 16) for address in range_.split("-"))
+            if start <= word < end:
+                return (
+                    permissions.startswith("rw")
+                    and inode == "0"
+                    and (not name or name[0] == "[heap]")
+                    and self.locate(word) is None
+                )
+        return False
 
     def protection(self, image: Image) -> list[tuple[int, int, str, int]]:
         """(offset from the bias, end, permissions, inode) over the pages of PT_LOADs."""
@@ -558,6 +573,14 @@ def compare_image(
         if reference is not None:
             result.bound[_kind_of_binding(glibc, text_there, reference)] += 1
         if text_there == text_here:
+            continue
+        if (
+            type_ not in TLS_TYPES
+            and glibc.is_allocated(word_there)
+            and ours.is_allocated(word_here)
+        ):
+            # No relocation leads there: not glibc's, which are right.
+            result.by_nature[ALLOCATED_REASON] += 1
             continue
         symbol = f"{reference.name}@{reference.version}" if reference else ""
         reason = OURS_BY_NATURE.get(reference.name) if reference else None

@@ -14,19 +14,24 @@ cdef extern from "<string.h>" nogil:
     const char* strerrordesc_np(int number)
 
 
+cdef inline size_t write_undefined(
+    const char* object, const char* symbol, const char* version, char* buffer, size_t size
+) noexcept nogil:
+    """`version` is "" where none was asked for."""
+    cdef const char* comma = b""
+    if version[0] != 0:
+        comma = b", version "
+    return <size_t>snprintf(
+        buffer, size, b"%s: undefined symbol: %s%s%s", object, symbol, comma, version
+    )
+
+
 cdef inline size_t write_message(
     const Error* error, char* buffer, size_t size
 ) noexcept nogil:
     """Returns the length, as snprintf does."""
-    if error.code == DLOPEN_E_SYMBOL and error.version[0] != 0:
-        return <size_t>snprintf(
-            buffer, size, b"%s: undefined symbol: %s, version %s",
-            error.library, error.symbol, error.version
-        )
     if error.code == DLOPEN_E_SYMBOL:
-        return <size_t>snprintf(
-            buffer, size, b"%s: undefined symbol: %s", error.library, error.symbol
-        )
+        return write_undefined(error.library, error.symbol, error.version, buffer, size)
     if error.code == DLOPEN_E_VERSION and error.symbol[0] != 0:
         return <size_t>snprintf(
             buffer, size,

@@ -22,7 +22,7 @@ from dlopen.core.base.growable cimport Text, pointers_add_once, pointers_hold, t
 from dlopen.core.base.kernel cimport EINVAL, ENOENT
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
-from dlopen.core.base.message cimport write_message
+from dlopen.core.base.message cimport write_message, write_undefined
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
@@ -325,17 +325,27 @@ cdef inline void keep_for_caller(Linker* linker, Image* caller, Image* definer) 
 cdef inline void no_symbol(
     Linker* linker, const Image* image, const char* name, const char* version
 ) noexcept nogil:
-    cdef Error* error = new_error(linker)
+    """Programs ask for what may not be there all the time: no Error is made for it."""
+    cdef Allocator* allocator = &linker.registry.allocator
     cdef const char* object = b""
+    cdef const char* wanted = b""
+    cdef char* message
+    cdef size_t size
+    if version != NULL:
+        wanted = version
     if image != NULL:
         object = image_asked_name(image)
     if object[0] == 0:
         object = program_name(linker)
     if logs(LOG_TRACE):
         log_lookup(image, name, version, NULL, 0)
-    fail(error, DLOPEN_E_SYMBOL, object, b"undefined symbol")
-    error_name_symbol(error, name, version)
-    keep_message(linker, error)
+    if locks_held != 0:
+        return
+    size = strlen(object) + strlen(name) + strlen(wanted) + 64     # what is between them
+    message = <char*>allocate(allocator, size)
+    if message != NULL:
+        write_undefined(object, name, wanted, message, size)
+    release(allocator, exchange_pointer(&pending_message, message))
 
 
 cdef inline uint64_t address_for_program(
