@@ -12,7 +12,9 @@ from libc.string cimport memset, strlen
 from dlopen.core.arch.machine cimport (
     THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width,
 )
-from dlopen.core.base.atomics cimport load_u32, load_u64, store_u32, sub_u32
+from dlopen.core.base.atomics cimport (
+    compare_and_swap_u32, load_u32, load_u64, store_u32, store_u64, sub_u32,
+)
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
     DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
@@ -55,7 +57,7 @@ from dlopen.core.linker.load cimport (
 )
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport (
-    HostInfo, Linker, NO_LIBC, PREPARING, PhdrVisitor, READY, UNPREPARED,
+    HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED,
 )
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
@@ -78,13 +80,14 @@ cdef extern from *:
     #include <string.h>
     void dlopen_finish(void);
     void dlopen_begin(void);
+    void dlopen_expect_fork(void);
     /* Most processes with libdlopen.so preloaded never call it, and shall not pay for it: each
        page that is touched here costs more than all the code. What the host's loader gives to
        constructors is kept in .data, whose page is written anyhow; the constructor and the
        destructor lie together. */
     __attribute__((section(".data"))) static struct {
         char **argv, **envp;
-        int argc, in_use;
+        int argc, in_use, expects_fork;
     } dlopen_startup;
     __attribute__((constructor)) static void dlopen_constructor(
         int argc, char **argv, char **envp
@@ -93,6 +96,9 @@ cdef extern from *:
         dlopen_startup.argc = argc;
         dlopen_startup.argv = argv;
         dlopen_startup.envp = envp;
+        /* Now, while there is one thread: one that forks while another makes the first call
+           would have passed by the handlers. */
+        dlopen_expect_fork();
         for (; *envp; envp++) {
             uint64_t start;
             memcpy(&start, *envp, sizeof(start));
@@ -164,7 +170,7 @@ cdef extern from *:
     ctypedef struct Startup:
         char** argv
         char** envp
-        int argc, in_use
+        int argc, in_use, expects_fork
     Startup startup "dlopen_startup"
     bint has_xsave "dlopen_has_xsave"
     bint find_xsave "dlopen_find_xsave"() noexcept nogil
@@ -212,25 +218,31 @@ cdef void read_settings(Linker* linker) noexcept nogil:
 
 cdef bint begin_preparing(Linker* linker, bint* usable) noexcept nogil:
     """False: somebody else has made it usable or not, or this thread is at it: what it calls
-    may call us again, a wrapper of malloc for one."""
-    cdef uint32_t state
+    may call us again, a wrapper of malloc for one. Without a lock, which a thread that forks
+    meanwhile would leave taken in the child."""
     cdef uint32_t process = kernel_process_id()
-    while True:
-        lock_acquire(&linker.registry.lock)
-        state = linker.ready
-        if state == PREPARING and linker.preparing_process != process:
-            state = UNPREPARED       # the thread that was at it is in the parent
-        if state == UNPREPARED:
-            store_u32(&linker.ready, PREPARING)
-            linker.preparer = this_thread()
-            linker.preparing_process = process
-            read_settings(linker)
-        lock_release(&linker.registry.lock)
-        if state != PREPARING or linker.preparer == this_thread():
-            break
-        kernel_wait(&linker.ready, PREPARING)
-    usable[0] = state == READY or (state == PREPARING and linker.registry.snapshot != NULL)
-    return state == UNPREPARED
+    cdef uint32_t claimed
+    usable[0] = False
+    while load_u32(&linker.ready) == UNPREPARED:
+        claimed = load_u32(&linker.preparing_process)
+        if claimed != process:       # nobody, or a thread that is in the parent
+            if compare_and_swap_u32(&linker.preparing_process, claimed, process):
+                store_u64(&linker.preparer, this_thread())
+                return True
+        elif load_u64(&linker.preparer) == this_thread():
+            if linker.host.dl_iterate_phdr != NULL:
+                look_first(linker)   # it goes on from there
+            usable[0] = linker.registry.snapshot != NULL
+            return False
+        else:
+            kernel_wait(&linker.ready, UNPREPARED)
+    usable[0] = load_u32(&linker.ready) == READY
+    return False
+
+
+cdef void look_first(Linker* linker) noexcept nogil:
+    if linker.registry.snapshot == NULL:
+        refresh_hosts(linker, NULL)
 
 
 cdef bint prepare(Linker* linker) noexcept nogil:
@@ -242,6 +254,8 @@ cdef bint prepare(Linker* linker) noexcept nogil:
         return True
     if not begin_preparing(linker, &usable):
         return usable
+    dlopen_expect_fork()         # before a lock of ours or of the host's loader is taken
+    dlopen_begin()
     (&has_xsave)[0] = find_xsave()
     linker.page = getauxval(AT_PAGESZ)
     linker.argc = startup.argc
@@ -251,13 +265,18 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     name_own_functions(linker)
     usable = bind_host_functions(linker)
     if usable:
-        refresh_hosts(linker, NULL)
-        # Last: these may allocate.
         pthread_key_create(&linker.tls.key, end_of_thread)
-        pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
+        look_first(linker)
     store_u32(&linker.ready, READY if usable else NO_LIBC)
     kernel_wake(&linker.ready, 0x7fffffff)
     return usable
+
+
+cdef public void dlopen_expect_fork() noexcept nogil:
+    """By the constructor, or by a call that comes before it."""
+    if not startup.expects_fork:
+        (&startup).expects_fork = 1
+        pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
 
 
 cdef void before_fork_here() noexcept nogil:

@@ -826,7 +826,8 @@ for _ in range(60):
         signal.alarm(20)  # where it deadlocks
         with dlopen.Library(path("a"), dlopen.PRIVATE) as library:
             os._exit(library.first() != 7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, status
 os._exit(0)
 """
     python(steps, code)

@@ -84,9 +84,8 @@ cdef struct Debugger:            # linker/debugger.pxd
 
 cdef enum:                       # Linker.ready
     UNPREPARED = 0
-    PREPARING = 1
-    READY = 2
-    NO_LIBC = 3
+    READY = 1
+    NO_LIBC = 2
 
 
 cdef enum:
@@ -141,9 +140,9 @@ cdef struct Linker:
     Folder* folders[FOLDER_BUCKETS]      # written under Registry.lock, read with load_pointer
     size_t folder_count          # written under Registry.lock; a bound only
     uint32_t ready               # atomic, a futex word: UNPREPARED …
-    # Who has made it PREPARING; written under Registry.lock.
-    uint64_t preparer
+    # Atomic: the process and the thread that make it READY.
     uint32_t preparing_process
+    uint64_t preparer
     uint64_t page
     bint secure
     Text environment             # strings one after another; read once, with the lock or alone
