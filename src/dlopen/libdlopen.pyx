@@ -1071,10 +1071,10 @@ cdef int visit_own(const HostVisit* host) noexcept nogil:
     cdef HostInfo info
     cdef size_t i
     cdef int result = 0
-    for i in range(snapshot.count):
+    for i in range(snapshot.count + snapshot.closing_count):
         image = snapshot.images[i]
-        if load_u32(&image.state) == DLOPEN_STATE_MAPPED \
-                or load_u32(&image.state) == DLOPEN_STATE_LOADING:
+        # Mapped only, or being relocated.
+        if image.scope == NULL or load_u32(&image.state) == DLOPEN_STATE_LOADING:
             continue
         info.dlpi_addr = image.load_bias
         info.dlpi_name = image_asked_name(image)

@@ -167,6 +167,34 @@ def test_a_library_that_brings_an_unwinder(
     assert late(tmp_path, libdlopen, "libthrough.so", look=True) == "42\n"
 
 
+FINISHES = """
+#include <stdexcept>
+#include <unistd.h>
+static __attribute__((noinline)) void fail() { throw std::runtime_error("*"); }
+__attribute__((destructor)) static void finish() {
+  try { fail(); } catch (const std::exception &) { (void)!write(1, "caught\\n", 7); }
+}
+"""
+CLOSES = """
+#define _GNU_SOURCE
+#include "loader.h"
+int main(int argc, char **argv) {
+  use_loader(argv[1]);
+  library_close(library_open("./libfinishes.so"));
+  library_open("./libfinishes.so");
+}
+"""
+
+
+@pytest.mark.cxx
+def test_an_exception_in_a_destructor(tmp_path: Path, libdlopen: Path) -> None:
+    """Of a library that is being closed, and at the end of the process."""
+    compile_library(tmp_path, "libfinishes.so", FINISHES, language="c++")
+    program = compile_program(tmp_path, "closes", CLOSES, flags=HEADERS)
+    for loader in ("glibc", str(libdlopen)):
+        assert run([program, loader], cwd=tmp_path).stdout == "caught\ncaught\n", loader
+
+
 @pytest.mark.cxx
 @pytest.mark.rust
 def test_panics(tmp_path: Path, libdlopen: Path) -> None:

@@ -35,8 +35,11 @@ cdef extern from *:
 
 cdef struct Snapshot:            # immutable once published
     size_t count
-    Image** images               # in load order; follows the struct
-    Image** by_address           # the same by map_start
+    size_t closing_count
+    # In load order, then those whose destructors run: these are not found by name, but for
+    # who unwinds through them, or is called by them, they are there. Follows the struct.
+    Image** images
+    Image** by_address           # all of them by map_start
     size_t host_count
     Image** hosts                # in the host's order
     uint64_t host_adds, host_subs        # glibc's counters when they were read
@@ -277,7 +280,7 @@ cdef inline bint change_scope(
 cdef inline Snapshot* make_snapshot(Registry* registry, size_t extra, size_t hosts) noexcept nogil:
     """Room for `extra` images more than now and for `hosts` of the host's; NULL without
     memory. Under the lock."""
-    cdef size_t count = registry.images.count + extra
+    cdef size_t count = registry.images.count + registry.closing.count + extra
     cdef size_t slots = 16
     cdef Snapshot* snapshot
     while slots < 2 * (count + hosts):
@@ -317,21 +320,27 @@ cdef inline bint snapshot_holds(const Snapshot* snapshot, const void* handle) no
         and snapshot.handles[handle_slot(snapshot, handle)] != NULL
 
 
+cdef inline void add_to_snapshot(Snapshot* snapshot, size_t number, Image* image) noexcept nogil:
+    cdef size_t place = number
+    snapshot.images[number] = image
+    while place > 0 and snapshot.by_address[place - 1].map_start > image.map_start:
+        snapshot.by_address[place] = snapshot.by_address[place - 1]
+        place -= 1
+    snapshot.by_address[place] = image
+    add_handle(snapshot, image)
+
+
 cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexcept nogil:
     """Under the lock: fills it from the lists and makes it the current one."""
     cdef Snapshot* old = registry.snapshot
-    cdef size_t i, place
+    cdef size_t i
     cdef Image* image
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
-        snapshot.images[i] = image
-        place = i
-        while place > 0 and snapshot.by_address[place - 1].map_start > image.map_start:
-            snapshot.by_address[place] = snapshot.by_address[place - 1]
-            place -= 1
-        snapshot.by_address[place] = image
-        add_handle(snapshot, image)
     snapshot.count = registry.images.count
+    snapshot.closing_count = registry.closing.count
+    for i in range(snapshot.count):
+        add_to_snapshot(snapshot, i, <Image*>registry.images.items[i])
+    for i in range(snapshot.closing_count):
+        add_to_snapshot(snapshot, snapshot.count + i, <Image*>registry.closing.items[i])
     for i in range(registry.hosts.count):
         image = <Image*>registry.hosts.items[i]
         snapshot.hosts[i] = image
@@ -355,7 +364,7 @@ cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexce
 cdef inline Image* snapshot_image_at(const Snapshot* snapshot, uint64_t address) noexcept nogil:
     """The image whose mapping holds `address`."""
     cdef size_t low = 0
-    cdef size_t high = 0 if snapshot == NULL else snapshot.count
+    cdef size_t high = 0 if snapshot == NULL else snapshot.count + snapshot.closing_count
     cdef size_t middle
     while low < high:
         middle = (low + high) // 2

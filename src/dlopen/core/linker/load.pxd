@@ -43,7 +43,7 @@ from dlopen.core.image.image cimport (
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, change_scope, current_snapshot, join_globals, make_snapshot,
-    publish_snapshot, reader_enter, reader_leave, snapshot_holds, this_thread,
+    publish_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
 from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
@@ -1107,34 +1107,17 @@ cdef inline void initialise(Linker* linker, Image* root) noexcept nogil:
 cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller) noexcept nogil:
     cdef size_t i
     cdef uint64_t address = <uint64_t>caller
-    if caller == NULL:
-        return NULL
-    for i in range(snapshot.count):
-        if snapshot.images[i].map_start <= address < snapshot.images[i].map_end:
-            return snapshot.images[i]
+    cdef Image* image = snapshot_image_at(snapshot, address)
+    if caller == NULL or image != NULL:
+        return image
     for i in range(snapshot.host_count):
         if snapshot.hosts[i].map_start <= address < snapshot.hosts[i].map_end:
             return snapshot.hosts[i]
     return NULL
 
 
-cdef inline Image* closing_caller(Registry* registry, const void* caller) noexcept nogil:
-    """An image whose destructors call; it stays while they run."""
-    cdef size_t i
-    cdef Image* image
-    cdef Image* found = NULL
-    lock_acquire(&registry.lock)
-    for i in range(registry.closing.count):
-        image = <Image*>registry.closing.items[i]
-        if image.map_start <= <uint64_t>caller < image.map_end:
-            found = image
-    lock_release(&registry.lock)
-    return found
-
-
 cdef inline int find_root(Transaction* transaction, const Request* request) noexcept nogil:
     cdef File file
-    cdef Image* asker
     cdef bint own = request.mode & DLOPEN_PRIVATE != 0
     cdef int code
     if request.bytes != NULL:
@@ -1148,10 +1131,10 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     if request.name == NULL:
         transaction.root = transaction.snapshot.hosts[0]
         return 0
-    asker = image_of_caller(transaction.snapshot, request.caller)
-    if asker == NULL and request.caller != NULL:
-        asker = closing_caller(&transaction.linker.registry, request.caller)
-    code = acquire(transaction, request.name, asker, own, &transaction.root)
+    code = acquire(
+        transaction, request.name, image_of_caller(transaction.snapshot, request.caller), own,
+        &transaction.root
+    )
     if code == 0 and transaction.root != NULL and not transaction.root.is_host \
             and load_u32(&transaction.root.state) == DLOPEN_STATE_LOADING:
         transaction.root.loader = NULL     # the caller's paths were for finding it only

@@ -29,17 +29,6 @@ cdef extern from *:
     void* own_dso_handle "dlopen_own_dso_handle"
 
 
-cdef inline Image* image_of_object(Registry* registry, const void* address) noexcept nogil:
-    """Under the lock: an image of ours, also one whose destructors run."""
-    cdef Image* image = snapshot_image_at(current_snapshot(registry), <uint64_t>address)
-    cdef size_t i
-    for i in range(registry.closing.count):
-        if image == NULL and (<Image*>registry.closing.items[i]).map_start <= <uint64_t>address \
-                < (<Image*>registry.closing.items[i]).map_end:
-            image = <Image*>registry.closing.items[i]
-    return image
-
-
 cdef inline void link_object(Registry* registry, LiveObject* live) noexcept nogil:
     live.next = registry.live_objects
     live.link = &registry.live_objects
@@ -78,9 +67,9 @@ cdef inline int at_thread_exit(
         return -1
     live = <LiveObject*>allocate(&registry.allocator, sizeof(LiveObject))
     lock_acquire(&registry.lock)
-    image = image_of_object(registry, dso_handle)
+    image = snapshot_image_at(current_snapshot(registry), <uint64_t>dso_handle)
     if image == NULL:
-        image = image_of_object(registry, <const void*>destructor)
+        image = snapshot_image_at(current_snapshot(registry), <uint64_t>destructor)
     if image != NULL and live != NULL:
         live.linker = linker
         live.thread = this_thread()

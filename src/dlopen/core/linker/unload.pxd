@@ -137,7 +137,7 @@ cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexc
 
 
 cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
-    """Under the lock: takes what nothing holds out of the registry."""
+    """Under the lock: what nothing holds is from now on closing."""
     cdef Registry* registry = &linker.registry
     cdef size_t i, j
     cdef size_t kept = 0
@@ -172,7 +172,6 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
             image.loader = NULL
         for j in range(dead.count):
             change_scope(registry, image, &(<Image*>dead.items[j]).search_list, NULL)
-    store_u64(&registry.subs, registry.subs + dead.count)
     publish_snapshot(registry, snapshot)
     return True
 
@@ -198,10 +197,17 @@ cdef inline void clear_marks(Registry* registry) noexcept nogil:
 
 
 cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
-    """Under the lock: images whose code will never run again."""
+    """Under the lock: images whose code will never run again leave the registry. Without
+    memory for a snapshot they stay until the next close."""
     cdef size_t i
     cdef size_t kept = 0
     cdef Image* image
+    cdef Snapshot* snapshot
+    if registry.closing.count == 0:
+        return
+    snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot == NULL:
+        return
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
         if not image.is_finished or image.live_objects != 0:
@@ -217,6 +223,11 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
             kept += 1
     registry.closing.count = kept
     clear_marks(registry)
+    if gone.count == 0:
+        release(&registry.allocator, snapshot)
+        return
+    store_u64(&registry.subs, registry.subs + gone.count)
+    publish_snapshot(registry, snapshot)
 
 
 cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
