@@ -50,8 +50,9 @@ CASE(opening_and_closing) {
     SAY("%s\n", last_error());
 }
 
+static void *work(void *data) { return must_open("libone.so", RTLD_LAZY); }
+
 CASE(in_threads) {
-    void *work(void *data) { return must_open("libone.so", RTLD_LAZY); }
     pthread_t threads[4];
     void *handles[4];
     int i;

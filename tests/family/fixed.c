@@ -34,11 +34,12 @@ CASE(the_address_of_a_function_of_libc) {
 
 CASE(itself_cannot_be_opened) { open_or_say(path_of("fixed"), RTLD_LAZY); }
 
+static int first(struct dl_phdr_info *info, size_t size, void *data) {
+    SAY("'%s' %d\n", info->dlpi_name, info->dlpi_addr == 0);
+    return 1;
+}
+
 CASE(iterating_begins_with_it) {
-    int first(struct dl_phdr_info *info, size_t size, void *data) {
-        SAY("'%s' %d\n", info->dlpi_name, info->dlpi_addr == 0);
-        return 1;
-    }
     dl_iterate_phdr(first, NULL);
 }
 

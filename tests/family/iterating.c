@@ -36,11 +36,12 @@ CASE(a_dependency_is_visited) {
     SAY("%d\n", look_for("libone.so").found);
 }
 
+static int first(struct dl_phdr_info *info, size_t size, void *data) {
+    SAY("'%s'\n", info->dlpi_name);
+    return 5;
+}
+
 CASE(the_program_is_first) {
-    int first(struct dl_phdr_info *info, size_t size, void *data) {
-        SAY("'%s'\n", info->dlpi_name);
-        return 5;
-    }
     SAY("%d\n", dl_iterate_phdr(first, NULL));
 }
 

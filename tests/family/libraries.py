@@ -38,6 +38,19 @@ def _trace(name: str, *needs: str, more: str = "", flags: tuple[str, ...] = ()) 
     return Library(source, tuple(f"libtrace_{other}.so" for other in needs), (*_RPATH, *flags))
 
 
+def _shape(*flags: str) -> Library:
+    return Library(
+        """
+        int shape_data = 5;
+        int *shape_pointer = &shape_data;
+        static const char *names[] = {"a shape", "another"};
+        const char *shape_name(void) { return names[0]; }
+        int shape(void) { return shape_data + *shape_pointer; }
+        """,
+        flags=flags,
+    )
+
+
 # Each file name is the soname too, and libraries stand after those that they need.
 LIBRARIES = {
     "libone.so": Library("""
@@ -440,6 +453,243 @@ LIBRARIES = {
         }
         """,
     ),
+    "libwrapsdlopen.so": Library(
+        _HEADER
+        + """
+        int wrapped_opens, wrapped_closes;
+        void *dlopen(const char *name, int mode) {
+            void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+            wrapped_opens++;
+            void *handle = next(name, mode);
+            return handle;
+        }
+        int dlclose(void *handle) {
+            int (*next)(void *) = (int (*)(void *))dlsym(RTLD_NEXT, "dlclose");
+            wrapped_closes++;
+            return next(handle);
+        }
+        """,
+        flags=("-Wl,--enable-new-dtags,-rpath,$ORIGIN",),
+    ),
+    "libwrapsmalloc.so": Library(
+        _HEADER
+        + """
+        int wrapped_mallocs;
+        void *malloc(size_t size) {
+            static void *(*next)(size_t);
+            if (!next) next = (void *(*)(size_t))dlsym(RTLD_NEXT, "malloc");
+            wrapped_mallocs++;
+            return next(size);
+        }
+        """
+    ),
+    "libasksdata.so": Library("""
+        extern int number;
+        const char *who(void);
+        int *address_of_number(void) { return &number; }
+        const char *(*address_of_who(void))(void) { return who; }
+    """),
+    "libcallback.so": Library(
+        """
+        #include <pthread.h>
+        #include <stdio.h>
+        int library_cleaned, signals;
+        static void clean(void *data) { library_cleaned = 1; }
+        int call_back(int (*function)(void *), void *data) { return function(data) + 0 * signals; }
+        int call_back_with_cleanup(int (*function)(void *), void *data) {
+            int result;
+            pthread_cleanup_push(clean, NULL);
+            result = function(data);
+            pthread_cleanup_pop(0);
+            return result;
+        }
+        int compare_ints(const void *a, const void *b) { return *(int *)a - *(int *)b; }
+        void count_signal(int number) { signals++; }
+        void print(void) { printf("printed\\n"); }
+        """,
+        flags=("-O0", "-fexceptions"),
+    ),
+    # Shapes.
+    "libshape.so": _shape(),
+    "libshape_sysv.so": _shape("-Wl,--hash-style=sysv"),
+    "libshape_both.so": _shape("-Wl,--hash-style=both"),
+    "libshape_relr.so": _shape("-Wl,-z,pack-relative-relocs"),
+    "libshape_noseparate.so": _shape("-Wl,-z,noseparate-code"),
+    "libshape_large.so": _shape("-Wl,-z,max-page-size=0x200000,-z,common-page-size=0x200000"),
+    "libshape_relro.so": _shape("-Wl,-z,relro,-z,now"),
+    "libshape_norelro.so": _shape("-Wl,-z,norelro"),
+    "libshape_base.so": _shape("-Wl,-Ttext-segment=0x7000000000"),
+    "libshape_stripped.so": _shape("-s"),
+    "libshape_symbolic.so": _shape("-Wl,-Bsymbolic-functions"),
+    "libshape_nocombreloc.so": _shape("-Wl,-z,nocombreloc"),
+    "libshape_nostartfiles.so": _shape("-nostartfiles"),
+    "libshape_textrel.so": _shape("-mcmodel=large", "-fno-pic", "-Wl,-z,notext"),
+    "libshape_noplt.so": _shape("-fno-plt"),
+    "libshape_many.so": Library(
+        "".join(f"int many_{i}(void) {{ return {i}; }}" for i in range(500))
+    ),
+    "libshape_zeroes.so": Library("char zeroes[1 << 24];"),
+    "libshape_aligned.so": Library("""
+        __attribute__((aligned(4096))) char aligned[10];
+        __attribute__((aligned(64))) __thread char aligned_storage[10] = "x";
+    """),
+    "libshape_ifuncdata.so": Library("""
+        static int chosen(void) { return 44; }
+        static int (*resolver(void))(void) { return chosen; }
+        int chosen_by_ifunc(void) __attribute__((ifunc("resolver")));
+        int (*pointer_to_ifunc)(void) = chosen_by_ifunc;
+    """),
+    "libshape_usestls.so": Library(
+        "extern __thread int counter; int *address_of_others_counter(void) { return &counter; }",
+        ("libtls.so",),
+    ),
+    "libshape_tlsdesc.so": Library(
+        "__thread int described = 70; int next_described(void) { return ++described; }",
+        flags=("-mtls-dialect=gnu2",),
+    ),
+    # Moments.
+    "libmoment_asks.so": Library(
+        _HEADER
+        + """
+        #include <execinfo.h>
+        static int count(struct dl_phdr_info *info, size_t size, void *data) {
+            *(int *)data += strcmp(base_name(info->dlpi_name), "libmoment_asks.so") == 0;
+            return 0;
+        }
+        int asked;
+        static void *found_base(void *address) {
+            Dl_info info;
+            return dladdr(address, &info) ? info.dli_fbase : NULL;
+        }
+        static void ask(const char *when) {
+            Dl_info info;
+            int seen = 0;
+            SAY("%s\\n", when);
+            SAY("%s\\n", dladdr(&asked, &info) ? base_name(info.dli_fname) : "nothing");
+            SAY("%d\\n", dlsym(RTLD_DEFAULT, "asked") == &asked);
+            SAY("%s\\n", dlsym(RTLD_NEXT, "asked") ? "found" : last_error());
+            dl_iterate_phdr(count, &seen);
+            SAY("%d\\n", seen);
+        #ifdef DLFO_STRUCT_HAS_EH_DBASE
+            struct dl_find_object found;
+            SAY("%d\\n", _dl_find_object((void *)ask, &found));
+        #endif
+            void *frames[20];
+            int i, mine = 0, all = backtrace(frames, 20);
+            for (i = 0; i < all; i++)
+                mine += dladdr(frames[i], &info) && info.dli_fbase == found_base(&asked);
+            SAY("%d\\n", mine);
+        }
+        __attribute__((constructor)) static void start(void) { ask("start"); }
+        __attribute__((destructor)) static void finish(void) { ask("finish"); }
+        """
+    ),
+    "libmoment_slow.so": Library("""
+        #include <unistd.h>
+        static int ready;
+        __attribute__((constructor)) static void start(void) { usleep(100000); ready = 1; }
+        int is_ready(void) { return ready; }
+    """),
+    "libmoment_thread.so": Library(
+        _HEADER
+        + """
+        static int result;
+        static void *work(void *data) {
+            void *handle = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+            result = handle != NULL && dlsym(RTLD_DEFAULT, "puts") != NULL;
+            return NULL;
+        }
+        static pthread_t thread;
+        /* Not joined here: under libc the thread's dlopen waits for this one. */
+        __attribute__((constructor)) static void start(void)
+        { pthread_create(&thread, NULL, work, NULL); }
+        int result_of_thread(void) { pthread_join(thread, NULL); return result; }
+        """
+    ),
+    "libmoment_forks.so": Library(
+        _HEADER
+        + """
+        __attribute__((constructor)) static void start(void) {
+            int status;
+            if (fork() == 0) {
+                SAY("child %d\\n", dlsym(RTLD_DEFAULT, "puts") != NULL);
+                _exit(3);
+            }
+            wait(&status);
+            SAY("parent %d\\n", WEXITSTATUS(status));
+        }
+        """
+    ),
+    "libmoment_fails.so": Library(
+        _HEADER
+        + """
+        __attribute__((constructor)) static void start(void) {
+            SAY("%s\\n", dlopen("libnothing.so", RTLD_LAZY) ? "opened" : "not opened");
+        }
+        """
+    ),
+    "libmoment_opensuser.so": Library(
+        _HEADER
+        + """
+        int base_value(void) { return 12; }
+        static void *handle;
+        __attribute__((constructor)) static void start(void) {
+            handle = dlopen("libmoment_user.so", RTLD_NOW);
+            SAY("%d\\n", handle ? call(handle, "user_value") : -1);
+        }
+        __attribute__((destructor)) static void finish(void) { SAY("finish\\n"); }
+        """,
+        flags=_RPATH,
+    ),
+    "libmoment_user.so": Library(
+        "int base_value(void); int user_value(void) { return base_value() + 1; }",
+        ("libmoment_opensuser.so",),
+    ),
+    "libmoment_nested.so": _trace(
+        "nested",
+        "opens",
+        more=_HEADER
+        + """
+        __attribute__((constructor)) static void nest(void) {
+            void *handle = dlopen("libtrace_a.so", RTLD_NOW);
+            SAY("nested %d\\n", handle != NULL);
+            dlclose(handle);
+            SAY("closed\\n");
+        }
+        """,
+    ),
+    "libmoment_object.so": _trace(
+        "object",
+        more="""
+        int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+        extern void *__dso_handle;
+        static __thread int object;
+        static void destroy(void *data) { if (data == &object) SAY_("destroyed\\n"); }
+        int make_object(void)
+        { return __cxa_thread_atexit_impl(destroy, &object, &__dso_handle); }
+        """,
+    ),
+    "libmoment_key.so": _trace(
+        "key",
+        more="""
+        #include <pthread.h>
+        static pthread_key_t key;
+        static void destroy(void *data) { SAY_("key destroyed\\n"); }
+        void *set_key(void *data) {
+            pthread_key_create(&key, destroy);
+            pthread_setspecific(key, &key);
+            return NULL;
+        }
+        """,
+    ),
+    "libmoment_atfork.so": _trace(
+        "atfork",
+        more="""
+        #include <pthread.h>
+        static void before(void) { SAY_("before fork\\n"); }
+        __attribute__((constructor)) static void reg(void) { pthread_atfork(before, 0, 0); }
+        """,
+    ),
     # For programs that start with them.
     "libtrace_startup.so": _trace(
         "startup",
@@ -497,6 +747,7 @@ PROGRAMS = {
         needs=("libtrace_startup.so", "libtwo.so", "libnextfirst.so", "libtls.so"),
     ),
     "early": Program(flags=("-Wl,--no-as-needed",), needs=("libtrace_early.so",)),
+    "copying": Program(flags=("-no-pie", "-fno-pie"), needs=("libtwo.so",)),
     "allocating": Program(flags=("-rdynamic",)),
 }
 
@@ -598,6 +849,16 @@ def _build_others(folder: Path) -> None:
         flags=("-Wl,-z,nodefaultlib",),
     )
 
+    # Linked by its path, which is what DT_NEEDED then says.
+    script = f"-Wl,-soname,{folder / 'libneededpath.so'}"
+    compile_library(folder, "libneededpath.so", "int by_path(void) { return 1; }", flags=[script])
+    compile_library(
+        folder,
+        "libshape_neededpath.so",
+        "int by_path(void); int shape_and_one(void) { return by_path() + 1; }",
+        libraries=[folder / "libneededpath.so"],
+        rpath="",
+    )
     compile_library(
         folder,
         "librpathneeds.so",

@@ -37,8 +37,9 @@ CASE(not_forgotten_by_dladdr) {
     SAY("%s\n", last_error());
 }
 
+static int stop(struct dl_phdr_info *info, size_t size, void *data) { return 1; }
+
 CASE(not_forgotten_by_dl_iterate_phdr) {
-    int stop(struct dl_phdr_info *info, size_t size, void *data) { return 1; }
     dlopen("libnothing.so", RTLD_LAZY);
     dl_iterate_phdr(stop, NULL);
     SAY("%s\n", last_error());

@@ -123,26 +123,28 @@ CASE(exec_in_a_child) {
 
 CASE(another_program) { SAY("%d\n", system("echo a child")); }
 
+static void *work_attewalo(void *data) {
+    must_open("libtls.so", RTLD_LAZY);
+    pthread_exit(NULL);
+}
+
 CASE(a_thread_that_exits_with_a_library_open) {
-    void *work(void *data) {
-        must_open("libtls.so", RTLD_LAZY);
-        pthread_exit(NULL);
-    }
     pthread_t thread;
-    pthread_create(&thread, NULL, work, NULL);
+    pthread_create(&thread, NULL, work_attewalo, NULL);
     pthread_join(thread, NULL);
     SAY("%d\n", is_loaded("libtls.so"));
 }
 
+static void *work_act(void *data) {
+    pause();
+    return NULL;
+}
+
 CASE(a_cancelled_thread) {
-    void *work(void *data) {
-        pause();
-        return NULL;
-    }
     pthread_t thread;
     void *result;
     must_open("libone.so", RTLD_LAZY);
-    pthread_create(&thread, NULL, work, NULL);
+    pthread_create(&thread, NULL, work_act, NULL);
     pthread_cancel(thread);
     pthread_join(thread, &result);
     SAY("%d\n", result == PTHREAD_CANCELED);
@@ -165,8 +167,6 @@ CASE(descriptors_are_closed) {
 }
 
 CASE(no_descriptor_is_left) {
-    struct rlimit_ { int unused; } unused = {0};
-    (void)unused;
     while (open("/dev/null", O_RDONLY) >= 0) {
     }
     SAY("%s\n", dlopen(path_of("libone.so"), RTLD_NOW) ? "opened" : last_error());
@@ -182,12 +182,10 @@ CASE(descriptors_zero_to_two_are_closed) {
 }
 
 CASE(a_signal_during_many_opens) {
-    void handler(int number) {}
     struct sigaction action = {.sa_handler = SIG_IGN};
     int i, good = 0;
     sigaction(SIGALRM, &action, NULL);
     ualarm(200, 200);
-    (void)handler;
     for (i = 0; i < 200; i++) good += dlclose(must_open("libneedsone.so", RTLD_NOW)) == 0;
     SAY("%d\n", good);
 }

@@ -44,7 +44,8 @@ def outcome(case: Case, folder: Path, preload: Path, place: Path, *, ours: bool)
     if "LD_LIBRARY_PATH" in case.env:
         env["LD_LIBRARY_PATH"] += f":{preload}"
     if ours:
-        env["LD_PRELOAD"] = " ".join(filter(None, ["libdlopen.so", case.env.get("LD_PRELOAD")]))
+        # The last one, so that a wrapper's RTLD_NEXT leads to it.
+        env["LD_PRELOAD"] = ":".join(filter(None, [case.env.get("LD_PRELOAD"), "libdlopen.so"]))
     done = run([program, case.name], env=env, cwd=place, check=False, timeout=20)
     text = done.stdout + done.stderr
     return f"{text}status {done.returncode}\n".replace(str(folder), "FOLDER")
