@@ -458,7 +458,7 @@ LIBRARIES = {
         + """
         int wrapped_opens, wrapped_closes;
         void *dlopen(const char *name, int mode) {
-            void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+            void *(*next)(const char *, int) = dlsym(RTLD_NEXT, "dlopen");
             wrapped_opens++;
             void *handle = next(name, mode);
             return handle;
