@@ -73,6 +73,8 @@ cdef enum:
     DT_VERDEFNUM = 0x6ffffffd
     DT_VERNEED = 0x6ffffffe
     DT_VERNEEDNUM = 0x6fffffff
+    DT_AUXILIARY = 0x7ffffffd
+    DT_FILTER = 0x7fffffff
 
     DF_SYMBOLIC = 2
     DF_TEXTREL = 4

@@ -15,12 +15,13 @@ from dlopen.core.base.errors cimport fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.base.words cimport align_up, is_power_of_two
 from dlopen.core.elf.constants cimport (
-    DF_1_NODELETE, DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_FINI, DT_FINI_ARRAY,
-    DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT, DT_INIT_ARRAY,
-    DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_REL,
-    DT_RELA, DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT, DT_RELRSZ, DT_RPATH, DT_RUNPATH, DT_SONAME,
-    DT_STRSZ, DT_STRTAB, DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM,
-    DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W, PF_X, VER_FLG_BASE, VERSYM_INDEX,
+    DF_1_NODELETE, DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_AUXILIARY, DT_FILTER, DT_FINI,
+    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
+    DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL,
+    DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT, DT_RELRSZ, DT_RPATH,
+    DT_RUNPATH, DT_SONAME, DT_STRSZ, DT_STRTAB, DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL,
+    DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W, PF_X, VER_FLG_BASE,
+    VERSYM_INDEX,
 )
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport (
@@ -504,6 +505,19 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
                 image, error, b"DT_NEEDED lies outside the string table", image.dynamic[i].d_val
             )
         if not pointers_add(allocator, &image.needed, text):
+            return fail_memory(error, image_name(image))
+    for i in range(image.dynamic_count):
+        if image.is_host or (
+            image.dynamic[i].d_tag != DT_FILTER and image.dynamic[i].d_tag != DT_AUXILIARY
+        ):
+            continue
+        text = string_at(image, image.dynamic[i].d_val)
+        if text == NULL or text[0] == 0:
+            return malformed(
+                image, error, b"DT_FILTER or DT_AUXILIARY lies outside the string table",
+                image.dynamic[i].d_val
+            )
+        if not pointers_add(allocator, &image.filter_entries, &image.dynamic[i]):
             return fail_memory(error, image_name(image))
     if present[DT_SONAME]:
         image.soname = string_at(image, values[DT_SONAME])

@@ -123,12 +123,14 @@ cdef struct Image:
     const char* rpath
     const char* runpath
     Pointers needed              # const char*
+    Pointers filter_entries      # const Dyn*: DT_FILTER and DT_AUXILIARY; none of the host's
     Table tables[MAX_TABLES]     # what relocation must not overwrite
     uint32_t table_count
 
     # Guarded by Registry.lock.
     Pointers names               # owned: names that it was asked for by
-    Pointers dependencies        # Image*, one for each DT_NEEDED, in order
+    Pointers dependencies        # Image*, one for each DT_NEEDED, in order; then its filtees
+    Pointers filtees             # Image*: they stand before it in every search list
     Pointers sorted              # Image*, ours: of an image opened itself, all that it needs
     Pointers bindings            # Image*: others that its relocations bound to
     Pointers host_handles        # one count of the host's loader each, given back at unload
@@ -280,7 +282,9 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
         release(allocator, image.copied.items[i])
     pointers_free(allocator, &image.copied)
     pointers_free(allocator, &image.needed)
+    pointers_free(allocator, &image.filter_entries)
     pointers_free(allocator, &image.dependencies)
+    pointers_free(allocator, &image.filtees)
     pointers_free(allocator, &image.sorted)
     pointers_free(allocator, &image.bindings)
     pointers_free(allocator, &image.host_handles)

@@ -22,7 +22,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
 from dlopen.core.base.errors cimport (
-    error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
+    error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
 )
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
@@ -33,10 +33,10 @@ from dlopen.core.base.kernel cimport (
 )
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
 from dlopen.core.elf.constants cimport (
-    DF_1_INITFIRST, DF_1_NODELETE, VER_FLG_WEAK,
+    DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK,
 )
 from dlopen.core.elf.layout cimport check_header, check_layout
-from dlopen.core.elf.structures cimport Ehdr, Phdr
+from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport read_dynamic, refuse
 from dlopen.core.image.image cimport (
     Image, SearchList, Unique, Version, image_free_records, image_name,
@@ -454,6 +454,31 @@ cdef inline int acquire(
     return code
 
 
+cdef inline int load_filtees(Transaction* transaction, Image* image) noexcept nogil:
+    """What answers in place of `image` where it can (ld(1), -F and -f): of DT_FILTER it must
+    be there, of DT_AUXILIARY it may."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef const Dyn* entry
+    cdef Image* filtee
+    cdef size_t i
+    cdef int code
+    for i in range(image.filter_entries.count):
+        entry = <const Dyn*>image.filter_entries.items[i]
+        filtee = NULL
+        code = acquire(transaction, image.strtab + entry.d_val, image, False, &filtee)
+        if code and entry.d_tag == DT_AUXILIARY:
+            error_clear(transaction.error)
+        elif code:
+            error_needed_by(transaction.error, image_name(image))
+            return code
+        elif filtee != NULL and filtee != image and not (
+            pointers_add(allocator, &image.dependencies, filtee)
+            and pointers_add_once(allocator, &image.filtees, filtee)
+        ):
+            return fail_memory(transaction.error, image_name(image))
+    return 0
+
+
 cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
     """DT_NEEDED, breadth first, of every new image."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
@@ -466,6 +491,7 @@ cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         # A second pass, after the host opened what was missing, starts afresh.
         image.dependencies.count = 0
+        image.filtees.count = 0
         for j in range(image.needed.count):
             code = acquire(
                 transaction, <const char*>image.needed.items[j], image, False, &dependency
@@ -475,6 +501,9 @@ cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
                 return code
             if dependency != NULL and not pointers_add(allocator, &image.dependencies, dependency):
                 return fail_memory(transaction.error, image_name(image))
+        code = load_filtees(transaction, image)
+        if code:
+            return code
         i += 1
     return 0
 
@@ -510,10 +539,33 @@ cdef inline bint add_dependencies_of(
     return True
 
 
+cdef inline void put_filtees_first(Pointers* images) noexcept nogil:
+    """Each stands just before its filter, if it is not before it anyhow."""
+    cdef size_t i = 0
+    cdef size_t j, at
+    cdef const Image* image
+    cdef void* filtee
+    while i < images.count:
+        image = <const Image*>images.items[i]
+        for j in range(image.filtees.count):
+            filtee = image.filtees.items[j]
+            at = i + 1
+            while at < images.count and images.items[at] != filtee:
+                at += 1
+            if at == images.count:
+                continue
+            while at > i:
+                images.items[at] = images.items[at - 1]
+                at -= 1
+            images.items[i] = filtee
+            i += 1
+        i += 1
+
+
 cdef inline bint make_search_list(
     Transaction* transaction, Image* root, SearchList* list
 ) noexcept nogil:
-    """The breadth-first closure of an image's dependencies."""
+    """The breadth-first closure of an image's dependencies, with what they are filters of."""
     cdef size_t i = 0
     if not pointers_add(&transaction.linker.registry.allocator, &list.images, root):
         return False
@@ -521,6 +573,7 @@ cdef inline bint make_search_list(
         if not add_dependencies_of(transaction, <const Image*>list.images.items[i], &list.images):
             return False
         i += 1
+    put_filtees_first(&list.images)
     return True
 
 
@@ -640,13 +693,15 @@ cdef inline bint sort_tree(Linker* linker, Image* root) noexcept nogil:
     first open on. False without memory."""
     cdef Pointers needed
     cdef size_t i
-    cdef bint complete = True
+    cdef bint complete
     if root.is_host or root.sorted.count:
         return True
     memset(&needed, 0, sizeof(needed))
+    # Itself first, which a filter is not in its list.
+    complete = pointers_add(&linker.registry.allocator, &needed, root)
     for i in range(root.search_list.images.count):
         if not (<const Image*>root.search_list.images.items[i]).is_host:
-            complete = complete and pointers_add(
+            complete = complete and pointers_add_once(
                 &linker.registry.allocator, &needed, root.search_list.images.items[i]
             )
     complete = complete and sort_for_constructors(
@@ -951,6 +1006,7 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
         for i in range(transaction.loaded.count):
             give_back_hosts(linker, <Image*>transaction.loaded.items[i])
         return fail_memory(transaction.error, image_name(transaction.root))
+    put_filtees_first(&transaction.loaded)
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
     if snapshot == NULL:
