@@ -196,3 +196,14 @@ CASE(unknown_requests) {
     SAY("%d\n", ask(must_open("libone.so", RTLD_LAZY), -1, &result));
     SAY("%d\n", ask(dlopen(NULL, RTLD_LAZY), 99, &result));
 }
+
+CASE(search_paths_with_tokens) { show_search_paths(must_open("libtokenpaths.so", RTLD_LAZY)); }
+
+/* differs: libc's dlinfo does not look at what it is given, and crashes
+   ours: dlinfo: shared object not open
+   ours: -1 */
+CASE(a_handle_that_is_none) {
+    static char nothing[4096];
+    Lmid_t id;
+    SAY("%d\n", ask(nothing + 64, RTLD_DI_LMID, &id));
+}

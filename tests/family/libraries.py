@@ -355,6 +355,41 @@ LIBRARIES = {
             "-Wl,-rpath,/first:$ORIGIN/inner::relative/:/usr/lib/:/a//b///:$ORIGIN/inner:${ORIGIN}",
         ),
     ),
+    "libtokenpaths.so": Library(
+        "int tokens;",
+        flags=("-Wl,--enable-new-dtags", "-Wl,-rpath,/a/$LIB:/b/${PLATFORM}/c:/d$LIBX:/$ORIGIN"),
+    ),
+    "libauxiliary.so": Library(
+        'const char *who(void) { return "filter"; } int only_here(void) { return 3; }',
+        flags=("-Wl,-f,libone.so", "-Wl,-rpath,$ORIGIN"),
+    ),
+    "libauxiliarynone.so": Library(
+        'const char *who(void) { return "filter"; } int only_here(void) { return 3; }',
+        flags=("-Wl,-f,libnofiltee.so",),
+    ),
+    "libfilter.so": Library(
+        'const char *who(void) { return "filter"; }',
+        flags=("-Wl,-F,libone.so", "-Wl,-rpath,$ORIGIN"),
+    ),
+    "libfilternone.so": Library(
+        'const char *who(void) { return "filter"; }', flags=("-Wl,-F,libnofiltee.so",)
+    ),
+    "libinterpose.so": Library(
+        'const char *who(void) { return "interpose"; }', flags=("-Wl,-z,interpose",)
+    ),
+    "libexecstack.so": Library("int f(void) { return 1; }", flags=("-Wl,-z,execstack",)),
+    "libstatictoomuch.so": Library("""
+        __thread char much[1 << 20] __attribute__((tls_model("initial-exec")));
+        char *address_of_much(void) { return much; }
+    """),
+    "libchain0.so": Library("int chain0(void) { return 0; }"),
+    **{
+        f"libchain{i}.so": Library(
+            f"int chain{i - 1}(void); int chain{i}(void) {{ return chain{i - 1}() + 1; }}",
+            (f"libchain{i - 1}.so",),
+        )
+        for i in range(1, 40)
+    },
     # Order.
     "libtrace_d.so": _trace("d"),
     "libtrace_c.so": _trace("c", "d"),
@@ -438,6 +473,23 @@ LIBRARIES = {
         __attribute__((constructor)) static void leaves(void) { exit(7); }
         """,
     ),
+    "libtrace_exitsinfini.so": _trace(
+        "exitsinfini",
+        more="""
+        #include <stdlib.h>
+        __attribute__((destructor)) static void leaves(void) { SAY_("leaving\\n"); exit(9); }
+        """,
+    ),
+    "libtrace_registers.so": _trace(
+        "registers",
+        more="""
+        #include <stdlib.h>
+        static void bye(void) { SAY_("atexit of the library\\n"); }
+        int registers(void) { return atexit(bye); }
+        """,
+    ),
+    "libtrace_filter.so": _trace("filter", "b", flags=("-Wl,-f,libtrace_alone.so",)),
+    "libtrace_needsfilter.so": _trace("needsfilter", "c", "filter"),
     "libtrace_needsexits.so": _trace("needsexits", "exits"),
     "libtrace_lacks.so": _trace(
         "lacks", "b", more="extern int absent; int *g(void) { return &absent; }"

@@ -177,3 +177,56 @@ CASE(a_unique_symbol_of_a_namespace) {
     int *(*in_b)(void) = must_find(b, "address_of_only");
     SAY("%d %d\n", *in_a(), *in_b());
 }
+
+CASE(an_empty_name) {
+    SAY("%d\n", open_in(LM_ID_BASE, "", RTLD_LAZY) == dlopen(NULL, RTLD_LAZY));
+}
+
+CASE(the_callers_namespace) {
+    /* __LM_ID_CALLER, which dlopen passes in libc. */
+    SAY("%d\n", open_in(-2, "libone.so", RTLD_LAZY) == must_open("libone.so", RTLD_LAZY));
+    void *caller = open_in(LM_ID_NEWLM, path_of("libcaller.so"), RTLD_NOW);
+    void *(*from)(Lmid_t, const char *, int) = must_find(caller, "caller_dlmopen");
+    void *one = from(-2, path_of("libone.so"), RTLD_LAZY);
+    SAY("%d\n", one && namespace_of(one) == namespace_of(caller));
+    void *base = from(LM_ID_BASE, path_of("libone.so"), RTLD_LAZY);
+    SAY("%d\n", base == must_open("libone.so", RTLD_LAZY));
+}
+
+CASE(dladdr_in_a_namespace) {
+    Dl_info info;
+    struct link_map *map = NULL;
+    void *one = open_in(LM_ID_NEWLM, "libone.so", RTLD_LAZY);
+    SAY("%d\n", dladdr1(must_find(one, "one"), &info, (void **)&map, RTLD_DL_LINKMAP));
+    SAY("%s %s %d\n", base_name(info.dli_fname), info.dli_sname, map == one);
+}
+
+CASE(information_in_a_namespace) {
+    char origin[PATH_MAX];
+    void *one = open_in(LM_ID_NEWLM, "libone.so", RTLD_LAZY);
+    Dl_serinfo size;
+    SAY("%d\n", dlinfo(one, RTLD_DI_ORIGIN, origin));
+    SAY("%s\n", origin);
+    SAY("%d\n", dlinfo(one, RTLD_DI_SERINFOSIZE, &size));
+    SAY("%d\n", (int)size.dls_cnt > 3);
+}
+
+CASE(promotion_into_the_base_is_not_of_a_namespace) {
+    void *a = open_in(LM_ID_NEWLM, "libone.so", RTLD_LAZY);
+    must_open("libone.so", RTLD_LAZY | RTLD_GLOBAL);
+    SAY("%d\n", dlsym(RTLD_DEFAULT, "one") != dlsym(a, "one"));
+}
+
+CASE(nodelete_in_a_namespace) {
+    void *a = open_in(LM_ID_NEWLM, "libnodelete.so", RTLD_LAZY);
+    Lmid_t id = namespace_of(a);
+    SAY("%d\n", dlclose(a));
+    SAY("%d\n", dlmopen(id, "libnodelete.so", RTLD_LAZY | RTLD_NOLOAD) != NULL);
+}
+
+CASE(lazy_in_a_namespace) {
+    void *a = open_in(LM_ID_NEWLM, "libcalls.so", RTLD_LAZY);
+    SAY("%d %d\n", call(a, "call_doubles"), call(a, "call_errno"));
+    a = open_in(LM_ID_NEWLM, "liblackfunction.so", RTLD_LAZY);
+    call(a, "call_absent");
+}

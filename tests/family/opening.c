@@ -498,3 +498,61 @@ CASE(df_1_global) {
     must_open("libglobal1.so", RTLD_LAZY);
     SAY("%d\n", dlsym(RTLD_DEFAULT, "f") != NULL);
 }
+
+CASE(each_name_is_remembered_until_the_close) {
+    void *handle = must_open(path_of("libone.so"), RTLD_LAZY);
+    must_open(path_of("liblink.so"), RTLD_LAZY);
+    SAY("%d\n", handle == dlopen(path_of("liblink.so"), RTLD_LAZY | RTLD_NOLOAD));
+    dlclose(handle), dlclose(handle), dlclose(handle);
+    SAY("%d\n", is_loaded(path_of("liblink.so")));
+}
+
+/* env: LD_LIBRARY_PATH=/nowhere;{folder}/inner */
+CASE(library_path_with_a_semicolon) {
+    SAY("%d\n", call(must_open("libinner.so", RTLD_LAZY), "inner"));
+}
+
+/* env: LD_LIBRARY_PATH=/nowhere:: */
+CASE(library_path_with_the_working_directory) {
+    SAY("%d\n", symlink(path_of("inner/libinner.so"), "libinner.so"));
+    SAY("%d\n", call(must_open("libinner.so", RTLD_LAZY), "inner"));
+}
+
+/* env: LD_LIBRARY_PATH={folder}/inner LD_PRELOAD=libinner.so */
+CASE(library_path_finds_what_is_preloaded) {
+    SAY("%d\n", call(RTLD_DEFAULT, "inner"));
+    SAY("%d\n", must_open("libinner.so", RTLD_LAZY) != NULL);
+}
+
+CASE(too_much_static_storage) {
+    void *handle = dlopen("libstatictoomuch.so", RTLD_LAZY);
+    SAY("%d\n", handle != NULL);
+    SAY("%d\n", strstr(last_error(), "cannot allocate memory in static TLS block") != NULL);
+    SAY("%d\n", is_loaded("libstatictoomuch.so"));
+}
+
+/* differs: glibc before 2.41 makes every stack executable for it
+   ours: 0 0 */
+CASE(an_executable_stack) {
+    void *handle = dlopen("libexecstack.so", RTLD_LAZY);
+    SAY("%d %d\n", handle != NULL, is_loaded("libexecstack.so"));
+}
+
+CASE(a_long_chain_of_needs) {
+    char name[32];
+    void *handle = must_open("libchain39.so", RTLD_NOW);
+    int i, loaded = 0;
+    for (i = 0; i < 40; i++) {
+        snprintf(name, sizeof name, "libchain%d.so", i);
+        loaded += is_loaded(name);
+    }
+    SAY("%d %d\n", loaded, call(handle, "chain39"));
+    dlclose(handle);
+    SAY("%d\n", is_loaded("libchain0.so"));
+}
+
+CASE(interposing_is_for_the_start_only) {
+    must_open("libone.so", RTLD_LAZY | RTLD_GLOBAL);
+    must_open("libinterpose.so", RTLD_LAZY | RTLD_GLOBAL);
+    SAY("%s\n", text(must_open("libself.so", RTLD_NOW), "ask_who"));
+}

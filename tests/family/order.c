@@ -183,3 +183,87 @@ CASE(exit_in_a_child) {
     wait(&status);
     SAY("%d\n", WEXITSTATUS(status));
 }
+
+CASE(main_thread_leaves_first) {
+    must_open("libtrace_alone.so", RTLD_LAZY);
+    pthread_exit(NULL);
+}
+
+static void *exit_in_thread(void *data) { exit(6); }
+
+CASE(exit_in_a_thread) {
+    pthread_t thread;
+    must_open("libtrace_a.so", RTLD_LAZY);
+    pthread_create(&thread, NULL, exit_in_thread, NULL);
+    pthread_join(thread, NULL);
+}
+
+CASE(a_destructor_that_exits) {
+    must_open("libtrace_b.so", RTLD_LAZY);
+    dlclose(must_open("libtrace_exitsinfini.so", RTLD_LAZY));
+    SAY("never\n");
+}
+
+CASE(a_destructor_that_exits_at_exit) {
+    must_open("libtrace_b.so", RTLD_LAZY);
+    must_open("libtrace_exitsinfini.so", RTLD_LAZY);
+}
+
+CASE(atexit_in_a_function_of_a_library) {
+    void *handle = must_open("libtrace_registers.so", RTLD_LAZY);
+    call(handle, "registers");
+    atexit(first_handler);
+    call(handle, "registers");
+}
+
+CASE(atexit_in_a_function_of_a_library_that_is_closed) {
+    void *handle = must_open("libtrace_registers.so", RTLD_LAZY);
+    call(handle, "registers");
+    call(handle, "registers");
+    dlclose(handle);
+    SAY("closed\n");
+}
+
+CASE(a_diamond_at_exit_after_partial_closes) {
+    void *b = must_open("libtrace_b.so", RTLD_LAZY), *a = must_open("libtrace_a.so", RTLD_LAZY);
+    dlclose(b);
+    SAY("closed b\n");
+    (void)a;
+}
+
+CASE(opened_out_of_order_at_exit) {
+    must_open("libtrace_d.so", RTLD_LAZY);
+    must_open("libtrace_alone.so", RTLD_LAZY);
+    must_open("libtrace_b.so", RTLD_LAZY);
+    must_open("libtrace_p.so", RTLD_LAZY);
+    must_open("libtrace_c.so", RTLD_LAZY);
+}
+
+CASE(reopened_at_exit) {
+    void *alone = must_open("libtrace_alone.so", RTLD_LAZY);
+    must_open("libtrace_p.so", RTLD_LAZY);
+    dlclose(alone);
+    must_open("libtrace_alone.so", RTLD_LAZY);
+}
+
+CASE(two_cycles_at_exit) {
+    must_open("libtrace_y.so", RTLD_LAZY);
+    must_open("libtrace_a.so", RTLD_LAZY);
+    must_open("libtrace_x.so", RTLD_LAZY);
+}
+
+CASE(bindings_against_needs_at_exit) {
+    must_open("libtrace_p.so", RTLD_LAZY | RTLD_GLOBAL);
+    must_open("libtrace_a.so", RTLD_LAZY);
+    must_open("libtrace_uses_p.so", RTLD_NOW);
+    must_open("libtrace_y.so", RTLD_LAZY);
+}
+
+CASE(a_filter) { dlclose(must_open("libtrace_filter.so", RTLD_LAZY)); }
+
+CASE(a_filter_at_exit) { must_open("libtrace_filter.so", RTLD_LAZY); }
+
+CASE(a_filter_that_is_needed) {
+    dlclose(must_open("libtrace_needsfilter.so", RTLD_LAZY));
+    SAY("%d\n", is_loaded("libtrace_alone.so"));
+}

@@ -293,3 +293,72 @@ CASE(a_function_of_the_family_by_dlsym_works) {
 CASE(the_vdso_is_in_no_scope) {
     SAY("%d\n", dlsym(RTLD_DEFAULT, "__vdso_gettimeofday") != NULL);
 }
+
+/* differs: this is what the preload is for
+   ours: libdlopen.so libdlopen.so libdlopen.so */
+CASE(whose_the_family_is) {
+    Dl_info open_, find, iterate;
+    dladdr((void *)dlopen, &open_), dladdr((void *)dlsym, &find);
+    dladdr((void *)dl_iterate_phdr, &iterate);
+    SAY("%s %s %s\n", base_name(open_.dli_fname), base_name(find.dli_fname),
+        base_name(iterate.dli_fname));
+}
+
+CASE(next_with_a_version) {
+    SAY("%d\n", dlvsym(RTLD_NEXT, "puts", "GLIBC_2.2.5") == (void *)puts);
+    if (!dlvsym(RTLD_NEXT, "puts", "GLIBC_2.99")) SAY("%s\n", last_error());
+}
+
+CASE(default_with_a_version_from_a_library) {
+    must_open("libversions.so", RTLD_LAZY | RTLD_GLOBAL);
+    void *(*from)(void *, const char *, const char *) =
+        must_find(must_open("libcaller.so", RTLD_LAZY), "caller_dlvsym");
+    int (*old)(void) = from(RTLD_DEFAULT, "f", "V_1");
+    SAY("%d\n", old ? old() : 0);
+    if (!from(RTLD_DEFAULT, "f", "V_7")) SAY("%s\n", last_error());
+}
+
+CASE(the_programs_handle_with_a_version) {
+    SAY("%d\n", dlvsym(dlopen(NULL, RTLD_LAZY), "puts", "GLIBC_2.2.5") == (void *)puts);
+    if (!dlvsym(dlopen(NULL, RTLD_LAZY), "puts", "V_1")) SAY("%s\n", last_error());
+}
+
+CASE(a_version_of_a_global_library) {
+    must_open("libversions.so", RTLD_LAZY | RTLD_GLOBAL);
+    SAY("%d\n", call(RTLD_DEFAULT, "f"));
+    int (*old)(void) = dlvsym(dlopen(NULL, RTLD_LAZY), "f", "V_1");
+    SAY("%d\n", old ? old() : 0);
+}
+
+CASE(versions_as_symbols) {
+    find_or_say(must_open("libversions.so", RTLD_LAZY), "V_1");
+    find_or_say(must_open("libversions.so", RTLD_LAZY), "f@V_1");
+}
+
+/* differs: libc's dlsym does not look at what it is given, and crashes
+   ours: shared object not open
+   ours: shared object not open */
+CASE(a_handle_that_is_none) {
+    static char nothing[4096];
+    if (!dlsym(nothing, "puts")) SAY("%s\n", last_error());
+    if (!dlvsym((void *)1, "puts", "GLIBC_2.2.5")) SAY("%s\n", last_error());
+}
+
+CASE(an_auxiliary_filter) {
+    void *handle = must_open("libauxiliary.so", RTLD_NOW);
+    SAY("%s %d\n", text(handle, "who"), call(handle, "only_here"));
+    SAY("%d\n", is_loaded("libone.so"));
+}
+
+CASE(an_auxiliary_filter_without_filtee) {
+    void *handle = must_open("libauxiliarynone.so", RTLD_NOW);
+    SAY("%s %d\n", text(handle, "who"), call(handle, "only_here"));
+}
+
+CASE(a_filter) {
+    void *handle = must_open("libfilter.so", RTLD_NOW);
+    SAY("%s\n", text(handle, "who"));
+    SAY("%d\n", is_loaded("libone.so"));
+}
+
+CASE(a_filter_without_filtee) { open_or_say("libfilternone.so", RTLD_NOW); }
