@@ -158,7 +158,7 @@ CASE(thread_local_storage_of_a_namespace) {
     SAY("%d\n", call(b, "next_counter"));
 }
 
-/* differs: libc (glibc bug 18684) crashes: its namespaces have no global scope
+/* differs: libc crashes: its namespaces have no global scope
    ours: 1
    ours: 1 0 */
 CASE(global_within_a_namespace) {

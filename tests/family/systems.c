@@ -107,3 +107,19 @@ CASE(standard_streams_of_a_library) {
     fflush(stdout);
     SAY("%d\n", dlsym(handle, "stdout") == dlsym(RTLD_DEFAULT, "stdout"));
 }
+
+static int name_frames(void *data) {
+    void *buffer[32];
+    int i, count = backtrace(buffer, 32), found = 0;
+    char **names = backtrace_symbols(buffer, count);
+    for (i = 0; i < count; i++) found += strstr(names[i], "libcallback.so") != NULL;
+    return found;
+}
+
+/* differs: libc's own names of frames come from its own list, which has none of ours
+   ours: 0 */
+CASE(names_of_frames) {
+    int (*call_back)(int (*)(void *), void *) =
+        must_find(must_open("libcallback.so", RTLD_LAZY), "call_back");
+    SAY("%d\n", call_back(name_frames, NULL));
+}
