@@ -226,7 +226,7 @@ def work():
     lib = dlopen.Library(path)
     lib.close()
     assert mapped()
-    assert lib.unload_blockers == (dlopen.Blocker("thread_local", None),), lib.unload_blockers
+    assert lib.unload_blockers == (dlopen.Blocker("thread_local", path),), lib.unload_blockers
     again = dlopen.Library(path)  # another one
     again.close()
     done.append(True)
