@@ -1,5 +1,5 @@
 # Every extension module of the standard library; then some are used.
-# packages: python3
+# packages:
 # quick
 python3 - <<'END'
 import ctypes, ctypes.util, decimal, hashlib, importlib, json, pathlib, ssl, sqlite3, sys, sysconfig, zlib

@@ -1,4 +1,4 @@
-# Plugins, with six interpreters among them; unloaded and loaded again.
+# Plugins, with interpreters among them; unloaded and loaded again.
 # packages: weechat-headless weechat-plugins weechat-python weechat-perl weechat-ruby weechat-lua
 weechat-headless -d "$PWD/home" -r '/plugin unload' -r '/plugin autoload' -r '/set logger.file.flush_delay 0' \
   -r '/python eval print(6*7)' -r '/perl eval weechat::print("", 6*7)' -r '/lua eval weechat.print("", 6*7)' \

@@ -51,7 +51,10 @@ cdef inline int check_header(
             return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: it is empty")
         if file_size < sizeof(Ehdr):         # as glibc: before what it holds
             if looks_like_text(header, file_size):
-                return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: a text file")
+                return fail(
+                    error, DLOPEN_E_NOT_ELF, name,
+                    b"file too short: a text file (a linker script?)"
+                )
             return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short")
         if header.e_ident[0] == 0x21 and header.e_ident[1] == 0x3c:
             return fail(
