@@ -7,7 +7,7 @@ drops all that Cython's module initialisation alone would reach.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset, strlen
+from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport (
     THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width,
@@ -28,6 +28,7 @@ from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
 from dlopen.core.base.message cimport write_message
+from dlopen.core.base.strings cimport strlen
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,

@@ -3,11 +3,11 @@
 count, as for ld.so(8)."""
 
 from libc.stddef cimport size_t
-from libc.string cimport strlen, strncmp
 
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add_bytes
 from dlopen.core.base.kernel cimport kernel_close, kernel_open, kernel_read
+from dlopen.core.base.strings cimport strlen, strncmp
 
 
 cdef extern from "<unistd.h>" nogil:

@@ -7,11 +7,12 @@ A NULL error is allowed everywhere: the code alone is returned then.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint64_t
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy
 
 from dlopen.core.base.contract cimport (
     DLOPEN_E_MEMORY, DLOPEN_SEARCHED_MAX, Error,
 )
+from dlopen.core.base.strings cimport strlen
 
 
 cdef inline void error_clear(Error* error) noexcept nogil:

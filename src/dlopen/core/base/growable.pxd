@@ -2,9 +2,10 @@
 """Arrays that grow: of pointers, and of bytes. Each belongs to the struct that holds it."""
 
 from libc.stddef cimport size_t
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.strings cimport strlen
 
 
 cdef struct Pointers:

@@ -3,8 +3,9 @@
 are not loaded (its UserSpaceProbeImplementation)."""
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, strcmp, strlen
+from libc.string cimport memcpy
 
+from dlopen.core.base.strings cimport memcmp, strcmp, strlen
 from dlopen.core.base.words cimport align_up, range_within
 from dlopen.core.elf.constants cimport NT_STAPSDT, SHT_NOTE
 from dlopen.core.elf.structures cimport Ehdr, Nhdr, Shdr

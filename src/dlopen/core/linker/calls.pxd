@@ -11,7 +11,7 @@ the caller here sees that the image goes, and looks again.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memset, strlen
+from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.atomics cimport full_fence, load_u32, store_pointer, store_u32
@@ -20,6 +20,7 @@ from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, po
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strlen
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, symbol_type
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of

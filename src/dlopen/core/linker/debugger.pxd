@@ -21,7 +21,7 @@ but for the allocator's; the host's are taken before it.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memset, strcmp, strlen, strncmp
+from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport holds_breakpoint
 from dlopen.core.base.allocator cimport Allocator, copy_text, release
@@ -35,6 +35,7 @@ from dlopen.core.base.kernel cimport (
     kernel_status_of, kernel_unmap, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strcmp, strlen, strncmp
 from dlopen.core.elf.probes cimport find_probe
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.linker.host cimport find_host_debug, parse_decimal

@@ -8,7 +8,7 @@ calls: its namespace, its RUNPATH and its scope count.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strcmp, strlen, strncmp
+from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -23,6 +23,7 @@ from dlopen.core.base.kernel cimport EINVAL, ENOENT
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
+from dlopen.core.base.strings cimport strcmp, strlen, strncmp
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,

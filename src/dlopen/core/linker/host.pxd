@@ -8,7 +8,7 @@ images are read inside dl_iterate_phdr, whose lock keeps them from being unloade
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strcmp, strlen, strncmp, strrchr
+from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
@@ -21,6 +21,7 @@ from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strcmp, strlen, strncmp, strrchr
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport (
     DT_DEBUG, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS, SHN_UNDEF, STT_FUNC,

@@ -10,7 +10,7 @@ waits for another's loading, and two opens that need each other cannot block.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset, strchr, strcmp, strlen, strrchr
+from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
@@ -32,6 +32,7 @@ from dlopen.core.base.kernel cimport (
     EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
 )
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
+from dlopen.core.base.strings cimport memcmp, strchr, strcmp, strlen, strrchr
 from dlopen.core.elf.constants cimport (
     DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK,
 )

@@ -8,7 +8,7 @@ every folder the glibc-hwcaps subfolders come first, and before glibc 2.37 the o
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset, strchr, strcmp, strlen, strncmp, strrchr
+from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -22,6 +22,7 @@ from dlopen.core.base.kernel cimport (
     kernel_working_directory,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport memcmp, strchr, strcmp, strlen, strncmp, strrchr
 from dlopen.core.elf.constants cimport (
     DF_1_NODEFLIB, EI_CLASS, ELFCLASS64, PF_R, PF_W, PT_LOAD,
 )

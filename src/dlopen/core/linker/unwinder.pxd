@@ -17,7 +17,6 @@ first image, so that the one that nearly all share is never among these.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport strcmp
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.atomics cimport load_pointer, store_pointer
@@ -26,6 +25,7 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE, kernel_protect
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strcmp
 from dlopen.core.base.words cimport align_down
 from dlopen.core.elf.constants cimport (
     DT_JMPREL, DT_PLTREL, DT_PLTRELSZ, DT_RELA, DT_RELACOUNT, DT_RELASZ, PT_GNU_RELRO, SHN_UNDEF,

@@ -8,7 +8,7 @@ they may read is final: IRELATIVE last, as the psABI wants, and across images to
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, strcmp, strlen, strrchr
+from libc.string cimport memcpy
 
 from dlopen.core.arch.machine cimport (
     THIS_MACHINE, relocation_kind, relocation_width, tlsdesc_dynamic, tlsdesc_static,
@@ -25,6 +25,7 @@ from dlopen.core.base.contract cimport (
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_add_once, pointers_hold
 from dlopen.core.base.log cimport LOG_TRACE, logs
+from dlopen.core.base.strings cimport strcmp, strlen, strrchr
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.constants cimport (
     PF_W, SHN_UNDEF, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN,

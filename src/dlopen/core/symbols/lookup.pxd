@@ -8,10 +8,10 @@ dlsym, the default one; failing that, the only version there is.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.string cimport strcmp
 
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.growable cimport Pointers
+from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport (
     SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_COMMON, STT_FUNC,
     STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,

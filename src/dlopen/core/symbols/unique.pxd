@@ -13,9 +13,9 @@ taken out still leads on to the next, and is freed with the image that it lies i
 """
 
 from libc.stdint cimport int64_t, uint32_t
-from libc.string cimport strcmp
 
 from dlopen.core.base.atomics cimport load_pointer, store_pointer
+from dlopen.core.base.strings cimport strcmp
 from dlopen.core.image.image cimport Unique
 from dlopen.core.symbols.lookup cimport Definition, Reference, symbol_name
 

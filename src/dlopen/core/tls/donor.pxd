@@ -9,13 +9,14 @@ The same two, with a symbol, ask where the storage of a library of the host's is
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport DTPMOD_NUMBER, THIS_MACHINE, TPOFF_NUMBER
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.kernel cimport (
     ENOMEM, kernel_close, kernel_memory_file, kernel_write,
 )
+from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
     DF_STATIC_TLS, DT_FLAGS, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_NEEDED, DT_NULL, DT_RELA,

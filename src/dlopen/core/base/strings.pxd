@@ -1,0 +1,60 @@
+# cython: cdivision=True
+"""The string functions of C, of our own: they are called before a sanitizer's runtime has made
+its replacements of libc's ready, which would jump to NULL then."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+
+cdef inline size_t strlen(const char* text) noexcept nogil:
+    cdef size_t length = 0
+    while text[length] != 0:
+        length += 1
+    return length
+
+
+cdef inline int memcmp(const void* one, const void* other, size_t size) noexcept nogil:
+    cdef const uint8_t* left = <const uint8_t*>one
+    cdef const uint8_t* right = <const uint8_t*>other
+    cdef size_t i
+    for i in range(size):
+        if left[i] != right[i]:
+            return <int>left[i] - <int>right[i]
+    return 0
+
+
+cdef inline int strncmp(const char* one, const char* other, size_t size) noexcept nogil:
+    cdef const uint8_t* left = <const uint8_t*>one
+    cdef const uint8_t* right = <const uint8_t*>other
+    cdef size_t i
+    for i in range(size):
+        if left[i] != right[i] or left[i] == 0:
+            return <int>left[i] - <int>right[i]
+    return 0
+
+
+cdef inline int strcmp(const char* one, const char* other) noexcept nogil:
+    cdef const uint8_t* left = <const uint8_t*>one
+    cdef const uint8_t* right = <const uint8_t*>other
+    while left[0] == right[0] and left[0] != 0:
+        left += 1
+        right += 1
+    return <int>left[0] - <int>right[0]
+
+
+cdef inline char* strchr(const char* text, int wanted) noexcept nogil:
+    while text[0] != <char>wanted:
+        if text[0] == 0:
+            return NULL
+        text += 1
+    return <char*>text
+
+
+cdef inline char* strrchr(const char* text, int wanted) noexcept nogil:
+    cdef const char* last = NULL
+    while True:
+        if text[0] == <char>wanted:
+            last = text
+        if text[0] == 0:
+            return <char*>last
+        text += 1
