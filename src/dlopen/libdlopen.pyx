@@ -18,8 +18,8 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
     DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
-    DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Info, PublicImage, PublicRelocation,
-    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
+    DLOPEN_STATE_LOADING, Error, Info, PublicImage, PublicRelocation, PublicSymbol, PublicVersion,
+    Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport environment_value, read_environment
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
@@ -57,9 +57,7 @@ from dlopen.core.linker.load cimport (
     relocate_mapped,
 )
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
-from dlopen.core.linker.state cimport (
-    HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED,
-)
+from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders

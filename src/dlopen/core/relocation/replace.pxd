@@ -6,7 +6,6 @@ The answers are kept by symbol, so that lazily bound calls find them too, withou
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset, strcmp
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -15,6 +14,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_R_SYMBOLIC, Error, FindSymbol, PublicReplacement, Request,
 )
 from dlopen.core.base.errors cimport error_name_symbol, fail, fail_memory
+from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport STB_LOCAL, STV_HIDDEN, STV_INTERNAL
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_visibility,
