@@ -190,6 +190,49 @@ thread.join()
     assert output.splitlines() == ["imported meanwhile: True", "ready: 1"]
 
 
+def test_fork_while_others_import_and_call_back(tmp_path: Path, example: Path) -> None:
+    """The GIL, the system's loader, ours and fork, all at once."""
+    path = compile_library(tmp_path, "libconstructor.so", FROM_CONSTRUCTOR)
+    code = """
+import ctypes, importlib.machinery, importlib.util, os, signal, sys, threading
+import dlopen
+
+origin = importlib.util.find_spec("_queue").origin
+stop = threading.Event()
+
+def import_again():
+    while not stop.is_set():
+        loader = importlib.machinery.ExtensionFileLoader("_queue", origin)
+        importlib.util.module_from_spec(importlib.util.spec_from_loader("_queue", loader))
+
+@dlopen.callback(None)
+def in_constructor():
+    sum(range(100))
+
+def call_back():
+    while not stop.is_set():
+        dlopen.Library(sys.argv[1], dlopen.PRIVATE).close()
+
+os.environ["CALLBACK"] = str(ctypes.cast(in_constructor, ctypes.c_void_p).value)
+threads = [threading.Thread(target=target) for target in (import_again, call_back)]
+for thread in threads:
+    thread.start()
+for _ in range(100):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # where it deadlocks
+        library = dlopen.Library(sys.argv[2], dlopen.PRIVATE)
+        os._exit(library.add(1, 2) - 3)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, status
+stop.set()
+for thread in threads:
+    thread.join()
+print("done")
+"""
+    assert run_python(code, str(path), str(example)).stdout == "done\n"
+
+
 def test_opening_from_a_constructor(tmp_path: Path, example: Path) -> None:
     path = compile_library(tmp_path, "libconstructor.so", FROM_CONSTRUCTOR)
     code = """
