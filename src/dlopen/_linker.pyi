@@ -1,15 +1,32 @@
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from typing_extensions import Buffer
 
 PRIVATE: Final[int]
 NO_FOREIGN_CODE: Final[int]
+REPLACE_IN_TREE: Final[int]
 ABI: Final[int]
 
 # (name, version or "", address or 0, st_value, st_size, STT_*, STB_*)
 _Symbol: TypeAlias = tuple[str, str, int, int, int, int, int]
+# a name, its version or None, an address
+_Replacements: TypeAlias = list[tuple[bytes, bytes | None, int]]
 
-def open(name: bytes | None, data: Buffer | None, mode: int, flags: int = 0) -> int: ...
+def open(
+    name: bytes | None,
+    data: Buffer | None,
+    mode: int,
+    flags: int = 0,
+    replacements: _Replacements | None = None,
+) -> int: ...
+def relocate(
+    image: int,
+    scope: list[int],
+    mode: int,
+    replacements: _Replacements,
+    find: Callable[[str, str | None], int] | None,
+) -> None: ...
 def map(name: bytes | None, data: Buffer | None, flags: int = 0) -> int: ...
 def existing(name: bytes) -> int: ...
 def close(image: int) -> bool: ...

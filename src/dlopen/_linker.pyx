@@ -9,6 +9,7 @@ object is made: whoever unmaps an image waits for its readers, perhaps while hol
 What is read there goes into a `Stream`, and becomes Python objects afterwards.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
@@ -45,12 +46,13 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_PRIVATE
         DLOPEN_OWN_ONLY
         DLOPEN_NO_RESOLVE
-        DLOPEN_NO_FOREIGN_CODE
+        DLOPEN_NO_FOREIGN_CODE, DLOPEN_REPLACE_IN_TREE
         DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE
         DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
         DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
         DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
         DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE
+        DLOPEN_E_STOPPED
         DLOPEN_STATE_MAPPED, DLOPEN_STATE_LOADING, DLOPEN_STATE_INITIALISING
         DLOPEN_STATE_READY, DLOPEN_STATE_CLOSING
         DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT
@@ -70,6 +72,10 @@ cdef extern from "dlopen.h" nogil:
         const char *searched
         uint32_t searched_count
         int32_t searched_errno[64]
+    struct DLOPEN_replacement:
+        const char *name
+        const char *version
+        const void *address
     struct DLOPEN_request:
         size_t size
         const char *name
@@ -77,6 +83,12 @@ cdef extern from "dlopen.h" nogil:
         size_t bytes_size
         const void *caller
         uint32_t mode, flags
+        const DLOPEN_replacement *replacements
+        size_t replacement_count
+        int (*find)(
+            const char *name, const char *version, const void **address, void *data
+        ) noexcept nogil
+        void *find_data
     struct DLOPEN_symbol:
         const char *name
         const char *version
@@ -111,6 +123,10 @@ cdef extern from "dlopen.h" nogil:
     size_t DLOPEN_message(const DLOPEN_error *error, char *buffer, size_t size)
     int DLOPEN_open(const DLOPEN_request *request, DLOPEN_image **image, DLOPEN_error *error)
     int DLOPEN_map(const DLOPEN_request *request, DLOPEN_image **image, DLOPEN_error *error)
+    int DLOPEN_relocate(
+        DLOPEN_image *image, const DLOPEN_request *request, DLOPEN_image **scope,
+        size_t scope_count, DLOPEN_error *error
+    )
     int DLOPEN_existing(const char *name, DLOPEN_image **image, DLOPEN_error *error)
     int DLOPEN_close(DLOPEN_image *image, DLOPEN_error *error)
     ctypedef void (*visit_candidate)(
@@ -138,6 +154,7 @@ cdef extern from "dlopen.h" nogil:
 
 PRIVATE = DLOPEN_PRIVATE
 NO_FOREIGN_CODE = DLOPEN_NO_FOREIGN_CODE
+REPLACE_IN_TREE = DLOPEN_REPLACE_IN_TREE
 ABI = DLOPEN_ABI
 
 cdef dict CODES = {
@@ -147,6 +164,7 @@ cdef dict CODES = {
     DLOPEN_E_SYMBOL: "SYMBOL", DLOPEN_E_VERSION: "VERSION", DLOPEN_E_RELOCATION: "RELOCATION",
     DLOPEN_E_HOST: "HOST", DLOPEN_E_HANDLE: "HANDLE", DLOPEN_E_INVALID: "INVALID",
     DLOPEN_E_NOT_LOADED: "NOT_LOADED", DLOPEN_E_STATE: "STATE",
+    DLOPEN_E_STOPPED: "STOPPED",
 }
 cdef dict STATES = {
     DLOPEN_STATE_MAPPED: "mapped", DLOPEN_STATE_LOADING: "loading",
@@ -252,8 +270,80 @@ cdef object not_an_image():
     return exception_for("HANDLE", 0, "the image is not loaded any more")
 
 
-cdef object load(object name, object data, uint32_t mode, uint32_t flags, bint link):
+cdef DLOPEN_replacement *make_replacements(list replacements, DLOPEN_request *request) except? NULL:
+    """Of (name, version or None, address), which the caller keeps; freed with PyMem_Free."""
+    cdef DLOPEN_replacement *made
+    cdef Py_ssize_t i
+    if not replacements:
+        return NULL
+    made = <DLOPEN_replacement *>PyMem_Calloc(len(replacements), sizeof(DLOPEN_replacement))
+    if made == NULL:
+        raise MemoryError
+    for i in range(len(replacements)):
+        name, version, address = replacements[i]
+        made[i].name = <const char *><bytes>name
+        if version is not None:
+            made[i].version = <const char *><bytes>version
+        made[i].address = <const void *><uintptr_t>address
+    request.replacements = made
+    request.replacement_count = <size_t>len(replacements)
+    return made
+
+
+cdef int ask_python(
+    const char *name, const char *version, const void **address, void *data
+) noexcept with gil:
+    """An exception ends the search, and is raised when that has been undone."""
+    cdef list state = <list>data
+    try:
+        found = state[0](decoded(name), None if version == NULL else decoded(version))
+        address[0] = <const void *><uintptr_t>found
+    except BaseException as problem:
+        state[1] = problem
+        return 1
+    return 0
+
+
+def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find):
+    """`find` is called with a name and a version or None, and returns an address, or 0."""
     cdef DLOPEN_request request
+    cdef DLOPEN_error error
+    cdef DLOPEN_replacement *made
+    cdef DLOPEN_image **images
+    cdef list state = [find, None]
+    cdef Py_ssize_t i
+    cdef size_t count = <size_t>len(scope)
+    cdef int code
+    memset(&request, 0, sizeof(request))
+    request.size = sizeof(request)
+    request.mode = mode
+    if find is not None:
+        request.find = ask_python
+        request.find_data = <void *>state
+    images = <DLOPEN_image **>PyMem_Calloc(count + 1, sizeof(DLOPEN_image *))
+    if images == NULL:
+        raise MemoryError
+    made = NULL
+    try:
+        made = make_replacements(replacements, &request)
+        for i in range(len(scope)):
+            images[i] = <DLOPEN_image *><uintptr_t>scope[i]
+        with nogil:
+            code = DLOPEN_relocate(<DLOPEN_image *>image, &request, images, count, &error)
+    finally:
+        PyMem_Free(images)
+        PyMem_Free(made)
+    if state[1] is not None:
+        raise state[1]
+    if code != DLOPEN_OK:
+        raise failure(&error)
+
+
+cdef object load(
+    object name, object data, uint32_t mode, uint32_t flags, list replacements, bint link
+):
+    cdef DLOPEN_request request
+    cdef DLOPEN_replacement *made
     cdef DLOPEN_error error
     cdef DLOPEN_image *image = NULL
     cdef Py_buffer view
@@ -264,6 +354,7 @@ cdef object load(object name, object data, uint32_t mode, uint32_t flags, bint l
     request.flags = flags
     if name is not None:
         request.name = <const char *>name
+    made = make_replacements(replacements, &request)
     if data is not None:
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         # An empty buffer may have no address, and without one this would be a request by name.
@@ -278,6 +369,7 @@ cdef object load(object name, object data, uint32_t mode, uint32_t flags, bint l
             else:
                 code = DLOPEN_map(&request, &image, &error)
     finally:
+        PyMem_Free(made)
         if data is not None:
             PyBuffer_Release(&view)
     if code != DLOPEN_OK:
@@ -285,12 +377,12 @@ cdef object load(object name, object data, uint32_t mode, uint32_t flags, bint l
     return <uintptr_t>image
 
 
-def open(bytes name, data, uint32_t mode, uint32_t flags=0):
-    return load(name, data, mode, flags, True)
+def open(bytes name, data, uint32_t mode, uint32_t flags=0, list replacements=None):
+    return load(name, data, mode, flags, replacements, True)
 
 
 def map(bytes name, data, uint32_t flags=0):
-    return load(name, data, 0, flags, False)
+    return load(name, data, 0, flags, None, False)
 
 
 def existing(bytes name not None):

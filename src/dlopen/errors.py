@@ -159,6 +159,7 @@ _EXCEPTIONS: dict[str, type[Error]] = {
     "SYMBOL": SymbolError,
     "VERSION": VersionError,
     "STATE": Error,
+    "STOPPED": LoadError,
 }
 _IMPLIED_ERRNO = {"MEMORY": errno.ENOMEM, "NOT_FOUND": errno.ENOENT}
 

@@ -10,14 +10,20 @@ from threading import Lock
 
 from dlopen import _linker
 from dlopen._records import Record, log
+from dlopen._replacing import finder, keep, replacements_for
+from dlopen.modes import RTLD_NOW, Mode
 from dlopen.symbols import Symbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import NoReturn, Self
 
     from typing_extensions import Buffer
+
+    from dlopen._replacing import Find, Replacement
+    from dlopen.library import Library
 
 # PT_* of elf(5), as readelf(1) prints them.
 _SEGMENT_TYPES = {
@@ -314,8 +320,8 @@ def encode_name(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> by
 class Image(Mapped):
     """One file, mapped and checked, without its dependencies and not relocated.
 
-    For inspection: nothing of it runs.  `path` is as for `Library`.
-    Raises `LoadError` when it cannot be loaded.
+    Nothing of it runs: look at `info` and `symbols`, then `close` it, or link it with `relocate`.
+    `path` is as for `Library`.  Raises `LoadError` when it cannot be loaded.
     """
 
     def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
@@ -333,3 +339,48 @@ class Image(Mapped):
         sys.audit("dlopen.open", name, 0)
         self._opened(_linker.map(encode_name(name), data), name, True)
         return self
+
+    def relocate(
+        self,
+        scope: Iterable[Library] = (),
+        find: Find | None = None,
+        *,
+        mode: int = RTLD_NOW,
+        replace: Mapping[str, Replacement] | None = None,
+        gil: bool = False,
+        use_errno: bool = False,
+    ) -> Library:
+        """Link it by hand and run its constructors: a `Library`; the Image is closed then.
+
+        Its references are bound to what `replace` or `find` says, then to its own definitions,
+        then to those of the libraries in `scope` and of no other.  What it needs (DT_NEEDED) is
+        not loaded.
+
+        Args:
+            scope: Open libraries, in the order in which they are searched; it keeps them loaded.
+            find: Called with the name and the version (or None) of each symbol that it refers to,
+                once, before any is bound; returns an address, a `Symbol`, a ctypes function, or
+                None to leave it to the scope.  An exception ends the linking and is raised here.
+            mode: `RTLD_NOW`, or `RTLD_LAZY` to bind functions when they are called first.
+            replace: As for `Library`; goes before `find`.
+            gil: As for `Library`.
+            use_errno: As for `Library`.
+
+        Raises:
+            LoadError: It cannot be linked.  The Image is closed then, too.
+            SymbolError: Nobody in the scope defines a symbol.
+            ValueError: It, or a library of the scope, is closed.
+        """
+        from dlopen.library import Library  # noqa: PLC0415  (which is built on this module)
+
+        images = [library._open_image() for library in scope]
+        replacements = replacements_for(replace)
+        kept: list[object] = list((replace or {}).values())
+        with self._lock:
+            image = self._open_image()
+            self._image = None
+        _linker.relocate(image, images, int(Mode(mode)), replacements, finder(find, kept))
+        keep(image, kept)
+        library = Library.__new__(Library)
+        library._adopt(image, self._path, gil, use_errno, True)
+        return library

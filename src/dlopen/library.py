@@ -10,16 +10,19 @@ from weakref import ref
 
 from dlopen import _linker
 from dlopen._records import Record
+from dlopen._replacing import forget, keep, replacements_for
 from dlopen.image import Mapped, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
 from dlopen.symbols import Symbol, Symbols, split_key, undefined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any, NoReturn, Self
+    from collections.abc import Iterable, Mapping
+    from typing import Any, Literal, NoReturn, Self
 
     from typing_extensions import Buffer
+
+    from dlopen._replacing import Replacement
 
 
 class Function(CFuncPtr):
@@ -147,11 +150,17 @@ class Library(Mapped):
         mode: `RTLD_*` and `PRIVATE`; without `RTLD_LAZY` or `RTLD_NOW`, `RTLD_NOW` is added.
         gil: Whether calls keep the GIL, and check for a Python exception, as `ctypes.PyDLL`.
         use_errno: Whether calls keep a copy of errno, as in `ctypes.CDLL`.
+        replace: What its references are bound to instead of what they would be: "name" or
+            "name@VERSION" to a `callback`, another ctypes function, a `Symbol` or an address.
+            Kept alive as long as the library is loaded.
+        replace_in: "tree": in the dependencies that are loaded with it, too.
 
     Raises:
         LoadError: It cannot be found, read, mapped or linked.
         SymbolError: It, or a library that it needs, refers to a symbol that nobody defines.
+        Error: `replace` for a library that is loaded already, and so bound: open a `PRIVATE` one.
         ValueError: An argument that cannot be.
+        TypeError: A replacement that has no address.
 
     Nothing is unloaded by garbage collection or at the interpreter's end: use `close`, or `with`.
     Raises the audit event `dlopen.open` with path and mode, and `dlopen.symbol` with path and
@@ -170,9 +179,11 @@ class Library(Mapped):
         *,
         gil: bool = False,
         use_errno: bool = False,
+        replace: Mapping[str, Replacement] | None = None,
+        replace_in: Literal["tree"] | None = None,
     ) -> None:
         name = None if path is None else encode_name(path)
-        self._load(name, None, mode, gil, use_errno)
+        self._load(name, None, mode, gil, use_errno, replace, replace_in)
 
     @classmethod
     def from_bytes(
@@ -183,6 +194,8 @@ class Library(Mapped):
         mode: int = RTLD_NOW | RTLD_LOCAL,
         gil: bool = False,
         use_errno: bool = False,
+        replace: Mapping[str, Replacement] | None = None,
+        replace_in: Literal["tree"] | None = None,
     ) -> Self:
         """A library from the content of a file, which need not be on any disk.
 
@@ -191,18 +204,30 @@ class Library(Mapped):
         image of its own.
         """
         self = cls.__new__(cls)
-        self._load(encode_name(name), data, mode, gil, use_errno)
+        self._load(encode_name(name), data, mode, gil, use_errno, replace, replace_in)
         return self
 
     def _load(
-        self, name: bytes | None, data: Buffer | None, mode: int, gil: bool, use_errno: bool
+        self,
+        name: bytes | None,
+        data: Buffer | None,
+        mode: int,
+        gil: bool,
+        use_errno: bool,
+        replace: Mapping[str, Replacement] | None,
+        replace_in: Literal["tree"] | None,
     ) -> None:
+        if replace_in not in (None, "tree"):
+            raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
         flags = int(Mode(mode))
         if not flags & _LAZY_OR_NOW:
             flags |= _NOW
         path = "" if name is None else os.fsdecode(name)
         sys.audit("dlopen.open", path, flags)
-        image = _linker.open(name, data, flags)
+        replacements = replacements_for(replace)
+        in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
+        image = _linker.open(name, data, flags, in_tree, replacements)
+        keep(image, list((replace or {}).values()))
         self._adopt(image, path, gil, use_errno, data is not None or flags & _PRIVATE != 0)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
@@ -303,6 +328,8 @@ class Library(Mapped):
     def _closed(self, image: int, is_held: bool) -> None:
         # An image that nothing holds is gone, and another may take its address.
         self._left = image if is_held else None
+        if not is_held:
+            forget(image)
 
     def __dir__(self) -> Iterable[str]:
         names = set(super().__dir__())
