@@ -67,6 +67,24 @@ dlopen_make_block_aligned:
  *   out  rax  the variable's distance from the thread pointer
  * Every other register is preserved; the flags are not. */
 
+/* XSAVE of these components at the stack's end, where 2,752 bytes aligned to 64 are free: up to
+ * the 32 vector registers they end at 2,688 in its standard format.  Only the header of 64 bytes
+ * at 512 must be cleared before.  Clobbers rax and rdx. */
+        .macro  save_state components
+        xorl    %eax, %eax
+        movq    %rax, 512(%rsp)
+        movq    %rax, 520(%rsp)
+        movq    %rax, 528(%rsp)
+        movq    %rax, 536(%rsp)
+        movq    %rax, 544(%rsp)
+        movq    %rax, 552(%rsp)
+        movq    %rax, 560(%rsp)
+        movq    %rax, 568(%rsp)
+        xorl    %edx, %edx
+        movl    \components, %eax
+        xsave64 (%rsp)
+        .endm
+
 /* The argument is the distance. */
         .globl  dlopen_tlsdesc_static
         .hidden dlopen_tlsdesc_static
@@ -145,25 +163,12 @@ dlopen_tlsdesc_dynamic:
         pushq   %r10
         pushq   %r11
         pushq   %rax
-        /* The state up to the 32 vector registers ends at 2,688 bytes in XSAVE's standard
-         * format; only the header of 64 bytes at 512 must be cleared before. */
         subq    $2752, %rsp
         andq    $-64, %rsp
         movq    %rax, %rdi
         cmpl    $0, dlopen_has_xsave(%rip)
         je      2f
-        xorl    %eax, %eax
-        movq    %rax, 512(%rsp)
-        movq    %rax, 520(%rsp)
-        movq    %rax, 528(%rsp)
-        movq    %rax, 536(%rsp)
-        movq    %rax, 544(%rsp)
-        movq    %rax, 552(%rsp)
-        movq    %rax, 560(%rsp)
-        movq    %rax, 568(%rsp)
-        xorl    %edx, %edx
-        movl    $0xff, %eax             /* x87, SSE, AVX, MPX, AVX-512 */
-        xsave64 (%rsp)
+        save_state $0xff                /* x87, SSE, AVX, MPX, AVX-512 */
         movq    (%rdi), %rdi
         call    dlopen_make_block
         movq    %rax, %rcx
@@ -225,23 +230,12 @@ dlopen_lazy_call:
         pushq   %r8
         pushq   %r9
         pushq   %r10
-        /* As in dlopen_tlsdesc_dynamic.  x87 holds no argument, and must not be reset. */
+        /* x87 holds no argument, and must not be reset. */
         subq    $2752, %rsp
         andq    $-64, %rsp
         cmpl    $0, dlopen_has_xsave(%rip)
         je      1f
-        xorl    %eax, %eax
-        movq    %rax, 512(%rsp)
-        movq    %rax, 520(%rsp)
-        movq    %rax, 528(%rsp)
-        movq    %rax, 536(%rsp)
-        movq    %rax, 544(%rsp)
-        movq    %rax, 552(%rsp)
-        movq    %rax, 560(%rsp)
-        movq    %rax, 568(%rsp)
-        xorl    %edx, %edx
-        movl    $0xee, %eax             /* SSE, AVX, MPX bounds, AVX-512 */
-        xsave64 (%rsp)
+        save_state $0xee                /* SSE, AVX, MPX bounds, AVX-512 */
         movq    8(%rbp), %rdi
         movq    16(%rbp), %rsi
         call    dlopen_bind_call
