@@ -96,6 +96,7 @@ cdef struct Transaction:
     Pointers pinned              # Image*: published ones of ours that it relies on
     Pointers counted             # void*: handles of the host's, to give back
     Pointers missing_hosts       # char*, owned: paths that the host must open
+    Pointers missing_names       # char*, owned: by which they are needed
     Pointers globals             # Image*: the global scope, for the batch
     # STB_GNU_UNIQUE: the definitions of ours that are the process's once this is published.
     UniqueTable* uniques         # NULL while there is none
@@ -327,15 +328,43 @@ cdef inline void remember_name(Linker* linker, Image* image, const char* name) n
     lock_release(&registry.lock)
 
 
+cdef inline bint holds_text(const Pointers* texts, const char* text) noexcept nogil:
+    cdef size_t i
+    for i in range(texts.count):
+        if strcmp(<const char*>texts.items[i], text) == 0:
+            return True
+    return False
+
+
+cdef inline bint add_text_once(
+    Allocator* allocator, Pointers* texts, const char* text
+) noexcept nogil:
+    """A copy of it; False without memory."""
+    cdef char* copy
+    if holds_text(texts, text):
+        return True
+    copy = copy_text(allocator, text, strlen(text))
+    if copy != NULL and pointers_add(allocator, texts, copy):
+        return True
+    release(allocator, copy)
+    return False
+
+
+cdef inline void free_texts(Allocator* allocator, Pointers* texts) noexcept nogil:
+    cdef size_t i
+    for i in range(texts.count):
+        release(allocator, texts.items[i])
+    pointers_free(allocator, texts)
+
+
 cdef inline int delegate(
-    Transaction* transaction, Image* image, const char* path, Image** result
+    Transaction* transaction, Image* image, const char* name, const char* path, Image** result
 ) noexcept nogil:
     """A library that must be the host's: the one that is there already, of whatever file;
     or noted, and opened by the host's loader when the whole tree has been checked. Its own
     mapping was only to look at it."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef char* copy
     cdef size_t i
     cdef Image* host
     result[0] = NULL
@@ -349,9 +378,8 @@ cdef inline int delegate(
     image_free_records(allocator, image)
     if result[0] != NULL:
         return 0
-    copy = copy_text(allocator, path, strlen(path))
-    if copy == NULL or not pointers_add(allocator, &transaction.missing_hosts, copy):
-        release(allocator, copy)
+    if not add_text_once(allocator, &transaction.missing_hosts, path) \
+            or not add_text_once(allocator, &transaction.missing_names, name):
         return fail_memory(transaction.error, path)
     return 0
 
@@ -373,7 +401,7 @@ cdef inline int load_file(
         image_free_records(allocator, image)
         return code
     if file.descriptor >= 0 and must_be_hosts(image):
-        return delegate(transaction, image, path, result)
+        return delegate(transaction, image, name, path, result)
     code = refuse(image, name, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
         copy = copy_text(allocator, name, strlen(name))
@@ -428,7 +456,7 @@ cdef inline int acquire(
     cdef Ehdr header
     cdef int code
     result[0] = loaded_by_name(transaction, name, own_only)
-    if result[0] != NULL:
+    if result[0] != NULL or holds_text(&transaction.missing_names, name):
         return 0
     memset(&path, 0, sizeof(path))
     memset(&trail, 0, sizeof(trail))
@@ -886,8 +914,6 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     reader_leave(&transaction.linker.registry, transaction.phase)
     for i in range(transaction.counted.count):
         close_host(transaction.linker, transaction.counted.items[i])
-    for i in range(transaction.missing_hosts.count):
-        release(allocator, transaction.missing_hosts.items[i])
     free_unique_hosts(transaction.linker, &transaction.unique_hosts)
     while transaction.new_uniques != NULL:
         unique = transaction.new_uniques
@@ -897,7 +923,8 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     pointers_free(allocator, &transaction.loaded)
     pointers_free(allocator, &transaction.pinned)
     pointers_free(allocator, &transaction.counted)
-    pointers_free(allocator, &transaction.missing_hosts)
+    free_texts(allocator, &transaction.missing_hosts)
+    free_texts(allocator, &transaction.missing_names)
     pointers_free(allocator, &transaction.globals)
 
 
@@ -1198,13 +1225,33 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     return code
 
 
+cdef inline bint host_has_loaded(Transaction* transaction) noexcept nogil:
+    """What the host opened has brought one of the files that this transaction has mapped:
+    there shall be one image of it."""
+    cdef size_t i, j
+    cdef Image* mine
+    cdef Image* host
+    identify_hosts(transaction.linker, transaction.snapshot)
+    for i in range(transaction.loaded.count):
+        mine = <Image*>transaction.loaded.items[i]
+        for j in range(transaction.snapshot.host_count):
+            host = transaction.snapshot.hosts[j]
+            if not mine.is_from_bytes and sees(transaction, host) \
+                    and load_u64(&host.inode) == mine.inode \
+                    and load_u64(&host.device) == mine.device:
+                return True
+    return False
+
+
 cdef inline int load_tree(Transaction* transaction, const Request* request) noexcept nogil:
-    """Root and dependencies; if the host had to open some, once more, now that they are
-    there."""
-    cdef int code
+    """Root and dependencies; if the host had to open some, the dependencies once more, now
+    that they are there."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef int code = 0
     cdef int _round
     for _round in range(8):
-        code = find_root(transaction, request)
+        if transaction.loaded.count == 0:
+            code = find_root(transaction, request)
         if code == 0 and transaction.loaded.count:
             code = load_dependencies(transaction)
         if code or transaction.missing_hosts.count == 0:
@@ -1212,16 +1259,13 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
         code = open_missing_hosts(transaction)
         if code:
             return code
-        while transaction.missing_hosts.count:
-            transaction.missing_hosts.count -= 1
-            release(
-                &transaction.linker.registry.allocator,
-                transaction.missing_hosts.items[transaction.missing_hosts.count]
-            )
-        free_new_images(transaction)
-        unpin_all(transaction)
+        free_texts(allocator, &transaction.missing_hosts)
+        free_texts(allocator, &transaction.missing_names)
         reader_leave(&transaction.linker.registry, transaction.phase)
         look_afresh(transaction)
+        if host_has_loaded(transaction):
+            free_new_images(transaction)
+            unpin_all(transaction)
     return fail(
         transaction.error, DLOPEN_E_HOST, request.name, b"a host library does not stay loaded"
     )
