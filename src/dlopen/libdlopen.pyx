@@ -112,9 +112,15 @@ cdef extern from *:
         if (dlopen_startup.in_use) dlopen_finish();
     }
     /* The names of libc that stand before libc's own: see the end of this file. dlsym and
-       dlvsym are in arch/<machine>.S. */
+       dlvsym are in arch/<machine>.S. Hidden with AddressSanitizer, whose runtime would call
+       them before it can run code that it has instrumented. */
+    #if defined(DLOPEN_SANITIZE) && !defined(DLOPEN_SANITIZE_THREAD)
+    #define DLOPEN_VISIBILITY ".hidden "
+    #else
+    #define DLOPEN_VISIBILITY ".globl "
+    #endif
     #define DLOPEN_EXPORT(name, entry) __asm__( \\
-        ".globl " #name "; .type " #name ", @function; .set " #name ", " #entry);
+        DLOPEN_VISIBILITY #name "; .type " #name ", @function; .set " #name ", " #entry);
     DLOPEN_EXPORT(dlopen, dlopen_entry_dlopen)
     DLOPEN_EXPORT(dlmopen, dlopen_entry_dlmopen)
     DLOPEN_EXPORT(dlclose, dlopen_entry_dlclose)

@@ -205,7 +205,10 @@ static void work_in_child() {
 static void fork_once() {
   pid_t child = fork();
   if (child == 0) {
+#ifndef __SANITIZE_THREAD__ /* whose runtime calls dl_iterate_phdr in each new thread: the child may
+                             * find libc's lock taken, and nobody is there to release it */
     work_in_child();
+#endif
     _exit(0);
   }
   int status = 0;

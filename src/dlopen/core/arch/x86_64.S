@@ -277,6 +277,9 @@ dlopen_lazy_call:
         .macro  symbol_entry name
         .globl  \name, dlopen_entry_\name
         .hidden dlopen_entry_\name
+#if defined(DLOPEN_SANITIZE) && !defined(DLOPEN_SANITIZE_THREAD)   /* see libdlopen.pyx */
+        .hidden \name
+#endif
         .type   \name, @function
         .type   dlopen_entry_\name, @function
         .p2align 4

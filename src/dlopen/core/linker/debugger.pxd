@@ -26,7 +26,8 @@ from libc.string cimport memset
 from dlopen.core.arch.machine cimport holds_breakpoint
 from dlopen.core.base.allocator cimport Allocator, copy_text, release
 from dlopen.core.base.atomics cimport (
-    compare_and_swap_pointer, load_pointer, load_u32, store_pointer, store_u32,
+    compare_and_swap_pointer, load_pointer, load_u32, load_u64, store_pointer, store_u32,
+    store_u64,
 )
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
@@ -82,9 +83,10 @@ cdef inline bint probe_is_watched(Linker* linker) noexcept nogil:
     """Looked for once; all threads find the same."""
     cdef Debugger* debugger = &linker.debugger
     if not load_u32(&debugger.knows_probe):
-        debugger.probe = find_host_probe(host_debug(linker))
+        store_u64(&debugger.probe, find_host_probe(host_debug(linker)))
         store_u32(&debugger.knows_probe, 1)
-    return debugger.probe != 0 and holds_breakpoint(<const void*>debugger.probe)
+    return load_u64(&debugger.probe) != 0 \
+        and holds_breakpoint(<const void*>load_u64(&debugger.probe))
 
 
 cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:

@@ -196,6 +196,17 @@ cdef inline void clear_marks(Registry* registry) noexcept nogil:
         (<Image*>registry.closing.items[i]).mark = 0
 
 
+cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
+    """Under the lock."""
+    cdef size_t i
+    for i in range(image.dependencies.count):
+        if (<Image*>image.dependencies.items[i]).is_host:
+            (<Image*>image.dependencies.items[i]).pins -= 1
+    for i in range(image.bindings.count):
+        if (<Image*>image.bindings.items[i]).is_host:
+            (<Image*>image.bindings.items[i]).pins -= 1
+
+
 cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
     """Under the lock: images whose code will never run again leave the registry. Without
     memory for a snapshot they stay until the next close."""
@@ -223,24 +234,14 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
             kept += 1
     registry.closing.count = kept
     clear_marks(registry)
+    # Now: another thread may free what one of these depends on as soon as the lock is released.
+    for i in range(gone.count):
+        uncount_bound_hosts(<Image*>gone.items[i])
     if gone.count == 0:
         release(&registry.allocator, snapshot)
         return
     store_u64(&registry.subs, registry.subs + gone.count)
     publish_snapshot(registry, snapshot)
-
-
-cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
-    """Under the lock."""
-    cdef size_t i
-    if image.state == DLOPEN_STATE_MAPPED:
-        return
-    for i in range(image.dependencies.count):
-        if (<Image*>image.dependencies.items[i]).is_host:
-            (<Image*>image.dependencies.items[i]).pins -= 1
-    for i in range(image.bindings.count):
-        if (<Image*>image.bindings.items[i]).is_host:
-            (<Image*>image.bindings.items[i]).pins -= 1
 
 
 cdef inline void collect(Linker* linker) noexcept nogil:
@@ -292,7 +293,6 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
     if gone.count:
         lock_acquire(&registry.lock)
         for i in range(gone.count):
-            uncount_bound_hosts(<Image*>gone.items[i])
             retire(registry, <Image*>gone.items[i], NULL)
         lock_release(&registry.lock)
     pointers_free(&registry.allocator, &gone)
