@@ -14,16 +14,32 @@ cdef extern from "<string.h>" nogil:
     const char* strerrordesc_np(int number)
 
 
+cdef inline size_t append(
+    char* buffer, size_t size, size_t length, const char* text
+) noexcept nogil:
+    """The length that the text has with it; what has no room is left out."""
+    while text[0] != 0:
+        if length + 1 < size:
+            buffer[length] = text[0]
+        length += 1
+        text += 1
+    return length
+
+
 cdef inline size_t write_undefined(
     const char* object, const char* symbol, const char* version, char* buffer, size_t size
 ) noexcept nogil:
-    """`version` is "" where none was asked for."""
-    cdef const char* comma = b""
+    """`version` is "" where none was asked for. As snprintf, which takes longer than to look
+    for the symbol."""
+    cdef size_t length = append(buffer, size, 0, object)
+    length = append(buffer, size, length, b": undefined symbol: ")
+    length = append(buffer, size, length, symbol)
     if version[0] != 0:
-        comma = b", version "
-    return <size_t>snprintf(
-        buffer, size, b"%s: undefined symbol: %s%s%s", object, symbol, comma, version
-    )
+        length = append(buffer, size, length, b", version ")
+        length = append(buffer, size, length, version)
+    if size != 0:
+        buffer[length if length < size else size - 1] = 0
+    return length
 
 
 cdef inline size_t write_message(
