@@ -343,7 +343,7 @@ cdef object load(
     object name, object data, uint32_t mode, uint32_t flags, list replacements, bint link
 ):
     cdef DLOPEN_request request
-    cdef DLOPEN_replacement *made
+    cdef DLOPEN_replacement *made = NULL
     cdef DLOPEN_error error
     cdef DLOPEN_image *image = NULL
     cdef Py_buffer view
@@ -354,7 +354,6 @@ cdef object load(
     request.flags = flags
     if name is not None:
         request.name = <const char *>name
-    made = make_replacements(replacements, &request)
     if data is not None:
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         # An empty buffer may have no address, and without one this would be a request by name.
@@ -363,6 +362,7 @@ cdef object load(
             request.bytes = &request
         request.bytes_size = <size_t>view.len
     try:
+        made = make_replacements(replacements, &request)
         with nogil:
             if link:
                 code = DLOPEN_open(&request, &image, &error)
@@ -413,6 +413,16 @@ def close(uintptr_t image):
     if code != DLOPEN_OK:
         raise failure(&error)
     return holders != 0
+
+
+def is_mapped(uintptr_t image):
+    """Whether there is such an image, or another one at its address."""
+    cdef DLOPEN_info found
+    cdef int code
+    found.size = sizeof(found)
+    with nogil:
+        code = DLOPEN_info_of(<DLOPEN_image *>image, &found)
+    return code == DLOPEN_OK
 
 
 cdef void put_candidate(

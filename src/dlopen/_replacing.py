@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 from _ctypes import CFuncPtr
+from itertools import count
 
 from dlopen import _linker
 from dlopen.symbols import Symbol, split_key
@@ -18,19 +19,27 @@ if TYPE_CHECKING:
     """An address, a `Symbol`, or a ctypes function object (`callback` makes one)."""
     Find: TypeAlias = Callable[[str, str | None], Replacement | None]
 
-# image -> what its places lead to, which C may call as long as the image is mapped
-_kept: dict[int, list[object]] = {}
+_HIGHEST = (1 << 64) - 1
+_numbers = count()
+# By a number, images and what places of theirs lead to: C may call it as long as one of them is
+# mapped. What is gone is looked for after each close; another image at the address of one that is
+# gone makes it stay longer, no more. Each change is one operation of the dict: no lock.
+_kept: dict[int, tuple[set[int], list[object]]] = {}
 
 
 def address_of(replacement: Replacement) -> int:
-    """The address that stands for it.  Raises `TypeError` for what has none."""
+    """The address that stands for it.  Raises `TypeError` or `ValueError` for what has none."""
     if isinstance(replacement, (int, Symbol)):
-        return int(replacement)
-    if isinstance(replacement, CFuncPtr):
-        return ctypes.cast(replacement, ctypes.c_void_p).value or 0
-    raise TypeError(
-        f"a replacement is an address, a Symbol or a ctypes function, not {replacement!r}"
-    )
+        address = int(replacement)
+    elif isinstance(replacement, CFuncPtr):
+        address = ctypes.cast(replacement, ctypes.c_void_p).value or 0
+    else:
+        raise TypeError(
+            f"a replacement is an address, a Symbol or a ctypes function, not {replacement!r}"
+        )
+    if not 0 < address <= _HIGHEST:
+        raise ValueError(f"a replacement has an address, and {replacement!r} is none")
+    return address
 
 
 def replacements_for(
@@ -55,20 +64,36 @@ def finder(find: Find | None, kept: list[object]) -> Callable[[str, str | None],
     return address
 
 
-def keep(image: int, things: list[object]) -> None:
-    """As long as the image is mapped: the Library object may be dropped before that."""
-    if things:
-        _kept[image] = things
+def keep(image: int, things: list[object], *, in_tree: bool = False) -> None:
+    """As long as the image is mapped, which may be longer than the Library object lives.
+
+    In the tree: as long as one of all that it needs is.
+    """
+    if not things:
+        return
+    images: set[int] = set()
+    left = [image]
+    while left:
+        images.add(one := left.pop())
+        known = _linker.info(one)["dependencies"] if in_tree else ()
+        left += [other for other in known if other not in images and not _is_host(other)]
+    _kept[next(_numbers)] = images, things
 
 
-def forget(image: int) -> None:
-    """The image is gone."""
-    _kept.pop(image, None)
+def _is_host(image: int) -> bool:
+    return bool(_linker.info(image)["is_host"])
+
+
+def forget_gone() -> None:
+    """After an image was closed."""
+    for number, (images, _) in list(_kept.items()):
+        if not any(map(_linker.is_mapped, images)):
+            _kept.pop(number, None)
 
 
 @atexit.register
 def _outlive_interpreter() -> None:
     """Libraries stay, and their destructors run, when the interpreter has gone."""
-    for things in list(_kept.values()):
+    for _, things in list(_kept.values()):
         for thing in things:
             _linker.keep_for_ever(thing)

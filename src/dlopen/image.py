@@ -369,17 +369,19 @@ class Image(Mapped):
         Raises:
             LoadError: It cannot be linked.  The Image is closed then, too.
             SymbolError: Nobody in the scope defines a symbol.
-            ValueError: It, or a library of the scope, is closed.
+            ValueError: It, or a library of the scope, is closed; or an argument that cannot be.
+            TypeError: A replacement that has no address.
         """
         from dlopen.library import Library  # noqa: PLC0415  (which is built on this module)
 
         images = [library._open_image() for library in scope]
+        flags = int(Mode(mode))
         replacements = replacements_for(replace)
         kept: list[object] = list((replace or {}).values())
         with self._lock:
             image = self._open_image()
             self._image = None
-        _linker.relocate(image, images, int(Mode(mode)), replacements, finder(find, kept))
+        _linker.relocate(image, images, flags, replacements, finder(find, kept))
         keep(image, kept)
         library = Library.__new__(Library)
         library._adopt(image, self._path, gil, use_errno, True)

@@ -10,7 +10,7 @@ from weakref import ref
 
 from dlopen import _linker
 from dlopen._records import Record
-from dlopen._replacing import forget, keep, replacements_for
+from dlopen._replacing import forget_gone, keep, replacements_for
 from dlopen.image import Mapped, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
 from dlopen.symbols import Symbol, Symbols, split_key, undefined
@@ -227,7 +227,7 @@ class Library(Mapped):
         replacements = replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
         image = _linker.open(name, data, flags, in_tree, replacements)
-        keep(image, list((replace or {}).values()))
+        keep(image, list((replace or {}).values()), in_tree=replace_in is not None)
         self._adopt(image, path, gil, use_errno, data is not None or flags & _PRIVATE != 0)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
@@ -328,8 +328,7 @@ class Library(Mapped):
     def _closed(self, image: int, is_held: bool) -> None:
         # An image that nothing holds is gone, and another may take its address.
         self._left = image if is_held else None
-        if not is_held:
-            forget(image)
+        forget_gone()
 
     def __dir__(self) -> Iterable[str]:
         names = set(super().__dir__())

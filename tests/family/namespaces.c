@@ -230,3 +230,8 @@ CASE(lazy_in_a_namespace) {
     a = open_in(LM_ID_NEWLM, "liblackfunction.so", RTLD_LAZY);
     call(a, "call_absent");
 }
+
+CASE(a_lazy_call_in_a_namespace) {
+    must_open("libone.so", RTLD_LAZY | RTLD_GLOBAL);
+    SAY("%s\n", text(open_in(LM_ID_NEWLM, "libself.so", RTLD_LAZY), "ask_who"));
+}

@@ -68,24 +68,26 @@ assert again.work() == 5 and sizes == [100, 200]
     python(code, library)
 
 
-def test_what_may_stand_for_a_symbol(library: Path) -> None:
+def test_what_may_stand_for_a_symbol(library: Path, tmp_path: Path) -> None:
+    source = "unsigned long nine(const char *text) { return text ? 9 : 0; }"
+    other = compile_library(tmp_path, "libother.so", source)
     code = """
-address = ctypes.cast(my_malloc, c_void_p).value
-symbol = libc.symbols["malloc"]
-for replacement in (my_malloc, address, symbol, libc.malloc):
-    with dlopen.Library(path, dlopen.PRIVATE, replace={"malloc": replacement}) as lib:
-        assert lib.work() == 5
-assert sizes == [100, 200] * 2, sizes
+other = dlopen.Library(sys.argv[2])
+nine = other.nine
+address = ctypes.cast(nine, c_void_p).value
+mine = dlopen.callback(c_size_t, c_char_p)(lambda text: 9)
+for replacement in (mine, address, other.symbols["nine"], nine):
+    with dlopen.Library(path, dlopen.PRIVATE, replace={"strlen": replacement}) as lib:
+        assert lib.work() == 9
 try:
-    dlopen.Library(path, replace={"malloc": print})
+    dlopen.Library(path, replace={"strlen": print})
 except TypeError as error:
     print(error)
 # A version that it does not ask for: nothing is replaced.
-with dlopen.Library(path, replace={"malloc@NONE_1": my_malloc}) as lib:
-    lib.work()
-assert sizes == [100, 200] * 2, sizes
+with dlopen.Library(path, replace={"strlen@NONE_1": nine}) as lib:
+    assert lib.work() == 5
 """
-    (line,) = python(code, library)
+    (line,) = python(code, library, other)
     assert line.startswith("a replacement is an address, a Symbol or a ctypes function, not <built")
 
 
@@ -124,20 +126,18 @@ for where, seen in ((None, [22]), ("tree", [11, 22])):
 def test_an_image_is_linked_by_hand(library: Path, mode: str) -> None:
     """The second example of the manual that this package's model has."""
     code = f"""
-libgcc = dlopen.existing("libgcc_s.so.1") if len(sys.argv) > 2 else libc
 image = dlopen.Image.from_bytes(open(path, "rb").read(), name="mine")
 assert image.info.needed == ("libc.so.6",)
 asked = []
 def find(name, version):
     asked.append((name, version))
     return my_malloc if name == "malloc" else None
-lib = image.relocate(scope=[libc, libgcc], find=find, mode=dlopen.{mode})
+lib = image.relocate(scope=[libc], find=find, mode=dlopen.{mode})
 assert image.closed and lib.function("add", c_int, c_int, c_int)(1, 1) == 2
 once = sorted(name for name, version in asked if version)
 assert once == sorted(set(once)) and "malloc" in once, asked
 assert ("malloc", "GLIBC_2.2.5") in asked
 assert lib.work() == 5 and sizes == [100, 200]
-assert not any(info.soname == "mine" for info in dlopen.libraries() if info.is_host)
 try:
     image.relocate()
 except ValueError as error:
@@ -160,6 +160,85 @@ print(image.closed, any(info.path == path for info in dlopen.libraries()))
     symbol, rest = python(code, library)
     assert symbol
     assert rest == "True False"
+
+
+@pytest.mark.parametrize("mode", ["RTLD_LAZY", "RTLD_NOW"])
+def test_the_global_scope_is_not_in_the_list(tmp_path: Path, mode: str) -> None:
+    flags = ["-Wl,-z,lazy", "-nostdlib"]
+    base = compile_library(tmp_path, "libbase.so", "int one(void) { return 1; }", flags=flags)
+    source = "int one(void); int two(void) { return 1 + one(); } int three(void) { return 3; }"
+    mine = compile_library(tmp_path, "libmine.so", source, flags=flags)
+    code = f"""
+base = dlopen.Library(path, dlopen.RTLD_GLOBAL)
+with dlopen.Library(sys.argv[2], dlopen.RTLD_LAZY) as lib:
+    assert lib.two() == 2
+with dlopen.Image(sys.argv[2]).relocate([base], mode=dlopen.{mode}) as lib:
+    assert lib.two() == 2
+print("without it", flush=True)
+lib = dlopen.Image(sys.argv[2]).relocate(mode=dlopen.{mode})
+print(lib.three(), flush=True)
+lib.two()
+print("bound all the same")
+"""
+    done = run_python(HEAD + code, str(base), str(mine), check=False)
+    lazy = mode == "RTLD_LAZY"
+    assert done.stdout.splitlines() == ["without it", "3"][: 1 + lazy]
+    assert "undefined symbol: one" in done.stderr
+    assert done.returncode == (127 if lazy else 1)  # as ld.so ends a process
+
+
+@pytest.mark.parametrize("wrong", ["-1", "1 << 64", "0"])
+def test_what_is_no_address(library: Path, wrong: str) -> None:
+    code = f"""
+for act in (
+    lambda: dlopen.Library(path, replace={{"malloc": {wrong}}}),
+    lambda: dlopen.Image(path).relocate([libc], replace={{"malloc": {wrong}}}),
+    lambda: dlopen.Image(path).relocate([libc], lambda name, version: {wrong}),
+):
+    try:
+        act()
+    except ValueError as error:
+        print(error)
+gc.collect()
+"""
+    lines = python(code, library)
+    assert len(lines) == 3
+    assert all("address" in line for line in lines), lines
+
+
+def test_a_wrong_mode_leaves_the_image(library: Path) -> None:
+    code = """
+with dlopen.Image(path) as image:
+    try:
+        image.relocate([libc], mode="now")
+    except ValueError:
+        print(image.closed)
+"""
+    assert python(code, library) == ["False"]
+
+
+def test_replacements_outlive_the_library_that_brought_them(tmp_path: Path) -> None:
+    """Another library still needs a part of the tree."""
+    source = "#include <stdlib.h>\nvoid *base(void) { return malloc(11); }"
+    base = compile_library(tmp_path, "libbase.so", source, flags=["-fno-builtin"])
+    source = "void *base(void); void *%s(void) { return base(); }"
+    top = compile_library(tmp_path, "libtop.so", source % "top", libraries=[base])
+    other = compile_library(tmp_path, "libother.so", source % "other", libraries=[base])
+    code = """
+from weakref import ref
+lib = dlopen.Library(path, replace={"malloc": my_malloc}, replace_in="tree")
+gone = ref(my_malloc)
+other = dlopen.Library(sys.argv[2])
+del my_malloc
+lib.close()
+gc.collect()
+other.function("other", c_void_p)()
+assert sizes == [11] and gone() is not None
+other.close()
+gc.collect()
+assert gone() is None
+"""
+    python(code, top, other)
 
 
 def test_an_exception_of_find_is_raised(library: Path) -> None:

@@ -180,8 +180,11 @@ cdef inline long log_descriptor() noexcept nogil:
             and status.st_ino == the_log.inode and status.st_dev == the_log.device:
         return <long>known - 1
     opened = kernel_open_for_appending(&the_log.path[0])
-    if opened < 0 or kernel_status_of(opened, &status) != 0:
+    if opened < 0:
         complain(opened)
+        return -1
+    if kernel_status_of(opened, &status) != 0:
+        kernel_close(opened)
         return -1
     # Of two threads one is first: the file is the same.
     the_log.device = status.st_dev

@@ -27,11 +27,12 @@ cdef inline size_t append(
 
 
 cdef inline size_t write_undefined(
-    const char* object, const char* symbol, const char* version, char* buffer, size_t size
+    const char* object, const char* symbol, const char* version, char* buffer, size_t size,
+    size_t length
 ) noexcept nogil:
-    """`version` is "" where none was asked for. As snprintf, which takes longer than to look
-    for the symbol."""
-    cdef size_t length = append(buffer, size, 0, object)
+    """After `length` bytes of text. `version` is "" where none was asked for. As snprintf,
+    which takes longer than to look for the symbol, and is not for signal handlers."""
+    length = append(buffer, size, length, object)
     length = append(buffer, size, length, b": undefined symbol: ")
     length = append(buffer, size, length, symbol)
     if version[0] != 0:
@@ -47,7 +48,7 @@ cdef inline size_t write_message(
 ) noexcept nogil:
     """Returns the length, as snprintf does."""
     if error.code == DLOPEN_E_SYMBOL:
-        return write_undefined(error.library, error.symbol, error.version, buffer, size)
+        return write_undefined(error.library, error.symbol, error.version, buffer, size, 0)
     if error.code == DLOPEN_E_VERSION and error.symbol[0] != 0:
         return <size_t>snprintf(
             buffer, size,

@@ -58,3 +58,7 @@ cdef inline char* strrchr(const char* text, int wanted) noexcept nogil:
         if text[0] == 0:
             return <char*>last
         text += 1
+
+
+cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil:
+    return strncmp(text, prefix, strlen(prefix)) == 0

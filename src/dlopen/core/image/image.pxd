@@ -170,6 +170,7 @@ cdef struct Image:
     # replaced as a whole under Registry.lock, read with load_pointer.
     SearchList** scope
     bint deepbind
+    bint exact_scope             # no global scope: it was linked by hand, with a list
     Image* loader                # whose DT_NEEDED brought it in; NULL: opened. Under Registry.lock
     Pointers copied              # char*, owned: of the host's, strings that could go with it
     # host only

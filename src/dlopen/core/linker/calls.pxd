@@ -10,7 +10,6 @@ the caller here sees that the image goes, and looks again.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdio cimport snprintf
 from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator
@@ -20,7 +19,7 @@ from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, po
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.base.strings cimport strlen
+from dlopen.core.base.message cimport append, write_undefined
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, symbol_type
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
@@ -65,20 +64,22 @@ cdef inline void end_for_missing(
     """There is nothing to return to: glibc's message, and the process ends."""
     cdef char text[1024]
     cdef const Version* version = symbol_version(image, symbol)
-    cdef const char* name = symbol_name(image, &image.symtab[symbol])
-    cdef const char* comma = b""
     cdef const char* wanted = b""
-    cdef int length
+    cdef size_t room = sizeof(text) - 1          # for the line's end
+    cdef size_t length
     if version != NULL:
-        comma = b", version "
         wanted = version.name
-    length = snprintf(
-        &text[0], sizeof(text), b"%s: symbol lookup error: %s: undefined symbol: %s%s%s\n",
-        program_name(linker), image_asked_name(image), name, comma, wanted
+    length = append(&text[0], room, 0, program_name(linker))
+    length = append(&text[0], room, length, b": symbol lookup error: ")
+    length = write_undefined(
+        image_asked_name(image), symbol_name(image, &image.symtab[symbol]), wanted, &text[0], room,
+        length
     )
-    if length >= <int>sizeof(text):
-        length = sizeof(text) - 1
-    kernel_write(2, &text[0], <uint64_t>length)
+    if length >= room:
+        length = room - 1
+    text[length] = 0x0a
+    length += 1
+    kernel_write(2, &text[0], length)
     kernel_end_process(EXIT_LOOKUP)
 
 
@@ -132,25 +133,31 @@ cdef struct Globals:             # the global scope while it is searched
 
 
 cdef inline void borrow_globals(
-    Linker* linker, const Snapshot* snapshot, Globals* globals
+    Linker* linker, const Snapshot* snapshot, const Image* asker, Globals* globals
 ) noexcept nogil:
-    """As a rule all of it stays anyhow, and is used as it is. Libraries that the host opened
-    RTLD_GLOBAL by itself may go: these, rare, cost memory and a lock of the host's."""
+    """Those of its namespace. As a rule all of it stays anyhow, and is used as it is. Libraries
+    that the host opened RTLD_GLOBAL by itself may go: these, rare, cost memory and a lock of
+    the host's."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t i
     cdef Image* image
     cdef void* handle
     cdef bint all_stay = True
     memset(globals, 0, sizeof(Globals))
+    if asker.exact_scope:
+        return
     for i in range(snapshot.global_count):
         image = snapshot.globals[i]
-        all_stay = all_stay and (image.is_startup or not image.is_host)
+        all_stay = all_stay and image.namespace_id == asker.namespace_id \
+            and (image.is_startup or not image.is_host)
     if all_stay:
         globals.images.items = <void**>snapshot.globals
         globals.images.count = snapshot.global_count
         return
     for i in range(snapshot.global_count):
         image = snapshot.globals[i]
+        if image.namespace_id != asker.namespace_id:
+            continue
         if image.is_host and not image.is_startup:
             handle = count_host_image(linker, image, 0)
             if handle == NULL:
@@ -187,7 +194,7 @@ cdef inline bint find_callee(
     if address[0] != 0:
         return True
     memset(&batch, 0, sizeof(batch))
-    borrow_globals(linker, snapshot, &globals)
+    borrow_globals(linker, snapshot, image, &globals)
     call.linker = linker
     call.snapshot = snapshot
     batch.globals = &globals.images

@@ -23,7 +23,7 @@ from dlopen.core.base.kernel cimport EINVAL, ENOENT
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
-from dlopen.core.base.strings cimport strcmp, strlen, strncmp
+from dlopen.core.base.strings cimport has_prefix, strlen
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
@@ -42,7 +42,7 @@ from dlopen.core.linker.search cimport Dl_serinfo, add_origin, list_folders
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image
-from dlopen.core.relocation.relocate cimport OwnName, own_address
+from dlopen.core.relocation.relocate cimport address_of_own_name, own_address
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
 )
@@ -114,25 +114,21 @@ cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
         release(&linker.registry.allocator, error)
 
 
-cdef inline bint begins(const char* text, const char* prefix) noexcept nogil:
-    return strncmp(text, prefix, strlen(prefix)) == 0
-
-
 cdef inline void say_as_libc(Error* error) noexcept nogil:
     """Where we know more of what is wrong with a file, or say it better."""
     cdef const char* detail = error.detail
-    if begins(detail, b"invalid ELF header"):
+    if has_prefix(detail, b"invalid ELF header"):
         error.detail = b"invalid ELF header"
-    elif begins(detail, b"file too short"):
+    elif has_prefix(detail, b"file too short"):
         error.detail = b"file too short"
-    elif begins(detail, b"program headers lie outside the file"):
+    elif has_prefix(detail, b"program headers lie outside the file"):
         error.detail = b"cannot read file data"
-    elif begins(detail, b"shared object cannot be dlopen()ed"):
+    elif has_prefix(detail, b"shared object cannot be dlopen()ed"):
         error.detail = b"shared object cannot be dlopen()ed"
-    elif begins(detail, b"a relocatable object file") or begins(detail, b"a core dump") \
-            or begins(detail, b"only ET_DYN can be loaded"):
+    elif has_prefix(detail, b"a relocatable object file") or has_prefix(detail, b"a core dump") \
+            or has_prefix(detail, b"only ET_DYN can be loaded"):
         error.detail = b"only ET_DYN and ET_EXEC can be loaded"
-    elif begins(detail, b"for another machine"):
+    elif has_prefix(detail, b"for another machine"):
         error.detail = b"cannot open shared object file"
         error.errnum = ENOENT
 
@@ -345,7 +341,7 @@ cdef inline void no_symbol(
     size = strlen(object) + strlen(name) + strlen(wanted) + 64     # what is between them
     message = <char*>allocate(allocator, size)
     if message != NULL:
-        write_undefined(object, name, wanted, message, size)
+        write_undefined(object, name, wanted, message, size, 0)
     release(allocator, exchange_pointer(&pending_message, message))
 
 
@@ -367,34 +363,22 @@ cdef inline Answer forward(Linker* linker, const char* version) noexcept nogil:
     return answer
 
 
-cdef inline const OwnName* own_name(const Linker* linker, const char* name) noexcept nogil:
-    """NULL for a name that is not always ours."""
-    cdef const OwnName* own = &linker.own_names[0]
-    if name[0] != 0x64 and name[0] != 0x5f:      # 'd', '_'
-        return NULL
-    while own.name != NULL:
-        if strcmp(own.name, name) == 0:
-            return own
-        own += 1
-    return NULL
-
-
 cdef inline Answer ask_host(
     Linker* linker, void* handle, const char* name, const char* version
 ) noexcept nogil:
     """A handle of the host's: it searches its own, but names of ours are not libc's."""
     cdef Answer answer = forward(linker, version)
-    cdef const OwnName* own = own_name(linker, name)
+    cdef uint64_t own = address_of_own_name(linker.own_names, name)
     cdef uint32_t phase
     cdef Image* image
-    if own == NULL:
+    if own == 0:
         return answer
     answer.result = host_symbol(linker, handle, name, version)
     answer.forward = NULL
     phase = reader_enter(&linker.registry)
     image = image_of_caller(current_snapshot(&linker.registry), answer.result)
     if image != NULL and (image.is_c_library or image.is_cxx_runtime):
-        answer.result = <void*>own.address
+        answer.result = <void*>own
     reader_leave(&linker.registry, phase)
     return answer
 
@@ -412,6 +396,7 @@ cdef inline Answer family_dlsym(
     cdef bint is_default = handle == NULL
     cdef bint is_next = handle == <void*>(-1)
     cdef bint found
+    cdef bint is_hosts = False   # the handle, or nobody's
     clear_message(linker)
     answer.result = NULL
     answer.forward = NULL
@@ -454,10 +439,10 @@ cdef inline Answer family_dlsym(
             no_symbol(linker, image, name, version)
     elif image != NULL and (not image.is_host or image.from_main):
         no_symbol(linker, image, name, version)
+    else:
+        is_hosts = True
     reader_leave(&linker.registry, phase)
-    if found or is_default or is_next or (
-        image != NULL and (not image.is_host or image.from_main)
-    ):
+    if not is_hosts:
         return answer
     if image == NULL and not host_knows(linker, handle):
         bad_handle(linker, b"")

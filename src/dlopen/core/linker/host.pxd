@@ -21,7 +21,7 @@ from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.base.strings cimport strcmp, strlen, strncmp, strrchr
+from dlopen.core.base.strings cimport has_prefix, strcmp, strlen, strncmp, strrchr
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport (
     DT_DEBUG, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS, SHN_UNDEF, STT_FUNC,
@@ -110,15 +110,6 @@ cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
         or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
         or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")
     )
-
-
-cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil:
-    cdef size_t i = 0
-    while prefix[i] != 0:
-        if text[i] != prefix[i]:
-            return False
-        i += 1
-    return True
 
 
 cdef inline uint64_t function_in(const Image* image, const char* name) noexcept nogil:

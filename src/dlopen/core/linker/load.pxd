@@ -88,7 +88,6 @@ cdef struct Transaction:
     uint32_t mode
     uint32_t flags
     int64_t namespace_id         # of all that it finds and loads
-    bint exact_scope             # the root's search list is given, and all that is searched
     const Snapshot* snapshot     # of the images of others; kept alive by `phase`
     uint32_t phase
     uint64_t generation          # of the registry at the start
@@ -755,7 +754,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     cdef int code = 0
     memset(&batch, 0, sizeof(batch))
     order = &root.sorted
-    if not transaction.exact_scope and (
+    if not root.exact_scope and (
         not collect_globals(transaction)
         or not make_search_list(transaction, root, &root.search_list)
     ):
@@ -764,7 +763,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
             return fail_memory(transaction.error, image_name(image))
-        if not transaction.exact_scope:
+        if not root.exact_scope:
             code = check_versions(transaction, image)
         if code:
             return code
@@ -1533,7 +1532,7 @@ cdef inline int relocate_mapped(
         )
     bring_unwinder(linker)
     begin(&transaction, linker, request.mode, request.flags, error)
-    transaction.exact_scope = True
+    image.exact_scope = True
     transaction.root = image
     code = refuse(image, image_name(image), error)
     if code == 0:

@@ -292,26 +292,33 @@ cdef inline int resolve(
     return 0
 
 
-cdef inline uint64_t own_address(
-    const OwnName* own, const Definition* definition
-) noexcept nogil:
+cdef inline uint64_t address_of_own_name(const OwnName* own, const char* name) noexcept nogil:
     """Our function for a name that is always ours; 0 for other names."""
-    cdef const char* name
-    if own == NULL or definition.image == NULL:
-        return 0
-    name = symbol_name(definition.image, definition.symbol)
-    if name == NULL or (name[0] != 0x64 and name[0] != 0x5f):   # 'd', '_'
-        return 0
-    # Who stands before libc keeps its place, but our module ids are known to nobody else: a
-    # sanitizer's runtime would hand them on to the host.
-    if not definition.image.is_c_library and not definition.image.is_cxx_runtime \
-            and strcmp(name, b"__tls_get_addr") != 0:
+    if name[0] != 0x64 and name[0] != 0x5f:      # 'd', '_'
         return 0
     while own.name != NULL:
         if strcmp(own.name, name) == 0:
             return own.address
         own += 1
     return 0
+
+
+cdef inline uint64_t own_address(
+    const OwnName* own, const Definition* definition
+) noexcept nogil:
+    """The same for what was found, if it is one of those that ours stand for."""
+    cdef const char* name
+    if own == NULL or definition.image == NULL:
+        return 0
+    name = symbol_name(definition.image, definition.symbol)
+    # Who stands before libc keeps its place, but our module ids are known to nobody else: a
+    # sanitizer's runtime would hand them on to the host.
+    if name == NULL or (
+        not definition.image.is_c_library and not definition.image.is_cxx_runtime
+        and strcmp(name, b"__tls_get_addr") != 0
+    ):
+        return 0
+    return address_of_own_name(own, name)
 
 
 cdef inline int defer(

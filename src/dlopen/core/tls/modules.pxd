@@ -38,17 +38,7 @@ cdef extern from *:
     """
     /* This thread's table, for arch/<machine>.S too. Initial-exec: see meson.build. */
     __attribute__((visibility("hidden"))) __thread void *dlopen_thread_blocks;
-    /* Of PTHREAD_DESTRUCTOR_ITERATIONS (4): the last one, so that the destructors of other
-       keys still find the values, as under glibc, which frees after all of them.  In it
-       ThreadSanitizer ends the thread, and nothing that it sees may run any more. */
-    #ifdef DLOPEN_SANITIZE_THREAD
-    #define DLOPEN_LAST_ROUND 2
-    #else
-    #define DLOPEN_LAST_ROUND 3
-    #endif
     """
-    enum:
-        LAST_ROUND "DLOPEN_LAST_ROUND"
     void* thread_blocks "dlopen_thread_blocks"
 
 
