@@ -216,6 +216,7 @@ cdef void read_settings(Linker* linker) noexcept nogil:
     linker.secure = getauxval(AT_SECURE) != 0
     read_environment(&linker.registry.allocator, &linker.environment)
     linker.bind_now = environment_value(&linker.environment, b"LD_BIND_NOW=") != NULL
+    linker.bind_not = environment_value(&linker.environment, b"LD_BIND_NOT=") != NULL
     if not linker.secure:
         start_log(&linker.environment)
         read_debugger_wish(linker)

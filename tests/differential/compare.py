@@ -263,16 +263,15 @@ class Dump:
 
     def is_allocated(self, word: int) -> bool:
         """Whether an address lies in memory that no file is mapped to, nor a stack."""
-        for line in self.maps:
-            range_, permissions, _, _, inode, *name = line.split(maxsplit=5)
-            start, end = (int(address, 16) for address in range_.split("-"))
-            if start <= word < end:
-                return (
-                    permissions.startswith("rw")
-                    and inode == "0"
-                    and (not name or name[0] == "[heap]")
-                    and self.locate(word) is None
-                )
+        first = bisect.bisect_right(self._mappings, word, key=itemgetter(1))
+        for low, _, permissions, inode, name in self._mappings[first : first + 1]:
+            return (
+                low <= word
+                and permissions.startswith("rw")
+                and inode == 0
+                and name in ("", "[heap]")
+                and self.locate(word) is None
+            )
         return False
 
     def protection(self, image: Image) -> list[tuple[int, int, str, int]]:
@@ -284,7 +283,7 @@ class Dump:
                 spans.append((start & -4096, (start + segment.memory_size + 4095) & -4096))
         found: list[tuple[int, int, str, int]] = []
         first = bisect.bisect_right(self._mappings, spans[0][0], key=itemgetter(1))
-        for low, high, permissions, inode in self._mappings[first:]:
+        for low, high, permissions, inode, _ in self._mappings[first:]:
             if low >= spans[-1][1]:
                 break
             for start, end in spans:
@@ -298,12 +297,12 @@ class Dump:
         return found
 
     @cached_property
-    def _mappings(self) -> list[tuple[int, int, str, int]]:
+    def _mappings(self) -> list[tuple[int, int, str, int, str]]:
         found = []
         for line in self.maps:
-            span, permissions, _, _, inode, *_ = line.split(maxsplit=5)
+            span, permissions, _, _, inode, *name = line.split(maxsplit=5)
             low, high = (int(address, 16) for address in span.split("-"))
-            found.append((low, high, permissions, int(inode)))
+            found.append((low, high, permissions, int(inode), "".join(name)))
         return found
 
 
@@ -601,6 +600,9 @@ _REFUSALS: list[tuple[str | re.Pattern[str], str]] = [
     ("cannot enable executable stack", "an executable stack"),
 ]
 
+# Of the driver, and of `run_driver`: nobody has refused anything.
+_FAILED = re.compile(r"no end after|driver ended with status [24]$")
+
 # What this linker refuses by design and glibc does not: docs/known-limits.md.
 _REFUSED_BY_DESIGN = [
     ("cannot enable executable stack", "it would undo the protection of the whole process"),
@@ -620,7 +622,7 @@ def _refused(glibc: str | None, ours: str | None) -> str:
     """Why a library is not compared; "" when that is a difference."""
     if glibc and ours:
         kind = _kind_of_refusal(glibc)
-        return kind if kind == _kind_of_refusal(ours) else ""
+        return kind if kind == _kind_of_refusal(ours) and not _FAILED.match(kind) else ""
     for pattern, reason in _REFUSED_BY_DESIGN:
         if ours and re.search(pattern, ours):
             return f"by this linker only: {reason}"

@@ -143,7 +143,8 @@ def dump(driver: Path, loader: str, *steps: str, env: Mapping[str, str] | None =
 
 
 def _refusal(candidate: Candidate, driver: Path) -> str | None:
-    return dump(driver, "glibc", *candidate.before, candidate.path, env=candidate.env).error
+    steps = *candidate.before, candidate.path, f"={driver.with_name(_HELPER)}"
+    return run_driver(driver, "glibc", *steps, env=candidate.env).error
 
 
 def refusals(chosen: list[Candidate], driver: Path) -> list[str | None]:

@@ -64,6 +64,7 @@ def test_every_library_of_the_system(
     found.write(BUILD / "differential", "all")
     pytestconfig.stash[REPORT] = found.text()
     assert not found.differences, found.text()
+    assert found.system_libraries > sum(map(len, found.refused.values())), found.text()
     assert {name: found.places[name] for name in REPORTED_TYPES if not found.places[name]} == {}
 
 

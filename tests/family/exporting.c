@@ -77,7 +77,7 @@ pid_t getppid(void) { return 4711; }
 
 CASE(the_program_interposes_libc) {
     void *handle = must_open("libcallslibc.so", RTLD_NOW);
-    SAY("%d %d\n", call(handle, "process"), getppid());
+    SAY("%d %d\n", call(handle, "parent"), getppid());
     pid_t (*real)(void) = dlsym(RTLD_NEXT, "getppid");
     SAY("%d\n", real() != 4711 && real() > 0);
 }

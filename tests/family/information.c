@@ -29,9 +29,7 @@ static void show_search_paths(void *handle) {
     if (!info) return;
     for (i = 0; i < info->dls_cnt; i++) {
         const char *name = info->dls_serpath[i].dls_name;
-        /* The folder of the preloaded library has a name of its own for each run. */
-        SAY("%u %s flags %u\n", i, strstr(name, "preload") || strstr(name, "/pre") ? "PRELOAD" : name,
-            info->dls_serpath[i].dls_flags);
+        SAY("%u %s flags %u\n", i, name, info->dls_serpath[i].dls_flags);
         if (i && name < info->dls_serpath[i - 1].dls_name) SAY("not in order\n");
         if (name + strlen(name) >= (char *)info + info->dls_size) SAY("outside\n");
     }

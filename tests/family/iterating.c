@@ -190,6 +190,7 @@ CASE(a_namespace_of_its_own) {
 }
 
 #ifdef DLFO_STRUCT_HAS_EH_DBASE
+/* needs: 2.35 */
 CASE(find_object_of_a_library) {
     struct dl_find_object found;
     struct link_map *map = must_open("libone.so", RTLD_LAZY);
@@ -205,6 +206,7 @@ CASE(find_object_of_a_library) {
             SAY("%d\n", (char *)map->l_addr + seen.info.dlpi_phdr[i].p_vaddr == (char *)found.dlfo_eh_frame);
 }
 
+/* needs: 2.35 */
 CASE(find_object_of_its_borders) {
     struct dl_find_object found, again;
     void *handle = must_open("libone.so", RTLD_LAZY);
@@ -215,24 +217,28 @@ CASE(find_object_of_its_borders) {
     SAY("%d\n", again.dlfo_link_map == handle);
 }
 
+/* needs: 2.35 */
 CASE(find_object_of_the_program) {
     struct dl_find_object found;
     SAY("%d\n", _dl_find_object((void *)look, &found));
     SAY("%d '%s'\n", found.dlfo_link_map == dlopen(NULL, RTLD_LAZY), found.dlfo_link_map->l_name);
 }
 
+/* needs: 2.35 */
 CASE(find_object_of_libc) {
     struct dl_find_object found;
     SAY("%d\n", _dl_find_object(dlsym(RTLD_DEFAULT, "qsort"), &found));
     SAY("%s\n", base_name(found.dlfo_link_map->l_name));
 }
 
+/* needs: 2.35 */
 CASE(find_object_of_the_stack) {
     struct dl_find_object found;
     SAY("%d\n", _dl_find_object(&found, &found));
     SAY("%d\n", _dl_find_object(NULL, &found));
 }
 
+/* needs: 2.35 */
 CASE(find_object_after_a_close) {
     struct dl_find_object found;
     void *handle = must_open("libone.so", RTLD_LAZY);

@@ -25,7 +25,6 @@ class Library:
     needs: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     soname: str | None = None
-    rpath: str = "$ORIGIN"
     version_script: str = ""
 
 
@@ -41,11 +40,13 @@ def _trace(name: str, *needs: str, more: str = "", flags: tuple[str, ...] = ()) 
 def _shape(*flags: str) -> Library:
     return Library(
         """
+        #include <unistd.h>
         int shape_data = 5;
         int *shape_pointer = &shape_data;
         static const char *names[] = {"a shape", "another"};
         const char *shape_name(void) { return names[0]; }
-        int shape(void) { return shape_data + *shape_pointer; }
+        __attribute__((noinline)) int shape_part(void) { return shape_data + *shape_pointer; }
+        int shape(void) { return shape_part() + getpagesize(); }
         """,
         flags=flags,
     )
@@ -161,7 +162,8 @@ LIBRARIES = {
         int initialised = 2;
         int zeroed;
         void *pointer_to_constant = (void *)&constant;
-        const void **table(void) { static const void *t[] = {&constant, &initialised}; return t; }
+        static const void *const addresses[] = {&constant, &initialised};
+        const void *const *table(void) { return addresses; }
     """),
     "libabsolute.so": Library(
         '__asm__(".globl fixed\\n.set fixed, 0x1234\\n.globl nothing\\n.set nothing, 0");'
@@ -196,6 +198,10 @@ LIBRARIES = {
         void *caller_dlopen(const char *name, int mode) {
             void *handle = dlopen(name, mode);
             return handle;
+        }
+        int caller_dlclose(void *handle) {
+            int code = dlclose(handle);
+            return code;
         }
         void *caller_dlmopen(Lmid_t id, const char *name, int mode) {
             void *handle = dlmopen(id, name, mode);
@@ -332,7 +338,8 @@ LIBRARIES = {
         #include <string.h>
         #include <unistd.h>
         char *copied(const char *s) { return strdup(s); }
-        int process(void) { return getpid() == getppid(); }
+        int own_pid(void) { return getpid(); }
+        int parent(void) { return getppid(); }
         int weak_missing(void) __attribute__((weak));
         int calls_weak(void) { return weak_missing ? weak_missing() : -1; }
     """),
@@ -496,15 +503,6 @@ LIBRARIES = {
     ),
     # A binding that no DT_NEEDED tells of.
     "libtrace_uses_p.so": _trace("uses_p", more="void p(void); void use(void) { p(); }"),
-    "libtrace_callsatexit.so": _trace(
-        "callsatexit",
-        more="""
-        #include <dlfcn.h>
-        __attribute__((constructor)) static void find(void) {
-            if (dlsym(RTLD_DEFAULT, "free")) SAY_("found free\\n");
-        }
-        """,
-    ),
     "libwrapsdlopen.so": Library(
         _HEADER
         + """
@@ -785,7 +783,6 @@ _CYCLE = {
 
 @dataclass(frozen=True)
 class Program:
-    source: str = ""  # the file, by default that of the program's own name
     flags: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
@@ -847,14 +844,13 @@ def _build_one(folder: Path, name: str, library: Library) -> None:
         flags=flags,
         libraries=[folder / other for other in library.needs],
         soname=library.soname,
-        rpath=library.rpath,
+        rpath="$ORIGIN",
     )
 
 
 def _build_others(folder: Path) -> None:
     """What a table cannot say: replaced after linking, in subfolders, in cycles."""
-    for name, source in (("libgone.so", "int gone;"), ("libhere.so", "int here;")):
-        compile_library(folder, name, source)
+    compile_library(folder, "libgone.so", "int gone;")
     one_function = "int f(void) { return 1; }"
     for name in ("libold.so", "libold2.so"):
         _build_one(folder, name, Library(one_function, version_script="V_1 { global: f; };"))
@@ -931,7 +927,7 @@ def build_program(folder: Path, name: str) -> Path:
     return compile_program(
         folder,
         name,
-        FOLDER / f"{program.source or name}.c",
+        FOLDER / f"{name}.c",
         flags=("-Wl,--enable-new-dtags,-rpath,$ORIGIN", *program.flags),
         libraries=[folder / other for other in program.needs],
         rpath="",

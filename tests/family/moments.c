@@ -125,21 +125,20 @@ CASE(a_function_of_a_library_closes_another) {
     void *caller = must_open("libcaller.so", RTLD_LAZY);
     void *(*from)(const char *, int) = must_find(caller, "caller_dlopen");
     SAY("%d\n", from(path_of("libone.so"), RTLD_LAZY) == one);
-    dlclose(one);
-    SAY("%d\n", is_loaded("libone.so"));
-    dlclose(one);
-    SAY("%d\n", is_loaded("libone.so"));
+    int (*close_it)(void *) = must_find(caller, "caller_dlclose");
+    SAY("%d %d\n", close_it(one), is_loaded("libone.so"));
+    SAY("%d %d\n", close_it(one), is_loaded("libone.so"));
 }
 
-static int close_in_visit(struct dl_phdr_info *info, size_t size, void *data) {
+static int count_two(struct dl_phdr_info *info, size_t size, void *data) {
     if (strcmp(base_name(info->dlpi_name), "libtwo.so") == 0) *(int *)data += 1;
     return 0;
 }
 
 CASE(a_library_that_is_opened_between_visits) {
     int count = 0;
-    dl_iterate_phdr(close_in_visit, &count);
+    dl_iterate_phdr(count_two, &count);
     must_open("libtwo.so", RTLD_LAZY);
-    dl_iterate_phdr(close_in_visit, &count);
+    dl_iterate_phdr(count_two, &count);
     SAY("%d\n", count);
 }

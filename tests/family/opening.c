@@ -484,13 +484,11 @@ CASE(every_segment_has_its_rights) {
 
 CASE(relro_is_read_only) {
     void *handle = must_open("libdata.so", RTLD_NOW);
-    void *page = (void *)((uintptr_t)must_find(handle, "initialised") & ~4095ul);
-    SAY("%d\n", page != NULL);
     *(int *)must_find(handle, "zeroed") = 1;
     const void **table = ((const void **(*)(void))must_find(handle, "table"))();
     SAY("%d %d\n", table[0] == dlsym(handle, "constant"), table[1] == dlsym(handle, "initialised"));
-    fflush(stdout);
     *table = NULL; /* .data.rel.ro: the process ends */
+    SAY("written\n");
 }
 
 /* DF_1_GLOBAL: as if it had been opened RTLD_GLOBAL. */

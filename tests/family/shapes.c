@@ -1,7 +1,7 @@
 /* Libraries as linkers may write them: hash tables, segments, relocations, initial addresses. */
 #include "family.h"
 
-/* What every library of this file has: a function, data that is relocated, storage, who. */
+/* What every library of this file has: functions that call, data that is relocated. */
 static void use(const char *name) {
     void *handle = must_open(name, RTLD_LAZY);
     Dl_info info;

@@ -18,7 +18,7 @@
 static LOADER_TYPE(DLOPEN_find) *our_find;
 static LOADER_TYPE(DLOPEN_relocations) *our_relocations;
 static LOADER_TYPE(DLOPEN_holders) *our_holders;
-static int visits; /* of foreign code */
+static volatile int visits; /* of foreign code */
 
 static int call(const char *library, const char *function) {
   void *handle = library_open(library);
@@ -227,16 +227,11 @@ static void signals(void) {
   signal(SIGPROF, on_signal);
   timer_create(CLOCK_MONOTONIC, &event, &timer);
   timer_settime(timer, 0, &often, NULL);
-  struct timespec now, end;
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  end.tv_sec += 1;
   do {
     library_close(library_open("./libother.so"));
     call("./liblocal.so", "answer");
-    clock_gettime(CLOCK_MONOTONIC, &now);
-  } while (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
+  } while (visits < 2000);
   signal(SIGPROF, SIG_IGN);
-  if (visits < 500) failed("signals", "too few");
 }
 
 static const struct {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from linking.steps import Steps
-from support.fixtures import REPOSITORY, compile_program, run
+from support.fixtures import compile_program, run
 
 _ANSWER = "int answer(void) { return 42; }"
 _HOOK = "void hook(void); __attribute__(({0})) static void run(void) {{ hook(); }}"
@@ -94,7 +94,7 @@ def program(steps: Steps) -> Path:
         steps.directory,
         "deadlocks",
         Path(__file__).with_name("deadlocks.c"),
-        flags=["-rdynamic", "-pthread", f"-I{REPOSITORY / 'tests' / 'support'}"],
+        flags=["-rdynamic", "-pthread"],
     )
 
 

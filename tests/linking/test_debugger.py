@@ -19,7 +19,6 @@ from support.fixtures import compile_library, compile_program, need_tool, run
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-SUPPORT = Path(__file__).parents[1] / "support"
 # Two of these, as if from files of their own.
 SOURCE = """#line 2 "source_%(name)s.c"
 static int offset;
@@ -274,9 +273,7 @@ def test_the_list_joins_the_chain(steps: Steps) -> None:
 def test_threads_and_namespaces_of_glibc(tmp_path: Path, libdlopen: Path) -> None:
     names = ["kept", *(f"coming{i}" for i in range(3))]
     libraries = [compile_library(tmp_path, f"lib{name}.so", ANSWER) for name in names]
-    program = compile_program(
-        tmp_path, "threads", THREADS, flags=[f"-I{SUPPORT}", "-pthread", "-ldl"]
-    )
+    program = compile_program(tmp_path, "threads", THREADS, flags=["-pthread", "-ldl"])
     lines = run([program, libdlopen, *libraries]).stdout.split()
     # glibc's main list, ours wherever its place in the chain, and glibc's six.
     assert lines[0] == "0"

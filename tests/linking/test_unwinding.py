@@ -10,7 +10,6 @@ import pytest
 
 from support.elf64 import Elf
 from support.fixtures import (
-    REPOSITORY,
     compile_library,
     compile_program,
     compiler,
@@ -19,7 +18,7 @@ from support.fixtures import (
 )
 
 HERE = Path(__file__).parent
-HEADERS = [f"-I{REPOSITORY / 'tests' / 'support'}", f"-I{HERE}"]
+HEADERS = [f"-I{HERE}"]
 PLAIN = "int answer(void) { return 42; }"
 DEEPER = '#include "unwinding.h"\nvoid fail_elsewhere(int value) { throw Own(value); }\n'
 

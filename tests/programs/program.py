@@ -98,6 +98,14 @@ def version_of(package: str) -> str | None:
     return version if status == "installed" else None
 
 
+def version_of_project(name: str) -> str | None:
+    """Of a Python project; None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def environment(folder: Path) -> dict[str, str]:
     """A short one, that nothing of the caller's gets into."""
     return {
@@ -148,6 +156,6 @@ def measured(program: Program, done: Run) -> None:
     """Kept for table.py."""
     MEASURED.mkdir(parents=True, exist_ok=True)
     versions = {package: version_of(package) for package in program.packages}
-    versions |= {project: metadata.version(project) for project in program.python}
+    versions |= {project: version_of_project(project) for project in program.python}
     record = {"name": program.name, "what": program.what, "versions": versions}
     Path(MEASURED, f"{program.name}.json").write_text(json.dumps(record | {"counts": done.counts}))

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 import pytest
 
 from dlopen._command_line import preload_path
-from programs.program import Program, measured, programs, run_program, version_of
+from programs.program import (
+    Program,
+    measured,
+    programs,
+    run_program,
+    version_of,
+    version_of_project,
+)
 from support.fixtures import missing, need_tool
 
 
 def need(program: Program) -> None:
     need_tool("dpkg-query")
     absent = [package for package in program.packages if version_of(package) is None]
-    for project in program.python:
-        try:
-            importlib.metadata.version(project)
-        except importlib.metadata.PackageNotFoundError:
-            absent.append(project)
+    absent += [project for project in program.python if version_of_project(project) is None]
     if absent:
         missing(f"{program.name}: not installed: {' '.join(absent)}")
 

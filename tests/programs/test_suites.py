@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shutil
 import sys
@@ -14,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from dlopen._command_line import preload_path
-from programs.program import run_command
+from programs.program import run_command, version_of_project
 from support.fixtures import missing, run
 
 if TYPE_CHECKING:
@@ -85,10 +84,7 @@ def same_outcomes(arguments: Sequence[str | Path], folder: Path) -> None:
 
 
 def need_project(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        missing(f"{name} is not installed")
+    return version_of_project(name) or missing(f"{name} is not installed")
 
 
 def test_numpy(tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ import dlopen
 
 origin = importlib.util.find_spec("_queue").origin
 stop = threading.Event()
+threading.excepthook = lambda problem: (sys.__excepthook__(*problem[:3]), os._exit(1))
 
 def import_again():
     while not stop.is_set():

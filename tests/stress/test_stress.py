@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stress.libraries import make_libraries
-from support.fixtures import REPOSITORY, compile_program, need_tool, run
+from support.fixtures import compile_program, need_tool, run
 
 pytestmark = pytest.mark.cxx
 
@@ -32,7 +32,6 @@ def make_program(directory: Path, *flags: str) -> Path:
         language="c++",
         flags=[
             *("-std=c++17", "-g", "-rdynamic", "-pthread"),
-            f"-I{REPOSITORY / 'tests' / 'support'}",
             *flags,
         ],
     )
@@ -89,6 +88,14 @@ def test_short_from_python(tmp_path: Path) -> None:
 )
 def test_a_planted_mistake_is_found(tmp_path: Path, libdlopen: Path, plant: str, says: str) -> None:
     assert says in stress(tmp_path, libdlopen, 5, 0.6, plant)
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [("deadlock", "failed: seed 5: a deadlock"), ("leak", "failed: seed 5: still mapped")],
+)
+def test_a_planted_mistake_is_found_from_python(tmp_path: Path, plant: str, says: str) -> None:
+    assert says in stress_python(tmp_path, 5, 0.6, plant)
 
 
 @pytest.mark.slow

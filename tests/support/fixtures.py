@@ -5,6 +5,7 @@ Only the standard library is imported here, so that a child started by `run_pyth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.resources
 import os
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-INCLUDE = REPOSITORY / "src" / "dlopen" / "include"
+# For every C, C++ and assembly fixture.
+INCLUDES = (REPOSITORY / "src" / "dlopen" / "include", Path(__file__).resolve().parent)
 # Fixtures are mapped executable: a folder under /tmp will not do where /tmp is mounted noexec.
 BUILD = REPOSITORY / "build" / "tests"
 _CACHE = BUILD / "cache"
@@ -56,6 +58,20 @@ def need_tool(name: str) -> str:
     return shutil.which(name) or missing(f"{name} is not installed")
 
 
+def make_secure(program: Path) -> None:
+    """Started from now on, it runs in secure execution (AT_SECURE of getauxval(3)).
+
+    It is set-group-ID of another group then; see `missing` where this user may not do that.
+    """
+    for group in (*os.getgroups(), 65534):
+        with contextlib.suppress(PermissionError):
+            if group != os.getgid():
+                os.chown(program, -1, group)
+                program.chmod(0o2755)
+                return
+    missing("this user may not make a set-group-ID program of another group")
+
+
 def compiler(language: str) -> str:
     """The path of the compiler for `language`, under the same rule as `need_tool`."""
     variable, names, _ = _COMPILERS[language]
@@ -82,7 +98,7 @@ def _compile(
     path = compiler(language)
     suffix = _COMPILERS[language][2]
     text = source.read_bytes() if isinstance(source, Path) else source.encode()
-    headers = [*INCLUDE.glob("*.h")]
+    headers = [file for folder in INCLUDES for file in sorted(folder.glob("*.h"))]
     if isinstance(source, Path):
         headers += source.parent.glob("*.h")
     include = [f"-I{source.parent}"] if isinstance(source, Path) else []
@@ -113,7 +129,14 @@ def _compile(
                 arguments = [f"-Clink-arg={argument}" for argument in link]
                 command = [path, *mode, *flags, "-o", str(output), str(file), *arguments]
             else:
-                command = [path, "-O1", f"-I{INCLUDE}", *include, *mode, str(file)]
+                command = [
+                    path,
+                    "-O1",
+                    *(f"-I{folder}" for folder in INCLUDES),
+                    *include,
+                    *mode,
+                    str(file),
+                ]
                 command += ["-o", str(output), *flags, *link]
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment, check=False

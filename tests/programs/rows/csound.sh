@@ -1,6 +1,7 @@
 # Every opcode library.
 # packages: csound
-csound -z 2>&1 | grep -v "Elapsed time" | sort
+csound -z >output 2>&1; echo "$?"
+grep -v "Elapsed time" output | sort
 cat >tone.csd <<'END'
 <CsoundSynthesizer>
 <CsOptions>

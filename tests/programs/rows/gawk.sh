@@ -9,5 +9,5 @@ gawk -l ordchr -l readfile -l fnmatch -l intdiv 'BEGIN {
   printf "a\nb\n" >"text"; close("text")
   print ord("A"), chr(66), length(readfile("text")), fnmatch("*.c", "a.c", 0)
   intdiv(17, 5, result); print result["quotient"], result["remainder"]
-}'
-printf 'one\ntwo\n' | gawk -l revoutput '{ REVOUT = 1; print }'
+}'; echo "$?"
+printf 'one\ntwo\n' | gawk -l revoutput '{ REVOUT = 1; print }'; echo "$?"

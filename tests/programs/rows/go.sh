@@ -33,5 +33,5 @@ func main() {
 }
 END
 export GO111MODULE=off GOCACHE=$PWD/cache GOTOOLCHAIN=local GOFLAGS=-trimpath
-go build -buildmode=plugin -o plugin.so plugin.go 2>&1 && go build -o main main.go 2>&1; echo "$?"
+env -u LD_PRELOAD go build -buildmode=plugin -o plugin.so plugin.go 2>&1 && env -u LD_PRELOAD go build -o main main.go 2>&1; echo "$?"
 ./main 2>&1; echo "$?"

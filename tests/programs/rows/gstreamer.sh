@@ -1,10 +1,10 @@
 # Every plugin of a new registry; pipelines.
 # packages: gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-tools
 export GST_REGISTRY=$PWD/registry GST_REGISTRY_FORK=no
-gst-inspect-1.0
+gst-inspect-1.0; echo "$?"
 for plugin in vorbis theora audioconvert videoscale matroska isomp4 jpeg png
 do
-  gst-inspect-1.0 "$plugin"
+  gst-inspect-1.0 "$plugin"; echo "$?"
 done
 gst-launch-1.0 -q audiotestsrc num-buffers=20 ! audioconvert ! wavenc ! filesink location=sound.wav; echo "$?"
 sha256sum sound.wav

@@ -15,6 +15,7 @@ print(peer:receive(), ssl.newcontext { mode = "client", protocol = "any" } ~= ni
 print(pcall(require, "nonesuch.module") == false)
 print(package.loadlib("/nonesuch.so", "luaopen_x"))
 END
+echo "$?"
 luajit - <<'END'
 local ffi = require "ffi"
 ffi.cdef "unsigned long crc32(unsigned long, const char *, unsigned); double cos(double); int abs(int);"
@@ -23,3 +24,4 @@ print(tonumber(z.crc32(0, "hello", 5)), m.cos(0.5), ffi.C.abs(-3))
 print(pcall(ffi.load, "nonesuch"))
 print(pcall(function() return z.nonesuch end))
 END
+echo "$?"

@@ -13,7 +13,7 @@ napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   return exports;
 }
 END
-cc -shared -fPIC -o addon.node addon.c
+env -u LD_PRELOAD cc -shared -fPIC -o addon.node addon.c
 node -e '
 console.log(require("./addon.node").answer, require("./addon.node").answer);
 try { require("/nonesuch.node") } catch (error) { console.log(error.code) }

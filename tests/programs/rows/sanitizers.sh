@@ -15,9 +15,9 @@ int main(int argc, char **argv) {
   return array[atoi(argv[1])] == 1;
 }
 END
-cc -g -fsanitize=thread -o thread program.c && cc -g -fsanitize=address -o address program.c; echo "$?"
+env -u LD_PRELOAD cc -g -fsanitize=thread -o thread program.c && env -u LD_PRELOAD cc -g -fsanitize=address -o address program.c; echo "$?"
 ./thread 0; echo "$?"
 # Its runtime insists on being the first.
-export ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(cc -print-file-name=libasan.so)${LD_PRELOAD:+:$LD_PRELOAD}"
+export ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(env -u LD_PRELOAD cc -print-file-name=libasan.so)${LD_PRELOAD:+:$LD_PRELOAD}"
 ./address 0; echo "$?"
 ./address 3 2>errors; echo "$?"; LD_PRELOAD= grep -c heap-buffer-overflow errors

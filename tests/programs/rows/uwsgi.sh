@@ -9,4 +9,5 @@ def application(environment, start): start("200 OK", []); return [b"hello"]
 import os, signal
 END
 uwsgi --plugin python3 --pyrun page.py --no-site 2>/dev/null; echo "$?"
-uwsgi --plugin python3 --plugin nonesuch --plugin-list 2>&1 | grep -e python -e nonesuch
+uwsgi --plugin python3 --plugin nonesuch --plugin-list >output 2>&1; echo "$?"
+grep -e python -e nonesuch output

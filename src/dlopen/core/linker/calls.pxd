@@ -233,8 +233,9 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
             linker, current_snapshot(&linker.registry), image, number, &address
         )
         reader_leave(&linker.registry, phase)
-    store_pointer(
-        <void*>(image.bytes_bias + image.jmprel[number].r_offset), <const void*>address
-    )
+    if not linker.bind_not:
+        store_pointer(
+            <void*>(image.bytes_bias + image.jmprel[number].r_offset), <const void*>address
+        )
     (&errno)[0] = kept_errno
     return address

@@ -147,6 +147,7 @@ cdef struct Linker:
     bint secure
     Text environment             # strings one after another; read once, with the lock or alone
     bint bind_now                # LD_BIND_NOW
+    bint bind_not                # LD_BIND_NOT: each lazy call is looked up anew
     uint64_t namespaces_made     # written under Registry.lock
     # As the host gives them to constructors.
     int argc
