@@ -27,6 +27,7 @@ from dlopen.modes import (
     RTLD_NOW,
     Mode,
 )
+from dlopen.patching import Patch
 from dlopen.process import (
     AddressInfo,
     Candidate,
@@ -52,6 +53,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "LoadError",
     "Mode",
     "PRIVATE",
+    "Patch",
     "RTLD_DEEPBIND",
     "RTLD_GLOBAL",
     "RTLD_LAZY",

@@ -59,7 +59,7 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_R_COPY, DLOPEN_R_IRELATIVE, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TPOFF
         DLOPEN_R_TLSDESC, DLOPEN_R_SIZE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
         DLOPEN_HELD_OPEN, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING
-        DLOPEN_HELD_INITIALISING, DLOPEN_HELD_THREAD_LOCAL
+        DLOPEN_HELD_INITIALISING, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_HELD_PATCH
     ctypedef struct DLOPEN_image
     struct DLOPEN_error:
         int32_t code, errnum
@@ -76,6 +76,8 @@ cdef extern from "dlopen.h" nogil:
         const char *name
         const char *version
         const void *address
+    struct DLOPEN_patched:
+        uint64_t places, original
     struct DLOPEN_request:
         size_t size
         const char *name
@@ -148,6 +150,11 @@ cdef extern from "dlopen.h" nogil:
     uint32_t DLOPEN_read_enter()
     void DLOPEN_read_leave(uint32_t token)
     ctypedef void (*visit_holder)(int kind, DLOPEN_image *holder, void *data) noexcept
+    int DLOPEN_patch(
+        DLOPEN_image *image, const DLOPEN_replacement *replacements, size_t count,
+        DLOPEN_patched *patched, uint64_t *number, DLOPEN_error *error
+    )
+    int DLOPEN_unpatch(uint64_t number, DLOPEN_error *error)
     size_t DLOPEN_holders(DLOPEN_image *image, visit_holder visit, void *data)
     long DLOPEN_closed_function()
 
@@ -182,6 +189,7 @@ cdef dict HOLDERS = {
     DLOPEN_HELD_OPEN: "open", DLOPEN_HELD_NODELETE: "nodelete",
     DLOPEN_HELD_DEPENDENCY: "dependency", DLOPEN_HELD_BINDING: "binding",
     DLOPEN_HELD_INITIALISING: "initialising", DLOPEN_HELD_THREAD_LOCAL: "thread_local",
+    DLOPEN_HELD_PATCH: "patch",
 }
 cdef dict REJECTED = {DLOPEN_REJECTED_LOADED: "LOADED", DLOPEN_REJECTED_MACHINE: "MACHINE"}
 
@@ -270,7 +278,7 @@ cdef object not_an_image():
     return exception_for("HANDLE", 0, "the image is not loaded any more")
 
 
-cdef DLOPEN_replacement *make_replacements(list replacements, DLOPEN_request *request) except? NULL:
+cdef DLOPEN_replacement *make_replacements(list replacements) except? NULL:
     """Of (name, version or None, address), which the caller keeps; freed with PyMem_Free."""
     cdef DLOPEN_replacement *made
     cdef Py_ssize_t i
@@ -285,8 +293,6 @@ cdef DLOPEN_replacement *make_replacements(list replacements, DLOPEN_request *re
         if version is not None:
             made[i].version = <const char *><bytes>version
         made[i].address = <const void *><uintptr_t>address
-    request.replacements = made
-    request.replacement_count = <size_t>len(replacements)
     return made
 
 
@@ -325,7 +331,8 @@ def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find
         raise MemoryError
     made = NULL
     try:
-        made = make_replacements(replacements, &request)
+        request.replacements = made = make_replacements(replacements)
+        request.replacement_count = <size_t>len(replacements)
         for i in range(len(scope)):
             images[i] = <DLOPEN_image *><uintptr_t>scope[i]
         with nogil:
@@ -362,7 +369,8 @@ cdef object load(
             request.bytes = &request
         request.bytes_size = <size_t>view.len
     try:
-        made = make_replacements(replacements, &request)
+        request.replacements = made = make_replacements(replacements)
+        request.replacement_count = <size_t>len(replacements or ())
         with nogil:
             if link:
                 code = DLOPEN_open(&request, &image, &error)
@@ -765,6 +773,39 @@ def address(uintptr_t address):
         return <uintptr_t>image, take_symbol(&stream) if stream.used else None
     finally:
         free(stream.data)
+
+
+def patch(uintptr_t image, list replacements):
+    """(number, [(places, original) for each])"""
+    cdef DLOPEN_error error
+    cdef DLOPEN_replacement *made = NULL
+    cdef DLOPEN_patched *patched = NULL
+    cdef uint64_t number = 0
+    cdef size_t count = <size_t>len(replacements)
+    cdef size_t i
+    cdef int code
+    try:
+        made = make_replacements(replacements)
+        patched = <DLOPEN_patched *>PyMem_Calloc(count + 1, sizeof(DLOPEN_patched))
+        if patched == NULL:
+            raise MemoryError
+        with nogil:
+            code = DLOPEN_patch(<DLOPEN_image *>image, made, count, patched, &number, &error)
+        if code != DLOPEN_OK:
+            raise failure(&error)
+        return number, [(patched[i].places, patched[i].original) for i in range(count)]
+    finally:
+        PyMem_Free(made)
+        PyMem_Free(patched)
+
+
+def unpatch(uint64_t number):
+    cdef DLOPEN_error error
+    cdef int code
+    with nogil:
+        code = DLOPEN_unpatch(number, &error)
+    if code != DLOPEN_OK:
+        raise failure(&error)
 
 
 cdef void put_holder(int kind, DLOPEN_image *holder, void *data) noexcept nogil:

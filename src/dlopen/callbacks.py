@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+from _ctypes import CFuncPtr
 from weakref import WeakValueDictionary
 
 from dlopen import _linker
@@ -23,7 +24,8 @@ def callback(
 
     As with `ctypes.CFUNCTYPE`, keep the object for as long as C may call it.  An exception in the
     function goes to `sys.unraisablehook`, and the caller gets 0.  After the interpreter's end
-    (a library's destructors run that late) a call does nothing and returns 0.
+    (a library's destructors run that late) a call does nothing and returns 0.  `__wrapped__` is
+    the Python function.
 
     Args:
         restype: The ctypes type that it returns; None for void.
@@ -33,14 +35,31 @@ def callback(
     prototype = ctypes.CFUNCTYPE(restype, *argtypes, use_errno=use_errno)
 
     def decorate(function: Callable[..., Any]) -> Any:
-        made = prototype(function)
-        if thunk := (made._objects or {}).get("0"):
-            code = ctypes.cast(made, ctypes.c_void_p).value or 0
-            _linker.guard_callback(thunk, code, thunk.__sizeof__())
-        _alive[id(made)] = made
-        return made
+        return make_callback(prototype, function)
 
     return decorate
+
+
+def make_callback(prototype: type[CFuncPtr], function: Callable[..., Any]) -> Any:
+    """The same with a prototype that `ctypes.CFUNCTYPE` has made."""
+    made: Any = prototype(function)
+    made.__wrapped__ = function
+    if thunk := _thunk_of(made):
+        code = ctypes.cast(made, ctypes.c_void_p).value or 0
+        _linker.guard_callback(thunk, code, thunk.__sizeof__())
+    _alive[id(made)] = made
+    return made
+
+
+def _thunk_of(function: Any) -> Any:
+    """What ctypes keeps for a C function that it has made itself, or None."""
+    thunk = (function._objects or {}).get("0")
+    return thunk if type(thunk).__name__ == "CThunkObject" else None
+
+
+def is_callback(thing: object) -> bool:
+    """Whether it is a C function made from a Python one, by `callback` or by ctypes."""
+    return isinstance(thing, CFuncPtr) and _thunk_of(thing) is not None
 
 
 @atexit.register

@@ -18,8 +18,8 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
     DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
-    DLOPEN_STATE_LOADING, Error, Info, PublicImage, PublicRelocation, PublicSymbol, PublicVersion,
-    Request, VisitCandidate, VisitHolder, VisitRelocation,
+    DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
+    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport environment_value, read_environment
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
@@ -56,11 +56,12 @@ from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
     relocate_mapped,
 )
+from dlopen.core.linker.patch cimport patch_image, unpatch
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
-from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
+from dlopen.core.linker.unload cimport close_image, collect, finish_at_exit, visit_holders
 from dlopen.core.memory.file cimport File, file_close
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
@@ -971,6 +972,29 @@ cdef public size_t DLOPEN_images(PublicImage** images, size_t capacity) noexcept
         )
     reader_leave(&linker.registry, phase)
     return total
+
+
+cdef public int DLOPEN_patch(
+    PublicImage* image, const PublicReplacement* replacements, size_t count, Patched* patched,
+    uint64_t* number, Error* error
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    return patch_image(linker, <Image*>image, replacements, count, patched, number, error)
+
+
+cdef public int DLOPEN_unpatch(uint64_t number, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    cdef int code
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    code = unpatch(linker, number, error)
+    if code == 0:
+        collect(linker)          # what only the patch has kept
+    return code
 
 
 cdef public size_t DLOPEN_holders(

@@ -13,6 +13,7 @@ from dlopen._records import Record
 from dlopen._replacing import forget_gone, keep, replacements_for
 from dlopen.image import Mapped, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
+from dlopen.patching import Patch
 from dlopen.symbols import Symbol, Symbols, split_key, undefined
 
 TYPE_CHECKING = False
@@ -132,8 +133,8 @@ class Blocker(Record):
     """Something that keeps a closed library mapped."""
 
     kind: str
-    """open (elsewhere), nodelete, dependency, binding, initialising or thread_local (an object that
-    its thread has not destroyed yet)."""
+    """open (elsewhere), nodelete, dependency, binding, initialising, patch (one that is in force
+    leads to it) or thread_local (an object that its thread has not destroyed yet)."""
     library: str | None
     """The path of the image that needs it, if one does."""
 
@@ -306,6 +307,33 @@ class Library(Mapped):
                 f"{name} has {symbol.size} bytes, {type_.__name__} {ctypes.sizeof(type_)}"
             )
         return Variable(symbol, type_)
+
+    def patch(
+        self, replacements: Mapping[str, Replacement] | None = None, /, **names: Replacement
+    ) -> Patch:
+        """Bind what this library refers to anew, now, until `restore` or the end of `with`.
+
+        Every place of it that was bound to a symbol (for calls and in data) leads to the
+        replacement, each by one store, while other threads may run.  It is for libraries that the
+        system's loader has loaded, too (see `existing`).  The library's own uses of what it
+        defines itself are patched where they go through its symbol table, as they do when others
+        may stand before it.  Patches of the same symbol stack up, and may be restored in any order.
+
+        Args:
+            replacements: "name" or "name@VERSION", as its references have it, to a `callback`,
+                another ctypes function, a `Symbol` or an address.
+            names: The same for plain names.
+
+        Returns:
+            A `Patch`: `original` has the functions to call on, `places` how many were found.
+
+        Raises:
+            LoadError: The kernel does not let a place be changed; nothing is changed then.
+            ValueError: The library is closed, or a replacement has no address.
+            TypeError: A replacement cannot be one.
+            Exception: At the end: what a callback raised.
+        """
+        return Patch(self, {**(replacements or {}), **names})
 
     @property
     def unload_blockers(self) -> tuple[Blocker, ...]:

@@ -61,6 +61,19 @@ def test_two_steps(tmp_path: Path, binding: str) -> None:
     ], done
 
 
+@pytest.mark.parametrize("binding", ["lazy", "now"])
+def test_patch(tmp_path: Path, binding: str) -> None:
+    flags = ["-fno-builtin", f"-Wl,-z,{binding}"]
+    library = compile_library(tmp_path, "libexample.so", LIBRARY, flags=flags)
+    done = call(build(tmp_path, "patch"), library)
+    assert done.stdout.splitlines() == [
+        "hello",
+        "malloc: 1 place, called 3 times",
+        "hello",
+        "afterwards: called 3 times",
+    ], done
+
+
 def test_two_steps_ended_by_find(tmp_path: Path) -> None:
     library = compile_library(tmp_path, "libexample.so", LIBRARY, flags=["-DREFERS_TO_SYSTEM"])
     done = call(build(tmp_path, "two_steps"), library)

@@ -91,6 +91,22 @@ with dlopen.Library(path, replace={"strlen@NONE_1": nine}) as lib:
     assert line.startswith("a replacement is an address, a Symbol or a ctypes function, not <built")
 
 
+@pytest.mark.parametrize("mode", ["RTLD_LAZY", "RTLD_NOW"])
+def test_the_library_of_a_replacement_stays(library: Path, tmp_path: Path, mode: str) -> None:
+    source = "unsigned long nine(const char *text) { return text ? 9 : 0; }"
+    other = compile_library(tmp_path, "libother.so", source)
+    code = f"""
+other = dlopen.Library(sys.argv[2])
+lib = dlopen.Library(path, dlopen.{mode}, replace={{"strlen": other.symbols["nine"]}})
+other.close()
+print([(blocker.kind, blocker.library == path) for blocker in other.unload_blockers])
+assert lib.work() == 9
+lib.close()
+print(other.unload_blockers, any(info.path in sys.argv for info in dlopen.libraries()))
+"""
+    assert python(code, library, other) == ["[('binding', True)]", "() False"]
+
+
 def test_a_library_that_is_loaded_is_bound(library: Path) -> None:
     code = """
 with dlopen.Library(path) as lib:

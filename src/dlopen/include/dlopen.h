@@ -256,11 +256,27 @@ size_t DLOPEN_images(DLOPEN_image **images, size_t capacity);
 uint32_t DLOPEN_read_enter(void);
 void DLOPEN_read_leave(uint32_t token);
 
+/* Patches.  Every place of the image that a relocation bound to one of the symbols (in the GOT, for the PLT, in
+ * data) is bound to the replacement now, each by one aligned store, while other threads may run: an image of ours
+ * or of the host's (DLOPEN_existing).  All of them, or none.  Patches of one symbol stack up and can be taken back
+ * in any order; with the last one each place gets the very word that stood there.  A library of ours that holds the
+ * replacement stays loaded meanwhile, and so does a patched image of the host's.  A thread may be inside of the
+ * replacement for as long as it likes: its code must stay longer than the patch. */
+struct DLOPEN_patched {
+  uint64_t places;               /* how many; 0: the image does not refer to it, or in no way that can be changed */
+  uint64_t original;             /* what they led to without any patch; 0: nothing (a weak symbol) */
+};
+int DLOPEN_patch(DLOPEN_image *image, const struct DLOPEN_replacement *replacements, size_t count,
+                 struct DLOPEN_patched *patched /* [count] */, uint64_t *number, struct DLOPEN_error *error);
+/* Takes a patch back; again, or after the image has gone, it does nothing. */
+int DLOPEN_unpatch(uint64_t number, struct DLOPEN_error *error);
+
 /* What keeps an image mapped although nobody holds it open: calls visit for each
  * holder; returns how many. */
 enum DLOPEN_holder_kind {
   DLOPEN_HELD_OPEN = 1, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING,
-  DLOPEN_HELD_THREAD_LOCAL       /* a thread has not yet destroyed a thread_local object of the image */
+  DLOPEN_HELD_THREAD_LOCAL,      /* a thread has not yet destroyed a thread_local object of the image */
+  DLOPEN_HELD_PATCH              /* a patch that is in force leads to it */
 };
 typedef void DLOPEN_visit_holder(int kind, DLOPEN_image *holder, void *data);
 size_t DLOPEN_holders(DLOPEN_image *image, DLOPEN_visit_holder *visit, void *data);

@@ -23,7 +23,7 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_R_DTPOFF, DLOPEN_R_TPOFF, DLOPEN_R_TLSDESC, DLOPEN_R_SIZE
         DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
         DLOPEN_HELD_OPEN, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY
-        DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING, DLOPEN_HELD_THREAD_LOCAL
+        DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_HELD_PATCH
     ctypedef struct PublicImage "DLOPEN_image":
         pass
     ctypedef struct Error "struct DLOPEN_error":
@@ -45,6 +45,9 @@ cdef extern from "dlopen.h" nogil:
         const char* name
         const char* version
         const void* address
+    ctypedef struct Patched "struct DLOPEN_patched":
+        uint64_t places
+        uint64_t original
     ctypedef int FindSymbol "DLOPEN_find_symbol"(
         const char* name, const char* version, const void** address, void* data
     ) noexcept

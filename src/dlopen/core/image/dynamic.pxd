@@ -18,10 +18,10 @@ from dlopen.core.elf.constants cimport (
     DF_1_NODELETE, DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_AUXILIARY, DT_FILTER, DT_FINI,
     DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
     DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL,
-    DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT, DT_RELRSZ, DT_RPATH,
-    DT_RUNPATH, DT_SONAME, DT_STRSZ, DT_STRTAB, DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL,
-    DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W, PF_X, VER_FLG_BASE,
-    VERSYM_INDEX,
+    DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELACOUNT, DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT,
+    DT_RELRSZ, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRSZ, DT_STRTAB, DT_SYMBOLIC, DT_SYMENT,
+    DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W,
+    PF_X, VER_FLG_BASE, VERSYM_INDEX,
 )
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport (
@@ -379,6 +379,54 @@ cdef inline int read_relocations(
                 image, error, b"DT_RELR lies outside the segments or is not whole", values[DT_RELR]
             )
     return 0
+
+
+cdef struct Tables:              # an image's relocations that have symbols, and others
+    const Rela* rela
+    uint64_t rela_count
+    const Rela* jmprel
+    uint64_t jmprel_count
+
+
+cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
+    """Of any image that cannot go meanwhile. The host's are not kept: most are never asked for."""
+    cdef uint64_t rela = 0
+    cdef uint64_t rela_size = 0
+    cdef uint64_t relative = 0   # so many come first, and have no symbol
+    cdef uint64_t jmprel = 0
+    cdef uint64_t jmprel_size = 0
+    cdef uint64_t jmprel_kind = DT_RELA
+    cdef uint32_t i
+    tables.rela = image.rela
+    tables.rela_count = image.rela_count
+    tables.jmprel = image.jmprel
+    tables.jmprel_count = image.jmprel_count
+    if not image.is_host:
+        return
+    for i in range(image.dynamic_count):
+        if image.dynamic[i].d_tag == DT_RELA:
+            rela = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_RELASZ:
+            rela_size = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_RELACOUNT:
+            relative = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_JMPREL:
+            jmprel = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_PLTRELSZ:
+            jmprel_size = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_PLTREL:
+            jmprel_kind = image.dynamic[i].d_val
+    if jmprel_kind != DT_RELA:
+        jmprel = 0
+    # Some linkers count DT_JMPREL's entries in DT_RELASZ too.
+    if jmprel != 0 and rela <= jmprel and rela + rela_size == jmprel + jmprel_size:
+        rela_size -= jmprel_size
+    if rela != 0 and relative * sizeof(Rela) < rela_size:
+        tables.rela = <const Rela*>entry_at(image, rela, rela_size) + relative
+        tables.rela_count = rela_size // sizeof(Rela) - relative
+    if jmprel != 0:
+        tables.jmprel = <const Rela*>entry_at(image, jmprel, jmprel_size)
+        tables.jmprel_count = jmprel_size // sizeof(Rela)
 
 
 cdef inline bint is_code(const Image* image, uint64_t address) noexcept nogil:

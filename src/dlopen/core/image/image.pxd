@@ -57,6 +57,20 @@ cdef struct Replacement:         # what a symbol of an image's is bound to inste
     uint64_t address
 
 
+cdef struct PlaceValue:          # what a patch has stored in a place
+    PlaceValue* below            # of an earlier patch
+    uint64_t number              # of the patch
+    uint64_t word
+    Image* leads_to              # an image of ours that the patch keeps, or NULL
+
+
+cdef struct PatchedPlace:        # linker/patch.pxd
+    PatchedPlace* next
+    uint64_t place               # run address
+    uint64_t original            # what stands there without any patch
+    PlaceValue* top              # what stands there now
+
+
 cdef struct SearchList:          # the breadth-first closure of an image's dependencies
     Pointers images              # Image*, itself first
 
@@ -134,6 +148,9 @@ cdef struct Image:
     Pointers sorted              # Image*, ours: of an image opened itself, all that it needs
     Pointers bindings            # Image*: others that its relocations bound to
     Pointers host_handles        # one count of the host's loader each, given back at unload
+    PatchedPlace* patched        # owned
+    uint32_t patch_count         # atomic: of patches that are in force in it
+    uint32_t patch_uses          # places of other images that patches let lead here
     Unique* uniques              # owned: its entries in the table of STB_GNU_UNIQUE definitions
     uint32_t open_count
     uint32_t pins                # transactions that rely on it
@@ -263,6 +280,15 @@ cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
     while index < image.chain_limit and not image.chains[index - image.symbol_offset] & 1:
         index += 1
     return index + 1 if index < image.chain_limit else image.chain_limit
+
+
+cdef inline void free_patched_place(Allocator* allocator, PatchedPlace* patched) noexcept nogil:
+    cdef PlaceValue* value
+    while patched.top != NULL:
+        value = patched.top
+        patched.top = value.below
+        release(allocator, value)
+    release(allocator, patched)
 
 
 cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept nogil:

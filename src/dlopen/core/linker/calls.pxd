@@ -13,7 +13,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator
-from dlopen.core.base.atomics cimport full_fence, load_u32, store_pointer, store_u32
+from dlopen.core.base.atomics cimport (
+    compare_and_swap_pointer, full_fence, load_pointer, load_u32, store_pointer, store_u32,
+)
 from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
@@ -180,9 +182,11 @@ cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept no
 
 
 cdef inline bint find_callee(
-    Linker* linker, const Snapshot* snapshot, Image* image, uint64_t number, uint64_t* address
+    Linker* linker, const Snapshot* snapshot, Image* image, uint64_t number, bint must,
+    uint64_t* address
 ) noexcept nogil:
-    """False: look again, in a newer snapshot."""
+    """False: look again, in a newer snapshot. *address is 0 if nothing defines it; without one
+    that a call `must` have the process ends."""
     cdef const Rela* relocation = &image.jmprel[number]
     cdef uint32_t symbol = relocation_symbol(relocation)
     cdef Globals globals
@@ -201,7 +205,9 @@ cdef inline bint find_callee(
     batch.share_unique = share_unique_of_call
     batch.context = &call
     if resolve(&batch, image, symbol, True, NULL, &definition):
-        end_for_missing(linker, image, symbol)
+        if must:
+            end_for_missing(linker, image, symbol)
+        definition.image = NULL
     address[0] = 0
     # A weak one may be undefined.
     kept = definition.image == NULL or keep_for_call(linker, image, definition.image, number)
@@ -223,19 +229,24 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
     """The function that the call with this number in DT_JMPREL leads to from now on."""
     cdef int kept_errno = errno
     cdef uint64_t address = 0
+    cdef uint64_t unbound
+    cdef void* place
     cdef uint32_t phase
     cdef bint found = False
     if number >= image.jmprel_count:
         kernel_end_process(EXIT_LOOKUP)
+    place = <void*>(image.bytes_bias + image.jmprel[number].r_offset)
+    unbound = <uint64_t>load_pointer(place)
     while not found:
         phase = reader_enter(&linker.registry)
         found = find_callee(
-            linker, current_snapshot(&linker.registry), image, number, &address
+            linker, current_snapshot(&linker.registry), image, number, True, &address
         )
         reader_leave(&linker.registry, phase)
-    if not linker.bind_not:
-        store_pointer(
-            <void*>(image.bytes_bias + image.jmprel[number].r_offset), <const void*>address
-        )
+    # A patch that came in between stays, and so does what it will put back: a call of a
+    # patched image is looked up each time. Who put the patch there has counted it first.
+    if not linker.bind_not and load_u32(&image.patch_count) == 0 \
+            and image.map_start <= unbound < image.map_end:
+        compare_and_swap_pointer(<void**>place, <void*>unbound, <void*>address)
     (&errno)[0] = kept_errno
     return address

@@ -24,8 +24,8 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport has_prefix, strcmp, strlen, strncmp, strrchr
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport (
-    DT_DEBUG, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS, SHN_UNDEF, STT_FUNC,
-    STT_OBJECT, VERSYM_HIDDEN,
+    DT_DEBUG, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS,
+    SHN_UNDEF, STT_FUNC, STT_OBJECT, VERSYM_HIDDEN,
 )
 from dlopen.core.elf.structures cimport Dyn, Phdr, Sym, symbol_type
 from dlopen.core.image.dynamic cimport read_dynamic
@@ -275,6 +275,8 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
             image.layout.eh_frame_header = segment
         elif segment.p_type == PT_INTERP:
             image.layout.interpreter = segment
+        elif segment.p_type == PT_GNU_RELRO and segment.p_memsz != 0:
+            image.layout.relro = segment
     image.layout.start = start
     image.layout.end = align_up(end, collection.linker.page)
     image.map_start = image.load_bias + start

@@ -1304,6 +1304,24 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     return True
 
 
+cdef inline int keep_replacements(Transaction* transaction, Image* image) noexcept nogil:
+    """The libraries that hold them are bound to as any other: they stay."""
+    cdef uint32_t i
+    cdef Image* definer
+    for i in range(image.replacement_count):
+        definer = image_of_caller(
+            transaction.snapshot, <const void*>image.replacements[i].address
+        )
+        if definer == NULL or definer == image or definer.is_startup:
+            continue
+        # One that goes just now was closed by whoever gives its address.
+        if take(transaction, definer) and not pointers_add_once(
+            &transaction.linker.registry.allocator, &image.bindings, definer
+        ):
+            return fail_memory(transaction.error, image_name(image))
+    return 0
+
+
 cdef inline int replace_symbols(Transaction* transaction, const Request* request) noexcept nogil:
     """Before anything is bound, and with no lock held: what is asked may be Python."""
     cdef size_t i
@@ -1321,6 +1339,8 @@ cdef inline int replace_symbols(Transaction* transaction, const Request* request
                 &transaction.linker.registry.allocator, <Image*>transaction.loaded.items[i],
                 request, transaction.error
             )
+            if code == 0:
+                code = keep_replacements(transaction, <Image*>transaction.loaded.items[i])
     return code
 
 

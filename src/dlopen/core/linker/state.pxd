@@ -125,6 +125,13 @@ cdef struct Donor:               # of static TLS: linker/static_tls.pxd
     bint is_unused               # to be closed when all that are farther have gone
 
 
+cdef struct Patch:               # linker/patch.pxd
+    Patch* next
+    uint64_t number
+    Image* image
+    void* borrowed               # of the host's: the count that keeps it
+
+
 cdef struct Linker:
     Registry registry
     Tls tls
@@ -132,6 +139,8 @@ cdef struct Linker:
     Donor* donors
     uint64_t donors_made
     bint donors_change           # a thread opens or closes some
+    Patch* patches               # in force; guarded by Registry.lock, like their numbers
+    uint64_t patches_made
     HostFunctions host
     uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]

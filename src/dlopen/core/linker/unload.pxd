@@ -16,7 +16,8 @@ from dlopen.core.base.atomics cimport (
 )
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
-    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_STATE_CLOSING,
+    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH, DLOPEN_HELD_THREAD_LOCAL,
+    DLOPEN_STATE_CLOSING,
     DLOPEN_STATE_INITIALISING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage,
     VisitHolder,
 )
@@ -34,6 +35,7 @@ from dlopen.core.linker.debugger cimport hide_from_debugger
 from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
+from dlopen.core.linker.patch cimport forget_patches
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.linker.static_tls cimport take_back_tls
 from dlopen.core.symbols.report cimport report_close, report_unload
@@ -61,7 +63,7 @@ cdef inline void mark_held(Image* image) noexcept nogil:
 
 cdef inline bint is_root(const Image* image) noexcept nogil:
     return image.open_count != 0 or image.nodelete or image.pins != 0 \
-        or image.state == DLOPEN_STATE_INITIALISING
+        or image.patch_uses != 0 or image.state == DLOPEN_STATE_INITIALISING
 
 
 cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nogil:
@@ -282,8 +284,9 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
     for i in range(dead.count):
         (<Image*>dead.items[i]).is_finished = True
     take_gone(registry, &gone)
-    if gone.count and registry.sweep_again:
-        (&collecting)[0] = 2     # they may have held something
+    for i in range(gone.count):
+        if forget_patches(linker, <Image*>gone.items[i]) or registry.sweep_again:
+            (&collecting)[0] = 2     # they may have held something
     lock_release(&registry.lock)
     hide_from_debugger(linker, &gone)
     for i in range(gone.count):
@@ -412,6 +415,9 @@ cdef inline size_t visit_holders(
         if image.nodelete:
             found += 1
             visit(DLOPEN_HELD_NODELETE, <PublicImage*>image, data)
+        if load_u32(&image.patch_uses) != 0:
+            found += 1
+            visit(DLOPEN_HELD_PATCH, <PublicImage*>image, data)
         if image.state == DLOPEN_STATE_INITIALISING:
             found += 1
             visit(DLOPEN_HELD_INITIALISING, <PublicImage*>image, data)

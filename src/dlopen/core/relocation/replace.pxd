@@ -38,21 +38,19 @@ cdef inline bint can_be_replaced(const Image* image, const Rela* relocation) noe
         and symbol_visibility(symbol) != STV_INTERNAL and symbol_name(image, symbol) != NULL
 
 
-cdef inline const void* from_list(
-    const Request* request, const char* name, const char* version
+cdef inline size_t find_in_list(
+    const PublicReplacement* replacements, size_t count, const char* name, const char* version
 ) noexcept nogil:
-    """A replacement of just this version goes before one of any."""
+    """Its index, or `count`. A replacement of just this version goes before one of any."""
     cdef size_t i
-    cdef const PublicReplacement* one
-    cdef const void* of_any = NULL
-    for i in range(request.replacement_count):
-        one = &request.replacements[i]
-        if strcmp(one.name, name) != 0:
+    cdef size_t of_any = count
+    for i in range(count):
+        if strcmp(replacements[i].name, name) != 0:
             continue
-        if one.version == NULL:
-            of_any = one.address
-        elif version != NULL and strcmp(one.version, version) == 0:
-            return one.address
+        if replacements[i].version == NULL:
+            of_any = i
+        elif version != NULL and strcmp(replacements[i].version, version) == 0:
+            return i
     return of_any
 
 
@@ -63,7 +61,12 @@ cdef inline int ask_for_symbol(
     cdef const Version* version = symbol_version(image, index)
     cdef const char* name = symbol_name(image, &image.symtab[index])
     cdef const char* wanted = version.name if version != NULL else <const char*>NULL
-    cdef const void* address = from_list(request, name, wanted)
+    cdef size_t number = find_in_list(
+        request.replacements, request.replacement_count, name, wanted
+    )
+    cdef const void* address = NULL
+    if number != request.replacement_count:
+        address = request.replacements[number].address
     if address == NULL and request.find != NULL \
             and request.find(name, wanted, &address, request.find_data) != 0:
         fail(error, DLOPEN_E_STOPPED, image_name(image), b"the search for a symbol was ended")

@@ -1,0 +1,408 @@
+# cython: cdivision=True
+"""Patches: what an image refers to is exchanged while the process runs, and put back.
+
+Each place of the image that a relocation bound to the symbol gets one aligned store.
+Patches of one place stack up; they may be taken back in any order, and with the last one
+the very word returns that stood there. A library of ours that a patch leads into stays
+while it is in force; so does a patched image of the host's.
+
+A call of ours that is not bound yet stays so until the patches of its image are gone
+(linker/calls.pxd). One of the host's that another thread is just binding for the first
+time may win over the patch: nothing tells us of it.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_R_JUMP_SLOT,
+    DLOPEN_R_SYMBOLIC, DLOPEN_STATE_CLOSING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error,
+    Patched, PublicReplacement,
+)
+from dlopen.core.base.errors cimport error_name_symbol, fail, fail_memory
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.constants cimport PF_W, SHN_UNDEF
+from dlopen.core.elf.layout cimport segment_holding
+from dlopen.core.elf.structures cimport Phdr, Rela, Sym, relocation_symbol, relocation_type
+from dlopen.core.image.dynamic cimport Tables, is_code, read_tables
+from dlopen.core.image.image cimport (
+    Image, PatchedPlace, PlaceValue, Version, free_patched_place, image_name,
+)
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+    snapshot_image_at,
+)
+from dlopen.core.linker.calls cimport find_callee
+from dlopen.core.linker.find_symbol cimport host_symbol
+from dlopen.core.linker.host cimport (
+    borrow_host_image, give_back_host_image, holds_linker, RTLD_LAZY, RTLD_NOLOAD,
+)
+from dlopen.core.linker.host_lock cimport close_host, open_host
+from dlopen.core.linker.rebind cimport store_bound
+from dlopen.core.linker.state cimport Linker, Patch
+from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
+from dlopen.core.symbols.lookup cimport symbol_name, symbol_version
+
+
+cdef struct Match:               # a place that a patch is about
+    const Rela* relocation
+    size_t replacement
+    uint64_t call                # its number in DT_JMPREL, or NOT_A_CALL
+
+
+cdef enum:
+    NOT_A_CALL = 0xffffffffffffffff
+
+
+cdef inline bint can_be_patched(const Image* image, const Rela* relocation) noexcept nogil:
+    """By one store of a whole word: into memory that is writable, or was until RELRO."""
+    cdef const Phdr* segment = segment_holding(&image.layout, relocation.r_offset, 8)
+    return can_be_replaced(image, relocation) and segment != NULL and segment.p_flags & PF_W \
+        and (image.load_bias + relocation.r_offset) & 7 == 0 \
+        and relocation_width(THIS_MACHINE, relocation_type(relocation)) == 8
+
+
+cdef inline uint64_t addend_of(const Rela* relocation) noexcept nogil:
+    """The psABI gives GLOB_DAT and JUMP_SLOT none."""
+    if relocation_kind(THIS_MACHINE, relocation_type(relocation)) == DLOPEN_R_SYMBOLIC:
+        return <uint64_t>relocation.r_addend
+    return 0
+
+
+cdef inline size_t match_table(
+    const Image* image, const Rela* table, uint64_t count, bint calls,
+    const PublicReplacement* replacements, size_t replacement_count, Match* matches
+) noexcept nogil:
+    """How many places match; filled into `matches` unless that is NULL."""
+    cdef size_t found = 0
+    cdef size_t number
+    cdef uint64_t i
+    cdef uint32_t symbol
+    cdef const Version* version
+    for i in range(count):
+        if not can_be_patched(image, &table[i]):
+            continue
+        symbol = relocation_symbol(&table[i])
+        version = symbol_version(image, symbol)
+        number = find_in_list(
+            replacements, replacement_count, symbol_name(image, &image.symtab[symbol]),
+            version.name if version != NULL else <const char*>NULL
+        )
+        if number == replacement_count:
+            continue
+        if matches != NULL:
+            matches[found].relocation = &table[i]
+            matches[found].replacement = number
+            matches[found].call = i if calls else NOT_A_CALL
+        found += 1
+    return found
+
+
+cdef inline uint64_t word_at(const Image* image, const Rela* relocation) noexcept nogil:
+    return <uint64_t>load_pointer(<void*>(image.load_bias + relocation.r_offset))
+
+
+cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noexcept nogil:
+    """Under the lock."""
+    cdef PatchedPlace* patched = image.patched
+    while patched != NULL and patched.place != place:
+        patched = patched.next
+    return patched
+
+
+cdef inline uint64_t resolve_for_host(
+    Linker* linker, void* handle, const char* name, const char* version
+) noexcept nogil:
+    """In the host's order: the global scope, then the image's own. Without RTLD_DEFAULT, which
+    would make libdlopen.so a user of what is found."""
+    cdef void* program = open_host(linker, NULL, RTLD_LAZY | RTLD_NOLOAD)
+    cdef void* found = NULL
+    if program != NULL:
+        found = host_symbol(linker, program, name, version)
+        close_host(linker, program)
+    if found == NULL and handle != NULL:
+        found = host_symbol(linker, handle, name, version)
+    if found == NULL:
+        linker.host.dlerror()
+    return <uint64_t>found
+
+
+cdef inline uint64_t bound_function(
+    Linker* linker, const Snapshot* snapshot, Image* image, void* handle, const Match* match
+) noexcept nogil:
+    """What the place leads to without any patch. A call that is not bound yet leads back into
+    the PLT: it is asked for then, which may run a resolver, so with no lock held. 0: nothing."""
+    cdef uint32_t symbol = relocation_symbol(match.relocation)
+    cdef const Sym* entry = &image.symtab[symbol]
+    cdef const Version* version = symbol_version(image, symbol)
+    cdef const PatchedPlace* patched
+    cdef uint64_t word
+    cdef uint64_t address = 0
+    lock_acquire(&linker.registry.lock)
+    patched = patched_place(image, image.load_bias + match.relocation.r_offset)
+    word = patched.original if patched != NULL else word_at(image, match.relocation)
+    lock_release(&linker.registry.lock)
+    if match.call == NOT_A_CALL or not is_code(image, word - image.load_bias) or (
+        entry.st_shndx != SHN_UNDEF and image.load_bias + entry.st_value == word
+    ):
+        return word - addend_of(match.relocation) if word != 0 else 0
+    if image.is_host:
+        return resolve_for_host(
+            linker, handle, symbol_name(image, entry),
+            version.name if version != NULL else <const char*>NULL
+        )
+    if image.lazy_bindings == NULL:
+        return word
+    while not find_callee(linker, snapshot, image, match.call, False, &address):
+        pass
+    return address
+
+
+cdef inline int push_value(
+    Linker* linker, const Snapshot* snapshot, Image* image, const Match* match, uint64_t number,
+    uint64_t address, Error* error
+) noexcept nogil:
+    """Under the lock."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef uint64_t place = image.load_bias + match.relocation.r_offset
+    cdef PatchedPlace* patched = patched_place(image, place)
+    cdef PlaceValue* value
+    if patched == NULL:
+        patched = <PatchedPlace*>allocate(allocator, sizeof(PatchedPlace))
+        if patched == NULL:
+            return fail_memory(error, image_name(image))
+        patched.place = place
+        patched.original = word_at(image, match.relocation)
+        patched.next = image.patched
+        image.patched = patched
+    value = <PlaceValue*>allocate(allocator, sizeof(PlaceValue))
+    if value == NULL:
+        return fail_memory(error, image_name(image))
+    value.number = number
+    value.word = address + addend_of(match.relocation)
+    if not store_bound(image, place, value.word):
+        release(allocator, value)
+        return fail(
+            error, DLOPEN_E_PROTECT, image_name(image),
+            b"the kernel does not let RELRO be opened for a patch"
+        )
+    value.leads_to = snapshot_image_at(snapshot, address)
+    if value.leads_to == image or (value.leads_to != NULL and load_u32(
+        &value.leads_to.state
+    ) == DLOPEN_STATE_CLOSING):
+        value.leads_to = NULL
+    if value.leads_to != NULL:
+        value.leads_to.patch_uses += 1
+    value.below = patched.top
+    patched.top = value
+    return 0
+
+
+cdef inline void pop_values(Linker* linker, Image* image, uint64_t number) noexcept nogil:
+    """Under the lock: all that the patch has stored in the image."""
+    cdef PatchedPlace** link = &image.patched
+    cdef PatchedPlace* patched
+    cdef PlaceValue** inner
+    cdef PlaceValue* value
+    cdef uint64_t before
+    while link[0] != NULL:
+        patched = link[0]
+        before = patched.top.word if patched.top != NULL else patched.original
+        inner = &patched.top
+        while inner[0] != NULL and inner[0].number != number:
+            inner = &inner[0].below
+        value = inner[0]
+        if value != NULL:
+            inner[0] = value.below
+            if value.leads_to != NULL:
+                value.leads_to.patch_uses -= 1
+            release(&linker.registry.allocator, value)
+        if patched.top == NULL:
+            store_bound(image, patched.place, patched.original)
+            link[0] = patched.next
+            release(&linker.registry.allocator, patched)
+            continue
+        if patched.top.word != before:
+            store_bound(image, patched.place, patched.top.word)
+        link = &patched.next
+
+
+cdef inline int check_patchable(
+    const Linker* linker, const Image* image, const PublicReplacement* replacements, size_t count,
+    Error* error
+) noexcept nogil:
+    cdef uint32_t state = load_u32(&image.state)
+    cdef size_t i
+    if holds_linker(linker, image):
+        return fail(
+            error, DLOPEN_E_INVALID, image_name(image), b"the linker does not patch itself"
+        )
+    if not image.is_host and (state == DLOPEN_STATE_MAPPED or state == DLOPEN_STATE_LOADING):
+        return fail(
+            error, DLOPEN_E_STATE, image_name(image), b"it is not linked yet: relocate it first"
+        )
+    for i in range(count):
+        if replacements[i].address == NULL or replacements[i].name == NULL:
+            return fail(error, DLOPEN_E_INVALID, image_name(image), b"a patch without an address")
+    return 0
+
+
+cdef inline int apply_patch(
+    Linker* linker, const Snapshot* snapshot, Image* image, Patch* patch, const Match* matches,
+    size_t count, const PublicReplacement* replacements, Error* error
+) noexcept nogil:
+    """All its stores, or none."""
+    cdef Registry* registry = &linker.registry
+    cdef size_t i
+    cdef int code = 0
+    lock_acquire(&registry.lock)
+    linker.patches_made += 1
+    patch.number = linker.patches_made
+    # Before the first store: a call that is being bound looks at it.
+    store_u32(&image.patch_count, image.patch_count + 1)
+    for i in range(count):
+        code = push_value(
+            linker, snapshot, image, &matches[i], patch.number,
+            <uint64_t>replacements[matches[i].replacement].address, error
+        )
+        if code:
+            break
+    if code:
+        pop_values(linker, image, patch.number)
+        store_u32(&image.patch_count, image.patch_count - 1)
+    else:
+        image.pins += image.is_host
+        patch.next = linker.patches
+        linker.patches = patch
+    lock_release(&registry.lock)
+    return code
+
+
+cdef inline int patch_borrowed(
+    Linker* linker, const Snapshot* snapshot, Image* image, void* borrowed,
+    const PublicReplacement* replacements, size_t count, Patched* results, uint64_t* number,
+    Error* error
+) noexcept nogil:
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Tables tables
+    cdef Match* matches
+    cdef Patch* patch
+    cdef size_t total, i
+    cdef Patched* result
+    cdef int code = check_patchable(linker, image, replacements, count, error)
+    if code:
+        return code
+    read_tables(image, &tables)
+    total = match_table(
+        image, tables.rela, tables.rela_count, False, replacements, count, NULL
+    ) + match_table(image, tables.jmprel, tables.jmprel_count, True, replacements, count, NULL)
+    matches = <Match*>allocate(allocator, (total + 1) * sizeof(Match))
+    patch = <Patch*>allocate(allocator, sizeof(Patch))
+    if matches == NULL or patch == NULL:
+        code = fail_memory(error, image_name(image))
+    else:
+        i = match_table(
+            image, tables.jmprel, tables.jmprel_count, True, replacements, count, matches
+        )
+        match_table(
+            image, tables.rela, tables.rela_count, False, replacements, count, matches + i
+        )
+        for i in range(total):
+            result = &results[matches[i].replacement]
+            result.places += 1
+            if result.original == 0:
+                result.original = bound_function(
+                    linker, snapshot, image, NULL if borrowed == image else borrowed, &matches[i]
+                )
+        patch.image = image
+        patch.borrowed = borrowed
+        code = apply_patch(
+            linker, snapshot, image, patch, matches, total, replacements, error
+        )
+    release(allocator, matches)
+    if code:
+        release(allocator, patch)
+    else:
+        number[0] = patch.number
+    return code
+
+
+cdef inline int patch_image(
+    Linker* linker, Image* image, const PublicReplacement* replacements, size_t count,
+    Patched* results, uint64_t* number, Error* error
+) noexcept nogil:
+    """`results` has room for `count`."""
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef const Snapshot* snapshot = current_snapshot(&linker.registry)
+    cdef void* borrowed = NULL
+    cdef int code
+    memset(results, 0, count * sizeof(Patched))
+    if snapshot_holds(snapshot, image) and load_u32(&image.state) != DLOPEN_STATE_CLOSING:
+        borrowed = borrow_host_image(linker, image)
+    if borrowed == NULL:
+        code = fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+    else:
+        code = patch_borrowed(
+            linker, snapshot, image, borrowed, replacements, count, results, number, error
+        )
+        if code:
+            give_back_host_image(linker, image, borrowed)
+    reader_leave(&linker.registry, phase)
+    return code
+
+
+cdef inline int unpatch(Linker* linker, uint64_t number, Error* error) noexcept nogil:
+    """Once; what has gone with its image is no error to take back."""
+    cdef Registry* registry = &linker.registry
+    cdef Patch** link
+    cdef Patch* patch
+    lock_acquire(&registry.lock)
+    if number == 0 or number > linker.patches_made:
+        lock_release(&registry.lock)
+        return fail(error, DLOPEN_E_INVALID, b"", b"the number of no patch")
+    link = &linker.patches
+    while link[0] != NULL and link[0].number != number:
+        link = &link[0].next
+    patch = link[0]
+    if patch != NULL:
+        link[0] = patch.next
+        pop_values(linker, patch.image, number)
+        store_u32(&patch.image.patch_count, patch.image.patch_count - 1)
+        patch.image.pins -= patch.image.is_host
+    lock_release(&registry.lock)
+    if patch != NULL:
+        give_back_host_image(linker, patch.image, patch.borrowed)
+        release(&registry.allocator, patch)
+    return 0
+
+
+cdef inline bint forget_patches(Linker* linker, Image* image) noexcept nogil:
+    """Under the lock: of an image of ours whose code will never run again. True if they have
+    kept another one."""
+    cdef Patch** link = &linker.patches
+    cdef Patch* patch
+    cdef const PlaceValue* value
+    cdef PatchedPlace* patched
+    cdef bint kept = False
+    while image.patched != NULL:
+        patched = image.patched
+        image.patched = patched.next
+        value = patched.top
+        while value != NULL:
+            if value.leads_to != NULL:
+                value.leads_to.patch_uses -= 1
+                kept = True
+            value = value.below
+        free_patched_place(&linker.registry.allocator, patched)
+    while link[0] != NULL:
+        patch = link[0]
+        if patch.image == image:
+            link[0] = patch.next
+            release(&linker.registry.allocator, patch)
+        else:
+            link = &patch.next
+    return kept

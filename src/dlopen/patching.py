@@ -1,0 +1,239 @@
+"""Patches: what a library that is loaded refers to, exchanged for a while.
+
+A thread may be anywhere in a call when a patch ends, so a C function that a patch has put in place
+must not be freed then.  Where a Python function stands for a symbol, the places therefore lead to
+a C function that stays as long as the image does (`_Switch`): one for each symbol of an image and
+each prototype, however many patches come and go.  It calls what is patched in at that moment.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import sys
+from _ctypes import CFuncPtr
+from threading import Lock
+from types import MappingProxyType
+from weakref import WeakValueDictionary
+
+from dlopen import _linker
+from dlopen._records import log
+from dlopen._replacing import address_of, keep
+from dlopen.callbacks import is_callback, make_callback
+from dlopen.symbols import split_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Any, Self
+
+    from dlopen._replacing import Replacement
+    from dlopen.library import Library
+
+_MAX_ERRORS = 10  # that are kept of one patch: a callback may fail a million times
+
+
+class _Switch:
+    """Calls one of several Python functions: that of the latest patch, or else the original."""
+
+    address: int
+
+    def __init__(self, kind: type[CFuncPtr]) -> None:
+        self._kind = kind
+        self._original = 0
+        self._functions: dict[Patch, Callable[..., Any]] = {}  # changed under `_lock`
+        self._latest: tuple[Patch, Callable[..., Any]] | None = None  # read by any thread
+
+    def make(self) -> object:
+        """The C function; the places may lead to it while this object lives, which keeps `self`."""
+        made = make_callback(self._kind, self._call)
+        self.address = address_of(made)
+        return made
+
+    def add(self, patch: Patch, function: Callable[..., Any]) -> None:
+        self._functions[patch] = function
+        self._latest = patch, function
+
+    def remove(self, patch: Patch) -> None:
+        self._functions.pop(patch, None)
+        last = next(reversed(self._functions), None)
+        self._latest = (last, self._functions[last]) if last else None
+
+    def leads_to(self, original: int) -> None:
+        self._original = original
+
+    def _call(self, *arguments: Any) -> Any:
+        latest = self._latest
+        if latest is None:  # this thread was on its way here when the last patch ended
+            return self._kind(self._original)(*arguments) if self._original else self._nothing()
+        patch, function = latest
+        try:
+            return function(*arguments)
+        except BaseException as error:
+            if not patch._note(error):
+                raise
+            return self._nothing()
+
+    def _nothing(self) -> Any:
+        """What a call returns that failed: zero of its type."""
+        restype: Any = self._kind._restype_
+        if restype is None:
+            return None
+        zero = restype()
+        return getattr(zero, "value", zero)
+
+
+# By image, where it is mapped, symbol, version and prototype.  Each lives as long as its C function
+# is kept for the image.  Under `_lock`, which is not held while foreign code runs.
+_switches: WeakValueDictionary[tuple[object, ...], _Switch] = WeakValueDictionary()
+_lock = Lock()
+_in_force: dict[int, Patch] = {}  # by number
+
+
+class Patch:
+    """Symbols that are patched in one library: what `Library.patch` returns.
+
+    It is in force from then on; `restore`, or the end of a `with` block, takes it back.
+    """
+
+    original: Mapping[str, Any]
+    """By the keys that were given: what the places led to without any patch, as a function of the
+    replacement's prototype (for an address or a `Symbol`: one that returns int).  None: nothing."""
+    places: Mapping[str, int]
+    """How many places were bound anew.  0: the library does not refer to the symbol, or in no way
+    that can be changed."""
+
+    def __init__(self, library: Library, replacements: Mapping[str, Replacement]) -> None:
+        """See `Library.patch`."""
+        image = library._open_image()
+        sys.audit("dlopen.patch", library._path, tuple(replacements))
+        self._library = library
+        self._things = list(replacements.values())  # alive while they are in force
+        self._switches: dict[str, _Switch] = {}
+        self._number = 0
+        self._lock = Lock()  # guards what follows
+        self._in_force = True
+        self._errors: list[BaseException] = []
+        self._error_count = 0
+        addresses = {
+            key: self._switch_address(image, key, thing)
+            if is_callback(thing)
+            else address_of(thing)
+            for key, thing in replacements.items()
+        }
+        with _lock:
+            for key, switch in self._switches.items():
+                thing: Any = replacements[key]
+                switch.add(self, getattr(thing, "__wrapped__", thing))
+        try:
+            self._number, results = _linker.patch(
+                image, [(*split_key(key), address) for key, address in addresses.items()]
+            )
+        except BaseException:
+            self._leave_switches()
+            raise
+        _in_force[self._number] = self
+        original = {}
+        for (key, thing), (_, address) in zip(replacements.items(), results, strict=True):
+            original[key] = _function_like(thing, address) if address else None
+            if switch := self._switches.get(key):
+                switch.leads_to(address)
+        self.original = MappingProxyType(original)
+        self.places = MappingProxyType(
+            {key: places for key, (places, _) in zip(addresses, results, strict=True)}
+        )
+        log("dlopen.patch", "patched %r: %r", library, dict(self.places))
+
+    def _switch_address(self, image: int, key: str, thing: Any) -> int:
+        kind = type(thing)
+        where = image, _linker.info(image)["map_start"], *split_key(key), kind
+        with _lock:
+            switch = _switches.get(where)
+            if switch is None:
+                switch = _switches[where] = _Switch(kind)
+                keep(image, [switch.make()])
+        self._switches[key] = switch
+        return switch.address
+
+    def _leave_switches(self) -> None:
+        with _lock:
+            for switch in self._switches.values():
+                switch.remove(self)
+
+    def _note(self, error: BaseException) -> bool:
+        """An exception in a callback; False if nobody would raise it any more."""
+        with self._lock:
+            if not self._in_force:
+                return False
+            self._error_count += 1
+            if len(self._errors) < _MAX_ERRORS:
+                self._errors.append(error)
+            return True
+
+    @property
+    def in_force(self) -> bool:
+        """Whether it was not taken back yet."""
+        return self._in_force
+
+    def restore(self) -> None:
+        """Take it back; further calls do nothing.
+
+        Each place that no other patch holds gets the very word that stood there.
+
+        Raises:
+            Exception: What a callback raised meanwhile: the exception itself, or a
+                `BaseExceptionGroup` of the first ones.
+        """
+        _linker.unpatch(self._number)
+        with self._lock:
+            if not self._in_force:
+                return
+            self._in_force = False
+            errors, self._errors = self._errors, []
+        _in_force.pop(self._number, None)
+        self._leave_switches()
+        self._things.clear()
+        log("dlopen.patch", "restored %r", self._library)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise BaseExceptionGroup(f"callbacks failed {self._error_count} times", errors)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.restore()
+        except BaseException as failed:
+            if error is None:
+                raise
+            error.add_note(f"A callback of the patch had failed: {failed!r}")
+
+    def __repr__(self) -> str:
+        state = "in force" if self.in_force else "restored"
+        return f"<dlopen.Patch of {', '.join(self.places)} in {self._library!r}, {state}>"
+
+
+def _function_like(thing: object, address: int) -> Any:
+    if is_callback(thing):
+        return type(thing)(address)  # type: ignore[call-arg]
+    function = ctypes.CFUNCTYPE(ctypes.c_int)(address)
+    if isinstance(thing, CFuncPtr):
+        function.restype = thing.restype
+        function.argtypes = thing.argtypes
+    return function
+
+
+@atexit.register
+def _restore_all() -> None:
+    """No Python function can answer for C code that runs after the interpreter's end."""
+    for patch in list(_in_force.values()):
+        if patch._switches:
+            patch.restore()
