@@ -1,16 +1,26 @@
-"""The examples of the documentation run, and show what they say."""
+"""The examples of the documentation run, and show what they say.
 
-import doctest
+Each page with a block of Python runs in a process and a folder of its own.  A C block is saved and
+compiled as the text before it says: "Save it as `NAME.c` … `cc -shared …`".  A page without one may
+use the guide's libexample.so, if it links to the guide.
+"""
+
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from support.fixtures import compile_library, run_python
+from support.fixtures import compiler, run, run_python
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDE = ROOT / "docs" / "guide.md"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SAVED = re.compile(
+    r"`(\w+\.c)`(?:(?!```).)*?`cc ([^`]*)`(?:(?!```).)*?^```c\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 RUN = """
 import doctest, os, sys
 os.chdir(sys.argv[2])
@@ -25,22 +35,31 @@ def blocks(path: Path, language: str) -> list[str]:
     return [text for name, text in BLOCK.findall(path.read_text()) if name == language]
 
 
-@pytest.mark.parametrize(
-    "document",
-    [path for path in DOCUMENTS if blocks(path, "python")],
-    ids=lambda path: path.name,
-)
+def compile_examples(document: Path, folder: Path) -> None:
+    found = SAVED.findall(document.read_text())
+    assert len(found) == len(blocks(document, "c")), "a C block whose text does not say how"
+    for name, arguments, source in found:
+        (folder / name).write_text(source)
+        run([compiler("c"), *shlex.split(arguments)], cwd=folder)
+
+
+WITH_EXAMPLES = [path for path in DOCUMENTS if blocks(path, "python")]
+
+
+@pytest.mark.parametrize("document", WITH_EXAMPLES, ids=lambda path: path.name)
 def test_examples_run(document: Path, tmp_path: Path) -> None:
-    examples = "\n".join(blocks(document, "python"))
-    (tmp_path / "examples").write_text(examples)
-    for source in blocks(document, "c"):
-        compile_library(tmp_path, "libexample.so", source)
-    assert len(doctest.DocTestParser().get_examples(examples)) > 10
+    if "(guide.md)" in document.read_text():
+        compile_examples(GUIDE, tmp_path)
+    compile_examples(document, tmp_path)
+    (tmp_path / "examples").write_text("\n".join(blocks(document, "python")))
     run_python(RUN, str(tmp_path / "examples"), str(tmp_path))
 
 
-def test_documents_with_examples_are_known() -> None:
-    assert {path.name for path in DOCUMENTS if blocks(path, "python")} == {"README.md", "guide.md"}
+def test_no_example_is_left_out() -> None:
+    assert GUIDE in WITH_EXAMPLES
+    for path in DOCUMENTS:
+        inside = sum(block.count(">>> ") for block in blocks(path, "python"))
+        assert path.read_text().count(">>> ") == inside, path.name
 
 
 def test_links_lead_somewhere() -> None:
