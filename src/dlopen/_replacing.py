@@ -8,6 +8,7 @@ from _ctypes import CFuncPtr
 from itertools import count
 
 from dlopen import _linker
+from dlopen.callbacks import guard
 from dlopen.symbols import Symbol, split_key
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ def address_of(replacement: Replacement) -> int:
     if isinstance(replacement, (int, Symbol)):
         address = int(replacement)
     elif isinstance(replacement, CFuncPtr):
+        guard(replacement)
         address = ctypes.cast(replacement, ctypes.c_void_p).value or 0
     else:
         raise TypeError(

@@ -44,11 +44,16 @@ def make_callback(prototype: type[CFuncPtr], function: Callable[..., Any]) -> An
     """The same with a prototype that `ctypes.CFUNCTYPE` has made."""
     made: Any = prototype(function)
     made.__wrapped__ = function
+    guard(made)
+    _alive[id(made)] = made
+    return made
+
+
+def guard(made: Any) -> None:
+    """Let a ctypes callback do nothing and return 0 when it fails, or is called too late."""
     if thunk := _thunk_of(made):
         code = ctypes.cast(made, ctypes.c_void_p).value or 0
         _linker.guard_callback(thunk, code, thunk.__sizeof__())
-    _alive[id(made)] = made
-    return made
 
 
 def _thunk_of(function: Any) -> Any:

@@ -257,6 +257,24 @@ assert gone() is None
     python(code, top, other)
 
 
+@pytest.mark.parametrize("made_by", ["ctypes.CFUNCTYPE", "dlopen.callback"])
+def test_a_callback_after_the_end(tmp_path: Path, made_by: str) -> None:
+    """A destructor calls it when there is no interpreter any more: that is 0."""
+    source = """
+    #include <unistd.h>
+    long count(void);
+    __attribute__((destructor)) static void end(void) {
+      if (write(1, count() ? "wrong\\n" : "0\\n", 2)) {}
+    }
+    """
+    library = compile_library(tmp_path, "libend.so", source)
+    code = f"""
+count = {made_by}(ctypes.c_long)(lambda: 7)
+lib = dlopen.Library(path, replace={{"count": count}})
+"""
+    assert python(code, library) == ["0"]
+
+
 def test_an_exception_of_find_is_raised(library: Path) -> None:
     code = """
 image = dlopen.Image(path)
