@@ -38,6 +38,7 @@ from dlopen.process import (
     find,
     libraries,
 )
+from dlopen.reloading import Reloaded
 from dlopen.symbols import Symbol, Symbols
 
 __all__ = [  # noqa: RUF022  (plainly sorted)
@@ -61,6 +62,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "RTLD_NODELETE",
     "RTLD_NOLOAD",
     "RTLD_NOW",
+    "Reloaded",
     "Relocation",
     "Segment",
     "Symbol",

@@ -46,7 +46,7 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_PRIVATE
         DLOPEN_OWN_ONLY
         DLOPEN_NO_RESOLVE
-        DLOPEN_NO_FOREIGN_CODE, DLOPEN_REPLACE_IN_TREE
+        DLOPEN_NO_FOREIGN_CODE, DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE
         DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE
         DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
         DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
@@ -60,6 +60,7 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_R_TLSDESC, DLOPEN_R_SIZE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
         DLOPEN_HELD_OPEN, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING
         DLOPEN_HELD_INITIALISING, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_HELD_PATCH
+        DLOPEN_HELD_RETAINED
     ctypedef struct DLOPEN_image
     struct DLOPEN_error:
         int32_t code, errnum
@@ -91,6 +92,7 @@ cdef extern from "dlopen.h" nogil:
             const char *name, const char *version, const void **address, void *data
         ) noexcept nogil
         void *find_data
+        DLOPEN_image *replaces
     struct DLOPEN_symbol:
         const char *name
         const char *version
@@ -155,6 +157,10 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_patched *patched, uint64_t *number, DLOPEN_error *error
     )
     int DLOPEN_unpatch(uint64_t number, DLOPEN_error *error)
+    int DLOPEN_swap(DLOPEN_image *old, DLOPEN_image *successor, uint64_t *places,
+                    DLOPEN_error *error)
+    int DLOPEN_retain(DLOPEN_image *image, DLOPEN_error *error)
+    int DLOPEN_release(DLOPEN_image *image, DLOPEN_error *error)
     size_t DLOPEN_holders(DLOPEN_image *image, visit_holder visit, void *data)
     long DLOPEN_closed_function()
 
@@ -162,6 +168,7 @@ cdef extern from "dlopen.h" nogil:
 PRIVATE = DLOPEN_PRIVATE
 NO_FOREIGN_CODE = DLOPEN_NO_FOREIGN_CODE
 REPLACE_IN_TREE = DLOPEN_REPLACE_IN_TREE
+RELOADABLE = DLOPEN_RELOADABLE
 ABI = DLOPEN_ABI
 
 cdef dict CODES = {
@@ -189,7 +196,7 @@ cdef dict HOLDERS = {
     DLOPEN_HELD_OPEN: "open", DLOPEN_HELD_NODELETE: "nodelete",
     DLOPEN_HELD_DEPENDENCY: "dependency", DLOPEN_HELD_BINDING: "binding",
     DLOPEN_HELD_INITIALISING: "initialising", DLOPEN_HELD_THREAD_LOCAL: "thread_local",
-    DLOPEN_HELD_PATCH: "patch",
+    DLOPEN_HELD_PATCH: "patch", DLOPEN_HELD_RETAINED: "retained",
 }
 cdef dict REJECTED = {DLOPEN_REJECTED_LOADED: "LOADED", DLOPEN_REJECTED_MACHINE: "MACHINE"}
 
@@ -347,7 +354,8 @@ def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find
 
 
 cdef object load(
-    object name, object data, uint32_t mode, uint32_t flags, list replacements, bint link
+    object name, object data, uint32_t mode, uint32_t flags, list replacements,
+    uintptr_t replaces, bint link
 ):
     cdef DLOPEN_request request
     cdef DLOPEN_replacement *made = NULL
@@ -359,6 +367,7 @@ cdef object load(
     request.size = sizeof(request)
     request.mode = mode
     request.flags = flags
+    request.replaces = <DLOPEN_image *>replaces
     if name is not None:
         request.name = <const char *>name
     if data is not None:
@@ -385,12 +394,15 @@ cdef object load(
     return <uintptr_t>image
 
 
-def open(bytes name, data, uint32_t mode, uint32_t flags=0, list replacements=None):
-    return load(name, data, mode, flags, replacements, True)
+def open(
+    bytes name, data, uint32_t mode, uint32_t flags=0, list replacements=None,
+    uintptr_t replaces=0
+):
+    return load(name, data, mode, flags, replacements, replaces, True)
 
 
 def map(bytes name, data, uint32_t flags=0):
-    return load(name, data, 0, flags, None, False)
+    return load(name, data, 0, flags, None, 0, False)
 
 
 def existing(bytes name not None):
@@ -804,6 +816,33 @@ def unpatch(uint64_t number):
     cdef int code
     with nogil:
         code = DLOPEN_unpatch(number, &error)
+    if code != DLOPEN_OK:
+        raise failure(&error)
+
+
+def swap(uintptr_t old, uintptr_t successor):
+    """How many places were bound anew."""
+    cdef DLOPEN_error error
+    cdef uint64_t places = 0
+    cdef int code
+    with nogil:
+        code = DLOPEN_swap(<DLOPEN_image *>old, <DLOPEN_image *>successor, &places, &error)
+    if code != DLOPEN_OK:
+        raise failure(&error)
+    return places
+
+
+def retain(uintptr_t image):
+    cdef DLOPEN_error error
+    if DLOPEN_retain(<DLOPEN_image *>image, &error) != DLOPEN_OK:
+        raise failure(&error)
+
+
+def release(uintptr_t image):
+    cdef DLOPEN_error error
+    cdef int code
+    with nogil:
+        code = DLOPEN_release(<DLOPEN_image *>image, &error)
     if code != DLOPEN_OK:
         raise failure(&error)
 

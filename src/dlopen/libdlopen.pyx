@@ -59,6 +59,7 @@ from dlopen.core.linker.load cimport (
 from dlopen.core.linker.patch cimport patch_image, unpatch
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED
+from dlopen.core.linker.swap cimport retain, swap_images
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, collect, finish_at_exit, visit_holders
@@ -994,6 +995,36 @@ cdef public int DLOPEN_unpatch(uint64_t number, Error* error) noexcept nogil:
     code = unpatch(linker, number, error)
     if code == 0:
         collect(linker)          # what only the patch has kept
+    return code
+
+
+cdef public int DLOPEN_swap(
+    PublicImage* old, PublicImage* successor, uint64_t* places, Error* error
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    return swap_images(linker, <Image*>old, <Image*>successor, places, error)
+
+
+cdef public int DLOPEN_retain(PublicImage* image, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    return retain(linker, <Image*>image, True, error)
+
+
+cdef public int DLOPEN_release(PublicImage* image, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    cdef int code
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    code = retain(linker, <Image*>image, False, error)
+    if code == 0:
+        collect(linker)
     return code
 
 

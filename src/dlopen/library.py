@@ -6,14 +6,17 @@ import ctypes
 import os
 import sys
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr
+from functools import cache
 from weakref import ref
 
 from dlopen import _linker
 from dlopen._records import Record
 from dlopen._replacing import forget_gone, keep, replacements_for
+from dlopen.errors import Error
 from dlopen.image import Mapped, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
 from dlopen.patching import Patch
+from dlopen.reloading import Gate, Reloaded, Reloading, check_size, redirect
 from dlopen.symbols import Symbol, Symbols, split_key, undefined
 
 TYPE_CHECKING = False
@@ -59,11 +62,29 @@ _NOW = int(RTLD_NOW)
 _LAZY_OR_NOW = int(RTLD_LAZY | RTLD_NOW)
 _PRIVATE = int(PRIVATE)
 
-# (gil, use_errno) -> the class of a library's functions
-_FUNCTION_TYPES: dict[tuple[bool, bool], type[Function]] = {
-    (gil, use_errno): type(
-        "Function",
-        (Function,),
+
+class ReloadableFunction(Function):
+    """A function of a library that can be reloaded: a call counts as inside of its version."""
+
+    _flags_ = FUNCFLAG_CDECL
+    _restype_ = ctypes.c_int
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call the function of the current version."""
+        gate = self._library._gate()
+        version = gate.enter()
+        try:
+            return super().__call__(*arguments, **keywords)
+        finally:
+            gate.leave(version)
+
+
+@cache
+def _function_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
+    base: type[Function] = ReloadableFunction if reload else Function
+    return type(
+        base.__name__,
+        (base,),
         {
             "_flags_": FUNCFLAG_CDECL
             | (FUNCFLAG_PYTHONAPI if gil else 0)
@@ -72,14 +93,10 @@ _FUNCTION_TYPES: dict[tuple[bool, bool], type[Function]] = {
             "__doc__": Function.__doc__,
         },
     )
-    for gil in (False, True)
-    for use_errno in (False, True)
-}
 
 
 # The core's own function that stands for those of closed libraries.
 _CLOSED = _linker.closed_function()
-_pointer_at = ctypes.c_void_p.from_address
 
 
 def _turn_off(function: Function) -> None:
@@ -88,7 +105,7 @@ def _turn_off(function: Function) -> None:
     Its class is what is changed: a call costs nothing more while the library is open.  The
     address in it is changed, too, for C code that is given the object as a pointer.
     """
-    _pointer_at(ctypes.addressof(function)).value = _CLOSED
+    redirect(function, _CLOSED)
     function.__class__ = ClosedFunction
 
 
@@ -151,6 +168,8 @@ class Library(Mapped):
         mode: `RTLD_*` and `PRIVATE`; without `RTLD_LAZY` or `RTLD_NOW`, `RTLD_NOW` is added.
         gil: Whether calls keep the GIL, and check for a Python exception, as `ctypes.PyDLL`.
         use_errno: Whether calls keep a copy of errno, as in `ctypes.CDLL`.
+        reload: Whether `reload` can put a new version in its place.  It is an image of its own
+            then, in memory: the file may be overwritten.
         replace: What its references are bound to instead of what they would be: "name" or
             "name@VERSION" to a `callback`, another ctypes function, a `Symbol` or an address.
             Kept alive as long as the library is loaded.
@@ -172,6 +191,7 @@ class Library(Mapped):
     _given: set[ref[Function]]  # what `function` made
     _type: type[Function]
     _left: int | None = None
+    _reloading: Reloading | None = None
 
     def __init__(
         self,
@@ -180,11 +200,12 @@ class Library(Mapped):
         *,
         gil: bool = False,
         use_errno: bool = False,
+        reload: bool = False,
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
     ) -> None:
         name = None if path is None else encode_name(path)
-        self._load(name, None, mode, gil, use_errno, replace, replace_in)
+        self._load(name, None, mode, gil, use_errno, reload, replace, replace_in)
 
     @classmethod
     def from_bytes(
@@ -195,6 +216,7 @@ class Library(Mapped):
         mode: int = RTLD_NOW | RTLD_LOCAL,
         gil: bool = False,
         use_errno: bool = False,
+        reload: bool = False,
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
     ) -> Self:
@@ -205,7 +227,7 @@ class Library(Mapped):
         image of its own.
         """
         self = cls.__new__(cls)
-        self._load(encode_name(name), data, mode, gil, use_errno, replace, replace_in)
+        self._load(encode_name(name), data, mode, gil, use_errno, reload, replace, replace_in)
         return self
 
     def _load(
@@ -215,6 +237,7 @@ class Library(Mapped):
         mode: int,
         gil: bool,
         use_errno: bool,
+        reload: bool,
         replace: Mapping[str, Replacement] | None,
         replace_in: Literal["tree"] | None,
     ) -> None:
@@ -227,15 +250,29 @@ class Library(Mapped):
         sys.audit("dlopen.open", path, flags)
         replacements = replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
-        image = _linker.open(name, data, flags, in_tree, replacements)
-        keep(image, list((replace or {}).values()), in_tree=replace_in is not None)
-        self._adopt(image, path, gil, use_errno, data is not None or flags & _PRIVATE != 0)
+        kept: list[object] = list((replace or {}).values())
+        if reload:
+            self._reloading = Reloading(name, data is None, flags, in_tree, replacements, kept)
+            image = self._reloading.load(data)
+        else:
+            image = _linker.open(name, data, flags, in_tree, replacements)
+            keep(image, kept, in_tree=replace_in is not None)
+        warns = reload or data is not None or flags & _PRIVATE != 0
+        self._adopt(image, path, gil, use_errno, warns)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
         self._functions = {}
         self._given = set()
-        self._type = _FUNCTION_TYPES[bool(gil), bool(use_errno)]
+        self._type = _function_type(bool(gil), bool(use_errno), self._reloading is not None)
         self._opened(image, path, warns)
+
+    def _gate(self) -> Gate:
+        assert self._reloading
+        return self._reloading.gate
+
+    def _handed_out(self) -> list[Function]:
+        given = [reference() for reference in self._given.copy()]
+        return [*self._functions.copy().values(), *filter(None, given)]
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("__") and name.endswith("__"):
@@ -248,13 +285,21 @@ class Library(Mapped):
     def __getitem__(self, name: str) -> Function:
         function = self._functions.get(name)
         if function is None:
+            image = self._image
             function = self._functions.setdefault(name, self._make(name))
-            if self._image is None:
-                self._closed_meanwhile()
+            if self._image != image:
+                self._changed_meanwhile(function)
         return function
 
-    def _closed_meanwhile(self) -> None:
-        """By another thread, when a function was being noted: `close` may not have found it."""
+    def _changed_meanwhile(self, function: Function) -> None:
+        """Closed or reloaded by another thread, which may not have found the function."""
+        while (image := self._image) is not None:
+            address = _linker.symbol_address(image, *split_key(function.__name__), False)
+            if address is None:
+                raise undefined(function.__name__, self._path, Symbols(self))
+            redirect(function, address)
+            if image == self._image:
+                return
         self._forget()
         self._open_image()
 
@@ -270,13 +315,14 @@ class Library(Mapped):
             SymbolError: There is none.
             ValueError: The library is closed.
         """
+        image = self._image
         function = self._make(name)
         function.restype = restype
         function.argtypes = argtypes
         given = self._given
         given.add(ref(function, given.discard))
-        if self._image is None:
-            self._closed_meanwhile()
+        if self._image != image:
+            self._changed_meanwhile(function)
         return function
 
     def _make(self, name: str) -> Function:
@@ -302,11 +348,11 @@ class Library(Mapped):
         if found is None:
             raise undefined(name, self._path, Symbols(self))
         symbol = Symbol(found, self, own=False)
-        if 0 < symbol.size < ctypes.sizeof(type_):
-            raise ValueError(
-                f"{name} has {symbol.size} bytes, {type_.__name__} {ctypes.sizeof(type_)}"
-            )
-        return Variable(symbol, type_)
+        check_size(name, symbol.size, type_)
+        variable = Variable(symbol, type_)
+        if self._reloading:
+            self._reloading.note_variable(variable)
+        return variable
 
     def patch(
         self, replacements: Mapping[str, Replacement] | None = None, /, **names: Replacement
@@ -335,6 +381,49 @@ class Library(Mapped):
         """
         return Patch(self, {**(replacements or {}), **names})
 
+    def reload(
+        self, source: Any = None, keep: Iterable[str] = (), *, timeout: float = 0.05
+    ) -> Reloaded:
+        """Put a new version in its place (hot swap): it was opened with `reload=True`.
+
+        The new version is loaded beside the old one, with its dependencies; its constructors run.
+        For the moment of the switch new calls from Python are held back.  The variables of `keep`
+        are copied, every place of other libraries of ours that was bound to the old version is
+        bound to the new one, and so are the functions, variables and symbols that this object has
+        handed out, and patches that are in force.  Then the old destructors run.
+
+        The code of the old version stays mapped until no call from Python is inside of it and
+        `release_old` was called: this package cannot know what C code is inside.
+
+        Args:
+            source: A path or the content of a file; None: the file that it was opened from, as it
+                is now.
+            keep: Variables whose values move to the new version: of the same size and type there.
+            timeout: Seconds to wait for the calls from Python that are inside, so that nobody
+                changes what is to be kept.
+
+        Raises:
+            LoadError: The new version cannot be loaded.
+            SymbolError: It lacks a symbol that is in use: by another library, by a function,
+                variable or name of `keep`; or it refers to one that nobody defines.
+            Error: A variable cannot be kept, calls are inside for longer than `timeout`, another
+                reload is under way, or the library was opened without `reload=True`.
+            ValueError: The library is closed.
+
+        If it raises, the old version goes on untouched.
+        """
+        if self._reloading is None:
+            raise Error(f"{self._path} was opened without reload=True")
+        return self._reloading.reload(self, source, keep, timeout)
+
+    def release_old(self) -> None:
+        """Say that no C code is inside of old versions, or has addresses of them any more.
+
+        They are unmapped now, or when the last call from Python returns from them.
+        """
+        if self._reloading:
+            self._reloading.gate.release()
+
     @property
     def unload_blockers(self) -> tuple[Blocker, ...]:
         """What keeps the image mapped, now that this object is closed."""
@@ -356,6 +445,7 @@ class Library(Mapped):
     def _closed(self, image: int, is_held: bool) -> None:
         # An image that nothing holds is gone, and another may take its address.
         self._left = image if is_held else None
+        self.release_old()
         forget_gone()
 
     def __dir__(self) -> Iterable[str]:

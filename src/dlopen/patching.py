@@ -77,7 +77,7 @@ class _Switch:
 
     def _nothing(self) -> Any:
         """What a call returns that failed: zero of its type."""
-        restype: Any = self._kind._restype_
+        restype = getattr(self._kind, "_restype_", None)
         if restype is None:
             return None
         zero = restype()
@@ -109,62 +109,65 @@ class Patch:
         image = library._open_image()
         sys.audit("dlopen.patch", library._path, tuple(replacements))
         self._library = library
-        self._things = list(replacements.values())  # alive while they are in force
-        self._switches: dict[str, _Switch] = {}
-        self._number = 0
+        self._replacements = dict(replacements)  # alive while they are in force
         self._lock = Lock()  # guards what follows
         self._in_force = True
+        self._collects = True
         self._errors: list[BaseException] = []
         self._error_count = 0
-        addresses = {
-            key: self._switch_address(image, key, thing)
-            if is_callback(thing)
-            else address_of(thing)
-            for key, thing in replacements.items()
-        }
-        with _lock:
-            for key, switch in self._switches.items():
-                thing: Any = replacements[key]
-                switch.add(self, getattr(thing, "__wrapped__", thing))
-        try:
-            self._number, results = _linker.patch(
-                image, [(*split_key(key), address) for key, address in addresses.items()]
-            )
-        except BaseException:
-            self._leave_switches()
-            raise
+        self._switches, self._number, results = self._apply(image)
         _in_force[self._number] = self
-        original = {}
-        for (key, thing), (_, address) in zip(replacements.items(), results, strict=True):
-            original[key] = _function_like(thing, address) if address else None
-            if switch := self._switches.get(key):
-                switch.leads_to(address)
-        self.original = MappingProxyType(original)
-        self.places = MappingProxyType(
-            {key: places for key, (places, _) in zip(addresses, results, strict=True)}
-        )
+        self._describe(results)
         log("dlopen.patch", "patched %r: %r", library, dict(self.places))
 
-    def _switch_address(self, image: int, key: str, thing: Any) -> int:
-        kind = type(thing)
-        where = image, _linker.info(image)["map_start"], *split_key(key), kind
+    def _apply(self, image: int) -> tuple[dict[str, _Switch], int, list[tuple[int, int]]]:
+        """The switches that it uses, its number, (places, original) by symbol."""
+        switches = {
+            key: _switch_for(image, key, thing)
+            for key, thing in self._replacements.items()
+            if is_callback(thing)
+        }
+        addresses = [
+            (*split_key(key), switches[key].address if key in switches else address_of(thing))
+            for key, thing in self._replacements.items()
+        ]
         with _lock:
-            switch = _switches.get(where)
-            if switch is None:
-                switch = _switches[where] = _Switch(kind)
-                keep(image, [switch.make()])
-        self._switches[key] = switch
-        return switch.address
+            for key, switch in switches.items():
+                thing: Any = self._replacements[key]
+                switch.add(self, getattr(thing, "__wrapped__", thing))
+        try:
+            number, results = _linker.patch(image, addresses)
+        except BaseException:
+            self._leave(switches)
+            raise
+        for key, (_, original) in zip(self._replacements, results, strict=True):
+            if key in switches:
+                switches[key].leads_to(original)
+        return switches, number, results
 
-    def _leave_switches(self) -> None:
+    def _describe(self, results: list[tuple[int, int]]) -> None:
+        pairs = list(zip(self._replacements.items(), results, strict=True))
+        self.original = MappingProxyType(
+            {
+                key: _function_like(thing, original) if original else None
+                for (key, thing), (_, original) in pairs
+            }
+        )
+        self.places = MappingProxyType({key: places for (key, _), (places, _) in pairs})
+
+    def _leave(self, switches: dict[str, _Switch]) -> None:
         with _lock:
-            for switch in self._switches.values():
+            for switch in switches.values():
                 switch.remove(self)
+
+    def begin_move(self, image: int) -> Move:
+        """Patch `image`, too, which is about to take the place of the library's."""
+        return Move(self, *self._apply(image))
 
     def _note(self, error: BaseException) -> bool:
         """An exception in a callback; False if nobody would raise it any more."""
         with self._lock:
-            if not self._in_force:
+            if not self._collects:
                 return False
             self._error_count += 1
             if len(self._errors) < _MAX_ERRORS:
@@ -185,15 +188,17 @@ class Patch:
             Exception: What a callback raised meanwhile: the exception itself, or a
                 `BaseExceptionGroup` of the first ones.
         """
-        _linker.unpatch(self._number)
         with self._lock:
             if not self._in_force:
                 return
             self._in_force = False
-            errors, self._errors = self._errors, []
+        _linker.unpatch(self._number)
         _in_force.pop(self._number, None)
-        self._leave_switches()
-        self._things.clear()
+        self._leave(self._switches)
+        with self._lock:
+            self._collects = False
+            errors, self._errors = self._errors, []
+        self._replacements.clear()
         log("dlopen.patch", "restored %r", self._library)
         if len(errors) == 1:
             raise errors[0]
@@ -219,6 +224,59 @@ class Patch:
     def __repr__(self) -> str:
         state = "in force" if self.in_force else "restored"
         return f"<dlopen.Patch of {', '.join(self.places)} in {self._library!r}, {state}>"
+
+
+class Move:
+    """A patch that is in force in an old version of a library and in the new one."""
+
+    def __init__(
+        self,
+        patch: Patch,
+        switches: dict[str, _Switch],
+        number: int,
+        results: list[tuple[int, int]],
+    ) -> None:
+        self._patch = patch
+        self._switches = switches
+        self._number = number
+        self._results = results
+
+    def undo(self) -> None:
+        """The new version is not to be."""
+        _linker.unpatch(self._number)
+        self._patch._leave(self._switches)
+
+    def finish(self) -> None:
+        """From now on it is the new version's."""
+        patch = self._patch
+        with patch._lock:
+            if not patch._in_force:  # restored meanwhile
+                old = self._number, self._switches
+            else:
+                old = patch._number, patch._switches
+                patch._number, patch._switches = self._number, self._switches
+                _in_force[self._number] = patch
+                _in_force.pop(old[0], None)
+                patch._describe(self._results)
+        _linker.unpatch(old[0])
+        patch._leave(old[1])
+
+
+def patches_of(library: Library) -> list[Patch]:
+    """Those that are in force in it, in the order in which they were made."""
+    return [patch for patch in list(_in_force.values()) if patch._library is library]
+
+
+def _switch_for(image: int, key: str, thing: object) -> _Switch:
+    kind: Any = type(thing)
+    where = image, _linker.info(image)["map_start"], *split_key(key), kind
+    with _lock:
+        known = _switches.get(where)
+        if known is not None:
+            return known
+        switch = _switches[where] = _Switch(kind)
+        keep(image, [switch.make()])
+        return switch
 
 
 def _function_like(thing: object, address: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from dlopen import _linker
 from dlopen.errors import SymbolError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
         _path: str
 
+        @property
+        def _image(self) -> int | None: ...
         def _open_image(self) -> int: ...
         def _describe(self) -> Info: ...
 
@@ -44,7 +46,17 @@ class Symbol:
     `int(symbol)` is its address.
     """
 
-    __slots__ = ("_address", "_own", "_source", "binding", "name", "size", "type", "version")
+    __slots__ = (
+        "_address",
+        "_image",
+        "_own",
+        "_source",
+        "binding",
+        "name",
+        "size",
+        "type",
+        "version",
+    )
 
     name: str
     version: str
@@ -63,7 +75,13 @@ class Symbol:
         self.type = _TYPES.get(type_, str(type_))
         self.binding = _BINDINGS.get(binding, str(binding))
         self._source = source
+        self._image = source._image
         self._own = own
+
+    @property
+    def key(self) -> str:
+        """Its name, with its version if it has one: "name@VERSION"."""
+        return f"{self.name}@{self.version}" if self.version else self.name
 
     @property
     def library(self) -> Info:
@@ -78,12 +96,14 @@ class Symbol:
         Raises `ValueError` when the library is closed.
         """
         image = self._source._open_image()
-        if self._address:
+        if self._address and image == self._image:
             return self._address
         name, version = os.fsencode(self.name), os.fsencode(self.version) or None
-        address = _linker.symbol_address(image, name, version, self._own) or 0
+        address = _linker.symbol_address(image, name, version, self._own)
+        if address is None:  # it was there: the library was reloaded
+            raise undefined(self.key, self._source._path, ())
         if self.type != "TLS":
-            self._address = address
+            self._address, self._image = address, image
         return address
 
     def __int__(self) -> int:
@@ -92,8 +112,7 @@ class Symbol:
     __index__ = __int__
 
     def __repr__(self) -> str:
-        version = f"@{self.version}" if self.version else ""
-        return f"<dlopen.Symbol {self.name + version!r} {self.type} {self.binding}>"
+        return f"<dlopen.Symbol {self.key!r} {self.type} {self.binding}>"
 
 
 def split_key(key: str) -> tuple[bytes, bytes | None]:
@@ -104,7 +123,7 @@ def split_key(key: str) -> tuple[bytes, bytes | None]:
     return os.fsencode(name), os.fsencode(version.removeprefix("@")) if at else None
 
 
-def undefined(key: str, library: str, exports: Symbols) -> SymbolError:
+def undefined(key: str, library: str, exports: Iterable[str]) -> SymbolError:
     """The error for a lookup that found nothing."""
     name, _, version = key.partition("@")
     version = version.removeprefix("@")

@@ -90,6 +90,8 @@ struct DLOPEN_error {
 
 #define DLOPEN_REPLACE_IN_TREE 4u   /* replacements reach the dependencies that this open loads, too */
 
+#define DLOPEN_RELOADABLE 16u       /* with bytes: found by its name as a file's image is, and ready for DLOPEN_swap: it shares no unique definitions */
+
 /* What a reference is bound to instead of what the scope has: one symbol of one version. */
 struct DLOPEN_replacement {
   const char *name;
@@ -115,6 +117,7 @@ struct DLOPEN_request {
   size_t replacement_count;
   DLOPEN_find_symbol *find;      /* or NULL; asked where no replacement fits */
   void *find_data;
+  DLOPEN_image *replaces;        /* or NULL; an image that DLOPEN_swap will put this one in the place of: not in its scope */
 };
 
 uint32_t DLOPEN_abi(void);
@@ -271,12 +274,23 @@ int DLOPEN_patch(DLOPEN_image *image, const struct DLOPEN_replacement *replaceme
 /* Takes a patch back; again, or after the image has gone, it does nothing. */
 int DLOPEN_unpatch(uint64_t number, struct DLOPEN_error *error);
 
+/* Hot swap.  Every place of another image of ours that was bound to `old` is bound to `successor`, to the symbol of
+ * the same name and version, as DLOPEN_patch does; the global scope, dependencies and searches by name have the
+ * successor in the place of the old one.  Nothing is changed if it fails: a symbol is missing, or a place cannot be
+ * changed by one store.  Both stay as they are otherwise: close the old one, with DLOPEN_retain before if threads may
+ * still be inside or have its addresses. */
+int DLOPEN_swap(DLOPEN_image *old, DLOPEN_image *successor, uint64_t *places, struct DLOPEN_error *error);
+/* Once closed, the image stays mapped when its destructors have run, until DLOPEN_release. */
+int DLOPEN_retain(DLOPEN_image *image, struct DLOPEN_error *error);
+int DLOPEN_release(DLOPEN_image *image, struct DLOPEN_error *error);
+
 /* What keeps an image mapped although nobody holds it open: calls visit for each
  * holder; returns how many. */
 enum DLOPEN_holder_kind {
   DLOPEN_HELD_OPEN = 1, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING,
   DLOPEN_HELD_THREAD_LOCAL,      /* a thread has not yet destroyed a thread_local object of the image */
-  DLOPEN_HELD_PATCH              /* a patch that is in force leads to it */
+  DLOPEN_HELD_PATCH,             /* a patch that is in force leads to it */
+  DLOPEN_HELD_RETAINED           /* DLOPEN_retain */
 };
 typedef void DLOPEN_visit_holder(int kind, DLOPEN_image *holder, void *data);
 size_t DLOPEN_holders(DLOPEN_image *image, DLOPEN_visit_holder *visit, void *data);

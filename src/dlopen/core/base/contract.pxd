@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "dlopen.h" nogil:
     enum:
         DLOPEN_ABI, DLOPEN_PRIVATE, DLOPEN_NO_FOREIGN_CODE, DLOPEN_KEEP_AS_LIBC
-        DLOPEN_REPLACE_IN_TREE
+        DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE
         DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
         DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
         DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
@@ -24,6 +24,7 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
         DLOPEN_HELD_OPEN, DLOPEN_HELD_NODELETE, DLOPEN_HELD_DEPENDENCY
         DLOPEN_HELD_BINDING, DLOPEN_HELD_INITIALISING, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_HELD_PATCH
+        DLOPEN_HELD_RETAINED
     ctypedef struct PublicImage "DLOPEN_image":
         pass
     ctypedef struct Error "struct DLOPEN_error":
@@ -64,6 +65,7 @@ cdef extern from "dlopen.h" nogil:
         size_t replacement_count
         FindSymbol* find
         void* find_data
+        PublicImage* replaces
     ctypedef struct PublicSymbol "struct DLOPEN_symbol":
         const char* name
         const char* version

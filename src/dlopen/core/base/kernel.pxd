@@ -49,7 +49,7 @@ cdef extern from *:
     ) noexcept nogil
     enum:
         SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
-        SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_readlinkat
+        SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_nanosleep, SYS_readlinkat
         SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
         AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_CLOEXEC, MFD_CLOEXEC, F_DUPFD_CLOEXEC
         FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
@@ -204,6 +204,14 @@ cdef inline void kernel_end_process(int status) noexcept nogil:
 
 cdef inline void kernel_yield() noexcept nogil:
     dlopen_system_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0)
+
+
+cdef inline void kernel_nap() noexcept nogil:
+    """A millisecond, or less if a signal comes."""
+    cdef long[2] time            # struct timespec
+    time[0] = 0
+    time[1] = 1000000
+    dlopen_system_call(SYS_nanosleep, <long>&time[0], 0, 0, 0, 0, 0)
 
 
 cdef inline void kernel_wait(uint32_t* word, uint32_t expected) noexcept nogil:

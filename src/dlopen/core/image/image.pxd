@@ -94,6 +94,7 @@ cdef struct Image:
     bint is_family               # host: one of those that there is only one of in a process
     bint is_private
     bint is_from_bytes
+    bint is_reloadable           # another image may take its place: linker/swap.pxd
     bint no_foreign_code
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
     bint from_main               # host: the program itself
@@ -162,6 +163,7 @@ cdef struct Image:
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
     bint is_deferred             # closed, but for these: unloaded when the last one has gone
     bint is_finished             # its destructors have run
+    bint is_retained             # and it stays mapped even then
     # A futex word; written under Registry.lock, waited for without.
     uint32_t state               # DLOPEN_STATE_*
     uint64_t initialiser         # the thread that runs the constructors

@@ -23,7 +23,7 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.message cimport append, write_undefined
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
-from dlopen.core.elf.structures cimport Rela, relocation_symbol, symbol_type
+from dlopen.core.elf.structures cimport relocation_symbol, symbol_type
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave,
@@ -181,34 +181,41 @@ cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept no
         pointers_free(&linker.registry.allocator, &globals.images)
 
 
+cdef inline bint resolve_call(
+    Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol, Globals* globals,
+    Definition* definition
+) noexcept nogil:
+    """What a call binds to; definition.image is NULL for an undefined weak one. False: nothing
+    defines it. In any case `globals` is the caller's to give back."""
+    cdef Batch batch
+    cdef Call call
+    memset(&batch, 0, sizeof(batch))
+    borrow_globals(linker, snapshot, image, globals)
+    call.linker = linker
+    call.snapshot = snapshot
+    batch.globals = &globals.images
+    batch.share_unique = share_unique_of_call
+    batch.context = &call
+    return resolve(&batch, image, symbol, True, NULL, definition) == 0
+
+
 cdef inline bint find_callee(
     Linker* linker, const Snapshot* snapshot, Image* image, uint64_t number, bint must,
     uint64_t* address
 ) noexcept nogil:
     """False: look again, in a newer snapshot. *address is 0 if nothing defines it; without one
     that a call `must` have the process ends."""
-    cdef const Rela* relocation = &image.jmprel[number]
-    cdef uint32_t symbol = relocation_symbol(relocation)
+    cdef uint32_t symbol = relocation_symbol(&image.jmprel[number])
     cdef Globals globals
-    cdef Batch batch
-    cdef Call call
     cdef Definition definition
     cdef bint kept
     address[0] = replacement_of(image, symbol)
     if address[0] != 0:
         return True
-    memset(&batch, 0, sizeof(batch))
-    borrow_globals(linker, snapshot, image, &globals)
-    call.linker = linker
-    call.snapshot = snapshot
-    batch.globals = &globals.images
-    batch.share_unique = share_unique_of_call
-    batch.context = &call
-    if resolve(&batch, image, symbol, True, NULL, &definition):
+    if not resolve_call(linker, snapshot, image, symbol, &globals, &definition):
         if must:
             end_for_missing(linker, image, symbol)
         definition.image = NULL
-    address[0] = 0
     # A weak one may be undefined.
     kept = definition.image == NULL or keep_for_call(linker, image, definition.image, number)
     give_back_globals(linker, &globals)

@@ -9,7 +9,7 @@ be waited for, by a constructor or a destructor that the host runs.
 from libc.stdint cimport uint32_t
 
 from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
-from dlopen.core.base.kernel cimport kernel_yield
+from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
 from dlopen.core.base.lock cimport is_forking
 from dlopen.core.linker.state cimport Linker
 
@@ -23,7 +23,15 @@ cdef extern from *:
 
 
 cdef enum:
-    FORK_PATIENCE = 10000        # turns of sched_yield(2)
+    FORK_YIELDS = 1000           # as a rule the other is out of there within microseconds
+    FORK_PATIENCE = 1300         # then milliseconds: it may not even be running
+
+
+cdef inline void have_patience(int turn) noexcept nogil:
+    if turn < FORK_YIELDS:
+        kernel_yield()
+    else:
+        kernel_nap()
 
 
 cdef inline void enter_host(Linker* linker) noexcept nogil:
@@ -33,7 +41,7 @@ cdef inline void enter_host(Linker* linker) noexcept nogil:
     while in_host == 0 and not is_forking() and load_u32_seq(&linker.forking) != 0 \
             and turn < FORK_PATIENCE:
         sub_u32(&linker.in_host, 1)
-        kernel_yield()
+        have_patience(turn)
         add_u32(&linker.in_host, 1)
         turn += 1
     (&in_host)[0] += 1
@@ -48,7 +56,7 @@ cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
     cdef int turn = 0
     add_u32(&linker.forking, 1)
     while load_u32_seq(&linker.in_host) != in_host and turn < FORK_PATIENCE:
-        kernel_yield()
+        have_patience(turn)
         turn += 1
 
 

@@ -17,7 +17,8 @@ from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.atomics cimport add_u32, load_u32, load_u64, store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
-    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_HANDLE, DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION,
+    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_HANDLE, DLOPEN_RELOADABLE,
+    DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION,
     DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING,
     DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
@@ -103,6 +104,7 @@ cdef struct Transaction:
     uint32_t unique_additions    # of the process's table at the start
     UniqueHosts unique_hosts
     Image* root
+    Image* replaces              # in nobody's scope for this transaction
     bint is_stale                # an image is there, but what `snapshot` has of it is old
 
 
@@ -260,6 +262,8 @@ cdef inline Image* loaded_by_name(
 cdef inline bint sees(const Transaction* transaction, const Image* image) noexcept nogil:
     """An image that is there already counts: one of the same namespace, or of the family
     that all share."""
+    if image == transaction.replaces:
+        return False
     if image.is_host:
         return transaction.namespace_id == 0 or image.is_family
     return image.is_visible and image.namespace_id == transaction.namespace_id
@@ -618,7 +622,8 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
     newest = current_snapshot(registry)
     for i in range(newest.global_count):
         image = newest.globals[i]
-        if image.namespace_id != transaction.namespace_id or not take(transaction, image):
+        if image == transaction.replaces or image.namespace_id != transaction.namespace_id \
+                or not take(transaction, image):
             continue
         if not pointers_add(allocator, &transaction.globals, image):
             return False
@@ -673,7 +678,7 @@ cdef inline int share_unique(
     cdef Transaction* transaction = <Transaction*>context
     cdef Linker* linker = transaction.linker
     cdef Unique* entry = NULL
-    if definition.image.is_private:
+    if definition.image.is_private or definition.image.is_reloadable:
         return 0
     if transaction.uniques != NULL:
         entry = find_unique(transaction.uniques, transaction.namespace_id, reference)
@@ -1206,9 +1211,11 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     if request.bytes != NULL:
         file_from_bytes(&file, request.bytes, request.bytes_size)
         code = load_file(
-            transaction, &file, request.name, request.name, NULL, True, &transaction.root
+            transaction, &file, request.name, request.name, NULL,
+            not request.flags & DLOPEN_RELOADABLE, &transaction.root
         )
         if code == 0:
+            transaction.root.is_reloadable = request.flags & DLOPEN_RELOADABLE != 0
             keep_file_for_debugger(transaction.linker, transaction.root, &file)
         return code
     if request.name == NULL:
@@ -1373,6 +1380,7 @@ cdef inline int open_once(
     cdef Image* root = NULL
     begin(&transaction, linker, request.mode, request.flags, error)
     transaction.namespace_id = request.namespace_id
+    transaction.replaces = <Image*>request.replaces
     if request.namespace_id == NEW_NAMESPACE:
         transaction.namespace_id = new_namespace(linker)
     code = load_tree(&transaction, request)

@@ -16,7 +16,8 @@ from dlopen.core.base.atomics cimport (
 )
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
-    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH, DLOPEN_HELD_THREAD_LOCAL,
+    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH, DLOPEN_HELD_RETAINED,
+    DLOPEN_HELD_THREAD_LOCAL,
     DLOPEN_STATE_CLOSING,
     DLOPEN_STATE_INITIALISING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage,
     VisitHolder,
@@ -223,7 +224,7 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
         return
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if not image.is_finished or image.live_objects != 0:
+        if not image.is_finished or image.live_objects != 0 or image.is_retained:
             mark_held(image)
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
@@ -398,16 +399,18 @@ cdef inline size_t visit_holders(
     cdef size_t found = 0
     cdef size_t i
     cdef Image* other
-    cdef bint is_live
-    cdef bint is_bound
+    cdef bint is_mapped, is_live, is_retained, is_bound
     lock_acquire(&registry.lock)
-    is_live = (
-        pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
-    ) and image.live_objects != 0
+    is_mapped = pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
+    is_live = is_mapped and image.live_objects != 0
+    is_retained = is_mapped and image.is_retained
     lock_release(&registry.lock)
     if is_live:
         found += 1
         visit(DLOPEN_HELD_THREAD_LOCAL, <PublicImage*>image, data)
+    if is_retained:
+        found += 1
+        visit(DLOPEN_HELD_RETAINED, <PublicImage*>image, data)
     if snapshot_holds(snapshot, image):
         if image.open_count != 0:
             found += 1

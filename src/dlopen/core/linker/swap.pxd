@@ -1,0 +1,440 @@
+# cython: cdivision=True
+"""Hot swap: an image takes the place of an older version of it.
+
+What other images of ours were bound to in the old one is looked up in the successor, all
+of it before anything is changed. A call that is not bound yet, but would be to the old
+one, is bound now: a thread that is just doing so cannot undo it then (linker/calls.pxd).
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HANDLE, DLOPEN_E_PROTECT, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
+    DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC,
+    DLOPEN_R_TPOFF, DLOPEN_STATE_READY, Error,
+)
+from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
+from dlopen.core.elf.structures cimport (
+    Rela, Sym, relocation_symbol, relocation_type, symbol_type,
+)
+from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, Version, image_name
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
+    reader_leave, snapshot_holds,
+)
+from dlopen.core.linker.calls cimport Globals, give_back_globals, resolve_call
+from dlopen.core.linker.find_symbol cimport resolved_address
+from dlopen.core.linker.patch cimport addend_of, can_be_patched, patched_place, word_at
+from dlopen.core.linker.rebind cimport store_bound
+from dlopen.core.linker.state cimport Linker
+from dlopen.core.relocation.relocate cimport describe_reference
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, is_export, lookup_in_image, symbol_name, symbol_version,
+)
+
+
+cdef struct Move:                # a word that leads to the old image, and where it shall lead
+    Image* image
+    uint64_t place               # run address
+    uint64_t expected            # what stands there now
+    uint64_t value
+    bint is_patched              # what stands there is a patch's: this is for when that has gone
+
+
+cdef struct Swap:
+    Linker* linker
+    const Snapshot* snapshot
+    Image* old
+    Image* successor
+    Pointers moves               # Move*, owned
+    Error* error
+
+
+cdef inline bint leads_to(const Image* image, uint64_t address) noexcept nogil:
+    return image.map_start <= address < image.map_end
+
+
+cdef inline int missing_symbol(
+    Swap* swap, const char* name, const char* version, const Image* user
+) noexcept nogil:
+    fail(
+        swap.error, DLOPEN_E_SYMBOL, image_name(swap.successor),
+        b"the new version lacks a symbol that is in use"
+    )
+    error_name_symbol(swap.error, name, version)
+    error_needed_by(swap.error, image_name(user))
+    return DLOPEN_E_SYMBOL
+
+
+cdef inline int find_in_successor(
+    Swap* swap, const Image* image, uint32_t index, uint64_t* address
+) noexcept nogil:
+    """What the image's reference is bound to from now on. A resolver may run: with no lock."""
+    cdef Reference reference
+    cdef Definition definition
+    cdef const Version* version = symbol_version(image, index)
+    cdef const char* name = symbol_name(image, &image.symtab[index])
+    describe_reference(image, index, name, &reference)
+    definition.image = swap.successor
+    definition.symbol = lookup_in_image(swap.successor, &reference, &definition.index)
+    if definition.symbol == NULL or not is_export(definition.symbol):
+        return missing_symbol(
+            swap, name, version.name if version != NULL else <const char*>NULL, image
+        )
+    address[0] = resolved_address(swap.linker, &definition)
+    return 0
+
+
+cdef inline int find_counterpart(
+    Swap* swap, const Image* user, uint64_t* address
+) noexcept nogil:
+    """The same for an address of a symbol of the old image, as a replacement has it."""
+    cdef const Image* old = swap.old
+    cdef Reference reference
+    cdef Definition definition
+    cdef const Sym* symbol
+    cdef uint64_t i
+    for i in range(old.symbol_limit):
+        if i >= old.chain_limit and old.buckets != NULL:
+            break
+        symbol = &old.symtab[i]
+        if symbol.st_shndx == SHN_UNDEF or not is_export(symbol) \
+                or old.load_bias + symbol.st_value != address[0] \
+                or symbol_name(old, symbol) == NULL:
+            continue
+        describe_reference(old, <uint32_t>i, symbol_name(old, symbol), &reference)
+        definition.image = swap.successor
+        definition.symbol = lookup_in_image(swap.successor, &reference, &definition.index)
+        if definition.symbol == NULL:
+            return missing_symbol(swap, reference.name, reference.version, user)
+        address[0] = resolved_address(swap.linker, &definition)
+        return 0
+    return fail_at(
+        swap.error, DLOPEN_E_STATE, image_name(user),
+        b"it leads to an address of the old version that is no symbol's", ~<uint64_t>0, address[0]
+    )
+
+
+cdef inline int add_move(
+    Swap* swap, Image* image, uint64_t place, uint64_t expected, uint64_t value, bint is_patched
+) noexcept nogil:
+    cdef Allocator* allocator = &swap.linker.registry.allocator
+    cdef Move* move = <Move*>allocate(allocator, sizeof(Move))
+    if move == NULL or not pointers_add(allocator, &swap.moves, move):
+        release(allocator, move)
+        return fail_memory(swap.error, image_name(image))
+    move.image = image
+    move.place = place
+    move.expected = expected
+    move.value = value
+    move.is_patched = is_patched
+    return 0
+
+
+cdef inline bint would_be_bound_to(
+    Swap* swap, Image* image, uint32_t symbol, const Image* definer
+) noexcept nogil:
+    """Of a call that is not bound yet."""
+    cdef Globals globals
+    cdef Definition definition
+    cdef Reference reference
+    cdef uint32_t index = 0
+    cdef bint found
+    describe_reference(image, symbol, symbol_name(image, &image.symtab[symbol]), &reference)
+    if lookup_in_image(definer, &reference, &index) == NULL:
+        return False             # as nearly all
+    found = resolve_call(
+        swap.linker, swap.snapshot, image, symbol, &globals, &definition
+    ) and definition.image == definer
+    give_back_globals(swap.linker, &globals)
+    return found
+
+
+cdef inline bint refers_to_storage(
+    const Swap* swap, const Image* image, const Rela* relocation, uint32_t kind
+) noexcept nogil:
+    """A thread-local reference to the old image, which is of several words."""
+    cdef const Image* old = swap.old
+    cdef Reference reference
+    cdef uint32_t index = 0
+    cdef uint32_t symbol = relocation_symbol(relocation)
+    if old.tls_module_id == 0 or symbol == 0 or image == old:
+        return False
+    if kind == DLOPEN_R_DTPMOD:
+        return word_at(image, relocation) == old.tls_module_id
+    if kind != DLOPEN_R_TPOFF and kind != DLOPEN_R_TLSDESC:
+        return False
+    describe_reference(image, symbol, symbol_name(image, &image.symtab[symbol]), &reference)
+    return image.symtab[symbol].st_shndx == SHN_UNDEF \
+        and lookup_in_image(old, &reference, &index) != NULL
+
+
+cdef inline int find_moves_in_table(
+    Swap* swap, Image* image, const Rela* table, uint64_t count
+) noexcept nogil:
+    cdef const PatchedPlace* patched
+    cdef const Rela* relocation
+    cdef uint64_t i, word, value
+    cdef uint64_t place = 0
+    cdef uint32_t kind, symbol
+    cdef int code = 0
+    for i in range(count):
+        relocation = &table[i]
+        symbol = relocation_symbol(relocation)
+        kind = relocation_kind(THIS_MACHINE, relocation_type(relocation))
+        if symbol == 0 or symbol >= image.symbol_limit \
+                or symbol_name(image, &image.symtab[symbol]) == NULL:
+            continue
+        place = image.load_bias + relocation.r_offset
+        if refers_to_storage(swap, image, relocation, kind):
+            return fail_at(
+                swap.error, DLOPEN_E_RELOCATION, image_name(image),
+                b"it uses thread-local storage of the old version", place, kind
+            )
+        if kind == DLOPEN_R_PC_RELATIVE or relocation_width(
+            THIS_MACHINE, relocation_type(relocation)
+        ) != 8 or not can_be_patched(image, relocation):
+            # Not by one store. Such words are rare, and none is bound to another image as a rule.
+            continue
+        lock_acquire(&swap.linker.registry.lock)
+        patched = patched_place(image, place)
+        word = patched.original if patched != NULL else word_at(image, relocation)
+        lock_release(&swap.linker.registry.lock)
+        if leads_to(swap.old, word - addend_of(relocation)):
+            code = find_in_successor(swap, image, symbol, &value)
+        elif kind == DLOPEN_R_JUMP_SLOT and image.lazy_bindings != NULL \
+                and is_code(image, word - image.load_bias) \
+                and would_be_bound_to(swap, image, symbol, swap.old):
+            code = find_in_successor(swap, image, symbol, &value)
+        else:
+            continue
+        if code == 0:
+            code = add_move(
+                swap, image, place, word, value + addend_of(relocation), patched != NULL
+            )
+        if code:
+            return code
+    return 0
+
+
+cdef inline int find_moves_of_choices(Swap* swap, Image* image) noexcept nogil:
+    """Replacements, and what patches have stored."""
+    cdef PatchedPlace* patched = image.patched
+    cdef PlaceValue* value
+    cdef uint64_t address
+    cdef uint32_t i
+    cdef int code = 0
+    for i in range(image.replacement_count):
+        address = image.replacements[i].address
+        if code == 0 and leads_to(swap.old, address):
+            code = find_counterpart(swap, image, &address)
+            if code == 0:
+                code = add_move(
+                    swap, NULL, <uint64_t>&image.replacements[i].address,
+                    image.replacements[i].address, address, False
+                )
+    while patched != NULL and code == 0:
+        value = patched.top
+        while value != NULL and code == 0:
+            if value.leads_to == swap.old:
+                code = fail(
+                    swap.error, DLOPEN_E_STATE, image_name(image),
+                    b"a patch that is in force leads to the old version"
+                )
+            value = value.below
+        patched = patched.next
+    return code
+
+
+cdef inline int find_moves(Swap* swap) noexcept nogil:
+    cdef Image* image
+    cdef size_t i
+    cdef int code = 0
+    for i in range(swap.snapshot.count):
+        image = swap.snapshot.images[i]
+        # Without a scope: mapped only.
+        if image == swap.old or image.scope == NULL:
+            continue
+        code = find_moves_in_table(swap, image, image.rela, image.rela_count)
+        if code == 0:
+            code = find_moves_in_table(swap, image, image.jmprel, image.jmprel_count)
+        if code == 0:
+            code = find_moves_of_choices(swap, image)
+        if code:
+            break
+    return code
+
+
+cdef inline bint make_move(const Move* move) noexcept nogil:
+    """Under the lock."""
+    cdef PatchedPlace* patched
+    if move.image == NULL:
+        store_pointer(<void*>move.place, <const void*>move.value)
+        return True
+    patched = patched_place(move.image, move.place)
+    if patched != NULL:
+        patched.original = move.value
+        return True
+    return store_bound(move.image, move.place, move.value)
+
+
+cdef inline void take_back_moves(const Swap* swap, size_t count) noexcept nogil:
+    cdef Move* move
+    cdef uint64_t value
+    while count:
+        count -= 1
+        move = <Move*>swap.moves.items[count]
+        value = move.value
+        move.value = move.expected
+        make_move(move)
+        move.value = value
+
+
+cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
+    """Readers have no lock: each pointer by one store."""
+    cdef size_t i
+    for i in range(array.count):
+        if array.items[i] == swap.old:
+            store_pointer(&array.items[i], swap.successor)
+
+
+cdef inline void take_place(Swap* swap) noexcept nogil:
+    """Under the lock: in all lists of other images, and in the global scope."""
+    cdef Registry* registry = &swap.linker.registry
+    cdef Image* old = swap.old
+    cdef Image* successor = swap.successor
+    cdef Image* image
+    cdef size_t i
+    cdef uint64_t j
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if image == old:
+            continue
+        exchange(&image.search_list.images, swap)
+        exchange(&image.sorted, swap)
+        if image.loader == old:
+            image.loader = successor
+        if image == successor:
+            pointers_remove(&image.bindings, old)
+        else:
+            exchange(&image.dependencies, swap)
+            exchange(&image.bindings, swap)
+            exchange(&image.filtees, swap)
+        if image.lazy_bindings != NULL:
+            for j in range(image.jmprel_count):
+                if load_pointer(&image.lazy_bindings[j]) == old:
+                    store_pointer(&image.lazy_bindings[j], successor)
+    if load_u32(&old.is_global):
+        pointers_remove(&registry.globals, successor)
+        exchange(&registry.globals, swap)
+        store_u32(&successor.is_global, 1)
+        store_u32(&old.is_global, 0)
+    old.is_visible = False
+
+
+cdef inline int commit(Swap* swap, uint64_t generation, bint* stale) noexcept nogil:
+    """All or nothing; `stale` if images came or went since the moves were found."""
+    cdef Registry* registry = &swap.linker.registry
+    cdef Snapshot* snapshot
+    cdef size_t i
+    cdef int code = 0
+    lock_acquire(&registry.lock)
+    stale[0] = registry.generation != generation
+    snapshot = NULL if stale[0] else make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot == NULL and not stale[0]:
+        code = fail_memory(swap.error, image_name(swap.successor))
+    if snapshot != NULL:
+        for i in range(swap.moves.count):
+            if not make_move(<const Move*>swap.moves.items[i]):
+                take_back_moves(swap, i)
+                code = fail(
+                    swap.error, DLOPEN_E_PROTECT,
+                    image_name((<const Move*>swap.moves.items[i]).image),
+                    b"the kernel does not let RELRO be opened for the new version"
+                )
+                break
+        if code:
+            release(&registry.allocator, snapshot)
+        else:
+            take_place(swap)
+            publish_snapshot(registry, snapshot)
+    lock_release(&registry.lock)
+    return code
+
+
+cdef inline void free_moves(Swap* swap) noexcept nogil:
+    cdef size_t i
+    for i in range(swap.moves.count):
+        release(&swap.linker.registry.allocator, swap.moves.items[i])
+    pointers_free(&swap.linker.registry.allocator, &swap.moves)
+
+
+cdef inline int swap_once(
+    Linker* linker, Image* old, Image* successor, uint64_t* places, bint* stale, Error* error
+) noexcept nogil:
+    cdef Swap swap
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef uint64_t generation
+    cdef int code
+    memset(&swap, 0, sizeof(swap))
+    swap.linker = linker
+    swap.old = old
+    swap.successor = successor
+    swap.error = error
+    lock_acquire(&linker.registry.lock)
+    swap.snapshot = current_snapshot(&linker.registry)
+    generation = linker.registry.generation
+    lock_release(&linker.registry.lock)
+    stale[0] = False
+    if not is_usable(swap.snapshot, old) or not is_usable(swap.snapshot, successor):
+        code = fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+    elif old == successor or not old.is_reloadable or not successor.is_reloadable:
+        code = fail(
+            error, DLOPEN_E_STATE, image_name(old),
+            b"only a reloadable image can take the place of another"
+        )
+    else:
+        code = find_moves(&swap)
+    if code == 0:
+        code = commit(&swap, generation, stale)
+    places[0] = swap.moves.count
+    free_moves(&swap)
+    reader_leave(&linker.registry, phase)
+    return code
+
+
+cdef inline bint is_usable(const Snapshot* snapshot, const Image* image) noexcept nogil:
+    return snapshot_holds(snapshot, image) and not image.is_host \
+        and load_u32(&image.state) == DLOPEN_STATE_READY
+
+
+cdef inline int swap_images(
+    Linker* linker, Image* old, Image* successor, uint64_t* places, Error* error
+) noexcept nogil:
+    cdef bint stale = True
+    cdef int code = 0
+    cdef int _round
+    for _round in range(1000):
+        code = swap_once(linker, old, successor, places, &stale, error)
+        if code or not stale:
+            return code
+    return fail(error, DLOPEN_E_STATE, image_name(old), b"other threads kept opening libraries")
+
+
+cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error) noexcept nogil:
+    cdef bint valid
+    lock_acquire(&linker.registry.lock)
+    valid = snapshot_holds(current_snapshot(&linker.registry), image) and not image.is_host
+    if valid:
+        image.is_retained = retained
+    lock_release(&linker.registry.lock)
+    return 0 if valid else fail(error, DLOPEN_E_HANDLE, b"", b"not an image of ours")

@@ -1,0 +1,377 @@
+"""Hot swap: a new version of a library takes the place of the old one while both are loaded.
+
+Calls from Python pass a gate.  It is closed for the moment of the switch, which first waits for
+the calls that are inside, so that the state that is moved is exact.  Calls from C pass none: they
+go to the old version until their place is bound anew, and may be inside of it for ever; so its
+code stays until somebody who knows says that they are not (`release_old`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from threading import Condition, Lock, get_ident
+from time import monotonic
+from weakref import ref
+
+from dlopen import _linker
+from dlopen._records import Record, log
+from dlopen._replacing import keep as keep_replacements
+from dlopen.errors import Error, LoadError, SymbolError
+from dlopen.patching import Move, patches_of
+from dlopen.symbols import Symbol, split_key, undefined
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+    from dlopen.library import Function, Library, Variable
+
+_pointer_at = ctypes.c_void_p.from_address
+
+
+class Reloaded(Record):
+    """What a reload has done."""
+
+    version: int
+    """How many times the library was reloaded by now."""
+    places: int
+    """Places of other libraries that were bound to the new version."""
+    kept: tuple[str, ...]
+    """Variables whose values were moved."""
+    held: float
+    """Seconds for which calls from Python were held back."""
+
+
+class _Version:
+    """One of the versions of a library that are mapped."""
+
+    def __init__(self, number: int, image: int) -> None:
+        self.number = number
+        self.image = image
+        self.inside = 0  # calls from Python that entered while this was the current one
+        self.is_finished = False  # its destructors have run
+        self.is_released = False  # as far as C callers are concerned
+
+
+class Gate:
+    """What calls from Python pass.  All of it is guarded by its lock.
+
+    A call is counted for the version that is current when it enters.  By the time that it reads the
+    function's address that may be a later one.  So a version is in use as long as calls are inside
+    that entered while it, or an earlier one, was current.
+    """
+
+    def __init__(self, image: int) -> None:
+        self._changed = Condition(Lock())
+        self._current = _Version(0, image)
+        self._old: list[_Version] = []
+        self._depths: dict[int, int] = {}  # of the threads that are inside
+        self._is_closed = False
+
+    def enter(self) -> _Version:
+        """Before a call; waits while the gate is closed.  Returns what `leave` must be given."""
+        me = get_ident()
+        with self._changed:
+            # Who is inside must get out for the gate to open again.
+            while self._is_closed and me not in self._depths:
+                self._changed.wait()
+            self._depths[me] = self._depths.get(me, 0) + 1
+            version = self._current
+            version.inside += 1
+        return version
+
+    def leave(self, version: _Version) -> None:
+        """After a call."""
+        me = get_ident()
+        with self._changed:
+            version.inside -= 1
+            self._depths[me] -= 1
+            if not self._depths[me]:
+                del self._depths[me]
+            if self._is_closed:
+                self._changed.notify_all()
+            has_old = bool(self._old)
+        if has_old:
+            self.clear()
+
+    def close(self, timeout: float) -> int:
+        """Hold new calls; returns how many threads are inside still, after `timeout` seconds."""
+        me = get_ident()
+        end = monotonic() + timeout
+        with self._changed:
+            self._is_closed = True
+            while others := len(self._depths.keys() - {me}):
+                if (left := end - monotonic()) <= 0 or not self._changed.wait(left):
+                    break
+            return others
+
+    def open(self) -> None:
+        """Let calls in again."""
+        with self._changed:
+            self._is_closed = False
+            self._changed.notify_all()
+
+    def succeed(self, image: int) -> int:
+        """While it is closed: the image is the current version; returns its number."""
+        with self._changed:
+            self._old.append(self._current)
+            self._current = _Version(self._current.number + 1, image)
+            return self._current.number
+
+    def release(self) -> None:
+        """No C caller needs a version that is old by now."""
+        with self._changed:
+            for version in self._old:
+                version.is_released = True
+        self.clear()
+
+    def clear(self) -> None:
+        """Finish old versions that no call is inside of, and unmap those that were released."""
+        while step := self._next_step():
+            step[0](step[1])
+
+    def _next_step(self) -> tuple[Any, int] | None:
+        # Destructors run without the lock.
+        with self._changed:
+            for version in self._old:
+                if version.inside:
+                    return None  # nor is a later one out of use
+                if not version.is_finished:
+                    version.is_finished = True
+                    return _linker.close, version.image
+                if version.is_released:
+                    self._old.remove(version)
+                    return _release, version.image
+        return None
+
+
+def _release(image: int) -> None:
+    try:
+        _linker.release(image)
+    except ValueError:  # it has gone with the last of what held it
+        log("dlopen.reload", "an old version has gone already")
+
+
+class Reloading:
+    """What a library that was opened with `reload=True` knows besides."""
+
+    def __init__(
+        self,
+        name: bytes | None,
+        is_file: bool,
+        mode: int,
+        flags: int,
+        replacements: list[tuple[bytes, bytes | None, int]],
+        things: list[object],
+    ) -> None:
+        if name is None:
+            raise ValueError("the program cannot be reloaded")
+        self._path = _find(name) if is_file else None
+        self._name = os.fsencode(self._path) if self._path else name
+        self._mode = mode
+        self._flags = flags | _linker.RELOADABLE
+        self._replacements = replacements
+        self._things = things
+        self._lock = Lock()  # one reload at a time; held while foreign code runs: never waited for
+        self._variables: set[ref[Variable]] = set()
+        self.gate: Gate  # from the first load on
+
+    def load(self, source: object, replaces: int = 0) -> int:
+        """A new image of it, from the file as it is now or from `source`."""
+        data: Any = source
+        if source is None and self._path is None:
+            raise ValueError("a library from bytes is reloaded from a source")
+        if source is None or isinstance(source, (str, os.PathLike)):
+            data = _read(os.fspath(source or self._path or ""))
+        sys.audit("dlopen.open", os.fsdecode(self._name), self._mode)
+        image = _linker.open(
+            self._name, data, self._mode, self._flags, self._replacements, replaces
+        )
+        keep_replacements(image, self._things, in_tree=bool(self._flags & _linker.REPLACE_IN_TREE))
+        if not replaces:
+            self.gate = Gate(image)
+        return image
+
+    def note_variable(self, variable: Variable) -> None:
+        """It was handed out: a new version must have it, too."""
+        self._variables.add(ref(variable, self._variables.discard))
+
+    def reload(
+        self, library: Library, source: object, keep: Iterable[str], timeout: float
+    ) -> Reloaded:
+        """See `Library.reload`."""
+        if not self._lock.acquire(blocking=False):
+            raise Error(f"{library._path} is being reloaded already")
+        try:
+            return self._reload(library, source, tuple(keep), timeout)
+        finally:
+            self._lock.release()
+
+    def _reload(
+        self, library: Library, source: object, keep: tuple[str, ...], timeout: float
+    ) -> Reloaded:
+        old = library._open_image()
+        new = self.load(source, replaces=old)
+        try:
+            moves = [_move(library, old, new, name) for name in keep]
+            self._check_objects(library, new)
+            patches: list[Move] = []
+            try:
+                for patch in patches_of(library):
+                    patches.append(patch.begin_move(new))  # noqa: PERF401  (undone if one fails)
+                begun = monotonic()
+                inside = self.gate.close(timeout)
+                try:
+                    if inside and moves:
+                        raise Error(
+                            f"{library._path}: {inside} threads are still inside of it after "
+                            f"{timeout} s, and may be changing what shall be kept"
+                        )
+                    for target, origin, size in moves:
+                        ctypes.memmove(target, origin, size)
+                    places = _linker.swap(old, new)
+                    number = self._switch(library, old, new)
+                finally:
+                    self.gate.open()
+                    held = monotonic() - begun
+            except BaseException:
+                for move in patches:
+                    move.undo()
+                raise
+        except BaseException:
+            _linker.close(new)
+            raise
+        for move in patches:
+            move.finish()
+        self.gate.clear()
+        log("dlopen.reload", "reloaded %r: version %d", library, number)
+        return Reloaded(number, places, keep, held)
+
+    def _check_objects(self, library: Library, new: int) -> None:
+        """What was handed out must be there in the new version."""
+        for function in library._handed_out():
+            _address(library, new, function.__name__)
+        for reference in self._variables.copy():
+            if variable := reference():
+                name = variable._symbol.key
+                found = _linker.symbol(new, *split_key(name), False)
+                if found is None:
+                    raise _missing(library, name)
+                check_size(name, found[4], variable._type)
+
+    def _switch(self, library: Library, old: int, new: int) -> int:
+        with library._lock:
+            if library._image != old:
+                raise ValueError(f"{library._path} was closed meanwhile")
+            _linker.retain(old)
+            number = self.gate.succeed(new)
+            library._image = new
+            library._keys = None
+        for function in library._handed_out():
+            redirect(function, _address(library, new, function.__name__))
+        return number
+
+
+def redirect(function: Function, address: int) -> None:
+    """Let a function object lead to another address."""
+    _pointer_at(ctypes.addressof(function)).value = address
+
+
+def check_size(name: str, size: int, type_: type[Any]) -> None:
+    """A variable is as large as the C type that it is read as."""
+    if 0 < size < ctypes.sizeof(type_):
+        raise ValueError(f"{name} has {size} bytes, {type_.__name__} {ctypes.sizeof(type_)}")
+
+
+def _missing(library: Library, name: str) -> Exception:
+    """As the core says it of other libraries' places."""
+    symbol, _, version = name.partition("@")
+    return SymbolError(
+        f"{library._path}: the new version lacks a symbol that is in use: {name}",
+        symbol=symbol,
+        version=version.removeprefix("@"),
+        library=library._path,
+        exports=library.symbols,
+    )
+
+
+def _address(library: Library, image: int, name: str) -> int:
+    address = _linker.symbol_address(image, *split_key(name), False)
+    if address is None:
+        raise _missing(library, name)
+    return address
+
+
+def _move(library: Library, old: int, new: int, name: str) -> tuple[int, int, int]:
+    """Where a variable is in the new version, where in the old one, and its size."""
+    found = []
+    for image in (old, new):
+        symbol = _linker.symbol(image, *split_key(name), True)
+        if symbol is None:
+            raise (
+                _missing(library, name)
+                if image == new
+                else undefined(name, library._path, library.symbols)
+            )
+        found.append(symbol)
+    (before, after) = (Symbol(one, library) for one in found)
+    if before.type != "OBJECT" or not before.size:
+        raise Error(f"{library._path}: {name} cannot be kept: it is no variable ({before.type})")
+    for what, one, other in (
+        ("type", before.type, after.type),
+        ("size", before.size, after.size),
+    ):
+        if one != other:
+            raise Error(
+                f"{library._path}: {name} cannot be kept: its {what} was {one} and is {other} now"
+            )
+    origin, target = found[0][2], found[1][2]
+    if not _is_writable(new, target):
+        raise Error(f"{library._path}: {name} cannot be kept: it is read-only in the new version")
+    return target, origin, before.size
+
+
+def _is_writable(image: int, address: int) -> bool:
+    """Neither constant nor sealed by RELRO."""
+    known = _linker.info(image)
+    inside = {
+        type_: flags
+        for type_, flags, _, vaddr, _, memsz, _ in known["segments"]
+        if type_ in (_PT_LOAD, _PT_GNU_RELRO) and 0 <= address - known["load_bias"] - vaddr < memsz
+    }
+    return bool(inside.get(_PT_LOAD, 0) & _PF_W) and _PT_GNU_RELRO not in inside
+
+
+# Of program headers, see elf(5).
+_PT_LOAD = 1
+_PT_GNU_RELRO = 0x6474E552
+_PF_W = 2
+
+
+def _find(name: bytes) -> str:
+    """The absolute path of a file; what the search finds for a name without a slash."""
+    if b"/" not in name:
+        found = [path for path, _, result in _linker.find(name) if result == 0]
+        if not found:
+            _linker.close(_linker.open(name, None, os.RTLD_LAZY))  # for its error
+        name = os.fsencode(found[0])
+    return os.path.abspath(os.fsdecode(name))  # noqa: PTH100  (as the linker: links stay)
+
+
+def _read(path: str) -> Buffer:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  (pathlib takes long to import)
+            return file.read()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise LoadError(
+            f"{path}: cannot open shared object file: {reason}",
+            library=path,
+            reason=reason,
+            error_number=error.errno or 0,
+        ) from None

@@ -1,0 +1,416 @@
+"""Hot swap: `Library(reload=True)`, `reload`, `release_old`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.fixtures import compile_library, compiler, run_python
+
+HOT = """
+#include <stdlib.h>
+#ifndef VERSION
+#define VERSION 1
+#endif
+long counter;
+#ifndef LARGE
+char name[8] = "first";
+#else
+char name[16] = "first";
+#endif
+const int fixed = VERSION;
+static long hidden;
+__attribute__((visibility("hidden"))) void note(int what);
+extern void (*noted)(int);
+__attribute__((constructor)) static void begin(void) { if (noted) noted(VERSION); }
+__attribute__((destructor)) static void end(void) { if (noted) noted(-VERSION); }
+int version(void) { return VERSION; }
+long bump(void) { __atomic_fetch_add(&counter, 1, __ATOMIC_SEQ_CST); return VERSION; }
+long hide(void) { return ++hidden; }
+int call(int (*function)(void)) { return function() * 1000 + VERSION; }
+#ifndef LESS
+int extra(void) { return 7; }
+#endif
+#ifdef UNDEFINED
+int nowhere(void);
+int refers(void) { return nowhere(); }
+#endif
+long get_time(void);
+"""
+USER = """
+int version(void);
+extern long counter;
+int extra(void) __attribute__((weak));
+static int (*volatile pointer)(void) = version;
+int (*table[])(void) = { version, version };
+long *where = &counter;
+int by_call(void) { return version(); }
+int by_pointer(void) { return pointer(); }
+int by_table(int i) { return table[i](); }
+long read_counter(void) { return *where; }
+int by_extra(void) { return extra(); }
+/* Until *stop: each result is no older than *low was before the call, no newer than *high after. */
+void run(volatile int *stop, volatile int *low, volatile int *high, long *calls, long *wrong) {
+  while (!*stop) {
+    int least = __atomic_load_n(low, __ATOMIC_SEQ_CST);
+    int got = *calls & 1 ? pointer() : version();
+    if (got < least || got > __atomic_load_n(high, __ATOMIC_SEQ_CST)) ++*wrong;
+    ++*calls;
+  }
+}
+"""
+HEAD = """
+import ctypes, gc, os, subprocess, sys, threading, time
+from ctypes import c_char, c_int, c_long, c_void_p
+from pathlib import Path
+import dlopen
+from support.fixtures import maps
+folder, cc, source = sys.argv[1:4]
+path, base = folder + "/libhot.so", folder + "/libbase.so"
+def build(*flags):
+    '''As a build system does: over the file that is there.'''
+    command = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libhot.so", *flags, source,
+               "-o", path, base]
+    subprocess.run(command, check=True)
+events = []
+note = dlopen.callback(None, c_int)(events.append)
+noted = dlopen.Library(base, dlopen.RTLD_GLOBAL)
+noted.variable("noted", c_void_p).value = ctypes.cast(note, c_void_p).value
+def loaded():
+    return sum(info.path == path for info in dlopen.libraries())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    base = compile_library(tmp_path, "libbase.so", "void (*noted)(int);")
+    hot = compile_library(tmp_path, "libhot.so", HOT, libraries=[base], flags=["-fno-builtin"])
+    for binding in ("lazy", "now"):
+        flags = ["-fno-builtin", f"-Wl,-z,{binding}"]
+        compile_library(tmp_path, f"libuser-{binding}.so", USER, libraries=[hot], flags=flags)
+    (tmp_path / "hot.c").write_text(HOT)
+    return tmp_path
+
+
+def python(code: str, folder: Path, timeout: float = 60) -> list[str]:
+    arguments = (str(folder), compiler("c"), str(folder / "hot.c"))
+    return run_python(HEAD + code, *arguments, timeout=timeout).stdout.splitlines()
+
+
+def test_a_new_version_takes_the_place(folder: Path) -> None:
+    code = """
+lib = dlopen.Library(path, reload=True)
+assert not any(m.path == path for m in maps()), "mapped from the file"
+version, typed = lib.version, lib.function("version", c_long)
+counter, fixed, name = lib.variable("counter", c_long), lib.symbols["fixed"], lib.variable("name", c_char * 8)
+assert lib.bump() == 1 and lib.bump() == 1 and lib.hide() == 1
+name.value = b"kept"
+address = int(fixed)
+build("-DVERSION=2")
+done = lib.reload(keep=["counter", "name"])
+print(done.version, done.kept, done.places, done.held < 1)
+assert lib.version is version and version() == 2 and typed() == 2
+assert counter.value == 2 and name.value == b"kept" and lib.hide() == 1
+assert int(fixed) != address and c_int.from_address(int(fixed)).value == 2
+assert lib.bump() == 2 and counter.value == 3
+print(events, loaded(), dlopen.dladdr(address) is not None)
+lib.release_old()
+print(loaded(), dlopen.dladdr(address), lib.info.path == path)
+# What is handed out after it, and without keep.
+build("-DVERSION=3")
+lib.reload()
+assert lib.function("version")() == 3 and counter.value == 0
+lib.close()
+print(events, loaded())
+try:
+    version()
+except ValueError as error:
+    print("closed")
+"""
+    assert python(code, folder) == [
+        "1 ('counter', 'name') 0 True",
+        "[1, 2, -1] 1 True",
+        "1 None True",
+        "[1, 2, -1, 3, -2, -3] 0",
+        "closed",
+    ]
+
+
+@pytest.mark.parametrize("binding", ["lazy", "now"])
+@pytest.mark.parametrize("mode", ["RTLD_LAZY", "RTLD_NOW"])
+@pytest.mark.parametrize("scope", ["RTLD_LOCAL", "RTLD_GLOBAL"])
+@pytest.mark.parametrize("called", [True, False])
+def test_other_libraries_are_bound_anew(
+    folder: Path, binding: str, mode: str, scope: str, called: bool
+) -> None:
+    code = f"""
+lib = dlopen.Library(path, dlopen.{scope} | dlopen.{mode}, reload=True)
+user = dlopen.Library(folder + "/libuser-{binding}.so", dlopen.{mode})
+assert [info.path for info in user.info.dependencies if info.soname == "libhot.so"] == [path]
+assert loaded() == 1
+calls = [lambda: user.by_pointer(), lambda: user.by_table(0), lambda: user.by_table(1)]
+if {called}:
+    calls.append(lambda: user.by_call())
+lib.bump()
+assert [call() for call in calls] == [1] * len(calls)
+for number in (2, 3):
+    build(f"-DVERSION={{number}}")
+    done = lib.reload(keep=["counter"])
+    # pointer, table twice, the address of counter and, lazily bound or not, the calls.
+    assert done.places >= 5, done
+    assert [call() for call in calls] == [number] * len(calls)
+    assert user.by_call() == number and user.function("read_counter", c_long)() == 1
+    lib.release_old()
+    assert loaded() == 1
+# Who needs it keeps the new version.
+lib.close()
+assert user.by_call() == 3 and user.by_extra() == 7
+print([blocker.kind for blocker in lib.unload_blockers], loaded())
+user.close()
+print(events, loaded())
+"""
+    assert python(code, folder) == ["['dependency'] 1", "[1, 2, -1, 3, -2, -3] 0"]
+
+
+FAILURES = {
+    "undefined": ("-DUNDEFINED", "", "", "SymbolError", "undefined symbol: nowhere"),
+    "not ELF": ("", "", "damage", "LoadError", "libhot.so"),
+    "missing for another": ("-DLESS", "user", "", "SymbolError", "extra"),
+    "missing for a function": ("-DLESS", "", "extra", "SymbolError", "extra"),
+    "size": ("-DLARGE", "", "", "Error", "name cannot be kept: its size was 8 and is 16 now"),
+    "read-only": ("", "", "fixed", "Error", "fixed cannot be kept: it is read-only"),
+    "a function": ("", "", "version", "Error", "version cannot be kept: it is no variable"),
+    "not there": ("", "", "nothing", "SymbolError", "undefined symbol: nothing"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_old_version_goes_on(folder: Path, failure: str) -> None:
+    flag, user, extra, kind, message = FAILURES[failure]
+    code = f"""
+lib = dlopen.Library(path, reload=True)
+user = dlopen.Library(folder + "/libuser-now.so") if "{user}" else None
+counter = lib.variable("counter", c_long)
+if "{extra}" == "extra":
+    lib.extra()
+lib.bump()
+before = len(maps())
+keep = ["counter", "name"]
+build("-DVERSION=2", *"{flag}".split())
+if "{extra}" == "damage":
+    Path(path).write_bytes(b"half a file")
+elif "{extra}" not in ("", "extra"):
+    keep.append("{extra}")
+try:
+    lib.reload(keep=keep)
+except dlopen.{kind} as error:
+    assert type(error) is dlopen.{kind}, error
+    print(error)
+assert lib.version() == 1 and lib.bump() == 1 and counter.value == 2
+assert events in ([1], [1, 2, -2]), events
+assert loaded() == 1 and len(maps()) <= before + 1
+assert user is None or user.by_call() == 1
+build("-DVERSION=3")
+lib.reload(keep=["counter"])
+assert lib.bump() == 3 and counter.value == 3
+"""
+    (line,) = python(code, folder)
+    assert message in line
+
+
+def test_arguments_that_cannot_be(folder: Path) -> None:
+    code = """
+for act in (
+    lambda: dlopen.Library(path).reload(),
+    lambda: dlopen.Library(None, reload=True),
+    lambda: dlopen.Library("libnonesuch.so", reload=True),
+    lambda: dlopen.Library("./libnonesuch.so", reload=True),
+    lambda: dlopen.Library.from_bytes(Path(path).read_bytes(), name="hot", reload=True).reload(),
+):
+    try:
+        act()
+    except (ValueError, dlopen.Error) as error:
+        print(type(error).__name__, error)
+lib = dlopen.Library.from_bytes(Path(path).read_bytes(), name="hot", reload=True)
+build("-DVERSION=2")
+lib.reload(Path(path).read_bytes())
+print(lib.version())
+lib.reload(Path(path))
+lib.close()
+try:
+    lib.reload(path)
+except ValueError as error:
+    print(error)
+os._exit(0)
+"""
+    lines = python(code, folder)
+    assert lines[0].startswith("Error ")
+    assert "opened without reload=True" in lines[0]
+    assert lines[1:2] == ["ValueError the program cannot be reloaded"]
+    assert lines[2].startswith("LoadError libnonesuch.so: cannot open shared object file")
+    assert lines[3].startswith("LoadError ")
+    assert lines[4:] == [
+        "ValueError a library from bytes is reloaded from a source",
+        "2",
+        "hot is closed",
+    ]
+
+
+def test_calls_that_are_inside(folder: Path) -> None:
+    """The old version stays while they are; what they may change is not kept."""
+    code = """
+lib = dlopen.Library(path, reload=True)
+inside, may_go = threading.Event(), threading.Event()
+@dlopen.callback(c_int)
+def waits():
+    inside.set()
+    may_go.wait()
+    return 5
+got = []
+thread = threading.Thread(target=lambda: got.append(lib.call(waits)))
+thread.start()
+inside.wait()
+build("-DVERSION=2")
+try:
+    lib.reload(keep=["counter"])
+except dlopen.Error as error:
+    print(str(error).partition(": ")[2])
+assert lib.version() == 1
+lib.reload()
+lib.release_old()
+print(lib.version(), loaded(), events)
+may_go.set()
+thread.join()
+print(got, loaded(), events)
+# From inside, by the thread itself.
+build("-DVERSION=3")
+@dlopen.callback(c_int)
+def reloads():
+    lib.bump()
+    lib.reload(keep=["counter"])
+    return lib.version()
+print(lib.call(reloads), lib.variable("counter", c_long).value, events)
+lib.release_old()
+print(loaded())
+"""
+    assert python(code, folder) == [
+        "1 threads are still inside of it after 0.05 s, and may be changing what shall be kept",
+        "2 2 [1, 2, -2, 2]",
+        "[5001] 1 [1, 2, -2, 2, -1]",
+        "3002 1 [1, 2, -2, 2, -1, 3, -2]",
+        "1",
+    ]
+
+
+def test_replacements_and_patches_move(folder: Path) -> None:
+    source = (folder / "hot.c").read_text()
+    source += "long time(long *); long get_time(void) { return time(0); }\n"
+    source += "void *malloc(unsigned long); void *get_block(void) { return malloc(VERSION); }\n"
+    (folder / "hot.c").write_text(source)
+    code = """
+build()
+sizes = []
+@dlopen.callback(c_void_p, ctypes.c_size_t)
+def my_malloc(size):
+    sizes.append(size)
+    return None
+lib = dlopen.Library(path, reload=True, replace={"malloc": my_malloc})
+get_time, get_block = lib.function("get_time", c_long), lib.function("get_block", c_void_p)
+fakes = [dlopen.callback(c_long, c_void_p)(lambda where, value=value: value) for value in (5, 6)]
+outer = lib.patch(time=fakes[0])
+inner = lib.patch(time=fakes[1])
+get_block()
+assert get_time() == 6
+build("-DVERSION=2")
+lib.reload()
+lib.release_old()
+get_block()
+assert get_time() == 6 and sizes == [1, 2]
+outer.restore()
+assert get_time() == 6
+build("-DVERSION=3")
+lib.reload()
+inner.restore()
+get_block()
+assert abs(get_time() - time.time()) < 5 and sizes == [1, 2, 3]
+build("-DVERSION=4", "-DUNDEFINED")
+patch = lib.patch(time=fakes[0])
+try:
+    lib.reload()
+except dlopen.SymbolError:
+    print(get_time())
+patch.restore()
+assert abs(get_time() - time.time()) < 5
+"""
+    assert python(code, folder) == ["5"]
+
+
+def test_under_load(folder: Path) -> None:
+    """Rebuilt and reloaded 100 times while C and Python call at least 10**5 times a second."""
+    code = """
+import resource
+lib = dlopen.Library(path, reload=True)
+user = dlopen.Library(folder + "/libuser-lazy.so", dlopen.RTLD_LAZY)
+stop, low, high, calls, wrong = c_int(0), c_int(1), c_int(1), c_long(0), c_long(0)
+run = user.function("run", None, *[c_void_p] * 5)
+bump, python_calls, python_wrong, slowest = lib.bump, [0, 0], [0], [0.0]
+def call_from_c():
+    run(*map(ctypes.addressof, (stop, low, high, calls, wrong)))
+def call_from_python(number):
+    count = 0
+    while not stop.value:
+        least, before = low.value, time.monotonic()
+        got = bump()
+        slowest[0] = max(slowest[0], time.monotonic() - before)
+        if not least <= got <= high.value:
+            python_wrong[0] += 1
+        count += 1
+    python_calls[number] = count
+def rest():
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return len(maps()), pages * resource.getpagesize()
+def round(first, last):
+    held, begun, calls_before = [], time.monotonic(), calls.value
+    stop.value = 0
+    threads = [threading.Thread(target=call_from_c)]
+    threads += [threading.Thread(target=call_from_python, args=[n]) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(first, last):
+        build(f"-DVERSION={number}")
+        high.value = number
+        done = lib.reload(keep=["counter"])
+        low.value = number
+        held.append(done.held)
+        if number % 10 == 0:
+            # The C caller has ended each call that it was in.
+            seen = calls.value
+            while calls.value < seen + 2:
+                time.sleep(0.0001)
+            lib.release_old()
+    seconds = time.monotonic() - begun
+    stop.value = 1
+    for thread in threads:
+        thread.join()
+    lib.release_old()
+    return held, (calls.value - calls_before + sum(python_calls)) / seconds
+round(2, 15)                        # as many old versions at once as later
+counted = sum(python_calls)
+before = rest()
+held, rate = round(15, 115)
+after = rest()
+counted += sum(python_calls)
+print(f"{rate:.0f} a second, held {max(held):.4f}, slowest {slowest[0]:.4f}", file=sys.stderr)
+assert (wrong.value, python_wrong[0]) == (0, 0)
+assert lib.variable("counter", c_long).value == counted, (counted, python_calls)
+assert min(python_calls) > 1000 and rate >= 10**5, (python_calls, rate)
+assert max(held) <= 0.05, held
+assert abs(after[0] - before[0]) <= 1 and abs(after[1] - before[1]) <= 1 << 20, (before, after)
+assert loaded() == 1
+print(after[0] - before[0])
+"""
+    arguments = (str(folder), compiler("c"), str(folder / "hot.c"))
+    done = run_python(HEAD + code, *arguments, timeout=300)
+    print(done.stderr)
