@@ -61,7 +61,7 @@ from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, RE
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, finish_at_exit, visit_holders
-from dlopen.core.memory.file cimport File, file_close
+from dlopen.core.memory.file cimport File, file_close, file_init
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     nearest_symbol, refer, symbol_name, symbol_version,
@@ -451,14 +451,14 @@ cdef public int DLOPEN_find(
         return no_host(error)
     memset(&trail, 0, sizeof(trail))
     memset(&path, 0, sizeof(path))
-    file.descriptor = -1
+    file_init(&file)
     begin(&transaction, linker, RTLD_LAZY, 0, error)
     loaded = loaded_by_name(&transaction, name, False)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
         linker, transaction.snapshot, name, image_of_caller(transaction.snapshot, caller), &path,
-        &trail, &file
+        &trail, &file, NULL
     )
     file_close(&file)
     candidate = trail.paths.data

@@ -33,8 +33,11 @@ def blocks(path: Path, language: str) -> list[str]:
 def test_examples_run(document: Path, tmp_path: Path) -> None:
     examples = "\n".join(blocks(document, "python"))
     (tmp_path / "examples").write_text(examples)
+    built: list[Path] = []
     for source in blocks(document, "c"):
-        compile_library(tmp_path, "libexample.so", source)
+        named = re.match(r"/\* (\w+)\.c ", source)
+        name = f"{named[1]}.so" if named else "libexample.so"
+        built += [compile_library(tmp_path, name, source, libraries=built, rpath="$ORIGIN/lib")]
     assert len(doctest.DocTestParser().get_examples(examples)) > 10
     run_python(RUN, str(tmp_path / "examples"), str(tmp_path))
 
