@@ -104,7 +104,8 @@ class Info(Record):
     """A snapshot of what is known of an image.  Two are equal if they are of one image."""
 
     path: str
-    """Absolute where it is known; the given name for an image from bytes; "" for the program."""
+    """Absolute where it is known; the given name for an image from bytes, the path in `files` for
+    one from there; "" for the program."""
     name: str
     """As dl_iterate_phdr(3) gives it (`dlpi_name`)."""
     soname: str | None

@@ -760,3 +760,69 @@ except dlopen.LoadError:
 assert not kept()
 """
     run_python(code, str(tmp_path), env={"DLOPEN_DEBUGGER": "gdb"})
+
+
+def test_an_open_that_begins_anew_asks_for_nothing_twice(tmp_path: Path) -> None:
+    """Meanwhile somebody else has loaded a file that this open has loaded."""
+    base = compile_library(tmp_path, "libbase.so", BASE)
+    dep = compile_library(tmp_path, "libdep.so", "int dep(void) { return 1; }")
+    plug = compile_library(tmp_path, "plug.so", PLUG, libraries=[base, dep], rpath=str(tmp_path))
+    content = {file.name: file.read_bytes() for file in (dep, plug)}
+    dep.unlink()
+    asked = []
+    opened = []
+
+    def files(path: str) -> bytes | None:
+        asked.append(path)
+        if path == "libdep.so":
+            opened.append(dlopen.Library(base))
+            assert opened[0].base() == 1
+        return content.get(path)
+
+    with dlopen.Library("plug.so", files=files) as lib:
+        assert lib.plug() == 100 + 1 + 2
+        assert lib.info.dependencies[0] == opened[0].info
+    assert len(asked) == len(set(asked))
+    opened[0].close()
+    assert not opened[0].unload_blockers
+
+
+def test_what_a_library_opens_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later, from the file system: its relative paths are the working directory's then."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    compile_library(tmp_path / "in", "libbase.so", BASE)
+    source = """
+#include <dlfcn.h>
+int opens(const char *name) {
+  void *handle = dlopen(name, RTLD_NOW);
+  return handle ? 1 + dlclose(handle) : 0;
+}
+"""
+    file = compile_library(tmp_path, "x.so", source, flags=["-Wl,-rpath,$ORIGIN"])
+    with dlopen.Library("in/x.so", files={"in/x.so": file.read_bytes()}) as lib:
+        assert lib.opens(b"./in/libbase.so") == 1
+        assert lib.opens(b"libz.so.1") == 1
+        # Where it is packed there is nothing any more.
+        assert lib.opens(b"$ORIGIN/libbase.so") == 0
+        assert lib.opens(b"libbase.so") == 0
+
+
+def test_the_log_names_what_is_asked_for(tree: dict[str, bytes], tmp_path: Path) -> None:
+    path = tmp_path / "files.zip"
+    with zipfile.ZipFile(path, "w") as made:
+        for name, data in tree.items():
+            made.writestr(name, data)
+    code = """
+import sys, zipfile
+import dlopen
+dlopen.Library("plugins/plug.so", files=zipfile.ZipFile(sys.argv[1])).close()
+"""
+    log = run_python(code, str(path), env={"DLOPEN_LOG": "debug"}).stderr
+    for line in (
+        "search plugins/plug.so: try plugins/plug.so (files): found",
+        "search libbase.so: try lib/libbase.so (files): not in files",
+        "search libbase.so: try lib/deeper/libbase.so (files): found",
+        "load lib/deeper/libbase.so",
+    ):
+        assert line in log

@@ -207,7 +207,7 @@ enum DLOPEN_state {
 };
 struct DLOPEN_info {
   size_t size;                   /* set by the caller: sizeof (struct DLOPEN_info) */
-  const char *path;              /* absolute where it is known; the given name for an image from bytes; "" the program */
+  const char *path;              /* absolute where it is known; the given name for an image from bytes, the path asked for of one from files; "" the program */
   const char *name;              /* l_name, as dl_iterate_phdr gives it */
   const char *soname, *rpath, *runpath, *interpreter;
   uint64_t load_bias;            /* run address - p_vaddr */

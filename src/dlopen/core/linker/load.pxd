@@ -56,7 +56,9 @@ from dlopen.core.linker.host cimport (
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
-from dlopen.core.linker.search cimport Trail, find_file, trail_add, trail_free, try_files
+from dlopen.core.linker.search cimport (
+    Trail, find_file, is_path_in_files, trail_add, trail_free, try_files,
+)
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
 from dlopen.core.memory.file cimport (
@@ -516,10 +518,16 @@ cdef inline int search_and_take(
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Text path
     cdef File file
+    cdef bint found
     cdef int code
     memset(&path, 0, sizeof(path))
     file_init(&file)
-    if not find_file(linker, transaction.snapshot, name, asker, &path, trail, &file, files):
+    found = find_file(linker, transaction.snapshot, name, asker, &path, trail, &file, files)
+    # What is needed by a relative path; one that is opened itself is the caller's affair.
+    if transaction.loaded.count != 0 and file.bytes == NULL and file.descriptor < 0 \
+            and not transaction.files.stopped and is_path_in_files(asker, path.data):
+        found = False
+    if not found:
         code = not_found(transaction, name, trail)
     elif path.failed or path.data == NULL:
         file_close(&file)

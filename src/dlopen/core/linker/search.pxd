@@ -492,6 +492,7 @@ cdef inline bint try_files(
     memset(&plain, 0, sizeof(plain))
     text_add_bytes(allocator, &plain, path.data, path.length)
     if path.failed or plain.failed:
+        path.failed = True       # nor shall another file be taken in place of theirs
         text_free(allocator, &plain)
         return False
     make_plain(plain.data)
@@ -515,9 +516,7 @@ cdef inline bint try_folder_in_files(void* data) noexcept nogil:
     cdef Allocator* allocator = &walk.linker.registry.allocator
     cdef size_t length = walk.folder.length
     text_add(allocator, walk.folder, walk.name)
-    if try_files(
-        walk.linker, walk.files, walk.name, walk.folder, walk.trail, walk.file
-    ):
+    if try_files(walk.linker, walk.files, walk.name, walk.folder, walk.trail, walk.file):
         return True
     text_cut(walk.folder, length)
     return False
@@ -830,16 +829,6 @@ cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept no
     return False
 
 
-cdef inline bint find_path(
-    Linker* linker, const Image* asker, const char* name, Text* path, Trail* trail, File* file,
-    Files* files
-) noexcept nogil:
-    """What find_file does with a name that is a path: nothing is searched, and no file opened
-    but of the caller's."""
-    return files != NULL and try_files(linker, files, name, path, trail, file) \
-        or asker == NULL or not is_path_in_files(asker, path.data)
-
-
 cdef inline bint find_file(
     Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker, Text* path,
     Trail* trail, File* file, Files* files
@@ -857,15 +846,19 @@ cdef inline bint find_file(
     if strchr(name, 0x2f) != NULL and strchr(name, 0x24) == NULL:
         text_cut(path, 0)
         text_add(allocator, path, name)
-        return find_path(linker, asker, name, path, trail, file, files)
+        if files != NULL:
+            try_files(linker, files, name, path, trail, file)
+        return True
     # It asks the host's loader, whose lock another thread's constructor may hold.
     prepare_search(linker, snapshot)
     if asker == NULL:
         asker = program
     if strchr(name, 0x2f) != NULL:
         text_cut(path, 0)
-        return expand(linker, asker, name, strlen(name), path) \
-            and find_path(linker, asker, name, path, trail, file, files)
+        return expand(linker, asker, name, strlen(name), path) and (
+            files != NULL and try_files(linker, files, name, path, trail, file)
+            or asker == NULL or not is_path_in_files(asker, path.data)
+        )
     memset(&walk, 0, sizeof(walk))
     walk.linker = linker
     walk.visit = try_folder
