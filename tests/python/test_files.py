@@ -269,6 +269,7 @@ def test_origin_is_not_the_working_directory(
 ) -> None:
     """What lies there is not what somebody has packed."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/libdep.so").write_bytes(tree.pop("lib/libdep.so"))
     with pytest.raises(dlopen.LoadError) as caught:
@@ -429,8 +430,10 @@ def test_an_exception_while_an_auxiliary_filtee_is_looked_for(tmp_path: Path) ->
 
     with dlopen.Library("x.so", files={"x.so": data}) as lib:
         assert lib.base() == 1
+    before = maps()
     with pytest.raises(ZeroDivisionError):
         dlopen.Library("x.so", files=files)
+    assert gone(before)
 
 
 def test_a_broken_archive(flat: dict[str, bytes]) -> None:
@@ -658,7 +661,7 @@ def test_replacements_in_a_tree_from_files(flat: dict[str, bytes]) -> None:
         assert lib.plug() == 100 + 17 + 7
 
 
-def test_private_and_namespaces_of_one_tree(tree: dict[str, bytes]) -> None:
+def test_a_private_tree(tree: dict[str, bytes]) -> None:
     with dlopen.Library("plugins/plug.so", dlopen.PRIVATE, files=tree) as lib:
         assert lib.plug() == 113
         assert lib.info.is_private
