@@ -13,6 +13,7 @@ ABI: Final[int]
 _Symbol: TypeAlias = tuple[str, str, int, int, int, int, int]
 # a name, its version or None, an address
 _Replacements: TypeAlias = list[tuple[bytes, bytes | None, int]]
+_Files: TypeAlias = Callable[[str], Buffer | None]
 
 def open(
     name: bytes | None,
@@ -20,6 +21,7 @@ def open(
     mode: int,
     flags: int = 0,
     replacements: _Replacements | None = None,
+    files: _Files | None = None,
     replaces: int = 0,
 ) -> int: ...
 def relocate(
@@ -29,7 +31,9 @@ def relocate(
     replacements: _Replacements,
     find: Callable[[str, str | None], int] | None,
 ) -> None: ...
-def map(name: bytes | None, data: Buffer | None, flags: int = 0) -> int: ...
+def map(
+    name: bytes | None, data: Buffer | None, flags: int = 0, files: _Files | None = None
+) -> int: ...
 def existing(name: bytes) -> int: ...
 def close(image: int) -> bool: ...
 def is_mapped(image: int) -> bool: ...

@@ -47,7 +47,8 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_OWN_ONLY
         DLOPEN_NO_RESOLVE
         DLOPEN_NO_FOREIGN_CODE, DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE
-        DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE
+        DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE, DLOPEN_REJECTED_FILES
+        DLOPEN_REJECTED_HOSTS
         DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
         DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
         DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
@@ -93,6 +94,10 @@ cdef extern from "dlopen.h" nogil:
         ) noexcept nogil
         void *find_data
         DLOPEN_image *replaces
+        int (*files)(
+            const char *path, const void **bytes, size_t *size, void *data
+        ) noexcept nogil
+        void *files_data
     struct DLOPEN_symbol:
         const char *name
         const char *version
@@ -198,7 +203,10 @@ cdef dict HOLDERS = {
     DLOPEN_HELD_INITIALISING: "initialising", DLOPEN_HELD_THREAD_LOCAL: "thread_local",
     DLOPEN_HELD_PATCH: "patch", DLOPEN_HELD_RETAINED: "retained",
 }
-cdef dict REJECTED = {DLOPEN_REJECTED_LOADED: "LOADED", DLOPEN_REJECTED_MACHINE: "MACHINE"}
+cdef dict REJECTED = {
+    DLOPEN_REJECTED_LOADED: "LOADED", DLOPEN_REJECTED_MACHINE: "MACHINE",
+    DLOPEN_REJECTED_FILES: "FILES", DLOPEN_REJECTED_HOSTS: "HOSTS",
+}
 
 
 # Numbers and strings, written while the core is read and taken out in the same order afterwards.
@@ -267,7 +275,8 @@ cdef object failure(const DLOPEN_error *error):
     cdef uint32_t i
     searched = []
     for i in range(error.searched_count):
-        searched.append((decoded(path), error.searched_errno[i] if i < 64 else 0))
+        result = error.searched_errno[i] if i < 64 else 0
+        searched.append((decoded(path), REJECTED.get(result, result)))
         path += strlen(path) + 1
     return exception_for(
         CODES.get(error.code, "UNKNOWN"),
@@ -317,6 +326,43 @@ cdef int ask_python(
     return 0
 
 
+cdef class Content:
+    """The memory of a buffer, held as long as this object lives."""
+    cdef Py_buffer view
+
+    def __cinit__(self, data):
+        PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+    cdef void *address(self) noexcept:
+        """Not NULL, which an empty buffer's may be, and which stands for none."""
+        return self.view.buf if self.view.buf != NULL else <void *>self
+
+
+cdef int ask_for_file(
+    const char *path, const void **bytes, size_t *size, void *data
+) noexcept with gil:
+    """As `ask_python`. An open that begins anew gets the answers of before."""
+    cdef list state = <list>data        # the function, an exception, what it has given
+    cdef dict known = state[2]
+    cdef Content content
+    try:
+        name = decoded(path)
+        if name not in known:
+            found = state[0](name)
+            known[name] = None if found is None else Content(found)
+        content = known[name]
+        if content is not None:
+            bytes[0] = content.address()
+            size[0] = <size_t>content.view.len
+    except BaseException as problem:
+        state[1] = problem
+        return 1
+    return 0
+
+
 def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find):
     """`find` is called with a name and a version or None, and returns an address, or 0."""
     cdef DLOPEN_request request
@@ -354,14 +400,15 @@ def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find
 
 
 cdef object load(
-    object name, object data, uint32_t mode, uint32_t flags, list replacements,
+    object name, object data, uint32_t mode, uint32_t flags, list replacements, object files,
     uintptr_t replaces, bint link
 ):
     cdef DLOPEN_request request
     cdef DLOPEN_replacement *made = NULL
     cdef DLOPEN_error error
     cdef DLOPEN_image *image = NULL
-    cdef Py_buffer view
+    cdef Content content
+    cdef list state = [files, None, {}]
     cdef int code
     memset(&request, 0, sizeof(request))
     request.size = sizeof(request)
@@ -371,12 +418,12 @@ cdef object load(
     if name is not None:
         request.name = <const char *>name
     if data is not None:
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        # An empty buffer may have no address, and without one this would be a request by name.
-        request.bytes = view.buf
-        if view.buf == NULL:
-            request.bytes = &request
-        request.bytes_size = <size_t>view.len
+        content = Content(data)
+        request.bytes = content.address()
+        request.bytes_size = <size_t>content.view.len
+    if files is not None:
+        request.files = ask_for_file
+        request.files_data = <void *>state
     try:
         request.replacements = made = make_replacements(replacements)
         request.replacement_count = <size_t>len(replacements or ())
@@ -387,22 +434,23 @@ cdef object load(
                 code = DLOPEN_map(&request, &image, &error)
     finally:
         PyMem_Free(made)
-        if data is not None:
-            PyBuffer_Release(&view)
+    if state[1] is not None:
+        raise state[1]
     if code != DLOPEN_OK:
         raise failure(&error)
     return <uintptr_t>image
 
 
 def open(
-    bytes name, data, uint32_t mode, uint32_t flags=0, list replacements=None,
+    bytes name, data, uint32_t mode, uint32_t flags=0, list replacements=None, files=None,
     uintptr_t replaces=0
 ):
-    return load(name, data, mode, flags, replacements, replaces, True)
+    """`files` is called with a path, and returns a buffer or None."""
+    return load(name, data, mode, flags, replacements, files, replaces, True)
 
 
-def map(bytes name, data, uint32_t flags=0):
-    return load(name, data, 0, flags, None, 0, False)
+def map(bytes name, data, uint32_t flags=0, files=None):
+    return load(name, data, 0, flags, None, files, 0, False)
 
 
 def existing(bytes name not None):

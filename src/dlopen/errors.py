@@ -174,7 +174,7 @@ def exception_for(
     symbol: str = "",
     version: str = "",
     needed_by: str = "",
-    searched: tuple[tuple[str, int], ...] = (),
+    searched: tuple[tuple[str, int | str], ...] = (),
 ) -> Exception:
     """The exception for the error DLOPEN_E_`code` of dlopen.h."""
     if code in ("HANDLE", "INVALID"):
@@ -197,6 +197,8 @@ def exception_for(
 _REJECTED = {
     "LOADED": "an image that is loaded already answers to the name",
     "MACHINE": "for another machine or word size",
+    "FILES": "not in files",
+    "HOSTS": "it must be the host's own",
 }
 
 

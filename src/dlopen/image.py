@@ -9,6 +9,7 @@ from functools import cached_property
 from threading import Lock
 
 from dlopen import _linker
+from dlopen._files import reader
 from dlopen._records import Record, log
 from dlopen._replacing import finder, keep, replacements_for
 from dlopen.modes import RTLD_NOW, Mode
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dlopen._files import Files
     from dlopen._replacing import Find, Replacement
     from dlopen.library import Library
 
@@ -102,7 +104,8 @@ class Info(Record):
     """A snapshot of what is known of an image.  Two are equal if they are of one image."""
 
     path: str
-    """Absolute where it is known; the given name for an image from bytes; "" for the program."""
+    """Absolute where it is known; the given name for an image from bytes, the path in `files` for
+    one from there; "" for the program."""
     name: str
     """As dl_iterate_phdr(3) gives it (`dlpi_name`)."""
     soname: str | None
@@ -321,13 +324,19 @@ class Image(Mapped):
     """One file, mapped and checked, without its dependencies and not relocated.
 
     Nothing of it runs: look at `info` and `symbols`, then `close` it, or link it with `relocate`.
-    `path` is as for `Library`.  Raises `LoadError` when it cannot be loaded.
+    `path` and `files` are as for `Library`.  Raises `LoadError` when it cannot be loaded.
     """
 
-    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+    def __init__(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        *,
+        files: Files | None = None,
+    ) -> None:
         name = encode_name(path)
         sys.audit("dlopen.open", os.fsdecode(name), 0)
-        self._opened(_linker.map(name, None), os.fsdecode(name), True)
+        image = _linker.map(name, None, files=reader(files))
+        self._opened(image, os.fsdecode(name), True)
 
     @classmethod
     def from_bytes(cls, data: Buffer, *, name: str = "<bytes>") -> Self:

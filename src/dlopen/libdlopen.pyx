@@ -41,7 +41,7 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.linker.calls cimport bind_call
 from dlopen.core.linker.family cimport (
     AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
-    family_dlmopen, family_dlopen, family_dlsym, last_message,
+    family_dlmopen, family_dlopen, family_dlsym, free_messages, last_message,
 )
 from dlopen.core.linker.find_symbol cimport (
     host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
@@ -63,7 +63,7 @@ from dlopen.core.linker.swap cimport retain, swap_images
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, collect, finish_at_exit, visit_holders
-from dlopen.core.memory.file cimport File, file_close
+from dlopen.core.memory.file cimport File, file_close, file_init
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     nearest_symbol, refer, symbol_name, symbol_version,
@@ -274,6 +274,7 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     usable = bind_host_functions(linker)
     if usable:
         pthread_key_create(&linker.tls.key, end_of_thread)
+        pthread_key_create(&linker.message_key, forget_messages)
         look_first(linker)
     store_u32(&linker.ready, READY if usable else NO_LIBC)
     kernel_wake(&linker.ready, 0x7fffffff)
@@ -347,6 +348,10 @@ cdef void* family_tls_get_addr(TlsIndex* index) noexcept nogil:
 
 cdef void end_of_thread(void* table) noexcept nogil:
     thread_ends(&the_linker.tls, &the_linker.registry.allocator, table)
+
+
+cdef void forget_messages(void* linker) noexcept nogil:
+    free_messages(<Linker*>linker)
 
 
 cdef inline Linker* ready_linker() noexcept nogil:
@@ -453,14 +458,14 @@ cdef public int DLOPEN_find(
         return no_host(error)
     memset(&trail, 0, sizeof(trail))
     memset(&path, 0, sizeof(path))
-    file.descriptor = -1
+    file_init(&file)
     begin(&transaction, linker, RTLD_LAZY, 0, error)
     loaded = loaded_by_name(&transaction, name, False)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
         linker, transaction.snapshot, name, image_of_caller(transaction.snapshot, caller), &path,
-        &trail, &file
+        &trail, &file, NULL
     )
     file_close(&file)
     candidate = trail.paths.data

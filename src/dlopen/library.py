@@ -10,6 +10,7 @@ from functools import cache
 from weakref import ref
 
 from dlopen import _linker
+from dlopen._files import reader
 from dlopen._records import Record
 from dlopen._replacing import forget_gone, keep, replacements_for
 from dlopen.errors import Error
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dlopen._files import Files
     from dlopen._replacing import Replacement
 
 
@@ -174,13 +176,29 @@ class Library(Mapped):
             "name@VERSION" to a `callback`, another ctypes function, a `Symbol` or an address.
             Kept alive as long as the library is loaded.
         replace_in: "tree": in the dependencies that are loaded with it, too.
+        files: Files that need not be on any disk, for the library and for what it needs, laid over
+            the file system: a mapping from paths to bytes, a function that returns the content for
+            a path, or None, a `zipfile.ZipFile`, a `zipfile.Path` or a folder of
+            `importlib.resources`.  See below.
 
     Raises:
         LoadError: It cannot be found, read, mapped or linked.
         SymbolError: It, or a library that it needs, refers to a symbol that nobody defines.
         Error: `replace` for a library that is loaded already, and so bound: open a `PRIVATE` one.
         ValueError: An argument that cannot be.
-        TypeError: A replacement that has no address.
+        TypeError: A replacement that has no address, or files that are none.
+        Exception: What `files` raises; nothing of the library is left then.  (`KeyError` of a
+            mapping means that it has no such file.)
+
+    With `files`, the library is looked for in them by its own name first.  What is needed is
+    searched for as ld.so(8) does, and each path that the search forms is looked for in them before
+    the file system; in order: RPATH; RUNPATH and the needed name as it is, in files only;
+    LD_LIBRARY_PATH; RUNPATH; the cache; the default folders.  Paths are plain ("lib/libx.so", never
+    "./lib/../libx.so"); glibc-hwcaps subfolders are not looked for.  A relative path in a
+    library from files, with its `$ORIGIN`, is a path in them, never one from the working directory.
+    What comes from files is as if from bytes: an image of its own for each open, which no other
+    finds unless this one is RTLD_GLOBAL.  What is needed and loaded already is used as ever, and
+    libc, libstdc++ and the others that must be the host's are never taken from files.
 
     Nothing is unloaded by garbage collection or at the interpreter's end: use `close`, or `with`.
     Raises the audit event `dlopen.open` with path and mode, and `dlopen.symbol` with path and
@@ -203,9 +221,10 @@ class Library(Mapped):
         reload: bool = False,
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
+        files: Files | None = None,
     ) -> None:
         name = None if path is None else encode_name(path)
-        self._load(name, None, mode, gil, use_errno, reload, replace, replace_in)
+        self._load(name, None, mode, gil, use_errno, reload, replace, replace_in, files)
 
     @classmethod
     def from_bytes(
@@ -219,15 +238,17 @@ class Library(Mapped):
         reload: bool = False,
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
+        files: Files | None = None,
     ) -> Self:
         """A library from the content of a file, which need not be on any disk.
 
         The content is copied before it is checked; later changes of `data` have no effect.
         `name` stands in for its path: a `$ORIGIN` in it is that of the name.  Each call gives an
-        image of its own.
+        image of its own.  `files` may have what it needs, as if it were one of them.
         """
         self = cls.__new__(cls)
-        self._load(encode_name(name), data, mode, gil, use_errno, reload, replace, replace_in)
+        encoded = encode_name(name)
+        self._load(encoded, data, mode, gil, use_errno, reload, replace, replace_in, files)
         return self
 
     def _load(
@@ -240,6 +261,7 @@ class Library(Mapped):
         reload: bool,
         replace: Mapping[str, Replacement] | None,
         replace_in: Literal["tree"] | None,
+        files: Files | None,
     ) -> None:
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
@@ -251,14 +273,15 @@ class Library(Mapped):
         replacements = replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
         kept: list[object] = list((replace or {}).values())
+        read = reader(files)
         if reload:
-            self._reloading = Reloading(name, data is None, flags, in_tree, replacements, kept)
+            self._reloading = Reloading(name, data, flags, in_tree, replacements, kept, read)
             image = self._reloading.load(data)
         else:
-            image = _linker.open(name, data, flags, in_tree, replacements)
+            image = _linker.open(name, data, flags, in_tree, replacements, read)
             keep(image, kept, in_tree=replace_in is not None)
-        warns = reload or data is not None or flags & _PRIVATE != 0
-        self._adopt(image, path, gil, use_errno, warns)
+        is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
+        self._adopt(image, path, gil, use_errno, is_own)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
         self._functions = {}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dlopen._files import Reader
     from dlopen.library import Function, Library, Variable
 
 _pointer_at = ctypes.c_void_p.from_address
@@ -163,16 +164,23 @@ class Reloading:
     def __init__(
         self,
         name: bytes | None,
-        is_file: bool,
+        data: Buffer | None,
         mode: int,
         flags: int,
         replacements: list[tuple[bytes, bytes | None, int]],
         things: list[object],
+        read: Reader | None,
     ) -> None:
         if name is None:
             raise ValueError("the program cannot be reloaded")
-        self._path = _find(name) if is_file else None
-        self._name = os.fsencode(self._path) if self._path else name
+        self._read = read
+        self._path: str | None = None  # where it comes from
+        if data is None:
+            plain = os.path.normpath(os.fsdecode(name))
+            in_files = read is not None and read(plain) is not None
+            self._path = plain if in_files else _find(name)
+            name = os.fsencode(self._path)
+        self._name = name
         self._mode = mode
         self._flags = flags | _linker.RELOADABLE
         self._replacements = replacements
@@ -187,15 +195,25 @@ class Reloading:
         if source is None and self._path is None:
             raise ValueError("a library from bytes is reloaded from a source")
         if source is None or isinstance(source, (str, os.PathLike)):
-            data = _read(os.fspath(source or self._path or ""))
+            data = self._content(os.fspath(source or self._path or ""))
         sys.audit("dlopen.open", os.fsdecode(self._name), self._mode)
         image = _linker.open(
-            self._name, data, self._mode, self._flags, self._replacements, replaces
+            self._name,
+            data,
+            self._mode,
+            self._flags,
+            self._replacements,
+            self._read,
+            replaces,
         )
         keep_replacements(image, self._things, in_tree=bool(self._flags & _linker.REPLACE_IN_TREE))
         if not replaces:
             self.gate = Gate(image)
         return image
+
+    def _content(self, path: str) -> Buffer:
+        found = self._read(path) if self._read else None
+        return found if found is not None else _read(path)
 
     def note_variable(self, variable: Variable) -> None:
         """It was handed out: a new version must have it, too."""

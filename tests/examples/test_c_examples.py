@@ -36,8 +36,8 @@ def build(directory: Path, name: str) -> Path:
     )
 
 
-def call(program: Path, library: Path) -> subprocess.CompletedProcess[str]:
-    return run([program, library], check=False)
+def call(program: Path, *libraries: Path) -> subprocess.CompletedProcess[str]:
+    return run([program, *libraries], check=False)
 
 
 @pytest.mark.parametrize("binding", ["lazy", "now"])
@@ -79,6 +79,39 @@ def test_two_steps_ended_by_find(tmp_path: Path) -> None:
     done = call(build(tmp_path, "two_steps"), library)
     assert done.returncode == 1
     assert "relocate: from memory: the search for a symbol was ended" in done.stderr
+
+
+def two_libraries(directory: Path) -> tuple[Path, Path]:
+    needed = compile_library(directory, "libneeded.so", "int six(void) { return 6; }")
+    source = "int six(void); int work(void) { return 7 * six(); }"
+    rpath = "$ORIGIN/../in"
+    library = compile_library(directory, "libmine.so", source, libraries=[needed], rpath=rpath)
+    return library, needed
+
+
+def test_files(tmp_path: Path) -> None:
+    done = call(build(tmp_path, "files"), *two_libraries(tmp_path / "elsewhere"))
+    assert done.stdout.splitlines() == [
+        "asked for libmine.so",
+        "asked for ../in/libneeded.so",
+        "asked for libneeded.so",
+        "work() = 42",
+    ], done
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    program = build(tmp_path, "files")
+    library, needed = two_libraries(tmp_path / "elsewhere")
+    done = call(program, library)
+    assert done.returncode == 1
+    assert done.stderr.startswith("libneeded.so: cannot open shared object file: No such file")
+    assert "(needed by libmine.so)" in done.stderr
+    # And one that is promised, but cannot be read: that is an end.
+    needed.unlink()
+    done = call(program, library, needed)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "asked for libneeded.so"
+    assert done.stderr.startswith("libneeded.so: the search among the caller's files was ended")
 
 
 def test_a_missing_library(tmp_path: Path) -> None:

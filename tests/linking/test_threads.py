@@ -82,3 +82,37 @@ assert not any(part.path.endswith(("/liba.so", "/libb.so")) for part in maps())
 """,
         str(steps.directory),
     )
+
+
+@pytest.mark.parametrize("loader", ["glibc", "ours"])
+def test_what_a_thread_does_not_ask_dlerror_for(tmp_path: Path, steps: Steps, loader: str) -> None:
+    """It is freed when the thread ends: of 20,000 less than 512 KiB are left."""
+    source = """
+    #include <dlfcn.h>
+    #include <pthread.h>
+    #include <stdio.h>
+    #include <unistd.h>
+    static void *(*look)(void *, const char *) = dlsym;
+    static void *fail(void *unused) { return look(RTLD_DEFAULT, "a_name_that_nothing_has"); }
+    static void run_threads(int count) {
+      for (pthread_t thread; count; count--)
+        if (pthread_create(&thread, 0, fail, 0) || pthread_join(thread, 0)) _exit(2);
+    }
+    static long resident(void) {
+      long size, pages = 0;
+      FILE *file = fopen("/proc/self/statm", "r");
+      if (fscanf(file, "%ld %ld", &size, &pages) != 2) _exit(3);
+      fclose(file);
+      return pages * sysconf(_SC_PAGESIZE);
+    }
+    int main(int argc, char **argv) {
+      if (argc > 1) look = (void *(*)(void *, const char *))dlsym(dlopen(argv[1], RTLD_NOW), "dlsym");
+      run_threads(1000);
+      long before = resident();
+      run_threads(20000);
+      printf("%d\\n", resident() - before < 512 * 1024);
+    }
+    """
+    program = compile_program(tmp_path, "asks", source, flags=["-pthread"])
+    arguments = [] if loader == "glibc" else [steps.libdlopen]
+    assert run([program, *arguments]).stdout == "1\n"

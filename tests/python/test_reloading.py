@@ -103,7 +103,8 @@ def test_a_new_version_takes_the_place(folder: Path) -> None:
 lib = dlopen.Library(path, reload=True)
 assert not any(m.path == path for m in maps()), "mapped from the file"
 version, typed = lib.version, lib.function("version", c_long)
-counter, fixed, name = lib.variable("counter", c_long), lib.symbols["fixed"], lib.variable("name", c_char * 8)
+counter, name = lib.variable("counter", c_long), lib.variable("name", c_char * 8)
+fixed = lib.symbols["fixed"]
 assert lib.bump() == 1 and lib.bump() == 1 and lib.hide() == 1
 name.value = b"kept"
 address = int(fixed)

@@ -60,12 +60,13 @@ enum DLOPEN_code {
   DLOPEN_E_INVALID,       /* an argument that cannot be: detail says which */
   DLOPEN_E_NOT_LOADED,    /* RTLD_NOLOAD or DLOPEN_existing: not loaded */
   DLOPEN_E_STATE,         /* not possible in this state: detail says why */
-  DLOPEN_E_STOPPED        /* a DLOPEN_find_symbol said so */
+  DLOPEN_E_STOPPED        /* a DLOPEN_find_symbol or a DLOPEN_read_file said so */
 };
 
 /* An error is data; DLOPEN_message renders it.  All strings are in `text`, "" when
  * absent; `searched` is a sequence of searched_count strings, each "path\0", with
- * one errno each in searched_errno (the first DLOPEN_SEARCHED_MAX of them). */
+ * one errno, or DLOPEN_REJECTED_* number, each in searched_errno (the first
+ * DLOPEN_SEARCHED_MAX of them). */
 #define DLOPEN_SEARCHED_MAX 64
 struct DLOPEN_error {
   int32_t code;
@@ -104,6 +105,18 @@ struct DLOPEN_replacement {
  * with DLOPEN_E_STOPPED.  version is NULL for a reference without one. */
 typedef int DLOPEN_find_symbol(const char *name, const char *version, const void **address, void *data);
 
+/* Files of the caller's own, asked for before the file system: for the library itself by its name, then for
+ * what it and its dependencies need, by each path that the search forms, and by a needed name without a slash
+ * as it is after the folders of RPATH and RUNPATH and before those of LD_LIBRARY_PATH.  Paths are plain (no
+ * ".", "..", "//") as far as they can be.  Relative ones in an image of these files, and its $ORIGIN, are
+ * paths of these files, and of no working directory.  Not asked for: glibc-hwcaps subfolders, names that
+ * a loaded image answers to; not taken: libc and the others that there is one of in a process.
+ * Fills *bytes and *size where it has the file, which must stay as it is until the call that was given the
+ * request returns; leaves *bytes NULL where it has not; anything but 0 ends that call with DLOPEN_E_STOPPED.
+ * With no lock held; the same path may be asked for again.  The images are as if from bytes: nobody else
+ * finds them, unless they are opened RTLD_GLOBAL. */
+typedef int DLOPEN_read_file(const char *path, const void **bytes, size_t *size, void *data);
+
 struct DLOPEN_request {
   size_t size;                   /* sizeof (struct DLOPEN_request) */
   const char *name;              /* a path (with a slash), or a name that is searched; with bytes: the image's name; NULL: the program */
@@ -118,6 +131,8 @@ struct DLOPEN_request {
   DLOPEN_find_symbol *find;      /* or NULL; asked where no replacement fits */
   void *find_data;
   DLOPEN_image *replaces;        /* or NULL; an image that DLOPEN_swap will put this one in the place of: not in its scope */
+  DLOPEN_read_file *files;       /* or NULL; with RTLD_NOLOAD, and by DLOPEN_relocate, nothing is asked for */
+  void *files_data;
 };
 
 uint32_t DLOPEN_abi(void);
@@ -150,6 +165,8 @@ int DLOPEN_close(DLOPEN_image *image, struct DLOPEN_error *error);
  * DLOPEN_REJECTED_* number for those that would not. */
 #define DLOPEN_REJECTED_LOADED (-1)      /* not a candidate: an image loaded already answers to the name */
 #define DLOPEN_REJECTED_MACHINE (-2)     /* an ELF file, but for another machine or class */
+#define DLOPEN_REJECTED_FILES (-3)       /* the files of the request have none of that path */
+#define DLOPEN_REJECTED_HOSTS (-4)       /* in them, but one that must be the host's */
 typedef void DLOPEN_visit_candidate(const char *path, const char *origin, int result, void *data);
 int DLOPEN_find(const char *name, const void *caller, DLOPEN_visit_candidate *visit, void *data, struct DLOPEN_error *error);
 
@@ -193,7 +210,7 @@ enum DLOPEN_state {
 };
 struct DLOPEN_info {
   size_t size;                   /* set by the caller: sizeof (struct DLOPEN_info) */
-  const char *path;              /* absolute where it is known; the given name for an image from bytes; "" the program */
+  const char *path;              /* absolute where it is known; the given name for an image from bytes, the path asked for of one from files; "" the program */
   const char *name;              /* l_name, as dl_iterate_phdr gives it */
   const char *soname, *rpath, *runpath, *interpreter;
   uint64_t load_bias;            /* run address - p_vaddr */

@@ -14,7 +14,8 @@ cdef extern from "dlopen.h" nogil:
         DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE
         DLOPEN_E_STOPPED
         DLOPEN_SEARCHED_MAX
-        DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE
+        DLOPEN_REJECTED_LOADED, DLOPEN_REJECTED_MACHINE, DLOPEN_REJECTED_FILES
+        DLOPEN_REJECTED_HOSTS
         DLOPEN_OWN_ONLY, DLOPEN_NO_RESOLVE
         DLOPEN_STATE_MAPPED, DLOPEN_STATE_LOADING, DLOPEN_STATE_INITIALISING
         DLOPEN_STATE_READY, DLOPEN_STATE_CLOSING
@@ -52,6 +53,9 @@ cdef extern from "dlopen.h" nogil:
     ctypedef int FindSymbol "DLOPEN_find_symbol"(
         const char* name, const char* version, const void** address, void* data
     ) noexcept
+    ctypedef int ReadFile "DLOPEN_read_file"(
+        const char* path, const void** bytes, size_t* size, void* data
+    ) noexcept
     ctypedef struct Request "struct DLOPEN_request":
         size_t size
         const char* name
@@ -66,6 +70,8 @@ cdef extern from "dlopen.h" nogil:
         FindSymbol* find
         void* find_data
         PublicImage* replaces
+        ReadFile* files
+        void* files_data
     ctypedef struct PublicSymbol "struct DLOPEN_symbol":
         const char* name
         const char* version

@@ -20,7 +20,8 @@ from libc.string cimport memcpy
 
 from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_RELOCATION, DLOPEN_REJECTED_MACHINE, Error,
+    DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_RELOCATION, DLOPEN_REJECTED_FILES,
+    DLOPEN_REJECTED_HOSTS, DLOPEN_REJECTED_MACHINE, Error,
 )
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Text
@@ -128,6 +129,10 @@ cdef inline void add_system_error(Line* line, int number) noexcept nogil:
     """As `reason` of the Python face has it."""
     if number == DLOPEN_REJECTED_MACHINE:
         add(line, b"for another machine or word size")
+    elif number == DLOPEN_REJECTED_FILES:
+        add(line, b"not in files")
+    elif number == DLOPEN_REJECTED_HOSTS:
+        add(line, b"it must be the host's own")
     elif number > 0:
         add(line, strerrordesc_np(number))
 

@@ -95,6 +95,7 @@ cdef struct Image:
     bint is_private
     bint is_from_bytes
     bint is_reloadable           # another image may take its place: linker/swap.pxd
+    bint is_from_files           # from bytes: its path is one of the caller's files
     bint no_foreign_code
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
     bint from_main               # host: the program itself

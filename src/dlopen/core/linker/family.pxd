@@ -47,7 +47,7 @@ from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
 )
 from dlopen.core.symbols.report cimport log_lookup
-from dlopen.core.tls.modules cimport known_block
+from dlopen.core.tls.modules cimport known_block, pthread_setspecific
 
 
 cdef extern from *:
@@ -58,6 +58,7 @@ cdef extern from *:
     static __thread char *dlopen_pending_message;
     static __thread char *dlopen_shown_message;
     static __thread int dlopen_host_was_asked;
+    static __thread int dlopen_frees_messages;   /* when it ends: the key is set */
     /* Of dlsym: in two registers. */
     struct dlopen_answer { void *result, *forward; };
     """
@@ -67,6 +68,7 @@ cdef extern from *:
     char* pending_message "dlopen_pending_message"
     char* shown_message "dlopen_shown_message"
     bint host_was_asked "dlopen_host_was_asked"
+    bint frees_messages "dlopen_frees_messages"
     enum:
         RTLD_DI_LMID, RTLD_DI_LINKMAP, RTLD_DI_ORIGIN, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA
         RTLD_DL_SYMENT, RTLD_DL_LINKMAP
@@ -133,6 +135,15 @@ cdef inline void say_as_libc(Error* error) noexcept nogil:
         error.errnum = ENOENT
 
 
+cdef inline void store_message(Linker* linker, char* message) noexcept nogil:
+    """For this thread's next dlerror; owned from now on."""
+    # At once: a signal handler may be here meanwhile.
+    release(&linker.registry.allocator, exchange_pointer(&pending_message, message))
+    if not frees_messages:
+        (&frees_messages)[0] = True
+        pthread_setspecific(linker.message_key, linker)
+
+
 cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     """For this thread's next dlerror, in glibc's words: who needed it and what more we know
     of a file are not among them. Frees the error."""
@@ -148,8 +159,7 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     message = <char*>allocate(allocator, length + 1)
     if message != NULL:
         write_message(error, message, length + 1)
-    # At once: a signal handler may be here meanwhile.
-    release(allocator, exchange_pointer(&pending_message, message))
+    store_message(linker, message)
     release(allocator, error)
 
 
@@ -166,7 +176,8 @@ cdef inline char* last_message(Linker* linker) noexcept nogil:
 
 
 cdef inline void free_messages(Linker* linker) noexcept nogil:
-    """At the end of a thread."""
+    """At the end of a thread; what a later destructor leaves is freed in the next round."""
+    (&frees_messages)[0] = False
     release(&linker.registry.allocator, pending_message)
     release(&linker.registry.allocator, shown_message)
     (&pending_message)[0] = NULL
@@ -342,7 +353,7 @@ cdef inline void no_symbol(
     message = <char*>allocate(allocator, size)
     if message != NULL:
         write_undefined(object, name, wanted, message, size, 0)
-    release(allocator, exchange_pointer(&pending_message, message))
+    store_message(linker, message)
 
 
 cdef inline uint64_t address_for_program(

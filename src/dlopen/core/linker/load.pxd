@@ -17,10 +17,11 @@ from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.atomics cimport add_u32, load_u32, load_u64, store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
-    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_HANDLE, DLOPEN_RELOADABLE,
+    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE, DLOPEN_RELOADABLE,
     DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION,
     DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING,
-    DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
+    DLOPEN_REJECTED_HOSTS, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error,
+    Request,
 )
 from dlopen.core.base.errors cimport (
     error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
@@ -55,10 +56,14 @@ from dlopen.core.linker.host cimport (
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
-from dlopen.core.linker.search cimport Trail, find_file, trail_free
+from dlopen.core.linker.search cimport (
+    Trail, find_file, is_path_in_files, trail_add, trail_free, try_files,
+)
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
-from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_open, file_read
+from dlopen.core.memory.file cimport (
+    File, Files, file_close, file_from_bytes, file_init, file_open, file_read, make_plain,
+)
 from dlopen.core.memory.mapping cimport map_segments, protect_relro, protect_text
 from dlopen.core.relocation.relocate cimport (
     Batch, free_deferred, relocate_deferred_tls, relocate_image, resolvers_fill_static_tls,
@@ -81,6 +86,7 @@ cdef enum:
     NEW_NAMESPACE = -1           # LM_ID_NEWLM
     FIRST_NAMESPACE = 15
     TRY_AGAIN = -1               # somebody else published what this transaction loads
+    HOSTS_OWN = -2               # one of the caller's files must be the host's
 
 
 cdef struct Transaction:
@@ -89,6 +95,7 @@ cdef struct Transaction:
     uint32_t mode
     uint32_t flags
     int64_t namespace_id         # of all that it finds and loads
+    Files files                  # the caller's
     const Snapshot* snapshot     # of the images of others; kept alive by `phase`
     uint32_t phase
     uint64_t generation          # of the registry at the start
@@ -108,8 +115,9 @@ cdef struct Transaction:
     bint is_stale                # an image is there, but what `snapshot` has of it is old
 
 
-cdef inline Image* new_image(Linker* linker, const char* name, const char* path) noexcept nogil:
-    """`path` is absolute, or NULL: `name` is made absolute if it has a slash."""
+cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) noexcept nogil:
+    """`in_files`: `name` is a path of the caller's files; else it is made absolute if it has a
+    slash."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
     cdef char* copy
@@ -124,7 +132,7 @@ cdef inline Image* new_image(Linker* linker, const char* name, const char* path)
         image_free_records(allocator, image)
         return NULL
     image.link_map.l_name = copy
-    if path == NULL and name[0] != 0x2f and strchr(name, 0x2f) != NULL \
+    if not in_files and name[0] != 0x2f and strchr(name, 0x2f) != NULL \
             and kernel_working_directory(&folder[0], sizeof(folder)) > 0:
         text_add(allocator, &text, &folder[0])
         text_add(allocator, &text, b"/")
@@ -133,6 +141,7 @@ cdef inline Image* new_image(Linker* linker, const char* name, const char* path)
     else:
         image.path = copy_text(allocator, name, strlen(name))
     image.state = DLOPEN_STATE_LOADING
+    image.is_from_files = in_files
     if image.path == NULL:
         image_free_records(allocator, image)
         return NULL
@@ -311,6 +320,19 @@ cdef inline Image* loaded_by_file(
     return NULL
 
 
+cdef inline Image* loaded_from_files(
+    const Transaction* transaction, const char* path
+) noexcept nogil:
+    """An image of the same of the caller's files."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        if image.is_from_files and strcmp(image.path, path) == 0:
+            return image
+    return NULL
+
+
 cdef inline void remember_name(Linker* linker, Image* image, const char* name) noexcept nogil:
     """A further name that a file answers to from now on; without memory it is found by its
     file again."""
@@ -391,10 +413,14 @@ cdef inline int load_file(
     Transaction* transaction, File* file, const char* name, const char* path, Image* loader,
     bint own_only, Image** result
 ) noexcept nogil:
-    """A new image of the transaction; *result is NULL when the host must open it."""
+    """A new image of the transaction; *result is NULL when the host must open it. HOSTS_OWN:
+    it must be the host's, and is none of a file that the host can open."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef Image* image = new_image(linker, path, NULL)
+    cdef bint is_from_bytes = file.descriptor < 0
+    cdef Image* image = new_image(
+        linker, path, is_from_bytes and transaction.files.read != NULL
+    )
     cdef char* copy
     cdef int code
     if image == NULL:
@@ -403,7 +429,11 @@ cdef inline int load_file(
     if code:
         image_free_records(allocator, image)
         return code
-    if file.descriptor >= 0 and must_be_hosts(image):
+    if file.is_from_files and must_be_hosts(image):
+        unmap_image(image)
+        image_free_records(allocator, image)
+        return HOSTS_OWN
+    if not is_from_bytes and must_be_hosts(image):
         return delegate(transaction, image, name, path, result)
     code = refuse(image, name, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
@@ -420,11 +450,13 @@ cdef inline int load_file(
     image.loader = loader
     # New dependencies of a private image belong to it.
     image.is_private = transaction.mode & DLOPEN_PRIVATE != 0
-    image.is_visible = not own_only and not image.is_private
+    image.is_visible = not own_only and not is_from_bytes and not image.is_private
     image.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     image.namespace_id = transaction.namespace_id
     image.deepbind = transaction.mode & RTLD_DEEPBIND != 0
     image.nodelete = image.flags_1 & DF_1_NODELETE != 0
+    if is_from_bytes:
+        keep_file_for_debugger(linker, image, file)
     report_mapped(image)
     result[0] = image
     return 0
@@ -446,43 +478,115 @@ cdef inline int not_found(
     return DLOPEN_E_NOT_FOUND
 
 
+cdef inline int stopped(Transaction* transaction, const char* name) noexcept nogil:
+    return fail(
+        transaction.error, DLOPEN_E_STOPPED, name, b"the search among the caller's files was ended"
+    )
+
+
+cdef inline int take_file(
+    Transaction* transaction, File* file, const char* name, const char* path, Image* asker,
+    bint own_only, Trail* trail, Image** result
+) noexcept nogil:
+    """The image of the file that the search for `name` ended at, which is closed. HOSTS_OWN:
+    to be searched for among the host's."""
+    cdef Ehdr header
+    cdef int code = 0
+    if transaction.files.stopped:
+        return stopped(transaction, name)
+    if file.bytes == NULL:
+        code = file_open(file, path, transaction.error)
+    if code == 0:
+        result[0] = loaded_from_files(transaction, path) if file.is_from_files \
+            else loaded_by_file(transaction, file, own_only)
+        if result[0] != NULL:
+            remember_name(transaction.linker, result[0], name)
+        elif transaction.mode & RTLD_NOLOAD:
+            code = read_header(file, &header, path, transaction.error)
+            if code == 0:
+                code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
+        else:
+            code = load_file(transaction, file, name, path, asker, own_only, result)
+            if code == HOSTS_OWN:
+                trail.results[trail.count - 1] = DLOPEN_REJECTED_HOSTS
+    file_close(file)
+    return code
+
+
+cdef inline int search_and_take(
+    Transaction* transaction, const char* name, Image* asker, bint own_only, Files* files,
+    Trail* trail, Image** result
+) noexcept nogil:
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text path
+    cdef File file
+    cdef bint found
+    cdef int code
+    memset(&path, 0, sizeof(path))
+    file_init(&file)
+    found = find_file(linker, transaction.snapshot, name, asker, &path, trail, &file, files)
+    # What is needed by a relative path; one that is opened itself is the caller's affair.
+    if transaction.loaded.count != 0 and file.bytes == NULL and file.descriptor < 0 \
+            and not transaction.files.stopped and is_path_in_files(asker, path.data):
+        found = False
+    if not found:
+        code = not_found(transaction, name, trail)
+    elif path.failed or path.data == NULL:
+        file_close(&file)
+        code = fail_memory(transaction.error, name)
+    else:
+        code = take_file(transaction, &file, name, path.data, asker, own_only, trail, result)
+        if code == DLOPEN_E_OPEN and trail.count != 0:
+            # A path, which the caller's files have not.
+            if transaction.error != NULL:
+                trail_add(allocator, trail, path.data, b"path", transaction.error.errnum, &file)
+            error_searched(
+                transaction.error, trail.paths.data, &trail.results[0], trail.count
+            )
+    text_free(allocator, &path)
+    return code
+
+
+cdef inline int take_from_files(
+    Transaction* transaction, const char* name, Image* asker, bint own_only, Trail* trail,
+    Image** result
+) noexcept nogil:
+    """As it is named; *result is NULL if the caller's files have it not."""
+    cdef Linker* linker = transaction.linker
+    cdef Text path
+    cdef File file
+    cdef int code = 0
+    memset(&path, 0, sizeof(path))
+    file_init(&file)
+    text_add(&linker.registry.allocator, &path, name)
+    if try_files(linker, &transaction.files, name, &path, trail, &file):
+        code = take_file(transaction, &file, name, path.data, asker, own_only, trail, result)
+    text_free(&linker.registry.allocator, &path)
+    return code
+
+
 cdef inline int acquire(
     Transaction* transaction, const char* name, Image* asker, bint own_only, Image** result
 ) noexcept nogil:
     """The image that `name` means for `asker`: loaded already, or loaded now. *result is
     NULL when the host must open it. `own_only`: not one that is loaded already."""
-    cdef Linker* linker = transaction.linker
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Text path
+    cdef Files* files = &transaction.files
     cdef Trail trail
-    cdef File file
-    cdef Ehdr header
-    cdef int code
-    result[0] = loaded_by_name(transaction, name, own_only)
-    if result[0] != NULL or holds_text(&transaction.missing_names, name):
-        return 0
-    memset(&path, 0, sizeof(path))
+    cdef int code = 0
+    result[0] = NULL
     memset(&trail, 0, sizeof(trail))
-    file.descriptor = -1
-    if not find_file(linker, transaction.snapshot, name, asker, &path, &trail, &file):
-        code = not_found(transaction, name, &trail)
-    elif path.failed or path.data == NULL:
-        code = fail_memory(transaction.error, name)
-    else:
-        code = file_open(&file, path.data, transaction.error)
-        if code == 0:
-            result[0] = loaded_by_file(transaction, &file, own_only)
-            if result[0] != NULL:
-                remember_name(linker, result[0], name)
-            elif transaction.mode & RTLD_NOLOAD:
-                code = read_header(&file, &header, path.data, transaction.error)
-                if code == 0:
-                    code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
-            else:
-                code = load_file(transaction, &file, name, path.data, asker, own_only, result)
-    file_close(&file)
-    text_free(allocator, &path)
-    trail_free(allocator, &trail)
+    # What is opened itself is another image than the one that is there; what is needed is not.
+    if files.read != NULL and transaction.loaded.count == 0:
+        code = take_from_files(transaction, name, asker, own_only, &trail, result)
+    if code == HOSTS_OWN or code == 0 and result[0] == NULL:
+        code = 0
+        result[0] = loaded_by_name(transaction, name, own_only)
+        if result[0] == NULL and not holds_text(&transaction.missing_names, name):
+            code = search_and_take(transaction, name, asker, own_only, files, &trail, result)
+    if code == HOSTS_OWN:
+        code = search_and_take(transaction, name, asker, own_only, NULL, &trail, result)
+    trail_free(&transaction.linker.registry.allocator, &trail)
     return code
 
 
@@ -498,7 +602,7 @@ cdef inline int load_filtees(Transaction* transaction, Image* image) noexcept no
         entry = <const Dyn*>image.filter_entries.items[i]
         filtee = NULL
         code = acquire(transaction, image.strtab + entry.d_val, image, False, &filtee)
-        if code and entry.d_tag == DT_AUXILIARY:
+        if code and entry.d_tag == DT_AUXILIARY and code != DLOPEN_E_STOPPED:
             error_clear(transaction.error)
         elif code:
             error_needed_by(transaction.error, image_name(image))
@@ -874,6 +978,13 @@ cdef inline void begin(
     look_afresh(transaction)
 
 
+cdef inline void use_files(Transaction* transaction, const Request* request) noexcept nogil:
+    """What they give is an image of this open's own, and so none that is loaded already."""
+    if not request.mode & RTLD_NOLOAD:
+        transaction.files.read = request.files
+        transaction.files.data = request.files_data
+
+
 cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
     """Takes the newest snapshot, with the host's images as they are now."""
     cdef Registry* registry = &transaction.linker.registry
@@ -1205,18 +1316,26 @@ cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller)
 
 
 cdef inline int find_root(Transaction* transaction, const Request* request) noexcept nogil:
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef Text path
     cdef File file
     cdef bint own = request.mode & DLOPEN_PRIVATE != 0
     cdef int code
     if request.bytes != NULL:
+        memset(&path, 0, sizeof(path))
+        text_add(allocator, &path, request.name)
+        if path.failed:
+            return fail_memory(transaction.error, request.name)
+        if transaction.files.read != NULL:
+            make_plain(path.data)
         file_from_bytes(&file, request.bytes, request.bytes_size)
         code = load_file(
-            transaction, &file, request.name, request.name, NULL,
-            not request.flags & DLOPEN_RELOADABLE, &transaction.root
+            transaction, &file, request.name, path.data, NULL, True, &transaction.root
         )
-        if code == 0:
-            transaction.root.is_reloadable = request.flags & DLOPEN_RELOADABLE != 0
-            keep_file_for_debugger(transaction.linker, transaction.root, &file)
+        text_free(allocator, &path)
+        if code == 0 and request.flags & DLOPEN_RELOADABLE:
+            transaction.root.is_reloadable = True
+            transaction.root.is_visible = not transaction.root.is_private
         return code
     if request.name == NULL:
         transaction.root = transaction.snapshot.hosts[0]
@@ -1379,12 +1498,13 @@ cdef inline int open_once(
     cdef int code
     cdef Image* root = NULL
     begin(&transaction, linker, request.mode, request.flags, error)
+    use_files(&transaction, request)
     transaction.namespace_id = request.namespace_id
     transaction.replaces = <Image*>request.replaces
     if request.namespace_id == NEW_NAMESPACE:
         transaction.namespace_id = new_namespace(linker)
     code = load_tree(&transaction, request)
-    if transaction.is_stale:
+    if transaction.is_stale and code != DLOPEN_E_STOPPED:
         code = TRY_AGAIN
     if code == 0:
         code = replace_symbols(&transaction, request)
@@ -1452,17 +1572,25 @@ cdef inline int map_only(
     memset(&path, 0, sizeof(path))
     memset(&trail, 0, sizeof(trail))
     begin(&transaction, linker, request.mode, request.flags, error)
+    file_init(&file)
+    text_add(allocator, &path, request.name)
     if request.bytes != NULL:
         file_from_bytes(&file, request.bytes, request.bytes_size)
-        text_add(allocator, &path, request.name)
     else:
-        file.descriptor = -1
-        if not find_file(linker, transaction.snapshot, request.name, NULL, &path, &trail, &file):
+        use_files(&transaction, request)
+        if (transaction.files.read == NULL or not try_files(
+            linker, &transaction.files, request.name, &path, &trail, &file
+        )) and not find_file(
+            linker, transaction.snapshot, request.name, NULL, &path, &trail, &file,
+            &transaction.files
+        ):
             code = not_found(&transaction, request.name, &trail)
-        else:
-            code = file_open(&file, path.data, error)
+    if transaction.files.stopped:
+        code = stopped(&transaction, request.name)
+    if code == 0 and file.bytes == NULL:
+        code = file_open(&file, path.data, error)
     if code == 0:
-        image = new_image(linker, path.data, NULL)
+        image = new_image(linker, path.data, file.is_from_files)
         if image == NULL:
             code = fail_memory(error, request.name)
         else:
@@ -1470,8 +1598,7 @@ cdef inline int map_only(
             if code:
                 image_free_records(allocator, image)
                 image = NULL
-    if request.bytes == NULL:
-        file_close(&file)
+    file_close(&file)
     if code == 0:
         image.state = DLOPEN_STATE_MAPPED
         image.is_private = True

@@ -4,6 +4,12 @@
 RPATH of the asking image and of those that brought it in, then the program's;
 LD_LIBRARY_PATH; RUNPATH of the asking image; /etc/ld.so.cache; the default folders. In
 every folder the glibc-hwcaps subfolders come first, and before glibc 2.37 the older ones.
+
+Where the caller has files of its own, each path that is formed so is first asked of them, but
+for those subfolders: one question a folder. Between RPATH and LD_LIBRARY_PATH they are asked
+for what RUNPATH names, and for the name as it is: what somebody hands over with a library goes
+before the environment. A relative folder in the lists of an image from such files is a folder
+of theirs, not of the working directory.
 """
 
 from libc.stddef cimport size_t
@@ -13,7 +19,7 @@ from libc.string cimport memcpy, memset
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
-from dlopen.core.base.contract cimport DLOPEN_REJECTED_MACHINE
+from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
@@ -38,7 +44,9 @@ from dlopen.core.linker.state cimport (
     FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, Folder, Linker, MAX_FOLDERS,
     SearchSettings,
 )
-from dlopen.core.memory.file cimport File, file_close, file_read_start
+from dlopen.core.memory.file cimport (
+    File, Files, file_close, file_from_files, file_init, file_read_start, make_plain,
+)
 from dlopen.core.memory.mapping cimport is_mapping_error
 from dlopen.core.symbols.report cimport report_candidate, report_search
 
@@ -123,6 +131,16 @@ cdef inline void trail_add(
     trail.count += 1
 
 
+cdef inline bint trail_holds(const Trail* trail, const char* path) noexcept nogil:
+    cdef const char* one = trail.paths.data
+    cdef size_t _i
+    for _i in range(trail.count):
+        if strcmp(one, path) == 0:
+            return True
+        one += strlen(one) + 1
+    return False
+
+
 cdef inline size_t element_length(const char* path, const char* separators) noexcept nogil:
     cdef size_t length = 0
     while path[length] != 0 and strchr(separators, path[length]) == NULL:
@@ -147,7 +165,8 @@ cdef inline size_t token_length(const char* text, const char* name) noexcept nog
 
 
 cdef inline bint add_origin(Linker* linker, const Image* image, Text* text) noexcept nogil:
-    """The folder of an image's file; False when it is not known."""
+    """The folder of an image's file; False when it is not known. Among the caller's files it
+    may be relative."""
     cdef const char* path
     cdef const char* slash
     cdef char folder[4096]
@@ -155,15 +174,17 @@ cdef inline bint add_origin(Linker* linker, const Image* image, Text* text) noex
     if image == NULL or image.path == NULL:
         return False
     path = image.path
-    if path[0] != 0x2f:
+    if path[0] != 0x2f and not image.is_from_files:
         if image.is_from_bytes or kernel_working_directory(&folder[0], sizeof(folder)) <= 0:
             return False
         text_add(allocator, text, &folder[0])
         text_add(allocator, text, b"/")
     slash = strrchr(path, 0x2f)
-    if slash == NULL:
+    if slash == NULL and image.is_from_files:
+        text_add(allocator, text, b".")
+    elif slash == NULL:
         return image.path[0] != 0x2f and text.length != 0
-    if slash == path:
+    elif slash == path:
         text_add(allocator, text, b"/")
     else:
         text_add_bytes(allocator, text, path, <size_t>(slash - path))
@@ -372,17 +393,22 @@ cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexce
     release(&linker.registry.allocator, mine)
 
 
+cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
+    """Or no ELF file."""
+    cdef const Ehdr* header = <const Ehdr*>&file.start[0]
+    return file.start_size < sizeof(Ehdr) or memcmp(header.e_ident, b"\x7fELF", 4) != 0 \
+        or (header.e_ident[EI_CLASS] == ELFCLASS64 and header.e_machine == THIS_MACHINE)
+
+
 cdef inline int probe_file(const char* path, File* file) noexcept nogil:
     """0 and the open file: one that the search ends at (whether it can be loaded shows
     later); else a positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine."""
-    cdef const Ehdr* header = <const Ehdr*>&file.start[0]
     cdef long descriptor = kernel_open(path)
     if descriptor < 0:
         return <int>-descriptor
     file.descriptor = descriptor
     file_read_start(file)
-    if file.start_size >= sizeof(Ehdr) and memcmp(header.e_ident, b"\x7fELF", 4) == 0 \
-            and (header.e_ident[EI_CLASS] != ELFCLASS64 or header.e_machine != THIS_MACHINE):
+    if not is_for_this_machine(file):
         file_close(file)
         return DLOPEN_REJECTED_MACHINE
     return 0
@@ -450,11 +476,54 @@ cdef struct Walk:                # over the folders of a search
     const char* name             # what is searched for; NULL: the folders are listed only
     Trail* trail
     File* file
+    Files* files                 # NULL: there are none
+    bint in_files_only           # this folder is one of theirs
     void* listing
 
 
+cdef inline bint try_files(
+    Linker* linker, Files* files, const char* name, Text* path, Trail* trail, File* file
+) noexcept nogil:
+    """Whether the search for `name` ends among the caller's files: with `file`, and its plain
+    path in `path`, or with Files.stopped. None is asked for twice in one search."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text plain
+    cdef int result = DLOPEN_REJECTED_FILES
+    memset(&plain, 0, sizeof(plain))
+    text_add_bytes(allocator, &plain, path.data, path.length)
+    if path.failed or plain.failed:
+        path.failed = True       # nor shall another file be taken in place of theirs
+        text_free(allocator, &plain)
+        return False
+    make_plain(plain.data)
+    if not trail_holds(trail, plain.data):
+        if file_from_files(file, files, plain.data):
+            result = 0 if is_for_this_machine(file) else DLOPEN_REJECTED_MACHINE
+        report_candidate(name, plain.data, b"files", result)
+        trail_add(allocator, trail, plain.data, b"files", result, file)
+    if result == 0:
+        text_cut(path, 0)
+        text_add(allocator, path, plain.data)
+    elif file.is_from_files:
+        file_init(file)
+    text_free(allocator, &plain)
+    return result == 0 or files.stopped
+
+
+cdef inline bint try_folder_in_files(void* data) noexcept nogil:
+    """Walk.visit of a search among the caller's files alone."""
+    cdef Walk* walk = <Walk*>data
+    cdef Allocator* allocator = &walk.linker.registry.allocator
+    cdef size_t length = walk.folder.length
+    text_add(allocator, walk.folder, walk.name)
+    if try_files(walk.linker, walk.files, walk.name, walk.folder, walk.trail, walk.file):
+        return True
+    text_cut(walk.folder, length)
+    return False
+
+
 cdef inline bint try_folder(void* data) noexcept nogil:
-    """Walk.visit of a search: on success `folder` is the file's path."""
+    """Walk.visit of a search: at its end `folder` is the file's path."""
     cdef Walk* walk = <Walk*>data
     cdef Linker* linker = walk.linker
     cdef Text* path = walk.folder
@@ -465,6 +534,10 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     cdef const char* subfolder = linker.search.subfolders.data
     cdef int result
     cdef bint exists
+    if walk.files != NULL and try_folder_in_files(data):
+        return True
+    if walk.in_files_only:
+        return False
     for i in range(linker.search.subfolder_count):
         text_cut(path, length)
         text_add(allocator, path, subfolder)
@@ -479,6 +552,11 @@ cdef inline bint try_folder(void* data) noexcept nogil:
                 return True
         subfolder += strlen(subfolder) + 1
     return False
+
+
+cdef inline bint is_path_in_files(const Image* image, const char* path) noexcept nogil:
+    """`path`, which `image` names, is no path of the file system."""
+    return image.is_from_files and path != NULL and path[0] != 0x2f
 
 
 cdef inline bint walk_list(
@@ -504,6 +582,7 @@ cdef inline bint walk_list(
                 text_add(allocator, folder, b"./")   # an empty element: the working directory
             elif folder.data[folder.length - 1] != 0x2f:
                 text_add(allocator, folder, b"/")
+            walk.in_files_only = image != NULL and is_path_in_files(image, folder.data)
             if walk.visit(walk):
                 return True
         if list[length] == 0:
@@ -511,23 +590,42 @@ cdef inline bint walk_list(
         list += length + 1
 
 
+cdef inline bint walk_rpaths(
+    Walk* walk, const Image* program, const Image* asker
+) noexcept nogil:
+    cdef const Image* image = asker
+    cdef bint did_program = False
+    if asker != NULL and asker.runpath != NULL:
+        return False
+    while image != NULL:
+        if image == program:
+            did_program = True
+        if image.runpath == NULL and walk_list(walk, image, image.rpath, b":", b"RPATH"):
+            return True
+        image = image.loader
+    return not did_program and program != NULL and program.runpath == NULL \
+        and walk_list(walk, program, program.rpath, b":", b"RPATH")
+
+
+cdef inline bint walk_files(Walk* walk, const Image* asker) noexcept nogil:
+    """What is asked of the caller's files only: RUNPATH before its turn, and the name itself."""
+    cdef bint found
+    if walk.files == NULL:
+        return False
+    walk.visit = try_folder_in_files
+    found = asker != NULL and walk_list(walk, asker, asker.runpath, b":", b"RUNPATH")
+    walk.visit = try_folder
+    if not found:
+        text_cut(walk.folder, 0)
+        found = try_folder_in_files(walk)
+    return found
+
+
 cdef inline bint walk_lists(
     Walk* walk, const Image* program, const Image* asker
 ) noexcept nogil:
     """What comes before ld.so.cache."""
-    cdef const Image* image = asker
-    cdef bint did_program = False
-    if asker == NULL or asker.runpath == NULL:
-        while image != NULL:
-            if image == program:
-                did_program = True
-            if image.runpath == NULL and walk_list(walk, image, image.rpath, b":", b"RPATH"):
-                return True
-            image = image.loader
-        if not did_program and program != NULL and program.runpath == NULL \
-                and walk_list(walk, program, program.rpath, b":", b"RPATH"):
-            return True
-    return walk_list(
+    return walk_rpaths(walk, program, asker) or walk_files(walk, asker) or walk_list(
         walk, program, walk.linker.search.library_path.data, b":;", b"LD_LIBRARY_PATH"
     ) or (asker != NULL and walk_list(walk, asker, asker.runpath, b":", b"RUNPATH"))
 
@@ -540,6 +638,7 @@ cdef inline bint walk_default_folders(Walk* walk, const Image* asker) noexcept n
         return False
     walk.origin = b"default"
     walk.list = folder
+    walk.in_files_only = False
     for _i in range(walk.linker.search.default_count):
         text_cut(walk.folder, 0)
         text_add(&walk.linker.registry.allocator, walk.folder, folder)
@@ -732,18 +831,23 @@ cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept no
 
 cdef inline bint find_file(
     Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker, Text* path,
-    Trail* trail, File* file
+    Trail* trail, File* file, Files* files
 ) noexcept nogil:
     """The path that `name` means when `asker` needs it; False when there is none. `file`,
-    which is not open (descriptor -1), comes back open if the path was searched for. The
-    trail, if not NULL, gets every candidate."""
+    which is new (file_init), comes back open if the path was searched for, or with the bytes
+    of one of `files`, which may be NULL; True with Files.stopped ends the open. The trail, if
+    not NULL, gets every candidate."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
     cdef Walk walk
     cdef int result
+    if files != NULL and files.read == NULL:
+        files = NULL
     if strchr(name, 0x2f) != NULL and strchr(name, 0x24) == NULL:
         text_cut(path, 0)
         text_add(allocator, path, name)
+        if files != NULL:
+            try_files(linker, files, name, path, trail, file)
         return True
     # It asks the host's loader, whose lock another thread's constructor may hold.
     prepare_search(linker, snapshot)
@@ -751,7 +855,10 @@ cdef inline bint find_file(
         asker = program
     if strchr(name, 0x2f) != NULL:
         text_cut(path, 0)
-        return expand(linker, asker, name, strlen(name), path)
+        return expand(linker, asker, name, strlen(name), path) and (
+            files != NULL and try_files(linker, files, name, path, trail, file)
+            or asker == NULL or not is_path_in_files(asker, path.data)
+        )
     memset(&walk, 0, sizeof(walk))
     walk.linker = linker
     walk.visit = try_folder
@@ -759,11 +866,14 @@ cdef inline bint find_file(
     walk.name = name
     walk.trail = trail
     walk.file = file
+    walk.files = files
     if walk_lists(&walk, program, asker):
         return True
     if try_cache(linker, name, path) and not (
         asker != NULL and asker.flags_1 & DF_1_NODEFLIB and in_default_folder(linker, path.data)
     ):
+        if files != NULL and try_files(linker, files, name, path, trail, file):
+            return True
         result = probe_file(path.data, file)
         report_candidate(name, path.data, b"ld.so.cache", result)
         trail_add(allocator, trail, path.data, b"ld.so.cache", result, file)

@@ -9,7 +9,7 @@ from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.image.registry cimport ObjectDestructor, Registry
 from dlopen.core.relocation.relocate cimport OwnName
-from dlopen.core.tls.modules cimport Tls, TlsIndex
+from dlopen.core.tls.modules cimport Key, Tls, TlsIndex
 from dlopen.core.symbols.unique cimport UniqueTable
 
 
@@ -163,6 +163,7 @@ cdef struct Linker:
     char** argv
     char** envp
     Debugger debugger
+    Key message_key              # of threads that dlerror has something for: linker/family.pxd
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run
 
