@@ -160,6 +160,7 @@ _EXCEPTIONS: dict[str, type[Error]] = {
     "VERSION": VersionError,
     "STATE": Error,
     "STOPPED": LoadError,
+    "CONSTRUCTOR": LoadError,
 }
 _IMPLIED_ERRNO = {"MEMORY": errno.ENOMEM, "NOT_FOUND": errno.ENOENT}
 

@@ -16,7 +16,7 @@ from dlopen.core.base.atomics cimport (
     compare_and_swap_u32, load_u32, load_u64, store_u32, store_u64, sub_u32,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
+    DLOPEN_ABI, DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
     DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
     DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
     PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
@@ -392,7 +392,14 @@ cdef public int DLOPEN_open(
         return no_host(error)
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
-    return open_image(linker, request, <Image**>image, error)
+    return closed_if_failed(linker, open_image(linker, request, <Image**>image, error), image)
+
+
+cdef inline int closed_if_failed(Linker* linker, int code, PublicImage** image) noexcept nogil:
+    """What had constructors that threw was counted."""
+    if code == DLOPEN_E_CONSTRUCTOR:
+        close_image(linker, <Image*>image[0], NULL)
+    return code
 
 
 cdef public int DLOPEN_map(
@@ -429,7 +436,7 @@ cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* er
     error_clear(error)
     if linker == NULL:
         return no_host(error)
-    return open_existing(linker, name, <Image**>image, error)
+    return closed_if_failed(linker, open_existing(linker, name, <Image**>image, error), image)
 
 
 cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:

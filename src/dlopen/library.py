@@ -405,7 +405,7 @@ class Library(Mapped):
         return Patch(self, {**(replacements or {}), **names})
 
     def reload(
-        self, source: Any = None, keep: Iterable[str] = (), *, timeout: float = 0.05
+        self, source: Any = None, keep: Iterable[str] = (), *, timeout: float = 1.0
     ) -> Reloaded:
         """Put a new version in its place (hot swap): it was opened with `reload=True`.
 
@@ -422,8 +422,8 @@ class Library(Mapped):
             source: A path or the content of a file; None: the file that it was opened from, as it
                 is now.
             keep: Variables whose values move to the new version: of the same size and type there.
-            timeout: Seconds to wait for the calls from Python that are inside, so that nobody
-                changes what is to be kept.
+            timeout: With `keep`: seconds in which there must be a moment when no call from Python
+                is inside, so that nobody changes what is to be kept.
 
         Raises:
             LoadError: The new version cannot be loaded.

@@ -12,7 +12,7 @@ import ctypes
 import os
 import sys
 from threading import Condition, Lock, get_ident
-from time import monotonic
+from time import monotonic, sleep
 from weakref import ref
 
 from dlopen import _linker
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dlopen._files import Reader
     from dlopen.library import Function, Library, Variable
 
+_LONGEST_WAIT = 0.02  # seconds for which new calls are held while others end
 _pointer_at = ctypes.c_void_p.from_address
 
 
@@ -242,21 +243,15 @@ class Reloading:
             try:
                 for patch in patches_of(library):
                     patches.append(patch.begin_move(new))  # noqa: PERF401  (undone if one fails)
-                begun = monotonic()
-                inside = self.gate.close(timeout)
                 try:
-                    if inside and moves:
-                        raise Error(
-                            f"{library._path}: {inside} threads are still inside of it after "
-                            f"{timeout} s, and may be changing what shall be kept"
-                        )
+                    begun = self._close_gate(library, timeout if moves else 0)
                     for target, origin, size in moves:
                         ctypes.memmove(target, origin, size)
                     places = _linker.swap(old, new)
                     number = self._switch(library, old, new)
                 finally:
                     self.gate.open()
-                    held = monotonic() - begun
+                held = monotonic() - begun
             except BaseException:
                 for move in patches:
                     move.undo()
@@ -269,6 +264,25 @@ class Reloading:
         self.gate.clear()
         log("dlopen.reload", "reloaded %r: version %d", library, number)
         return Reloaded(number, places, keep, held)
+
+    def _close_gate(self, library: Library, timeout: float) -> float:
+        """Wait until no other thread is inside, or `timeout` is over; returns when it was closed.
+
+        Calls are held for a moment only: what is inside may stay for long.
+        """
+        end = monotonic() + timeout
+        while True:
+            begun = monotonic()
+            inside = self.gate.close(_LONGEST_WAIT)
+            if not inside or not timeout:
+                return begun
+            self.gate.open()
+            if monotonic() > end:
+                raise Error(
+                    f"{library._path}: {inside} threads are still inside of it after {timeout} s, "
+                    "and may be changing what shall be kept"
+                )
+            sleep(_LONGEST_WAIT)
 
     def _check_objects(self, library: Library, new: int) -> None:
         """What was handed out must be there in the new version."""

@@ -106,7 +106,7 @@ def test_what_a_thread_does_not_ask_dlerror_for(tmp_path: Path, steps: Steps, lo
       return pages * sysconf(_SC_PAGESIZE);
     }
     int main(int argc, char **argv) {
-      if (argc > 1) look = (void *(*)(void *, const char *))dlsym(dlopen(argv[1], RTLD_NOW), "dlsym");
+      if (argc > 1) *(void **)&look = dlsym(dlopen(argv[1], RTLD_NOW), "dlsym");
       run_threads(1000);
       long before = resident();
       run_threads(20000);

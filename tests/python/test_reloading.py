@@ -220,6 +220,42 @@ assert lib.bump() == 3 and counter.value == 3
     assert message in line
 
 
+@pytest.mark.cxx
+def test_a_constructor_that_throws(folder: Path) -> None:
+    source = """
+    #include <stdexcept>
+    #ifdef THROWS
+    static int start() { throw std::runtime_error("no licence"); }
+    static int started = start();
+    #endif
+    long counter;
+    extern "C" long bump() { return ++counter; }
+    """
+    (folder / "hot.c").write_text(source)
+    code = """
+cc = sys.argv[4]
+source = str(Path(source).rename(folder + "/hot.cc"))
+build()
+lib = dlopen.Library(path, reload=True)
+lib.bump()
+build("-DTHROWS")
+try:
+    lib.reload(keep=["counter"])
+except dlopen.LoadError as error:
+    print(error.reason, loaded())
+print(lib.bump())
+build()
+lib.reload(keep=["counter"])
+print(lib.bump())
+"""
+    arguments = (str(folder), compiler("c"), str(folder / "hot.c"), compiler("c++"))
+    assert run_python(HEAD + code, *arguments).stdout.splitlines() == [
+        "a constructor has thrown an exception: no licence 1",
+        "2",
+        "3",
+    ]
+
+
 def test_arguments_that_cannot_be(folder: Path) -> None:
     code = """
 for act in (
@@ -274,7 +310,7 @@ thread.start()
 inside.wait()
 build("-DVERSION=2")
 try:
-    lib.reload(keep=["counter"])
+    lib.reload(keep=["counter"], timeout=0.1)
 except dlopen.Error as error:
     print(str(error).partition(": ")[2])
 assert lib.version() == 1
@@ -296,7 +332,7 @@ lib.release_old()
 print(loaded())
 """
     assert python(code, folder) == [
-        "1 threads are still inside of it after 0.05 s, and may be changing what shall be kept",
+        "1 threads are still inside of it after 0.1 s, and may be changing what shall be kept",
         "2 2 [1, 2, -2, 2]",
         "[5001] 1 [1, 2, -2, 2, -1]",
         "3002 1 [1, 2, -2, 2, -1, 3, -2]",

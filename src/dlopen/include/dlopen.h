@@ -60,7 +60,8 @@ enum DLOPEN_code {
   DLOPEN_E_INVALID,       /* an argument that cannot be: detail says which */
   DLOPEN_E_NOT_LOADED,    /* RTLD_NOLOAD or DLOPEN_existing: not loaded */
   DLOPEN_E_STATE,         /* not possible in this state: detail says why */
-  DLOPEN_E_STOPPED        /* a DLOPEN_find_symbol or a DLOPEN_read_file said so */
+  DLOPEN_E_STOPPED,       /* a DLOPEN_find_symbol or a DLOPEN_read_file said so */
+  DLOPEN_E_CONSTRUCTOR    /* a constructor has thrown an exception: detail says which */
 };
 
 /* An error is data; DLOPEN_message renders it.  All strings are in `text`, "" when

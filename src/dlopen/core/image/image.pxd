@@ -162,6 +162,7 @@ cdef struct Image:
     bint is_visible              # found by name and identity
     bint fini_due                # constructors ran (or began to), destructors did not
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
+    bint has_failed              # a constructor has thrown: each open of it fails
     bint is_deferred             # closed, but for these: unloaded when the last one has gone
     bint is_finished             # its destructors have run
     bint is_retained             # and it stays mapped even then

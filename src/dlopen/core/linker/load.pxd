@@ -16,7 +16,8 @@ from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.atomics cimport add_u32, load_u32, load_u64, store_u32, store_u64
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
+    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
+    DLOPEN_E_NOT_LOADED,
     DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE, DLOPEN_RELOADABLE,
     DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION,
     DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING,
@@ -34,7 +35,7 @@ from dlopen.core.base.kernel cimport (
     EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
 )
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
-from dlopen.core.base.strings cimport memcmp, strchr, strcmp, strlen, strrchr
+from dlopen.core.base.strings cimport has_prefix, memcmp, strchr, strcmp, strlen, strrchr
 from dlopen.core.elf.constants cimport (
     DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK,
 )
@@ -48,6 +49,7 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, change_scope, current_snapshot, join_globals, make_snapshot,
     publish_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
+from dlopen.core.linker.catching cimport Exception, call_caught, describe_exception
 from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
@@ -1261,13 +1263,66 @@ cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
     lock_release(&registry.lock)
 
 
-cdef inline void initialise_one(Linker* linker, Image* image) noexcept nogil:
+cdef struct Construction:        # what `construct` is given
+    const Linker* linker
+    const Image* image
+
+
+cdef inline void construct(void* data) noexcept nogil:
+    cdef const Construction* construction = <const Construction*>data
+    run_constructors(construction.linker, construction.image)
+
+
+cdef inline int fail_constructor(
+    Linker* linker, const Image* image, Exception* exception, Error* error
+) noexcept nogil:
+    """The exception is given up: with no lock held, its destructor runs."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef const Image* runtime = NULL
+    cdef const char* detail = b"a constructor has thrown an exception"
+    cdef const Snapshot* snapshot
+    cdef Text text
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef size_t i
+    cdef int code
+    snapshot = current_snapshot(&linker.registry)
+    for i in range(snapshot.host_count):
+        # Only libstdc++'s tables are known; it stays, since the image needs it.
+        if snapshot.hosts[i].is_cxx_runtime and has_prefix(
+            snapshot.hosts[i].soname, b"libstdc++.so."
+        ):
+            runtime = snapshot.hosts[i]
+    memset(&text, 0, sizeof(text))
+    text_add(allocator, &text, detail)
+    describe_exception(allocator, runtime, exception, &text)
+    if text.data != NULL:        # there may be no memory
+        detail = text.data
+    code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), detail)
+    text_free(allocator, &text)
+    reader_leave(&linker.registry, phase)
+    return code
+
+
+cdef inline int initialise_one(
+    Linker* linker, Image* image, bint catches, Error* error
+) noexcept nogil:
     cdef bint awaited
+    cdef Construction construction
+    cdef void* thrown = NULL
+    cdef int code = 0
     if load_u32(&image.state) != DLOPEN_STATE_INITIALISING \
             or image.initialiser != this_thread() or image.fini_due:
-        return
+        return 0
     image.fini_due = True
-    run_constructors(linker, image)
+    if catches:
+        construction.linker = linker
+        construction.image = image
+        thrown = call_caught(construct, &construction)
+        if thrown != NULL:
+            code = fail_constructor(linker, image, <Exception*>thrown, error)
+            image.has_failed = True
+    else:
+        run_constructors(linker, image)
     # Who waits has said so under the same lock, in which it found the old state.
     lock_acquire(&linker.registry.lock)
     store_u32(&image.state, DLOPEN_STATE_READY)
@@ -1275,29 +1330,54 @@ cdef inline void initialise_one(Linker* linker, Image* image) noexcept nogil:
     lock_release(&linker.registry.lock)
     if awaited:
         kernel_wake(&image.state, 0x7fffffff)
+    return code
 
 
-cdef inline void initialise(Linker* linker, Image* root) noexcept nogil:
+cdef inline int initialise(
+    Linker* linker, Image* root, bint catches, Error* error
+) noexcept nogil:
     """Runs the constructors of what `root` needs and that nobody initialised yet,
     dependencies first; waits for what another thread is initialising. The caller holds
-    a count on root, so that nothing of it can go."""
+    a count on root, so that nothing of it can go. The first that throws, if it `catches`
+    that, ends it; what has failed once, in another thread too, is never a success."""
     cdef Registry* registry = &linker.registry
     cdef const Pointers* order
     cdef size_t i
     cdef Image* image
+    cdef int code = 0
     if root.is_host:
-        return
+        return 0
     # Without memory for it: its search list.
     order = &root.sorted if root.sorted.count else &root.search_list.images
     for i in range(order.count):
         image = <Image*>order.items[i]
-        if not image.is_host and image.flags_1 & DF_1_INITFIRST:
-            initialise_one(linker, image)
+        if code == 0 and not image.is_host and image.flags_1 & DF_1_INITFIRST:
+            code = initialise_one(linker, image, catches, error)
     for i in range(order.count):
         image = <Image*>order.items[i]
-        if not image.is_host:
-            initialise_one(linker, image)
-            wait_for(registry, image)
+        if image.is_host:
+            continue
+        if code == 0:
+            code = initialise_one(linker, image, catches, error)
+        elif load_u32(&image.state) == DLOPEN_STATE_INITIALISING \
+                and image.initialiser == this_thread() and not image.fini_due:
+            give_up_constructors(registry, image)
+        wait_for(registry, image)
+        if code == 0 and image.has_failed:
+            code = fail(
+                error, DLOPEN_E_CONSTRUCTOR, image_name(image),
+                b"a constructor has thrown an exception when it was opened"
+            )
+    return code
+
+
+cdef inline void give_up_constructors(Registry* registry, Image* image) noexcept nogil:
+    """Those of something that it needs have failed; nor will its destructors run."""
+    image.has_failed = True
+    lock_acquire(&registry.lock)
+    store_u32(&image.state, DLOPEN_STATE_READY)
+    lock_release(&registry.lock)
+    kernel_wake(&image.state, 0x7fffffff)
 
 
 # Opening -------------------------------------------------------------------------
@@ -1524,7 +1604,8 @@ cdef inline int open_once(
     if code == 0:
         if not root.is_host and request.mode & RTLD_GLOBAL:
             make_global(linker, root)
-        initialise(linker, root)
+        # Under libc's names an exception goes on, and libc's callers end by it.
+        code = initialise(linker, root, not request.flags & DLOPEN_KEEP_AS_LIBC, error)
         result[0] = root
     return code
 
@@ -1708,7 +1789,7 @@ cdef inline int relocate_mapped(
         store_u32(&image.state, DLOPEN_STATE_MAPPED)
     end(&transaction)
     if code == 0:
-        initialise(linker, image)
+        code = initialise(linker, image, True, error)
     return code
 
 
@@ -1740,5 +1821,6 @@ cdef inline int open_existing(
     report_open(name, code, result, error)
     end(&transaction)
     if code == 0:
-        initialise(linker, result[0])      # waits for the thread that is at it
+        # Waits for the thread that is at it.
+        code = initialise(linker, result[0], True, error)
     return code
