@@ -27,6 +27,7 @@ from dlopen.modes import (
     RTLD_NOW,
     Mode,
 )
+from dlopen.namespaces import Namespace
 from dlopen.process import (
     AddressInfo,
     Candidate,
@@ -51,6 +52,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "Library",
     "LoadError",
     "Mode",
+    "Namespace",
     "PRIVATE",
     "RTLD_DEEPBIND",
     "RTLD_GLOBAL",

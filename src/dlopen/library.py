@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dlopen._replacing import Replacement
+    from dlopen.namespaces import Namespace
 
 
 class Function(CFuncPtr):
@@ -154,6 +155,7 @@ class Library(Mapped):
             "name@VERSION" to a `callback`, another ctypes function, a `Symbol` or an address.
             Kept alive as long as the library is loaded.
         replace_in: "tree": in the dependencies that are loaded with it, too.
+        namespace: Where it is loaded, as by `Namespace.load`; None: where the program is.
 
     Raises:
         LoadError: It cannot be found, read, mapped or linked.
@@ -171,6 +173,7 @@ class Library(Mapped):
     _given: set[ref[Function]]  # what `function` made
     _type: type[Function]
     _left: int | None = None
+    _namespace: Namespace | None = None
 
     def __init__(
         self,
@@ -181,9 +184,10 @@ class Library(Mapped):
         use_errno: bool = False,
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
+        namespace: Namespace | None = None,
     ) -> None:
         name = None if path is None else encode_name(path)
-        self._load(name, None, mode, gil, use_errno, replace, replace_in)
+        self._load(name, None, mode, gil, use_errno, replace, replace_in, namespace)
 
     @classmethod
     def from_bytes(
@@ -196,6 +200,7 @@ class Library(Mapped):
         use_errno: bool = False,
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
+        namespace: Namespace | None = None,
     ) -> Self:
         """A library from the content of a file, which need not be on any disk.
 
@@ -204,7 +209,7 @@ class Library(Mapped):
         image of its own.
         """
         self = cls.__new__(cls)
-        self._load(encode_name(name), data, mode, gil, use_errno, replace, replace_in)
+        self._load(encode_name(name), data, mode, gil, use_errno, replace, replace_in, namespace)
         return self
 
     def _load(
@@ -216,6 +221,9 @@ class Library(Mapped):
         use_errno: bool,
         replace: Mapping[str, Replacement] | None,
         replace_in: Literal["tree"] | None,
+        namespace: Namespace | None,
+        *,
+        keeps_gil: bool = False,
     ) -> None:
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
@@ -223,12 +231,20 @@ class Library(Mapped):
         if not flags & _LAZY_OR_NOW:
             flags |= _NOW
         path = "" if name is None else os.fsdecode(name)
+        if name is None and namespace is not None:
+            raise ValueError("the program is in no namespace")
+        number = 0 if namespace is None else namespace._entered()
         sys.audit("dlopen.open", path, flags)
         replacements = replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
-        image = _linker.open(name, data, flags, in_tree, replacements)
+        image = _linker.open(name, data, flags, in_tree, replacements, number, keeps_gil)
         keep(image, list((replace or {}).values()), in_tree=replace_in is not None)
-        self._adopt(image, path, gil, use_errno, data is not None or flags & _PRIVATE != 0)
+        # Of a namespace's, the namespace warns.
+        is_own = data is not None or flags & _PRIVATE != 0
+        self._adopt(image, path, gil, use_errno, is_own and namespace is None)
+        if namespace is not None:
+            self._namespace = namespace
+            namespace._add(self)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
         self._functions = {}
@@ -289,6 +305,11 @@ class Library(Mapped):
         function._library = self
         return function
 
+    def _address_of_own(self, name: str) -> int | None:
+        """Of a function that this library itself defines; None if it does not."""
+        sys.audit("dlopen.symbol", self._path, name)
+        return _linker.symbol_address(self._open_image(), name.encode(), None, True)
+
     def variable(self, name: str, type_: type[Any]) -> Variable:
         """A variable of the given ctypes type, of this library or of one that it needs.
 
@@ -329,6 +350,8 @@ class Library(Mapped):
         # An image that nothing holds is gone, and another may take its address.
         self._left = image if is_held else None
         forget_gone()
+        if self._namespace is not None:
+            self._namespace._remove(self)
 
     def __dir__(self) -> Iterable[str]:
         names = set(super().__dir__())
