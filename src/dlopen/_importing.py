@@ -1,5 +1,4 @@
-"""Extension modules that this package loads in place of the interpreter's own loader, and blocks
-in which imports go to a namespace.
+"""Extension modules that this package loads, and blocks in which imports go to a namespace.
 
 Not imported before it is used: `importlib.machinery` takes longer than all of this package.
 """
@@ -8,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from _thread import RLock, get_ident
-from importlib.machinery import BuiltinImporter, ExtensionFileLoader, FrozenImporter
+from importlib.machinery import ExtensionFileLoader
 
 from dlopen import _linker
 from dlopen.errors import Error
@@ -89,7 +88,7 @@ class Block:
         except BaseException:
             _turn.release()
             raise
-        self._tops = {*self._names, *map(top_of, self._namespace._modules)}
+        self._tops = {*self._names}
         self._outer = _finder.block
         if self._outer is not None:
             self._outer._leave()
@@ -129,6 +128,8 @@ class Block:
         return {name: module for name, module in found if top_of(name) in self._tops}
 
     def _come(self) -> None:
+        # Those of earlier blocks, and of the inner one that ends.
+        self._tops.update(map(top_of, self._namespace._modules))
         self._displaced = self.modules()
         for name in self._displaced:
             sys.modules.pop(name, None)
@@ -154,7 +155,7 @@ class Block:
             spec: ModuleSpec | None = find(name, path, target) if find else None
             if spec is None:
                 continue
-            if spec.loader in (BuiltinImporter, FrozenImporter):
+            if spec.origin in ("built-in", "frozen"):
                 return None
             self._tops.add(top)
             if isinstance(spec.loader, ExtensionFileLoader):

@@ -11,13 +11,13 @@ from types import MappingProxyType
 from dlopen import _linker
 from dlopen.image import Info
 from dlopen.library import Blocker, Library
-from dlopen.modes import RTLD_LOCAL, RTLD_NOLOAD, RTLD_NODELETE, RTLD_NOW
+from dlopen.modes import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import ModuleType, TracebackType
-    from typing import Any, Literal, NoReturn, Self
+    from typing import Literal, NoReturn, Self
 
     from typing_extensions import Buffer
 
@@ -54,7 +54,8 @@ class Namespace:
     def __init__(self, name: str, path: Iterable[str | os.PathLike[str]] = ()) -> None:
         if isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path holds folders, and is none itself: [{path!r}]")
-        folders = tuple(os.path.abspath(os.fsdecode(folder)) for folder in path)
+        # Not resolved: a symbolic link may lead elsewhere later.
+        folders = tuple(os.path.abspath(os.fsdecode(folder)) for folder in path)  # noqa: PTH100
         for folder in folders:
             if ":" in folder or "\0" in folder:
                 raise ValueError(f"a folder of a search path holds no colon or null: {folder!r}")
@@ -261,7 +262,7 @@ class Namespace:
 
     def _load_extension(self, path: str, symbol: str) -> int:
         """Load an extension module for ever, and return the address of its PyInit function."""
-        name = os.fsencode(os.path.abspath(path))
+        name = os.fsencode(os.path.abspath(path))  # noqa: PTH100  (a slash is what it needs)
         flags = sys.getdlopenflags()
         number = self._entered()
         library = Library.__new__(Library)
