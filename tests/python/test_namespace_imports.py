@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.machinery
+import importlib.util
 import sys
 import sysconfig
 import threading
@@ -15,7 +16,7 @@ from types import ModuleType
 import pytest
 
 import dlopen
-from support.fixtures import compile_library, maps, run_python
+from support.fixtures import compile_library, maps, missing, run_python
 
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 INCLUDE = f"-I{sysconfig.get_paths()['include']}"
@@ -215,7 +216,16 @@ def test_what_was_imported_before_is_used_as_it_is(site: Path, tmp_path: Path) -
     namespace.close()
 
 
-def test_the_standard_library_stays(site: Path) -> None:
+def need_extensions(*names: str) -> None:
+    """Not in every Python are these files of their own."""
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        if not spec or not isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+            missing(f"{name} is no file in this Python")
+
+
+def test_the_standard_library_stays() -> None:
+    need_extensions("_decimal", "_json")
     code = """
 import sys
 import dlopen
@@ -226,11 +236,11 @@ with namespace.imports():
 assert sys.modules["decimal"] is decimal
 assert namespace.modules == {} and namespace.libraries == ()
 
-with namespace.imports("decimal", "_decimal", "_pydecimal"):
+with namespace.imports("decimal", "_decimal"):
     import decimal as own
 assert own is not decimal and own.Decimal is not decimal.Decimal
 assert own.Decimal(1) / 8 == own.Decimal("0.125")
-assert [info.path for info in namespace.libraries] == [sys.modules["_decimal"].__file__]
+assert sys.modules["_decimal"].__file__ in [info.path for info in namespace.libraries]
 assert sys.modules["decimal"] is decimal and {*namespace.modules} == {"decimal", "_decimal"}
 # Contexts apart: a precision that is set in the one does not hold in the other.
 own.getcontext().prec = 3
@@ -239,18 +249,14 @@ assert str(own.Decimal(1) / 3) == "0.333" and len(str(decimal.Decimal(1) / 3)) =
 others = [dlopen.Namespace(f"{number}") for number in range(3)]
 made = []
 for other in others:
-    with other.imports("_json", "json", "_elementtree", "xml", "pyexpat"):
+    with other.imports("_json", "json"):
         import json, _json
-        from xml.etree import ElementTree
-        import _elementtree, pyexpat
         assert json.loads('{"a": [1, 2.5, "b"]}') == {"a": [1, 2.5, "b"]}
         assert json.decoder.c_scanstring is _json.scanstring
-        assert ElementTree.fromstring("<a><b c='d'/></a>")[0].attrib == {"c": "d"}
-        assert ElementTree.Element is _elementtree.Element
-        made.append((_json, _elementtree.Element, pyexpat))
-assert len({id(module) for module, _, _ in made}) == len({kind for _, kind, _ in made}) == 3
+        made.append((_json, _json.make_scanner))
+assert len({id(module) for module, _ in made}) == len({kind for _, kind in made}) == 3
 for other in others:
-    assert len(other.libraries) >= 3
+    assert len(other.libraries) == 1
     other.close()
 namespace.close()
 assert str(own.Decimal(2) / 3) == "0.667"
@@ -259,8 +265,9 @@ print("done")
     assert run_python(code).stdout == "done\n"
 
 
-def test_sqlite3_of_python_twice(tmp_path: Path) -> None:
+def test_sqlite3_of_python_twice() -> None:
     """The real one, with a sqlite of its own in each namespace."""
+    need_extensions("_sqlite3")
     code = """
 import sqlite3, sys
 import dlopen

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import dlopen
+from dlopen import _linker
 from support.fixtures import compile_library, maps, missing, run, run_python
 
 ANSWER = "int answer(void) { return %d; }\n"
@@ -402,8 +403,7 @@ for mode in (dlopen.RTLD_NOW, dlopen.RTLD_LAZY):
     assert run_python(code, str(path), env=env).stdout == "preloaded\npreloaded\n"
 
 
-@pytest.mark.parametrize("mode", [dlopen.RTLD_NOW, dlopen.RTLD_LAZY])
-def test_the_program_comes_last(tmp_path: Path, mode: int) -> None:
+def test_the_program_comes_last(tmp_path: Path) -> None:
     """What nobody else defines is Python's, be it in a libpython; an own one comes first."""
     source = """
     const char *Py_GetVersion(void);
@@ -412,10 +412,15 @@ def test_the_program_comes_last(tmp_path: Path, mode: int) -> None:
     int own(void) { return Py_IsInitialized(); }
     """
     path = compile_library(tmp_path, "libasks_python.so", source)
+    code = """
+import sys, dlopen
+from ctypes import c_char_p
+for mode in (dlopen.RTLD_NOW, dlopen.RTLD_LAZY):
     with dlopen.Namespace("a") as namespace:
-        library = namespace.load(path, mode)
-        assert library.function("version", c_char_p)() == sys.version.encode()
-        assert library.own() == 77
+        library = namespace.load(sys.argv[1], mode)
+        print(library.function("version", c_char_p)() == sys.version.encode(), library.own())
+"""
+    assert run_python(code, str(path)).stdout == "True 77\nTrue 77\n"
 
 
 def test_its_own_tree_comes_before_the_family(tmp_path: Path) -> None:
@@ -447,6 +452,24 @@ def test_what_the_host_has_is_not_seen(tmp_path: Path) -> None:
         assert paths(namespace) == [str(path)]
     with dlopen.Library(needs) as library:
         assert library.call() == 1
+
+
+def test_what_the_family_needs_is_not_of_the_family(tmp_path: Path) -> None:
+    """A libpython of the process's may need a libz; a namespace does not see that one."""
+    helper = compile_library(tmp_path, "libhelper.so", "int answer(void) { return 1; }\n")
+    flags = ["-Wl,--no-as-needed"]
+    family = compile_library(
+        tmp_path, "libpython3fake.so", "int x;\n", libraries=[helper], flags=flags
+    )
+    ctypes.CDLL(str(family))
+    path = compile_library(tmp_path, "libasks.so", ASKS, libraries=[family], flags=flags)
+    with dlopen.Namespace("a") as namespace:
+        with pytest.raises(dlopen.SymbolError):
+            namespace.load(path)
+        own = namespace.load(family)
+        assert own.info.is_host
+    with dlopen.Library(path) as library:
+        assert library.ask() == 1
 
 
 # Searching ----------------------------------------------------------------------------------
@@ -590,6 +613,18 @@ def test_one_image_in_a_namespace_another_in_the_next(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def test_the_core_refuses_what_is_no_namespace() -> None:
+    number = _linker.new_namespace(None)
+    _linker.end_namespace(number)
+    for use in (
+        _linker.end_namespace,
+        lambda id_: _linker.open(b"libz.so.1", None, 2, namespace=id_),
+    ):
+        for wrong in (number, number + 1, 1 << 40):
+            with pytest.raises(ValueError, match="namespace"):
+                use(wrong)
 
 
 def test_an_empty_namespace_is_one(tmp_path: Path) -> None:
