@@ -788,7 +788,17 @@ def test_dlopen_inside_stays_inside(tmp_path: Path, asks: Path) -> None:
     """What a library opens by itself comes into its namespace, and is searched there."""
     folder = build_foo(tmp_path / "lib", 6).parent
     source = """
+    #define _GNU_SOURCE
     #include <dlfcn.h>
+    #include <stdlib.h>
+    const char *first_folder(void *handle) {
+        Dl_serinfo size, *info;
+        if (dlinfo(handle, RTLD_DI_SERINFOSIZE, &size)) return dlerror();
+        info = malloc(size.dls_size);
+        *info = size;
+        if (dlinfo(handle, RTLD_DI_SERINFO, info)) return dlerror();
+        return info->dls_serpath[0].dls_name;
+    }
     void *open_it(const char *name) { return dlopen(name, RTLD_NOW); }
     int call_it(void *handle) { return ((int (*)(void))dlsym(handle, "answer"))(); }
     int close_it(void *handle) { return dlclose(handle); }
@@ -801,6 +811,8 @@ def test_dlopen_inside_stays_inside(tmp_path: Path, asks: Path) -> None:
         assert handle
         assert library.function("call_it", c_int, c_void_p)(handle) == 6
         assert paths(namespace) == [str(path), str(folder / "libfoo.so.1")]
+        first = library.function("first_folder", c_char_p, c_void_p)
+        assert first(handle) == str(folder).encode()
         find = library.function("find_it", c_void_p, c_char_p)
         assert find(b"malloc")
         assert find(b"Py_GetVersion")
