@@ -39,7 +39,7 @@ demo: build ## load a real library of this system from its bytes, call it, unloa
 	@$(RUN) tools/demo.py $(ARGS)
 
 test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a compiler
-	$(PREPARE) test
+	$(PREPARE) test libraries
 	@$(RUN) -m pytest -m "not slow" $(ARGS)
 
 differential: build ## every relocated place of all system libraries, compared with the system's loader

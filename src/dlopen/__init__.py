@@ -27,6 +27,7 @@ from dlopen.modes import (
     RTLD_NOW,
     Mode,
 )
+from dlopen.namespaces import Namespace
 from dlopen.patching import Patch
 from dlopen.process import (
     AddressInfo,
@@ -53,6 +54,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "Library",
     "LoadError",
     "Mode",
+    "Namespace",
     "PRIVATE",
     "Patch",
     "RTLD_DEEPBIND",

@@ -10,7 +10,7 @@ What is read there goes into a `Stream`, and becomes Python objects afterwards.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset, strlen
@@ -31,6 +31,15 @@ cdef extern from "Python.h":
     ctypedef struct PyInterpreterState
     PyInterpreterState *PyInterpreterState_Get()
     int64_t PyInterpreterState_GetID(PyInterpreterState *interpreter)
+    ctypedef struct PyObject
+    ctypedef struct PyModuleDef
+    ctypedef struct PyTypeObject
+    PyTypeObject *PyModuleDef_TypePointer "&PyModuleDef_Type"
+    PyTypeObject *Py_TYPE(PyObject *thing)
+    object PyModule_FromDefAndSpec(PyModuleDef *definition, object spec)
+    PyModuleDef *PyModule_GetDef(object module) except? NULL
+    PyObject *PyState_FindModule(PyModuleDef *definition)
+    int PyState_AddModule(object module, PyModuleDef *definition) except -1
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
 
 cdef extern from "elf.h" nogil:
@@ -87,6 +96,7 @@ cdef extern from "dlopen.h" nogil:
         size_t bytes_size
         const void *caller
         uint32_t mode, flags
+        int64_t namespace_id
         const DLOPEN_replacement *replacements
         size_t replacement_count
         int (*find)(
@@ -119,6 +129,7 @@ cdef extern from "dlopen.h" nogil:
         uint32_t phnum, state, is_host, is_global, is_private, open_count, symbol_count
         uint32_t relocation_count, needed_count, dependency_count, version_count
         uint32_t has_textrel, nodelete
+        int64_t namespace_id
     struct DLOPEN_relocation:
         uint64_t place
         int64_t addend
@@ -130,6 +141,10 @@ cdef extern from "dlopen.h" nogil:
         uint16_t flags, index
     uint32_t DLOPEN_abi()
     size_t DLOPEN_message(const DLOPEN_error *error, char *buffer, size_t size)
+    int DLOPEN_namespace_new(
+        const char *search_path, int64_t *namespace_id, DLOPEN_error *error
+    )
+    int DLOPEN_namespace_end(int64_t namespace_id, DLOPEN_error *error)
     int DLOPEN_open(const DLOPEN_request *request, DLOPEN_image **image, DLOPEN_error *error)
     int DLOPEN_map(const DLOPEN_request *request, DLOPEN_image **image, DLOPEN_error *error)
     int DLOPEN_relocate(
@@ -399,9 +414,27 @@ def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find
         raise failure(&error)
 
 
+def new_namespace(bytes search_path):
+    """Its number; `search_path` as LD_LIBRARY_PATH, or None."""
+    cdef DLOPEN_error error
+    cdef const char *path = NULL
+    cdef int64_t namespace = 0
+    if search_path is not None:
+        path = search_path
+    if DLOPEN_namespace_new(path, &namespace, &error) != DLOPEN_OK:
+        raise failure(&error)
+    return namespace
+
+
+def end_namespace(int64_t namespace):
+    cdef DLOPEN_error error
+    if DLOPEN_namespace_end(namespace, &error) != DLOPEN_OK:
+        raise failure(&error)
+
+
 cdef object load(
     object name, object data, uint32_t mode, uint32_t flags, list replacements, object files,
-    uintptr_t replaces, bint link
+    int64_t namespace, uintptr_t replaces, bint link, bint keeps_gil
 ):
     cdef DLOPEN_request request
     cdef DLOPEN_replacement *made = NULL
@@ -415,6 +448,7 @@ cdef object load(
     request.mode = mode
     request.flags = flags
     request.replaces = <DLOPEN_image *>replaces
+    request.namespace_id = namespace
     if name is not None:
         request.name = <const char *>name
     if data is not None:
@@ -427,11 +461,14 @@ cdef object load(
     try:
         request.replacements = made = make_replacements(replacements)
         request.replacement_count = <size_t>len(replacements or ())
-        with nogil:
-            if link:
-                code = DLOPEN_open(&request, &image, &error)
-            else:
-                code = DLOPEN_map(&request, &image, &error)
+        if keeps_gil:
+            code = DLOPEN_open(&request, &image, &error)
+        else:
+            with nogil:
+                if link:
+                    code = DLOPEN_open(&request, &image, &error)
+                else:
+                    code = DLOPEN_map(&request, &image, &error)
     finally:
         PyMem_Free(made)
     if state[1] is not None:
@@ -443,14 +480,16 @@ cdef object load(
 
 def open(
     bytes name, data, uint32_t mode, uint32_t flags=0, list replacements=None, files=None,
-    uintptr_t replaces=0
+    int64_t namespace=0, uintptr_t replaces=0, bint keeps_gil=False
 ):
-    """`files` is called with a path, and returns a buffer or None."""
-    return load(name, data, mode, flags, replacements, files, replaces, True)
+    """`files` is called with a path, and returns a buffer or None; `keeps_gil`: constructors run
+    with the GIL held."""
+    return load(
+        name, data, mode, flags, replacements, files, namespace, replaces, True, keeps_gil)
 
 
 def map(bytes name, data, uint32_t flags=0, files=None):
-    return load(name, data, 0, flags, None, files, 0, False)
+    return load(name, data, 0, flags, None, files, 0, 0, False, False)
 
 
 def existing(bytes name not None):
@@ -706,6 +745,7 @@ def info(uintptr_t image):
             "open_count": found.open_count,
             "symbol_count": found.symbol_count,
             "relocation_count": found.relocation_count,
+            "namespace_id": found.namespace_id,
             "has_textrel": bool(found.has_textrel),
             "nodelete": bool(found.nodelete),
         }
@@ -809,6 +849,24 @@ def images():
                 raise MemoryError
     finally:
         free(found)
+
+
+def images_of(int64_t namespace):
+    """Those of one namespace."""
+    cdef DLOPEN_info found
+    cdef uintptr_t image
+    cdef uint32_t token
+    cdef int code
+    result = []
+    found.size = sizeof(found)
+    for image in images():
+        with nogil:
+            token = DLOPEN_read_enter()
+            code = DLOPEN_info_of(<DLOPEN_image *>image, &found)
+            DLOPEN_read_leave(token)
+        if code == DLOPEN_OK and found.namespace_id == namespace:
+            result.append(image)
+    return result
 
 
 def address(uintptr_t address):
@@ -988,6 +1046,39 @@ def guard_callback(thunk, uintptr_t code, size_t thunk_size):
 def keep_for_ever(thing):
     """Let an object outlive the interpreter."""
     Py_INCREF(thing)
+
+
+# Extension modules that this package loads.  See PEP 489.
+ctypedef PyObject *(*init_function)() except? NULL
+
+
+cdef int raise_pending() except? -1:
+    return -1
+
+
+def create_module(uintptr_t function, spec):
+    """What PyInit_NAME at this address makes, with its exceptions.
+
+    Nothing is kept of single-phase initialisation for a second import: each image has its own.
+    """
+    cdef PyObject *made = (<init_function><void *>function)()
+    cdef PyModuleDef *definition
+    if made == NULL:
+        raise SystemError(f"initialization of {spec.name} failed without raising an exception")
+    raise_pending()
+    if Py_TYPE(made) == NULL:
+        raise SystemError(f"init function of {spec.name} returned uninitialized object")
+    if Py_TYPE(made) == PyModuleDef_TypePointer:
+        return PyModule_FromDefAndSpec(<PyModuleDef *>made, spec)
+    module = <object>made
+    Py_DECREF(module)                   # the reference that was returned
+    definition = PyModule_GetDef(module)
+    if definition == NULL:
+        raise SystemError(f"initialization of {spec.name} did not return an extension module")
+    if PyState_FindModule(definition) == NULL:
+        PyState_AddModule(module, definition)
+    module.__name__ = spec.name
+    return module
 
 
 cdef object loaded_file():

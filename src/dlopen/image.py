@@ -141,6 +141,8 @@ class Info(Record):
     is_global: bool
     """Whether it is in the global scope."""
     is_private: bool
+    namespace_id: int
+    """0: the program's; see dlmopen(3)."""
     open_count: int
     """How often it was opened and not closed yet."""
     symbol_count: int

@@ -6,7 +6,7 @@ drops all that Cython's module initialisation alone would reach.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport (
@@ -16,13 +16,13 @@ from dlopen.core.base.atomics cimport (
     compare_and_swap_u32, load_u32, load_u64, store_u32, store_u64, sub_u32,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_STATE,
-    DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
+    DLOPEN_ABI, DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
+    DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
     DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
     PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport environment_value, read_environment
-from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail
+from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_memory
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake, kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
@@ -56,6 +56,7 @@ from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
     relocate_mapped,
 )
+from dlopen.core.linker.namespaces cimport end_namespace, make_namespace
 from dlopen.core.linker.patch cimport patch_image, unpatch
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED
@@ -383,6 +384,27 @@ cdef public uint32_t DLOPEN_abi() noexcept nogil:
     return DLOPEN_ABI
 
 
+cdef public int DLOPEN_namespace_new(
+    const char* search_path, int64_t* namespace_id, Error* error
+) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    namespace_id[0] = make_namespace(linker, search_path)
+    return 0 if namespace_id[0] != 0 else fail_memory(error, b"")
+
+
+cdef public int DLOPEN_namespace_end(int64_t namespace_id, Error* error) noexcept nogil:
+    cdef Linker* linker = ready_linker()
+    error_clear(error)
+    if linker == NULL:
+        return no_host(error)
+    if not end_namespace(linker, namespace_id):
+        return fail(error, DLOPEN_E_INVALID, b"", b"not a namespace, or ended already")
+    return 0
+
+
 cdef public int DLOPEN_open(
     const Request* request, PublicImage** image, Error* error
 ) noexcept nogil:
@@ -471,8 +493,8 @@ cdef public int DLOPEN_find(
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
-        linker, transaction.snapshot, name, image_of_caller(transaction.snapshot, caller), &path,
-        &trail, &file, NULL
+        linker, transaction.snapshot, name, image_of_caller(transaction.snapshot, caller), NULL,
+        &path, &trail, &file, NULL
     )
     file_close(&file)
     candidate = trail.paths.data
@@ -750,6 +772,7 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     info.is_host = image.is_host
     info.is_global = image.is_global
     info.is_private = image.is_private
+    info.namespace_id = image.namespace_id
     info.open_count = image.open_count
     info.symbol_count = <uint32_t>symbol_count_of(image)
     info.relocation_count = count_relocations(image)

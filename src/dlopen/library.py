@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from dlopen._files import Files
     from dlopen._replacing import Replacement
+    from dlopen.namespaces import Namespace
 
 
 class Function(CFuncPtr):
@@ -180,6 +181,7 @@ class Library(Mapped):
             the file system: a mapping from paths to bytes, a function that returns the content for
             a path, or None, a `zipfile.ZipFile`, a `zipfile.Path` or a folder of
             `importlib.resources`.  See below.
+        namespace: Where it is loaded, as by `Namespace.load`; None: where the program is.
 
     Raises:
         LoadError: It cannot be found, read, mapped or linked.
@@ -210,6 +212,7 @@ class Library(Mapped):
     _type: type[Function]
     _left: int | None = None
     _reloading: Reloading | None = None
+    _namespace: Namespace | None = None
 
     def __init__(
         self,
@@ -222,9 +225,12 @@ class Library(Mapped):
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
         files: Files | None = None,
+        namespace: Namespace | None = None,
     ) -> None:
-        name = None if path is None else encode_name(path)
-        self._load(name, None, mode, gil, use_errno, reload, replace, replace_in, files)
+        encoded = None if path is None else encode_name(path)
+        self._load(
+            encoded, None, mode, gil, use_errno, reload, replace, replace_in, files, namespace
+        )
 
     @classmethod
     def from_bytes(
@@ -239,6 +245,7 @@ class Library(Mapped):
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
         files: Files | None = None,
+        namespace: Namespace | None = None,
     ) -> Self:
         """A library from the content of a file, which need not be on any disk.
 
@@ -248,7 +255,9 @@ class Library(Mapped):
         """
         self = cls.__new__(cls)
         encoded = encode_name(name)
-        self._load(encoded, data, mode, gil, use_errno, reload, replace, replace_in, files)
+        self._load(
+            encoded, data, mode, gil, use_errno, reload, replace, replace_in, files, namespace
+        )
         return self
 
     def _load(
@@ -262,6 +271,9 @@ class Library(Mapped):
         replace: Mapping[str, Replacement] | None,
         replace_in: Literal["tree"] | None,
         files: Files | None,
+        namespace: Namespace | None,
+        *,
+        keeps_gil: bool = False,
     ) -> None:
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
@@ -269,19 +281,37 @@ class Library(Mapped):
         if not flags & _LAZY_OR_NOW:
             flags |= _NOW
         path = "" if name is None else os.fsdecode(name)
+        if name is None and namespace is not None:
+            raise ValueError("the program is in no namespace")
+        number = 0 if namespace is None else namespace._entered()
         sys.audit("dlopen.open", path, flags)
         replacements = replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
         kept: list[object] = list((replace or {}).values())
         read = reader(files)
         if reload:
-            self._reloading = Reloading(name, data, flags, in_tree, replacements, kept, read)
+            self._reloading = Reloading(
+                name, data, flags, in_tree, replacements, kept, read, number
+            )
             image = self._reloading.load(data)
         else:
-            image = _linker.open(name, data, flags, in_tree, replacements, read)
+            image = _linker.open(
+                name,
+                data,
+                flags,
+                in_tree,
+                replacements,
+                files=read,
+                namespace=number,
+                keeps_gil=keeps_gil,
+            )
             keep(image, kept, in_tree=replace_in is not None)
+        # Of a namespace's, the namespace warns.
         is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
-        self._adopt(image, path, gil, use_errno, is_own)
+        self._adopt(image, path, gil, use_errno, is_own and namespace is None)
+        if namespace is not None:
+            self._namespace = namespace
+            namespace._add(self)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
         self._functions = {}
@@ -358,6 +388,11 @@ class Library(Mapped):
         function.__name__ = name
         function._library = self
         return function
+
+    def _address_of_own(self, name: str) -> int | None:
+        """Of a function that this library itself defines; None if it does not."""
+        sys.audit("dlopen.symbol", self._path, name)
+        return _linker.symbol_address(self._open_image(), name.encode(), None, True)
 
     def variable(self, name: str, type_: type[Any]) -> Variable:
         """A variable of the given ctypes type, of this library or of one that it needs.
@@ -470,6 +505,8 @@ class Library(Mapped):
         self._left = image if is_held else None
         self.release_old()
         forget_gone()
+        if self._namespace is not None:
+            self._namespace._remove(self)
 
     def __dir__(self) -> Iterable[str]:
         names = set(super().__dir__())

@@ -171,10 +171,12 @@ class Reloading:
         replacements: list[tuple[bytes, bytes | None, int]],
         things: list[object],
         read: Reader | None,
+        namespace: int,
     ) -> None:
         if name is None:
             raise ValueError("the program cannot be reloaded")
         self._read = read
+        self._namespace = namespace
         self._path: str | None = None  # where it comes from
         if data is None:
             plain = os.path.normpath(os.fsdecode(name))
@@ -204,8 +206,9 @@ class Reloading:
             self._mode,
             self._flags,
             self._replacements,
-            self._read,
-            replaces,
+            files=self._read,
+            namespace=self._namespace,
+            replaces=replaces,
         )
         keep_replacements(image, self._things, in_tree=bool(self._flags & _linker.REPLACE_IN_TREE))
         if not replaces:

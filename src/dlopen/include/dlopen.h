@@ -126,7 +126,7 @@ struct DLOPEN_request {
   const void *caller;            /* an address in the image that asks (its RUNPATH and $ORIGIN count); NULL: the program */
   uint32_t mode;                 /* RTLD_* of <dlfcn.h>, DLOPEN_PRIVATE */
   uint32_t flags;                /* DLOPEN_NO_FOREIGN_CODE, DLOPEN_KEEP_AS_LIBC */
-  int64_t namespace_id;          /* Lmid_t of dlmopen(3): 0 the program's, -1 a new one */
+  int64_t namespace_id;          /* Lmid_t of dlmopen(3): 0 the program's, -1 a new one; or of DLOPEN_namespace_new */
   const struct DLOPEN_replacement *replacements; /* DLOPEN_E_STATE if the library is loaded already: open a DLOPEN_PRIVATE one */
   size_t replacement_count;
   DLOPEN_find_symbol *find;      /* or NULL; asked where no replacement fits */
@@ -141,6 +141,17 @@ uint32_t DLOPEN_abi(void);
 /* Renders one line, as dlerror(3) would; returns its length (without the NUL),
  * as snprintf does. */
 size_t DLOPEN_message(const struct DLOPEN_error *error, char *buffer, size_t size);
+
+/* A namespace: images that see only those of their own, and one family of libraries that all share (libc, ld.so,
+ * libm, libgcc_s, libstdc++, libpython; where the process has something before these, a preloaded malloc, that).
+ * dlmopen(3)'s are there while they have images.  One that DLOPEN_namespace_new makes is there, empty too, until
+ * DLOPEN_namespace_end, and then while it has images.  In addition
+ * - its search_path (as LD_LIBRARY_PATH; or NULL) holds for all that is searched in it.  It comes after the RPATH
+ *   of the libraries in it, and before all that the process has and their RUNPATH;
+ * - references are bound to its own images first, then to the family, then to the program;
+ * - an image from bytes in it answers to its name and soname there. */
+int DLOPEN_namespace_new(const char *search_path, int64_t *namespace_id, struct DLOPEN_error *error);
+int DLOPEN_namespace_end(int64_t namespace_id, struct DLOPEN_error *error);
 
 /* Open, count, initialise.  Each success is undone by one DLOPEN_close. */
 int DLOPEN_open(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
@@ -233,6 +244,7 @@ struct DLOPEN_info {
   uint32_t dependency_count;     /* direct: one for each DT_NEEDED, in order; 0 before linking */
   uint32_t version_count;        /* as DLOPEN_version_at counts them */
   uint32_t has_textrel, nodelete;
+  int64_t namespace_id;          /* 0: the program's */
 };
 int DLOPEN_info(DLOPEN_image *image, struct DLOPEN_info *info);
 const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL past the end */

@@ -118,6 +118,7 @@ cdef extern from "dlopen.h" nogil:
         uint32_t version_count
         uint32_t has_textrel
         uint32_t nodelete
+        int64_t namespace_id
     ctypedef struct PublicRelocation "struct DLOPEN_relocation":
         uint64_t place
         int64_t addend

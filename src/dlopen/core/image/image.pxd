@@ -100,6 +100,7 @@ cdef struct Image:
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
     bint from_main               # host: the program itself
     int64_t namespace_id         # 0: the program's
+    bint shares_family           # its namespace has a record: linker/namespaces.pxd
 
     const Dyn* dynamic
     uint32_t dynamic_count

@@ -131,7 +131,25 @@ cdef inline bint keep_for_call(
 
 cdef struct Globals:             # the global scope while it is searched
     Pointers images              # Image*: the snapshot's, or owned (capacity is not 0)
+    Pointers family              # Image*, owned: what a namespace shares
+    Pointers process             # Image*: the snapshot's: what the process was started with
     Pointers handles             # one count of the host's each
+
+
+cdef inline void borrow(
+    Linker* linker, Image* image, Globals* globals, Pointers* images
+) noexcept nogil:
+    """As the last of `images`, unless it is going."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef void* handle
+    if image.is_host and not image.is_startup:
+        handle = count_host_image(linker, image, 0)
+        if handle == NULL:
+            return
+        if not pointers_add(allocator, &globals.handles, handle):
+            close_host(linker, handle)
+            return
+    pointers_add(allocator, images, image)
 
 
 cdef inline void borrow_globals(
@@ -140,10 +158,8 @@ cdef inline void borrow_globals(
     """Those of its namespace. As a rule all of it stays anyhow, and is used as it is. Libraries
     that the host opened RTLD_GLOBAL by itself may go: these, rare, cost memory and a lock of
     the host's."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t i
     cdef Image* image
-    cdef void* handle
     cdef bint all_stay = True
     memset(globals, 0, sizeof(Globals))
     if asker.exact_scope:
@@ -156,20 +172,23 @@ cdef inline void borrow_globals(
         globals.images.items = <void**>snapshot.globals
         globals.images.count = snapshot.global_count
         return
+    # Without memory the rest is not searched.
     for i in range(snapshot.global_count):
         image = snapshot.globals[i]
-        if image.namespace_id != asker.namespace_id:
-            continue
-        if image.is_host and not image.is_startup:
-            handle = count_host_image(linker, image, 0)
-            if handle == NULL:
-                continue
-            if not pointers_add(allocator, &globals.handles, handle):
-                close_host(linker, handle)
-                continue
-        # Without memory the rest is not searched.
-        if not pointers_add(allocator, &globals.images, image):
-            break
+        if image.namespace_id == asker.namespace_id:
+            borrow(linker, image, globals, &globals.images)
+    if asker.namespace_id == 0:
+        return
+    globals.process.items = <void**>snapshot.globals
+    while globals.process.count < snapshot.global_count \
+            and snapshot.globals[globals.process.count].is_startup:
+        globals.process.count += 1
+    if not asker.shares_family:
+        return
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].is_family:
+            borrow(linker, snapshot.hosts[i], globals, &globals.family)
+    borrow(linker, snapshot.hosts[0], globals, &globals.family)
 
 
 cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept nogil:
@@ -177,6 +196,7 @@ cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept no
     for i in range(globals.handles.count):
         close_host(linker, globals.handles.items[i])
     pointers_free(&linker.registry.allocator, &globals.handles)
+    pointers_free(&linker.registry.allocator, &globals.family)
     if globals.images.capacity != 0:
         pointers_free(&linker.registry.allocator, &globals.images)
 
@@ -194,6 +214,9 @@ cdef inline bint resolve_call(
     call.linker = linker
     call.snapshot = snapshot
     batch.globals = &globals.images
+    if image.namespace_id != 0:
+        batch.family = &globals.family
+        batch.process = &globals.process
     batch.share_unique = share_unique_of_call
     batch.context = &call
     return resolve(&batch, image, symbol, True, NULL, definition) == 0

@@ -126,6 +126,22 @@ cdef inline bint lookup_everywhere(
     return False
 
 
+cdef inline bint lookup_shared(
+    Linker* linker, const Snapshot* snapshot, const Image* caller, Reference* reference,
+    Definition* definition
+) noexcept nogil:
+    """What a namespace shares: the family, then the program."""
+    cdef size_t i
+    if caller == NULL or not caller.shares_family:
+        return False
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].is_family and export_of(
+            linker, snapshot.hosts[i], reference, definition
+        ):
+            return True
+    return export_of(linker, snapshot.hosts[0], reference, definition)
+
+
 cdef inline bint lookup_default(
     Linker* linker, const Snapshot* snapshot, Image* caller, Reference* reference,
     Definition* definition
@@ -134,10 +150,11 @@ cdef inline bint lookup_default(
     cdef int64_t namespace_id = caller.namespace_id if caller != NULL else 0
     if caller != NULL and caller.deepbind:
         return lookup_in_scopes(caller, reference, NULL, definition) \
-            or lookup_everywhere(linker, snapshot, namespace_id, reference, definition)
+            or lookup_everywhere(linker, snapshot, namespace_id, reference, definition) \
+            or lookup_shared(linker, snapshot, caller, reference, definition)
     return lookup_everywhere(linker, snapshot, namespace_id, reference, definition) or (
         caller != NULL and lookup_in_scopes(caller, reference, NULL, definition)
-    )
+    ) or lookup_shared(linker, snapshot, caller, reference, definition)
 
 
 cdef inline bint lookup_next(

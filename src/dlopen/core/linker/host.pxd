@@ -95,8 +95,8 @@ cdef inline bint is_cxx_runtime_name(const char* soname) noexcept nogil:
 
 
 cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
-    """One libc, loader, libgcc_s, libstdc++ and libpython in a process; and what is built
-    into libc (GLIBC_PRIVATE) belongs to it."""
+    """One libc, loader, libm, libgcc_s, libstdc++ and libpython in a process; and what is
+    built into libc (GLIBC_PRIVATE) belongs to it."""
     cdef uint32_t i
     cdef const char* name = b""
     if image.soname != NULL:
@@ -107,6 +107,7 @@ cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
             return True
     return (
         has_prefix(name, b"libc.so.") or has_prefix(name, b"ld-linux")
+        or has_prefix(name, b"libm.so.")
         or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
         or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")
     )

@@ -57,11 +57,14 @@ from dlopen.core.linker.host cimport (
     refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
+from dlopen.core.linker.namespaces cimport (
+    NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
+)
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport (
     Trail, find_file, is_path_in_files, trail_add, trail_free, try_files,
 )
-from dlopen.core.linker.state cimport Linker
+from dlopen.core.linker.state cimport Linker, Namespace
 from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
 from dlopen.core.memory.file cimport (
     File, Files, file_close, file_from_bytes, file_init, file_open, file_read, make_plain,
@@ -85,8 +88,6 @@ from dlopen.core.symbols.unique cimport (
 
 
 cdef enum:
-    NEW_NAMESPACE = -1           # LM_ID_NEWLM
-    FIRST_NAMESPACE = 15
     TRY_AGAIN = -1               # somebody else published what this transaction loads
     HOSTS_OWN = -2               # one of the caller's files must be the host's
 
@@ -98,6 +99,7 @@ cdef struct Transaction:
     uint32_t flags
     int64_t namespace_id         # of all that it finds and loads
     Files files                  # the caller's
+    const Namespace* space       # its record, kept by who opens; NULL: none
     const Snapshot* snapshot     # of the images of others; kept alive by `phase`
     uint32_t phase
     uint64_t generation          # of the registry at the start
@@ -107,6 +109,8 @@ cdef struct Transaction:
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers missing_names       # char*, owned: by which they are needed
     Pointers globals             # Image*: the global scope, for the batch
+    Pointers family              # Image*: what a namespace with a record shares, the program last
+    Pointers process             # Image*: what the process was started with, for a namespace
     # STB_GNU_UNIQUE: the definitions of ours that are the process's once this is published.
     UniqueTable* uniques         # NULL while there is none
     Unique* new_uniques          # the same, linked by `sibling`; owned until then
@@ -384,8 +388,32 @@ cdef inline void free_texts(Allocator* allocator, Pointers* texts) noexcept nogi
     pointers_free(allocator, texts)
 
 
+cdef inline bint note_missing_host(
+    Transaction* transaction, const char* name, const char* path, const Image* asker
+) noexcept nogil:
+    """False without memory. The path of a namespace does not say which one is the process's,
+    unless there is no other."""
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text elsewhere
+    cdef File file
+    cdef bint noted
+    memset(&elsewhere, 0, sizeof(elsewhere))
+    file_init(&file)
+    if transaction.space != NULL and find_file(
+        linker, transaction.snapshot, name, asker, NULL, &elsewhere, NULL, &file, NULL
+    ) and elsewhere.data != NULL and not elsewhere.failed:
+        path = elsewhere.data
+    noted = add_text_once(allocator, &transaction.missing_hosts, path) \
+        and add_text_once(allocator, &transaction.missing_names, name)
+    file_close(&file)
+    text_free(allocator, &elsewhere)
+    return noted
+
+
 cdef inline int delegate(
-    Transaction* transaction, Image* image, const char* name, const char* path, Image** result
+    Transaction* transaction, Image* image, const char* name, const char* path,
+    const Image* asker, Image** result
 ) noexcept nogil:
     """A library that must be the host's: the one that is there already, of whatever file;
     or noted, and opened by the host's loader when the whole tree has been checked. Its own
@@ -405,8 +433,7 @@ cdef inline int delegate(
     image_free_records(allocator, image)
     if result[0] != NULL:
         return 0
-    if not add_text_once(allocator, &transaction.missing_hosts, path) \
-            or not add_text_once(allocator, &transaction.missing_names, name):
+    if not note_missing_host(transaction, name, path, asker):
         return fail_memory(transaction.error, path)
     return 0
 
@@ -436,7 +463,7 @@ cdef inline int load_file(
         image_free_records(allocator, image)
         return HOSTS_OWN
     if not is_from_bytes and must_be_hosts(image):
-        return delegate(transaction, image, name, path, result)
+        return delegate(transaction, image, name, path, loader, result)
     code = refuse(image, name, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
         copy = copy_text(allocator, name, strlen(name))
@@ -452,9 +479,12 @@ cdef inline int load_file(
     image.loader = loader
     # New dependencies of a private image belong to it.
     image.is_private = transaction.mode & DLOPEN_PRIVATE != 0
-    image.is_visible = not own_only and not is_from_bytes and not image.is_private
+    # Bytes answer to their names in a namespace of their own only.
+    image.is_visible = not own_only and not image.is_private \
+        and (not is_from_bytes or transaction.namespace_id != 0)
     image.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     image.namespace_id = transaction.namespace_id
+    image.shares_family = transaction.space != NULL
     image.deepbind = transaction.mode & RTLD_DEEPBIND != 0
     image.nodelete = image.flags_1 & DF_1_NODELETE != 0
     if is_from_bytes:
@@ -521,13 +551,17 @@ cdef inline int search_and_take(
 ) noexcept nogil:
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
+    cdef const char* own_path = transaction.space.search_path if transaction.space != NULL \
+        else NULL
     cdef Text path
     cdef File file
     cdef bint found
     cdef int code
     memset(&path, 0, sizeof(path))
     file_init(&file)
-    found = find_file(linker, transaction.snapshot, name, asker, &path, trail, &file, files)
+    found = find_file(
+        linker, transaction.snapshot, name, asker, own_path, &path, trail, &file, files
+    )
     # What is needed by a relative path; one that is opened itself is the caller's affair.
     if transaction.loaded.count != 0 and file.bytes == NULL and file.descriptor < 0 \
             and not transaction.files.stopped and is_path_in_files(asker, path.data):
@@ -672,7 +706,9 @@ cdef inline bint add_dependencies_of(
         return True
     for i in range(image.needed.count):
         dependency = host_by_name(transaction.snapshot, <const char*>image.needed.items[i])
-        if dependency != NULL and not pointers_add_once(allocator, images, dependency):
+        # What the family needs of others is none of a namespace's.
+        if dependency != NULL and sees(transaction, dependency) \
+                and not pointers_add_once(allocator, images, dependency):
             return False
     return True
 
@@ -700,10 +736,26 @@ cdef inline void put_filtees_first(Pointers* images) noexcept nogil:
         i += 1
 
 
+cdef inline void put_hosts_last(Pointers* images) noexcept nogil:
+    """Both parts in the order in which they are."""
+    cdef size_t i, at
+    cdef size_t own = 0
+    cdef void* image
+    for i in range(images.count):
+        image = images.items[i]
+        if (<const Image*>image).is_host:
+            continue
+        for at in reversed(range(own, i)):
+            images.items[at + 1] = images.items[at]
+        images.items[own] = image
+        own += 1
+
+
 cdef inline bint make_search_list(
     Transaction* transaction, Image* root, SearchList* list
 ) noexcept nogil:
-    """The breadth-first closure of an image's dependencies, with what they are filters of."""
+    """The breadth-first closure of an image's dependencies, with what they are filters of.
+    In a namespace with a record, its own come before the family."""
     cdef size_t i = 0
     if not pointers_add(&transaction.linker.registry.allocator, &list.images, root):
         return False
@@ -712,6 +764,8 @@ cdef inline bint make_search_list(
             return False
         i += 1
     put_filtees_first(&list.images)
+    if transaction.space != NULL:
+        put_hosts_last(&list.images)
     return True
 
 
@@ -734,6 +788,29 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
         if not pointers_add(allocator, &transaction.globals, image):
             return False
     return True
+
+
+cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
+    """What a namespace shares with the process: linker/namespaces.pxd, and `search` of
+    relocation/relocate.pxd."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef const Snapshot* snapshot = transaction.snapshot
+    cdef size_t i
+    if transaction.namespace_id == 0:
+        return True
+    for i in range(snapshot.global_count):
+        if snapshot.globals[i].is_startup and not pointers_add(
+            allocator, &transaction.process, snapshot.globals[i]
+        ):
+            return False
+    if transaction.space == NULL:
+        return True
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].is_family and take(transaction, snapshot.hosts[i]) \
+                and not pointers_add(allocator, &transaction.family, snapshot.hosts[i]):
+            return False
+    return snapshot.host_count == 0 \
+        or pointers_add(allocator, &transaction.family, snapshot.hosts[0])
 
 
 cdef inline int check_versions(Transaction* transaction, Image* image) noexcept nogil:
@@ -867,6 +944,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     order = &root.sorted
     if not root.exact_scope and (
         not collect_globals(transaction)
+        or not collect_shared(transaction)
         or not make_search_list(transaction, root, &root.search_list)
     ):
         return fail_memory(transaction.error, image_name(root))
@@ -894,6 +972,9 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         return code
     batch.allocator = allocator
     batch.globals = &transaction.globals
+    if transaction.namespace_id != 0:
+        batch.family = &transaction.family
+        batch.process = &transaction.process
     batch.own_names = linker.own_names
     batch.share_unique = share_unique
     batch.ask_for_static_tls = ask_for_static_tls
@@ -1043,6 +1124,8 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     free_texts(allocator, &transaction.missing_hosts)
     free_texts(allocator, &transaction.missing_names)
     pointers_free(allocator, &transaction.globals)
+    pointers_free(allocator, &transaction.family)
+    pointers_free(allocator, &transaction.process)
 
 
 cdef inline bint uniques_conflict(const Transaction* transaction) noexcept nogil:
@@ -1201,6 +1284,8 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
     if snapshot != NULL:
         publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)
+    if root.namespace_id != 0:
+        return                   # the host's are global in the base, or nowhere
     for i in range(root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
         if image.is_host and not load_u32(&image.is_global):
@@ -1400,6 +1485,8 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     cdef Text path
     cdef File file
     cdef bint own = request.mode & DLOPEN_PRIVATE != 0
+    # Bytes answer to their name in a namespace of their own only.
+    cdef bint is_base = transaction.namespace_id == 0
     cdef int code
     if request.bytes != NULL:
         memset(&path, 0, sizeof(path))
@@ -1410,7 +1497,7 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
             make_plain(path.data)
         file_from_bytes(&file, request.bytes, request.bytes_size)
         code = load_file(
-            transaction, &file, request.name, path.data, NULL, True, &transaction.root
+            transaction, &file, request.name, path.data, NULL, is_base, &transaction.root
         )
         text_free(allocator, &path)
         if code == 0 and request.flags & DLOPEN_RELOADABLE:
@@ -1482,11 +1569,12 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     cdef Image* root = transaction.root
     cdef Image* image
     cdef void* handle = NULL
+    cdef uint32_t mode = transaction.mode & (RTLD_GLOBAL | RTLD_NODELETE)
     cdef size_t i
     if root.is_host:
-        handle = count_host_image(
-            linker, root, <int>(transaction.mode & (RTLD_GLOBAL | RTLD_NODELETE))
-        )
+        if transaction.namespace_id != 0:
+            mode &= ~<uint32_t>RTLD_GLOBAL
+        handle = count_host_image(linker, root, <int>mode)
         if handle == NULL:
             return False
     lock_acquire(&linker.registry.lock)
@@ -1550,28 +1638,8 @@ cdef inline int replace_symbols(Transaction* transaction, const Request* request
     return code
 
 
-cdef inline int64_t new_namespace(Linker* linker) noexcept nogil:
-    """An id that was never used, nor can be the host's, which has sixteen."""
-    cdef int64_t id
-    lock_acquire(&linker.registry.lock)
-    linker.namespaces_made += 1
-    id = FIRST_NAMESPACE + <int64_t>linker.namespaces_made
-    lock_release(&linker.registry.lock)
-    return id
-
-
-cdef inline bint namespace_exists(Registry* registry, int64_t id) noexcept nogil:
-    cdef size_t i
-    cdef bint exists = False
-    lock_acquire(&registry.lock)
-    for i in range(registry.images.count):
-        exists = exists or (<Image*>registry.images.items[i]).namespace_id == id
-    lock_release(&registry.lock)
-    return exists
-
-
 cdef inline int open_once(
-    Linker* linker, const Request* request, Image** result, Error* error
+    Linker* linker, const Request* request, const Namespace* space, Image** result, Error* error
 ) noexcept nogil:
     """One attempt; TRY_AGAIN if another thread was first."""
     cdef Transaction transaction
@@ -1581,6 +1649,7 @@ cdef inline int open_once(
     use_files(&transaction, request)
     transaction.namespace_id = request.namespace_id
     transaction.replaces = <Image*>request.replaces
+    transaction.space = space
     if request.namespace_id == NEW_NAMESPACE:
         transaction.namespace_id = new_namespace(linker)
     code = load_tree(&transaction, request)
@@ -1613,14 +1682,14 @@ cdef inline int open_once(
 cdef inline int open_image(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
+    cdef Namespace* space = NULL
     cdef int code = TRY_AGAIN
     cdef int _round
     if request.bytes == NULL and request.name != NULL and request.name[0] == 0:
         return fail(error, DLOPEN_E_INVALID, request.name, b"an empty name")
     if request.bytes != NULL and request.name == NULL:
         return fail(error, DLOPEN_E_INVALID, b"", b"an image from bytes needs a name")
-    if request.namespace_id >= FIRST_NAMESPACE \
-            and not namespace_exists(&linker.registry, request.namespace_id):
+    if not enter_namespace(linker, request.namespace_id, &space):
         return fail_system(
             error, DLOPEN_E_INVALID, request.name, b"invalid target namespace in dlmopen()",
             -EINVAL
@@ -1628,11 +1697,14 @@ cdef inline int open_image(
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)
     for _round in range(1000):
-        code = open_once(linker, request, result, error)
+        code = open_once(linker, request, space, result, error)
         if code != TRY_AGAIN:
             report_open(request.name, code, result, error)
-            return code
-    return fail(error, DLOPEN_E_NOT_LOADED, request.name, b"other threads kept replacing it")
+            break
+    leave_namespace(linker, space)
+    if code == TRY_AGAIN:
+        return fail(error, DLOPEN_E_NOT_LOADED, request.name, b"other threads kept replacing it")
+    return code
 
 
 cdef inline int map_only(
@@ -1662,7 +1734,7 @@ cdef inline int map_only(
         if (transaction.files.read == NULL or not try_files(
             linker, &transaction.files, request.name, &path, &trail, &file
         )) and not find_file(
-            linker, transaction.snapshot, request.name, NULL, &path, &trail, &file,
+            linker, transaction.snapshot, request.name, NULL, NULL, &path, &trail, &file,
             &transaction.files
         ):
             code = not_found(&transaction, request.name, &trail)

@@ -4,6 +4,7 @@
 RPATH of the asking image and of those that brought it in, then the program's;
 LD_LIBRARY_PATH; RUNPATH of the asking image; /etc/ld.so.cache; the default folders. In
 every folder the glibc-hwcaps subfolders come first, and before glibc 2.37 the older ones.
+A namespace's own path comes before what the process has: the program's RPATH.
 
 Where the caller has files of its own, each path that is formed so is first asked of them, but
 for those subfolders: one question a folder. Between RPATH and LD_LIBRARY_PATH they are asked
@@ -40,9 +41,10 @@ from dlopen.core.linker.host cimport (
     RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD, AT_SECURE, getauxval,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
+from dlopen.core.linker.namespaces cimport namespace_of_image
 from dlopen.core.linker.state cimport (
     FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, Folder, Linker, MAX_FOLDERS,
-    SearchSettings,
+    Namespace, SearchSettings,
 )
 from dlopen.core.memory.file cimport (
     File, Files, file_close, file_from_files, file_init, file_read_start, make_plain,
@@ -474,6 +476,7 @@ cdef struct Walk:                # over the folders of a search
     const char* list             # the path list that it stands in
     Text* folder                 # ends with a slash; the visitor may append to it
     const char* name             # what is searched for; NULL: the folders are listed only
+    const char* own_path         # of the namespace; NULL: none
     Trail* trail
     File* file
     Files* files                 # NULL: there are none
@@ -593,17 +596,19 @@ cdef inline bint walk_list(
 cdef inline bint walk_rpaths(
     Walk* walk, const Image* program, const Image* asker
 ) noexcept nogil:
+    """And, before the program's, the namespace's own path."""
     cdef const Image* image = asker
     cdef bint did_program = False
-    if asker != NULL and asker.runpath != NULL:
-        return False
-    while image != NULL:
+    cdef bint use_rpaths = asker == NULL or asker.runpath == NULL
+    while use_rpaths and image != NULL and (walk.own_path == NULL or image != program):
         if image == program:
             did_program = True
         if image.runpath == NULL and walk_list(walk, image, image.rpath, b":", b"RPATH"):
             return True
         image = image.loader
-    return not did_program and program != NULL and program.runpath == NULL \
+    if walk_list(walk, program, walk.own_path, b":", b"the namespace's path"):
+        return True
+    return use_rpaths and not did_program and program != NULL and program.runpath == NULL \
         and walk_list(walk, program, program.rpath, b":", b"RPATH")
 
 
@@ -830,13 +835,13 @@ cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept no
 
 
 cdef inline bint find_file(
-    Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker, Text* path,
-    Trail* trail, File* file, Files* files
+    Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker,
+    const char* own_path, Text* path, Trail* trail, File* file, Files* files
 ) noexcept nogil:
-    """The path that `name` means when `asker` needs it; False when there is none. `file`,
-    which is new (file_init), comes back open if the path was searched for, or with the bytes
-    of one of `files`, which may be NULL; True with Files.stopped ends the open. The trail, if
-    not NULL, gets every candidate."""
+    """The path that `name` means when `asker` needs it, in a namespace that has `own_path` or
+    NULL; False when there is none. `file`, which is new (file_init), comes back open if the
+    path was searched for, or with the bytes of one of `files`, which may be NULL; True with
+    Files.stopped ends the open. The trail, if not NULL, gets every candidate."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
     cdef Walk walk
@@ -864,6 +869,7 @@ cdef inline bint find_file(
     walk.visit = try_folder
     walk.folder = path
     walk.name = name
+    walk.own_path = own_path
     walk.trail = trail
     walk.file = file
     walk.files = files
@@ -941,6 +947,7 @@ cdef inline void list_folders(
     cdef Listing listing
     cdef Walk walk
     cdef Text folder
+    cdef const Namespace* space = namespace_of_image(linker, asker)
     prepare_search(linker, snapshot)
     memset(&listing, 0, sizeof(listing))
     memset(&walk, 0, sizeof(walk))
@@ -956,6 +963,7 @@ cdef inline void list_folders(
     walk.visit = list_folder
     walk.folder = &folder
     walk.listing = &listing
+    walk.own_path = space.search_path if space != NULL else NULL
     walk_lists(&walk, snapshot.hosts[0] if snapshot.host_count else NULL, asker)
     walk_default_folders(&walk, asker)
     text_free(allocator, &folder)

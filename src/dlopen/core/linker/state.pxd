@@ -132,6 +132,14 @@ cdef struct Patch:               # linker/patch.pxd
     void* borrowed               # of the host's: the count that keeps it
 
 
+cdef struct Namespace:           # linker/namespaces.pxd; in Linker.namespaces under Registry.lock
+    Namespace* next
+    int64_t id
+    char* search_path            # owned; as LD_LIBRARY_PATH; NULL: none
+    uint32_t users               # opens into it that are under way
+    bint has_ended
+
+
 cdef struct Linker:
     Registry registry
     Tls tls
@@ -158,6 +166,7 @@ cdef struct Linker:
     bint bind_now                # LD_BIND_NOW
     bint bind_not                # LD_BIND_NOT: each lazy call is looked up anew
     uint64_t namespaces_made     # written under Registry.lock
+    Namespace* namespaces        # owned: those that were made by themselves
     # As the host gives them to constructors.
     int argc
     char** argv

@@ -86,7 +86,11 @@ cdef struct DeferredTls:         # a place that waits for where its module's sto
 
 cdef struct Batch:
     Allocator* allocator
-    const Pointers* globals      # Image*: the process's global scope
+    const Pointers* globals      # Image*: the global scope of the namespace
+    # Image*: the family and the program, for those that share them; NULL: none.
+    const Pointers* family
+    # Image*: what the process was started with, in a namespace of its own; NULL: in the base.
+    const Pointers* process
     const OwnName* own_names     # ends with a NULL name
     # Replaces an STB_GNU_UNIQUE definition by the process's; a code.
     ShareUnique share_unique
@@ -205,6 +209,8 @@ cdef inline bint search(
     those of the opens that brought it in; with DEEPBIND these come first."""
     cdef uint32_t index = 0
     cdef const Sym* symbol
+    cdef Definition first
+    cdef bint found
     if image.is_symbolic and not image.deepbind and image != skip:
         symbol = lookup_in_image(image, reference, &index)
         if symbol != NULL:
@@ -213,10 +219,20 @@ cdef inline bint search(
             definition.index = index
             return True
     if image.deepbind:
-        return lookup_in_scopes(image, reference, skip, definition) \
+        found = lookup_in_scopes(image, reference, skip, definition) \
             or lookup_in_list(batch.globals, reference, skip, definition)
-    return lookup_in_list(batch.globals, reference, skip, definition) \
-        or lookup_in_scopes(image, reference, skip, definition)
+    else:
+        found = lookup_in_list(batch.globals, reference, skip, definition) \
+            or lookup_in_scopes(image, reference, skip, definition)
+    if not found and batch.family != NULL and image.shares_family:
+        found = lookup_in_list(batch.family, reference, skip, definition)
+    # There is one family: what stands before it in the process (a preloaded malloc, the copy
+    # of a variable in the program) does so for all, or two would serve one heap.
+    if found and batch.process != NULL and definition.image.is_family and lookup_in_list(
+        batch.process, reference, skip, &first
+    ):
+        definition[0] = first
+    return found
 
 
 cdef inline int resolve(

@@ -1,0 +1,186 @@
+"""Extension modules that this package loads, and blocks in which imports go to a namespace.
+
+Not imported before it is used: `importlib.machinery` takes longer than all of this package.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import RLock, get_ident
+from importlib.machinery import ExtensionFileLoader
+
+from dlopen import _linker
+from dlopen.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType, TracebackType
+    from typing import TypeAlias
+
+    from dlopen.namespaces import Namespace
+
+    LoadExtension: TypeAlias = Callable[[str, str], int]
+    """Of the file's path and the name of its PyInit function: loads it for ever, and returns the
+    address of the function, 0 if it has none."""
+
+
+def export_name(name: str) -> str:
+    """The function that makes a module of this name; see PEP 489."""
+    last = name.rpartition(".")[2]
+    if last.isascii():
+        return f"PyInit_{last}"
+    return "PyInitU_" + last.encode("punycode").decode("ascii").replace("-", "_")
+
+
+class ExtensionLoader(ExtensionFileLoader):
+    """As the interpreter's, but for who loads the file, and that each load makes a new module."""
+
+    def __init__(self, name: str, path: str, load: LoadExtension) -> None:
+        super().__init__(name, path)
+        self._load = load
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Load the file and call its PyInit function, with the GIL held."""
+        path, symbol = self.path, export_name(spec.name)
+        try:
+            function = self._load(path, symbol)
+        except Error as error:
+            raise ImportError(str(error), name=spec.name, path=path) from error
+        if not function:
+            message = f"{path} does not define the module export function {symbol}"
+            raise ImportError(message, name=spec.name, path=path)
+        return _linker.create_module(function, spec)
+
+
+def top_of(name: str) -> str:
+    """The top-level package of a module."""
+    return name.partition(".")[0]
+
+
+class Block:
+    """The `with` block of `Namespace.imports`.
+
+    A package belongs to the namespace as a whole or not at all: `_tops` are those that do.  While
+    the block is the innermost, their modules are in `sys.modules`, and those of the same packages
+    that were there are in `_displaced`.
+    """
+
+    def __init__(self, namespace: Namespace, names: Sequence[str]) -> None:
+        for name in names:
+            if not name or "." in name:
+                raise ValueError(f"imports() takes names of top-level modules, not {name!r}")
+            if name in sys.builtin_module_names or name == "dlopen":
+                raise ValueError(f"{name} cannot be imported a second time")
+        self._namespace = namespace
+        self._names = frozenset(names)
+        self._tops: set[str] = set()
+        self._displaced: dict[str, ModuleType] = {}
+        self._outer: Block | None = None
+
+    def __enter__(self) -> None:
+        _turn.acquire()
+        try:
+            self._namespace._entered()
+            if _finder.block is self or self._is_suspended():
+                raise ValueError("the block was entered already")
+        except BaseException:
+            _turn.release()
+            raise
+        self._tops = {*self._names}
+        self._outer = _finder.block
+        if self._outer is not None:
+            self._outer._leave()
+        else:
+            _finder.thread = get_ident()
+            sys.meta_path.insert(0, _finder)
+        self._come()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if _finder.block is not self or _finder.thread != get_ident():
+            raise RuntimeError("blocks end in the thread that entered them, the inner one first")
+        self._leave()
+        if self._outer is not None:
+            self._outer._come()
+        else:
+            _finder.block = None
+            _finder.thread = 0
+            if _finder in sys.meta_path:
+                sys.meta_path.remove(_finder)
+        self._outer = None
+        _turn.release()
+
+    def _is_suspended(self) -> bool:
+        block = _finder.block
+        while block is not None and block is not self:
+            block = block._outer
+        return block is self
+
+    def modules(self) -> dict[str, ModuleType]:
+        """What is in `sys.modules` of the namespace's packages."""
+        found = sys.modules.copy().items()  # other threads change it
+        return {name: module for name, module in found if top_of(name) in self._tops}
+
+    def _come(self) -> None:
+        # Those of earlier blocks, and of the inner one that ends.
+        self._tops.update(map(top_of, self._namespace._modules))
+        self._displaced = self.modules()
+        for name in self._displaced:
+            sys.modules.pop(name, None)
+        sys.modules.update(self._namespace._modules)
+        self._namespace._block = _finder.block = self
+
+    def _leave(self) -> None:
+        self._namespace._modules = self.modules()
+        self._namespace._block = None
+        for name in self._namespace._modules:
+            sys.modules.pop(name, None)
+        sys.modules.update(self._displaced)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        """What the other finders say, if it is the namespace's, with a loader of ours."""
+        top = top_of(name)
+        if top not in self._tops and (top != name or top in sys.stdlib_module_names):
+            return None
+        for finder in [*sys.meta_path]:
+            find = None if finder is _finder else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find(name, path, target) if find else None
+            if spec is None:
+                continue
+            if spec.origin in ("built-in", "frozen"):
+                return None
+            self._tops.add(top)
+            if isinstance(spec.loader, ExtensionFileLoader):
+                loader = spec.loader
+                load = self._namespace._load_extension
+                spec.loader = ExtensionLoader(loader.name, loader.path, load)
+            return spec
+        return None
+
+
+class _Finder:
+    """Stands before all others in `sys.meta_path` while a thread is in a block."""
+
+    block: Block | None = None  # the innermost
+    thread = 0  # that is in it
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        block = self.block
+        if block is None or self.thread != get_ident():
+            return None
+        return block.find_spec(name, path, target)
+
+
+_finder = _Finder()
+# Of the thread that is in a block.  It is the caller's own code that runs in it.
+_turn = RLock()

@@ -1,0 +1,285 @@
+"""Namespaces: dependency trees of their own, side by side in one process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from threading import Lock
+from types import MappingProxyType
+
+from dlopen import _linker
+from dlopen.image import Info
+from dlopen.library import Blocker, Library
+from dlopen.modes import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import ModuleType, TracebackType
+    from typing import Literal, NoReturn, Self
+
+    from typing_extensions import Buffer
+
+    from dlopen._files import Files
+    from dlopen._importing import Block
+    from dlopen._replacing import Replacement
+
+_PIN = int(RTLD_NOLOAD | RTLD_NODELETE)
+
+
+class Namespace:
+    """Libraries with dependencies of their own, which see no other namespace and not the process's.
+
+    What is loaded into it, and all that this needs, is loaded anew, once, whatever the process has
+    under the same names.  Only one family is shared by all: libc, ld.so, libm, libgcc_s, libstdc++
+    and libpython.  A library in it is bound to those of its own namespace, then to the family,
+    then to the program.  `RTLD_GLOBAL` means global in the namespace.  See dlmopen(3), which has
+    sixteen; of these there may be any number.
+
+    Args:
+        name: For messages; need not be unique.
+        path: Folders in which libraries are searched, for what they need, too: after the RPATH of
+            the library that needs it, before all else that ld.so(8) names.
+
+    Raises:
+        ValueError: A folder with a colon or a null byte in its name.
+        TypeError: `path` is one folder, not several.
+
+    Raises the audit event `dlopen.namespace` with name and path.  Nothing is unloaded by garbage
+    collection or at the interpreter's end: use `close`, or `with`.
+    """
+
+    _number: int | None = None
+
+    def __init__(self, name: str, path: Iterable[str | os.PathLike[str]] = ()) -> None:
+        if isinstance(path, (str, bytes, os.PathLike)):
+            raise TypeError(f"path holds folders, and is none itself: [{path!r}]")
+        # Not resolved: a symbolic link may lead elsewhere later.
+        folders = tuple(os.path.abspath(os.fsdecode(folder)) for folder in path)  # noqa: PTH100
+        for folder in folders:
+            if ":" in folder or "\0" in folder:
+                raise ValueError(f"a folder of a search path holds no colon or null: {folder!r}")
+        sys.audit("dlopen.namespace", name, folders)
+        self._name = name
+        self._path = folders
+        self._lock = Lock()  # guards the next two
+        self._open: dict[Library, None] = {}  # in the order in which they were opened
+        self._is_closed = False
+        self._modules: dict[str, ModuleType] = {}
+        self._block: Block | None = None  # in which its modules are where the interpreter's are
+        self._number = _linker.new_namespace(os.fsencode(":".join(folders)) or None)
+
+    @property
+    def name(self) -> str:
+        """As it was given."""
+        return self._name
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The folders in which its libraries are searched, absolute."""
+        return self._path
+
+    def load(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        mode: int = RTLD_NOW | RTLD_LOCAL,
+        *,
+        gil: bool = False,
+        use_errno: bool = False,
+        reload: bool = False,
+        replace: Mapping[str, Replacement] | None = None,
+        replace_in: Literal["tree"] | None = None,
+        files: Files | None = None,
+    ) -> Library:
+        """A library of this namespace; parameters and errors are those of `Library`.
+
+        One that is in it already is counted, and its image the same.  It is open until it, or the
+        namespace, is closed.
+        """
+        return Library(
+            path,
+            mode,
+            gil=gil,
+            use_errno=use_errno,
+            reload=reload,
+            replace=replace,
+            replace_in=replace_in,
+            files=files,
+            namespace=self,
+        )
+
+    def load_bytes(
+        self,
+        data: Buffer,
+        *,
+        name: str = "<bytes>",
+        mode: int = RTLD_NOW | RTLD_LOCAL,
+        gil: bool = False,
+        use_errno: bool = False,
+        reload: bool = False,
+        replace: Mapping[str, Replacement] | None = None,
+        replace_in: Literal["tree"] | None = None,
+        files: Files | None = None,
+    ) -> Library:
+        """The same from the content of a file: see `Library.from_bytes`.
+
+        It is what the libraries that are loaded into the namespace later, and need its name or
+        soname, get.
+        """
+        return Library.from_bytes(
+            data,
+            name=name,
+            mode=mode,
+            gil=gil,
+            use_errno=use_errno,
+            reload=reload,
+            replace=replace,
+            replace_in=replace_in,
+            files=files,
+            namespace=self,
+        )
+
+    def imports(self, *names: str) -> Block:
+        """For `with`: what this thread imports in the block belongs to the namespace.
+
+        Extension modules are loaded into the namespace, with what they need, and the modules are
+        apart from all others: at the end of the block they leave `sys.modules`, and what was there
+        comes back.  They are in `modules`, and in `sys.modules` again in the next block.
+
+        What was imported before the block is used as it is, a package with all its parts; so are
+        modules of the standard library, imported now or before.
+
+        Args:
+            names: Top-level modules and packages that are imported anew all the same.
+
+        Raises:
+            ValueError: The namespace is closed; or a name that is no top-level module's, or that of
+                one which is built into the interpreter.
+
+        A block in another one suspends it.  `sys.modules` is one for all threads: while a thread is
+        in a block, others that enter one wait, and those that import a module which the block has
+        imported get that one.
+        """
+        from dlopen._importing import Block  # noqa: PLC0415  (slow to import)
+
+        self._entered()
+        return Block(self, names)
+
+    @property
+    def modules(self) -> Mapping[str, ModuleType]:
+        """What was imported in its blocks, by name; read-only."""
+        block = self._block
+        return MappingProxyType(self._modules.copy() if block is None else block.modules())
+
+    @property
+    def libraries(self) -> tuple[Info, ...]:
+        """The images that are loaded in it, in load order; those of the family are in none."""
+        found = []
+        for image in self._images():
+            try:
+                found.append(Info(image))
+            except ValueError:  # unloaded since
+                continue
+        return tuple(found)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
+    @property
+    def unload_blockers(self) -> tuple[Blocker, ...]:
+        """What keeps images of it mapped, now that it is closed.
+
+        What other images of it need is not named: it stays as long as these.
+        """
+        return tuple(
+            Blocker(kind, library)
+            for image in self._images()
+            for kind, library in _linker.holders(image)
+            if kind not in ("dependency", "binding")
+        )
+
+    def close(self) -> None:
+        """Close every library that was loaded into it and is open; further calls do nothing.
+
+        All that nothing else holds is unloaded before this returns, as by `Library.close`.
+        Extension modules are never unloaded, nor is what they need: Python objects of theirs may
+        be anywhere.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            libraries = [*self._open]
+        # Without the lock: destructors may come back here.
+        for library in reversed(libraries):
+            library.close()
+        if self._number is not None:
+            _linker.end_namespace(self._number)
+
+    def __enter__(self) -> Self:
+        self._entered()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Namespace cannot be copied or pickled")
+
+    def __repr__(self) -> str:
+        return f"<dlopen.Namespace {self._name!r}{' closed' if self._is_closed else ''}>"
+
+    def __del__(self) -> None:
+        if self._number is None or self._is_closed:
+            return
+        if _linker.images_of(self._number):
+            # Nothing is unloaded here: code of its images may be in use from anywhere.
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        else:
+            _linker.end_namespace(self._number)
+
+    def _images(self) -> list[int]:
+        return [] if self._number is None else _linker.images_of(self._number)
+
+    def _entered(self) -> int:
+        """Its number; raises `ValueError` when it is closed."""
+        if self._is_closed or self._number is None:
+            raise ValueError(f"the namespace {self._name!r} is closed")
+        return self._number
+
+    def _add(self, library: Library) -> None:
+        """One that was just opened into it."""
+        with self._lock:
+            if not self._is_closed:
+                self._open[library] = None
+                return
+        library.close()  # it was loaded while another thread closed the namespace
+        self._entered()
+
+    def _remove(self, library: Library) -> None:
+        """One that was closed."""
+        with self._lock:
+            self._open.pop(library, None)
+
+    def _load_extension(self, path: str, symbol: str) -> int:
+        """Load an extension module for ever, and return the address of its PyInit function."""
+        name = os.fsencode(os.path.abspath(path))  # noqa: PTH100  (a slash is what it needs)
+        flags = sys.getdlopenflags()
+        number = self._entered()
+        library = Library.__new__(Library)
+        # As the interpreter's own import: its constructors may use Python.
+        library._load(name, None, flags, True, False, False, None, None, None, self, keeps_gil=True)
+        address = library._address_of_own(symbol)
+        if address is None:
+            library.close()
+            return 0
+        _linker.close(_linker.open(name, None, flags | _PIN, namespace=number))
+        return address
