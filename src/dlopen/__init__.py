@@ -41,6 +41,7 @@ from dlopen.process import (
 )
 from dlopen.reloading import Reloaded
 from dlopen.symbols import Symbol, Symbols
+from dlopen.watching import Watcher, watch
 
 __all__ = [  # noqa: RUF022  (plainly sorted)
     "AddressInfo",
@@ -74,6 +75,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "Variable",
     "Version",
     "VersionError",
+    "Watcher",
     "callback",
     "dl_iterate_phdr",
     "dladdr",
@@ -81,6 +83,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "find",
     "get_include",
     "libraries",
+    "watch",
 ]
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import dlopen
+from dlopen.reloading import opened
 
 LEVELS = ("error", "warn", "info", "debug", "trace")
 _SEPARATORS = frozenset(" :")  # of LD_PRELOAD; see ld.so(8)
@@ -35,6 +36,8 @@ class Options(argparse.Namespace):
     command: list[str]
     name: str
     verbose: bool
+    keep: list[str]
+    module: bool
 
 
 class Parser(argparse.ArgumentParser):
@@ -162,6 +165,41 @@ def _info(options: Options) -> int:
     return 0
 
 
+def _say(message: object) -> None:
+    print(f"dlopen watch: {message}", file=sys.stderr, flush=True)
+
+
+def _watch(options: Options) -> int:
+    """Run a Python program as the interpreter would, in this process."""
+    import runpy  # noqa: PLC0415  (only here)
+
+    try:
+        import watchfiles  # noqa: F401, PLC0415  (an extra)
+    except ImportError:
+        _say("the package watchfiles is not installed: pip install 'dlopen[watch]'")
+        return 1
+
+    def begin(library: dlopen.Library) -> None:
+        path = library.info.path
+
+        def say_reloaded(done: dlopen.Reloaded) -> None:
+            _say(f"{path}: version {done.version}, calls held for {done.held * 1000:.1f} ms")
+
+        dlopen.watch(library, options.keep, on_reload=say_reloaded, on_error=_say)
+
+    opened.append(begin)
+    program, *sys.argv[1:] = options.command
+    if options.module:
+        sys.argv[0] = program
+        sys.path.insert(0, "")
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[0] = program
+        sys.path.insert(0, str(Path(program).resolve().parent))
+        runpy.run_path(program, run_name="__main__")
+    return 0
+
+
 def _parser() -> Parser:
     parser = Parser(prog="dlopen", description="A dynamic linker: run programs under it, look.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -175,6 +213,19 @@ def _parser() -> Parser:
     run.add_argument("--log-file", metavar="FILE", help="not to standard error; implies --log info")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGUMENT ...]")
     run.set_defaults(act=_run)
+
+    watch = commands.add_parser(
+        "watch",
+        help="run a Python program, and reload its libraries when their files change",
+        usage="dlopen watch [-h] [--keep VARIABLE ...] [-m] [--] PROGRAM [ARGUMENT ...]",
+        description="Of a Python program: all that it opens with reload=True.",
+    )
+    watch.add_argument(
+        "--keep", action="append", default=[], metavar="VARIABLE", help="moved along"
+    )
+    watch.add_argument("-m", dest="module", action="store_true", help="PROGRAM is a module's name")
+    watch.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGUMENT ...]")
+    watch.set_defaults(act=_watch)
 
     preload = commands.add_parser("preload", help="print the path of libdlopen.so for LD_PRELOAD")
     preload.set_defaults(act=_preload)
@@ -194,14 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line, by default the process's; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What follows -- is the program's, whatever argparse of this version makes of it.
-    is_run = given[:1] == ["run"]
+    is_run = given[:1] in (["run"], ["watch"])
     end = given.index("--") if is_run and "--" in given else len(given)
     options = _parser().parse_args(given[:end], Options())
     if is_run:
         # A -- after the program's name is the program's own.
         options.command += given[end:] if options.command else given[end + 1 :]
         if not options.command:
-            print("dlopen run: which program?", file=sys.stderr)
+            print(f"dlopen {given[0]}: which program?", file=sys.stderr)
             return 2
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

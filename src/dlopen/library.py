@@ -17,7 +17,7 @@ from dlopen.errors import Error
 from dlopen.image import Mapped, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
 from dlopen.patching import Patch
-from dlopen.reloading import Gate, Reloaded, Reloading, check_size, redirect
+from dlopen.reloading import Gate, Reloaded, Reloading, check_size, opened, redirect
 from dlopen.symbols import Symbol, Symbols, split_key, undefined
 
 TYPE_CHECKING = False
@@ -312,6 +312,8 @@ class Library(Mapped):
         if namespace is not None:
             self._namespace = namespace
             namespace._add(self)
+        for act in opened if reload else ():
+            act(self)
 
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
         self._functions = {}

@@ -24,13 +24,16 @@ from dlopen.symbols import Symbol, split_key, undefined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from typing_extensions import Buffer
 
     from dlopen._files import Reader
     from dlopen.library import Function, Library, Variable
+
+opened: list[Callable[[Library], object]] = []
+"""Called with each library that is opened with `reload=True`."""
 
 _LONGEST_WAIT = 0.02  # seconds for which new calls are held while others end
 _pointer_at = ctypes.c_void_p.from_address
@@ -177,12 +180,14 @@ class Reloading:
             raise ValueError("the program cannot be reloaded")
         self._read = read
         self._namespace = namespace
-        self._path: str | None = None  # where it comes from
+        self.path: str | None = None  # of the file on disk
+        self._identity: tuple[int, ...] = ()  # of its content, when it was read last
         if data is None:
             plain = os.path.normpath(os.fsdecode(name))
-            in_files = read is not None and read(plain) is not None
-            self._path = plain if in_files else _find(name)
-            name = os.fsencode(self._path)
+            if read is None or read(plain) is None:
+                plain = self.path = _find(name)
+            name = os.fsencode(plain)
+        self._is_from_file = data is None
         self._name = name
         self._mode = mode
         self._flags = flags | _linker.RELOADABLE
@@ -195,10 +200,10 @@ class Reloading:
     def load(self, source: object, replaces: int = 0) -> int:
         """A new image of it, from the file as it is now or from `source`."""
         data: Any = source
-        if source is None and self._path is None:
+        if source is None and not self._is_from_file:
             raise ValueError("a library from bytes is reloaded from a source")
         if source is None or isinstance(source, (str, os.PathLike)):
-            data = self._content(os.fspath(source or self._path or ""))
+            data = self._content(os.fspath(source or os.fsdecode(self._name)))
         sys.audit("dlopen.open", os.fsdecode(self._name), self._mode)
         image = _linker.open(
             self._name,
@@ -217,7 +222,21 @@ class Reloading:
 
     def _content(self, path: str) -> Buffer:
         found = self._read(path) if self._read else None
-        return found if found is not None else _read(path)
+        if found is None:
+            found, identity = _read(path)
+            if path == self.path:
+                self._identity = identity
+        return found
+
+    def has_changed(self) -> bool:
+        """Whether the file is another one, or was written, since it was read last."""
+        if self.path is None:
+            return False
+        try:
+            status = os.stat(self.path)  # noqa: PTH116  (pathlib takes long to import)
+            return _identity(status) != self._identity
+        except OSError:  # between two versions
+            return False
 
     def note_variable(self, variable: Variable) -> None:
         """It was handed out: a new version must have it, too."""
@@ -398,10 +417,16 @@ def _find(name: bytes) -> str:
     return os.path.abspath(os.fsdecode(name))  # noqa: PTH100  (as the linker: links stay)
 
 
-def _read(path: str) -> Buffer:
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(path: str) -> tuple[bytes, tuple[int, ...]]:
+    """The content of a file, and the identity that it had before it was read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  (pathlib takes long to import)
-            return file.read()
+            identity = _identity(os.fstat(file.fileno()))
+            return file.read(), identity
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise LoadError(
