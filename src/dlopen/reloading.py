@@ -17,6 +17,7 @@ from weakref import ref
 
 from dlopen import _linker
 from dlopen._records import Record, log
+from dlopen._replacing import forget_gone
 from dlopen._replacing import keep as keep_replacements
 from dlopen.errors import Error, LoadError, SymbolError
 from dlopen.patching import Move, patches_of
@@ -160,6 +161,7 @@ def _release(image: int) -> None:
         _linker.release(image)
     except ValueError:  # it has gone with the last of what held it
         log("dlopen.reload", "an old version has gone already")
+    forget_gone()
 
 
 class Reloading:
@@ -327,7 +329,9 @@ class Reloading:
             library._image = new
             library._keys = None
         for function in library._handed_out():
-            redirect(function, _address(library, new, function.__name__))
+            address = _linker.symbol_address(new, *split_key(function.__name__), False)
+            # Asked for since it was checked, and not there: as of a library that is closed.
+            redirect(function, _linker.closed_function() if address is None else address)
         return number
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 from threading import Event, Thread, current_thread
+from weakref import WeakSet
 
 from dlopen.errors import Error
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from dlopen.library import Library
     from dlopen.reloading import Reloaded, Reloading
 
+_watching: WeakSet[Watcher] = WeakSet()
 _DEBOUNCE = 100  # milliseconds: a linker writes a file in several steps
 _STEP = 20
 
@@ -39,6 +42,7 @@ class Watcher:
         self._on_reload = on_reload
         self._on_error = on_error or self._log
         self._stop = Event()
+        _watching.add(self)
         self._thread = Thread(target=self._run, name=f"dlopen.watch {path}", daemon=True)
         self._thread.start()
 
@@ -100,6 +104,13 @@ class Watcher:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A thread that is in watchfiles when the interpreter ends would be killed there."""
+    for watcher in list(_watching):
+        watcher.close()
 
 
 def watch(

@@ -108,6 +108,17 @@ print(lib.version())
     assert "libhot.so: invalid ELF header" in lines[0]
 
 
+def test_the_interpreter_ends(folder: Path) -> None:
+    code = """
+lib = dlopen.Library(path, reload=True)
+watcher = dlopen.watch(lib)
+time.sleep(0.3)
+print(lib.version())
+"""
+    for _ in range(3):
+        assert python(code, folder) == ["1"]
+
+
 def test_what_cannot_be_watched(folder: Path) -> None:
     code = """
 plain = dlopen.Library(path)
