@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 from _ctypes import CFuncPtr
+from contextlib import suppress
 from itertools import count
 
 from dlopen import _linker
-from dlopen.callbacks import guard
+from dlopen.callbacks import guard, is_callback
+from dlopen.errors import Error
 from dlopen.symbols import Symbol, split_key
 
 TYPE_CHECKING = False
@@ -19,13 +22,15 @@ if TYPE_CHECKING:
     Replacement: TypeAlias = int | Symbol | Any
     """An address, a `Symbol`, or a ctypes function object (`callback` makes one)."""
     Find: TypeAlias = Callable[[str, str | None], Replacement | None]
+    Kept: TypeAlias = tuple[tuple[bytes, bytes | None] | None, object]
+    """The symbol that it stands for, if it is one that an open has replaced; and the thing."""
 
 _HIGHEST = (1 << 64) - 1
 _numbers = count()
 # By a number, images and what places of theirs lead to: C may call it as long as one of them is
 # mapped. What is gone is looked for after each close; another image at the address of one that is
 # gone makes it stay longer, no more. Each change is one operation of the dict: no lock.
-_kept: dict[int, tuple[set[int], list[object]]] = {}
+_kept: dict[int, tuple[set[int], list[Kept]]] = {}
 
 
 def address_of(replacement: Replacement) -> int:
@@ -51,7 +56,12 @@ def replacements_for(
     return [(*split_key(key), address_of(one)) for key, one in (replace or {}).items()]
 
 
-def finder(find: Find | None, kept: list[object]) -> Callable[[str, str | None], int] | None:
+def kept_of(replace: Mapping[str, Replacement] | None) -> list[Kept]:
+    """For `keep`."""
+    return [(split_key(key), one) for key, one in (replace or {}).items()]
+
+
+def finder(find: Find | None, kept: list[Kept]) -> Callable[[str, str | None], int] | None:
     """`find` for the core; what it returns is added to `kept`."""
     if find is None:
         return None
@@ -60,13 +70,13 @@ def finder(find: Find | None, kept: list[object]) -> Callable[[str, str | None],
         found = find(name, version)
         if found is None:
             return 0
-        kept.append(found)
+        kept.append(((os.fsencode(name), (version and os.fsencode(version)) or None), found))
         return address_of(found)
 
     return address
 
 
-def keep(image: int, things: list[object], *, in_tree: bool = False) -> None:
+def keep(image: int, things: list[Kept], *, in_tree: bool = False) -> None:
     """As long as the image is mapped, which may be longer than the Library object lives.
 
     In the tree: as long as one of all that it needs is.
@@ -95,7 +105,14 @@ def forget_gone() -> None:
 
 @atexit.register
 def _outlive_interpreter() -> None:
-    """Libraries stay, and their destructors run, when the interpreter has gone."""
-    for _, things in list(_kept.values()):
-        for thing in things:
-            _linker.keep_for_ever(thing)
+    """Libraries stay, and their destructors run, when the interpreter has gone.
+
+    No Python function can answer for it then: what it stood for is bound to its definition.
+    """
+    for images, things in list(_kept.values()):
+        replaced = [(*key, 0) for key, thing in things if key and is_callback(thing)]
+        for image in images if replaced else ():
+            with suppress(Error, ValueError):  # it has gone meanwhile, or must stay as it is
+                _linker.patch(image, replaced)
+        for _, thing in things:
+            _linker.keep_for_ever(thing)  # a thread may be on its way there

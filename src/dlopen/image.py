@@ -11,7 +11,7 @@ from threading import Lock
 from dlopen import _linker
 from dlopen._files import reader
 from dlopen._records import Record, log
-from dlopen._replacing import finder, keep, replacements_for
+from dlopen._replacing import finder, keep, kept_of, replacements_for
 from dlopen.modes import RTLD_NOW, Mode
 from dlopen.symbols import Symbols
 
@@ -388,7 +388,7 @@ class Image(Mapped):
         images = [library._open_image() for library in scope]
         flags = int(Mode(mode))
         replacements = replacements_for(replace)
-        kept: list[object] = list((replace or {}).values())
+        kept = kept_of(replace)
         with self._lock:
             image = self._open_image()
             self._image = None

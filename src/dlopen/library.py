@@ -12,7 +12,7 @@ from weakref import ref
 from dlopen import _linker
 from dlopen._files import reader
 from dlopen._records import Record
-from dlopen._replacing import forget_gone, keep, replacements_for
+from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
 from dlopen.errors import Error
 from dlopen.image import Mapped, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
@@ -287,7 +287,7 @@ class Library(Mapped):
         sys.audit("dlopen.open", path, flags)
         replacements = replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
-        kept: list[object] = list((replace or {}).values())
+        kept = kept_of(replace)
         read = reader(files)
         if reload:
             self._reloading = Reloading(

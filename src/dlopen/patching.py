@@ -275,7 +275,7 @@ def _switch_for(image: int, key: str, thing: object) -> _Switch:
         if known is not None:
             return known
         switch = _switches[where] = _Switch(kind)
-        keep(image, [switch.make()])
+        keep(image, [(None, switch.make())])
         return switch
 
 

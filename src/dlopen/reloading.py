@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dlopen._files import Reader
+    from dlopen._replacing import Kept
     from dlopen.library import Function, Library, Variable
 
 opened: list[Callable[[Library], object]] = []
@@ -174,7 +175,7 @@ class Reloading:
         mode: int,
         flags: int,
         replacements: list[tuple[bytes, bytes | None, int]],
-        things: list[object],
+        things: list[Kept],
         read: Reader | None,
         namespace: int,
     ) -> None:

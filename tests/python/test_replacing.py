@@ -275,6 +275,38 @@ lib = dlopen.Library(path, replace={{"count": count}})
     assert python(code, library) == ["0"]
 
 
+@pytest.mark.parametrize("mode", ["RTLD_LAZY", "RTLD_NOW"])
+@pytest.mark.parametrize("how", ["replace", "find", "tree"])
+def test_replacements_end_before_the_interpreter(tmp_path: Path, mode: str, how: str) -> None:
+    source = """
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+    void *(*pointer)(size_t) = malloc;
+    void *work(void) { return malloc(10); }
+    __attribute__((destructor)) static void end(void) {
+      char text[40];
+      int size = snprintf(text, 40, "%d %d\\n", malloc(10) != 0, pointer(10) != 0);
+      if (write(1, text, size)) {}
+    }
+    """
+    base = compile_library(tmp_path, "libend.so", source, flags=["-fno-builtin", "-Wl,-z,lazy"])
+    source = "void *work(void); void *top(void) { return work(); }"
+    top = compile_library(tmp_path, "libtop.so", source, libraries=[base])
+    code = f"""
+mode, taken = dlopen.{mode}, {{"malloc": my_malloc}}
+if "{how}" == "replace":
+    lib = dlopen.Library(path, mode, replace=taken)
+elif "{how}" == "tree":
+    lib = dlopen.Library(sys.argv[2], mode, replace=taken, replace_in="tree")
+else:
+    lib = dlopen.Image(path).relocate([libc], lambda name, version: taken.get(name), mode=mode)
+lib.work()
+print(sizes, flush=True)
+"""
+    assert python(code, base, top) == ["[10]", "1 1"]
+
+
 def test_an_exception_of_find_is_raised(library: Path) -> None:
     code = """
 image = dlopen.Image(path)

@@ -293,7 +293,8 @@ void DLOPEN_read_leave(uint32_t token);
  * data) is bound to the replacement now, each by one aligned store, while other threads may run: an image of ours
  * or of the host's (DLOPEN_existing).  All of them, or none.  Patches of one symbol stack up and can be taken back
  * in any order; with the last one each place gets the very word that stood there.  A library of ours that holds the
- * replacement stays loaded meanwhile, and so does a patched image of the host's.  A thread may be inside of the
+ * replacement stays loaded meanwhile, and so does a patched image of the host's.  An address of NULL means, in an
+ * image of ours, what the symbol is bound to without any replacement.  A thread may be inside of the
  * replacement for as long as it likes: its code must stay longer than the patch. */
 struct DLOPEN_patched {
   uint64_t places;               /* how many; 0: the image does not refer to it, or in no way that can be changed */

@@ -36,22 +36,24 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
     snapshot_image_at,
 )
-from dlopen.core.linker.calls cimport find_callee
-from dlopen.core.linker.find_symbol cimport host_symbol
+from dlopen.core.linker.calls cimport Globals, find_callee, give_back_globals, resolve_call
+from dlopen.core.linker.find_symbol cimport host_symbol, resolved_address
 from dlopen.core.linker.host cimport (
     borrow_host_image, give_back_host_image, holds_linker, RTLD_LAZY, RTLD_NOLOAD,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.rebind cimport store_bound
 from dlopen.core.linker.state cimport Linker, Patch
+from dlopen.core.relocation.relocate cimport own_address
 from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
-from dlopen.core.symbols.lookup cimport symbol_name, symbol_version
+from dlopen.core.symbols.lookup cimport Definition, symbol_name, symbol_version
 
 
 cdef struct Match:               # a place that a patch is about
     const Rela* relocation
     size_t replacement
     uint64_t call                # its number in DT_JMPREL, or NOT_A_CALL
+    uint64_t address             # what it shall lead to
 
 
 cdef enum:
@@ -162,11 +164,47 @@ cdef inline uint64_t bound_function(
     return address
 
 
+cdef inline uint64_t defined_function(
+    Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol
+) noexcept nogil:
+    """What a reference of an image of ours would be bound to if nothing were replaced; 0:
+    nothing. A resolver may run: with no lock held."""
+    cdef Globals globals
+    cdef Definition definition
+    cdef uint64_t address = 0
+    if resolve_call(linker, snapshot, image, symbol, &globals, &definition) \
+            and definition.image != NULL:
+        address = own_address(linker.own_names, &definition)
+        if address == 0:
+            address = resolved_address(linker, &definition)
+    give_back_globals(linker, &globals)
+    return address
+
+
+cdef inline size_t decide(
+    Linker* linker, const Snapshot* snapshot, Image* image, Match* matches, size_t count,
+    const PublicReplacement* replacements
+) noexcept nogil:
+    """Fills in Match.address; how many of the matches are left."""
+    cdef size_t kept = 0
+    cdef size_t i
+    for i in range(count):
+        matches[kept] = matches[i]
+        matches[kept].address = <uint64_t>replacements[matches[i].replacement].address
+        if matches[kept].address == 0 and not image.is_host:
+            matches[kept].address = defined_function(
+                linker, snapshot, image, relocation_symbol(matches[i].relocation)
+            )
+        kept += matches[kept].address != 0
+    return kept
+
+
 cdef inline int push_value(
     Linker* linker, const Snapshot* snapshot, Image* image, const Match* match, uint64_t number,
-    uint64_t address, Error* error
+    Error* error
 ) noexcept nogil:
     """Under the lock."""
+    cdef uint64_t address = match.address
     cdef Allocator* allocator = &linker.registry.allocator
     cdef uint64_t place = image.load_bias + match.relocation.r_offset
     cdef PatchedPlace* patched = patched_place(image, place)
@@ -246,14 +284,14 @@ cdef inline int check_patchable(
             error, DLOPEN_E_STATE, image_name(image), b"it is not linked yet: relocate it first"
         )
     for i in range(count):
-        if replacements[i].address == NULL or replacements[i].name == NULL:
-            return fail(error, DLOPEN_E_INVALID, image_name(image), b"a patch without an address")
+        if replacements[i].name == NULL:
+            return fail(error, DLOPEN_E_INVALID, image_name(image), b"a patch without a name")
     return 0
 
 
 cdef inline int apply_patch(
     Linker* linker, const Snapshot* snapshot, Image* image, Patch* patch, const Match* matches,
-    size_t count, const PublicReplacement* replacements, Error* error
+    size_t count, Error* error
 ) noexcept nogil:
     """All its stores, or none."""
     cdef Registry* registry = &linker.registry
@@ -265,10 +303,7 @@ cdef inline int apply_patch(
     # Before the first store: a call that is being bound looks at it.
     store_u32(&image.patch_count, image.patch_count + 1)
     for i in range(count):
-        code = push_value(
-            linker, snapshot, image, &matches[i], patch.number,
-            <uint64_t>replacements[matches[i].replacement].address, error
-        )
+        code = push_value(linker, snapshot, image, &matches[i], patch.number, error)
         if code:
             break
     if code:
@@ -311,6 +346,7 @@ cdef inline int patch_borrowed(
         match_table(
             image, tables.rela, tables.rela_count, False, replacements, count, matches + i
         )
+        total = decide(linker, snapshot, image, matches, total, replacements)
         for i in range(total):
             result = &results[matches[i].replacement]
             result.places += 1
@@ -320,9 +356,7 @@ cdef inline int patch_borrowed(
                 )
         patch.image = image
         patch.borrowed = borrowed
-        code = apply_patch(
-            linker, snapshot, image, patch, matches, total, replacements, error
-        )
+        code = apply_patch(linker, snapshot, image, patch, matches, total, error)
     release(allocator, matches)
     if code:
         release(allocator, patch)
