@@ -39,7 +39,7 @@ class _Switch:
 
     address: int
 
-    def __init__(self, kind: type[CFuncPtr]) -> None:
+    def __init__(self, kind: Any) -> None:  # a ctypes prototype
         self._kind = kind
         self._original = 0
         self._functions: dict[Patch, Callable[..., Any]] = {}  # changed under `_lock`
@@ -137,8 +137,8 @@ class Patch:
         original = {}
         for (key, thing), (_, address) in zip(replacements.items(), results, strict=True):
             original[key] = _function_like(thing, address) if address else None
-            if switch := self._switches.get(key):
-                switch.leads_to(address)
+            if key in self._switches:
+                self._switches[key].leads_to(address)
         self.original = MappingProxyType(original)
         self.places = MappingProxyType(
             {key: places for key, (places, _) in zip(addresses, results, strict=True)}
