@@ -119,11 +119,6 @@ def test_outcomes_are_those_of_any_test(project: pytest.Pytester) -> None:
         def test_method(self):
             self.assertEqual(self.value, 4)
 
-        def test_subtests(self):
-            for i in range(4):
-                with self.subTest(i=i):
-                    self.assertNotEqual(i, 2)
-
     @pytest.fixture
     def broken():
         raise LookupError("of the fixture")
@@ -393,6 +388,27 @@ def test_warnings_and_files(project: pytest.Pytester) -> None:
     result.assert_outcomes(passed=6, warnings=1)
     result.stdout.fnmatch_lines(["*test_warnings*.py:*: UserWarning: of the child*"])
     assert len(set((project.path / "folders").read_text().splitlines())) == 1
+
+
+def test_subtests(project: pytest.Pytester) -> None:
+    code = """
+    pytestmark = own_process
+
+    def test_one_fails(subtests):
+        for i in range(4):
+            with subtests.test(i=i):
+                assert i != 2
+
+    def test_one_crashes(subtests):
+        for i in range(4):
+            with subtests.test(i=i):
+                assert i != 1
+                if i == 2:
+                    crash()
+    """
+    output = run(project, code, failed=4)
+    assert "contains 1 failed subtest" in output
+    assert "test_one_crashes - Failed: killed by SIGSEGV (Segmentation fault) in the call" in output
 
 
 def test_arguments_of_the_mark(project: pytest.Pytester) -> None:
