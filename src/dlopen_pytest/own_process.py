@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Phase: TypeAlias = Literal["setup", "call", "teardown"]
 
 _GRACE = 2.0  # seconds for a traceback after SIGABRT
+_CALLERS = "_pytest", "pytest", "pluggy", "xdist", "execnet", "dlopen_pytest"
 _END_OF_SESSION = pytest.exit.Exception, KeyboardInterrupt
 
 
@@ -273,12 +274,11 @@ def _phase(item: pytest.Item, reports: list[pytest.TestReport]) -> Phase | None:
 
 def _only_of_test(crash: str) -> str:
     """What faulthandler wrote, without the frames that called the test."""
-    own = [f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy", "pytest", "dlopen_pytest")]
-    own.append("<frozen runpy>")
+    of_pytest = [f"{os.sep}{name}{os.sep}" for name in _CALLERS] + ["<frozen runpy>"]
     lines = [
         line
         for line in crash.splitlines()
-        if not line.startswith("  File ") or not any(part in line for part in own)
+        if not line.startswith("  File ") or not any(part in line for part in of_pytest)
     ]
     return "\n\n" + "\n".join(lines) if lines else ""
 
