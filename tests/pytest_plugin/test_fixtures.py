@@ -32,9 +32,10 @@ double real(const char *text) { return strtod(text, NULL); }
 void shuffle(unsigned seed) { srand(seed); }
 static int inner(void) { return 1; }
 int outer(void) { return inner(); }
+__attribute__((destructor)) static void end(void) { srand(99); }
 """
 HEAD = """
-import ctypes, errno, os, time
+import ctypes, errno, gc, os, time, weakref
 from ctypes import *
 from unittest.mock import DEFAULT, call
 import dlopen, pytest
@@ -214,6 +215,20 @@ def test_a_fake_is_a_mock(project: pytest.Pytester) -> None:
         patch_library(lib, "time", c_long, c_void_p, side_effect=uses_errno)
         assert lib.errno_after_time() == 77
 
+    def test_what_c_points_to_stays(load_library, patch_library):
+        class Text(c_char * 8):
+            pass
+        returned = []
+        def make(name):
+            text = Text(*name)
+            returned.append(weakref.ref(text))
+            return text
+        lib = load_library("./libexample.so")
+        patch_library(lib, "getenv", c_char_p, c_char_p, side_effect=make)
+        lib.home(), lib.home()
+        gc.collect()
+        assert [text().value for text in returned] == [b"HOME", b"HOME"]
+
     class Tm(Structure):
         _fields_ = [(name, c_int) for name in ("sec", "min", "hour", "mday", "mon", "year")]
 
@@ -236,12 +251,12 @@ def test_a_fake_is_a_mock(project: pytest.Pytester) -> None:
         other.side_effect = lambda name: name.lower()
         assert lib.function("home", c_char_p)() == b"home"
     """
-    run(project, code, passed=7)
+    run(project, code, passed=8)
 
 
 def test_patches_end_with_their_test(project: pytest.Pytester) -> None:
     code = """
-    libs = []
+    fakes = []
 
     @pytest.fixture(scope="module")
     def lib():
@@ -293,15 +308,23 @@ def test_patches_end_with_their_test(project: pytest.Pytester) -> None:
             fake.patch.restore()
         assert is_real(lib)
 
-    def test_closes_first(patch_library, load_library):
+    def test_closes_itself(patch_library, load_library):
         lib = load_library("./libexample.so")
-        patch_library(lib, "time", c_long, c_void_p)
+        fakes.append(patch_library(lib, "srand", None, c_uint))
         lib.close()
+
+    def test_is_closed_after_its_patches(patch_library, load_library):
+        lib = load_library("./libexample.so")
+        fakes.append(patch_library(lib, "srand", None, c_uint))
+
+    def test_in_this_order():
+        fakes[0].assert_called_once_with(99)
+        fakes[1].assert_not_called()
 
     def test_at_the_end(lib):
         assert is_real(lib) and lib.info.open_count == 1
     """
-    result = run(project, code, passed=9, failed=1, errors=1)
+    result = run(project, code, passed=11, failed=1, errors=1)
     result.stdout.fnmatch_lines(["*TypeError: 1.5 is no pointer*", "*LookupError('none')*"])
     result.stdout.fnmatch_lines(["*assert 2 == 3*", "ERROR *::test_raises*"])
 

@@ -28,6 +28,7 @@ def crash():
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A folder in which no setting of ours holds."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it would unbuffer C's stdout, too
     pytester.makeini("[pytest]\naddopts = --strict-markers -p no:cacheprovider\n")
     return pytester
 
@@ -232,6 +233,27 @@ def test_an_end_of_the_process_is_a_failure(project: pytest.Pytester) -> None:
     assert "pluggy" not in output.partition("short test summary")[0].partition("= FAILURES")[2]
 
 
+def test_no_output_of_before_is_written_twice(project: pytest.Pytester) -> None:
+    source = "#include <stdio.h>\nvoid says(const char *text) { fputs(text, stdout); }"
+    compile_library(project.path, "libsays.so", source)
+    code = """
+    lib = ctypes.CDLL("./libsays.so")
+
+    def test_buffers():
+        lib.says(b"C-before ")
+        sys.stdout.write("Python-before ")
+
+    @own_process
+    def test_writes():
+        lib.says(b"C-inside ")
+        sys.stdout.write("Python-inside ")
+    """
+    output = run(project, code, "-s", passed=2)
+    assert [
+        output.count(f"{who}-{when} ") for who in ("C", "Python") for when in ("before", "inside")
+    ] == [1] * 4
+
+
 def test_timeout(project: pytest.Pytester) -> None:
     code = """
     @own_process(timeout=0.5)
@@ -299,13 +321,20 @@ def test_fixtures_of_wider_scope(project: pytest.Pytester) -> None:
     parent = os.getpid()
     before, inside, module = fixture("session"), fixture("session"), fixture("module")
 
-    class TestFirst:
-        @pytest.fixture(scope="class", autouse=True)
-        def of_class(self):
-            yield
-            print("down", "class", os.getpid() == parent, file=log)
+    @pytest.fixture(scope="session", params="ab")
+    def letter(request):
+        yield request.param
+        print("down", request.param, os.getpid() == parent, file=log)
 
-        def test_here(self, before, module):
+    @pytest.fixture(scope="class")
+    def of_class():
+        yield
+        print("down", "class", os.getpid() == parent, file=log)
+
+    @pytest.mark.usefixtures("of_class")
+    class TestFirst:
+        def test_here(self, request, before, module):
+            request.session.addfinalizer(lambda: print("end", os.getpid() == parent, file=log))
             before[0] = 1
 
         @own_process
@@ -320,8 +349,16 @@ def test_fixtures_of_wider_scope(project: pytest.Pytester) -> None:
 
     def test_not_there(before):
         assert before == [1]
+
+    def test_letter_here(letter):
+        pass
+
+    @own_process
+    @pytest.mark.parametrize("letter", ["c"], indirect=True)
+    def test_letter_there(letter):
+        assert letter == "c"
     """
-    run(project, code, passed=4)
+    run(project, code, passed=7)
     assert (project.path / "log").read_text().splitlines() == [
         "up session True",
         "up module True",
@@ -330,19 +367,23 @@ def test_fixtures_of_wider_scope(project: pytest.Pytester) -> None:
         "down class True",
         "up session False",
         "down session False",
+        "down a True",  # since the next test needs another
+        "down c False",
         "down module True",
+        "down b True",
+        "end True",
         "down session True",
     ]
 
 
 def test_teardown_here_that_fails_is_reported(project: pytest.Pytester) -> None:
     code = """
-    class TestFirst:
-        @pytest.fixture(scope="class")
-        def of_class(self):
-            yield
-            raise LookupError("of the class")
+    @pytest.fixture(scope="class")
+    def of_class():
+        yield
+        raise LookupError("of the class")
 
+    class TestFirst:
         def test_here(self, of_class):
             pass
 
