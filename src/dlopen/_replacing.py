@@ -66,20 +66,27 @@ def finder(find: Find | None, kept: list[object]) -> Callable[[str, str | None],
     return address
 
 
-def keep(image: int, things: list[object], *, in_tree: bool = False) -> None:
+def keep(image: int, things: list[object], *, in_tree: bool = False) -> int:
     """As long as the image is mapped, which may be longer than the Library object lives.
 
-    In the tree: as long as one of all that it needs is.
+    In the tree: as long as one of all that it needs is.  Returns a number for `is_kept`.
     """
+    number = next(_numbers)
     if not things:
-        return
+        return number
     images: set[int] = set()
     left = [image]
     while left:
         images.add(one := left.pop())
         known = _linker.info(one)["dependencies"] if in_tree else ()
         left += [other for other in known if other not in images and not _is_host(other)]
-    _kept[next(_numbers)] = images, things
+    _kept[number] = images, things
+    return number
+
+
+def is_kept(number: int) -> bool:
+    """Whether what `keep` was given has not been let go."""
+    return number in _kept
 
 
 def _is_host(image: int) -> bool:

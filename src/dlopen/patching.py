@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from dlopen import _linker
 from dlopen._records import log
-from dlopen._replacing import address_of, keep
+from dlopen._replacing import address_of, is_kept, keep
 from dlopen.callbacks import is_callback, make_callback
 from dlopen.symbols import split_key
 
@@ -38,6 +38,8 @@ class _Switch:
     """Calls one of several Python functions: that of the latest patch, or else the original."""
 
     address: int
+    number: int
+    """Of what is kept for the image, its C function."""
 
     def __init__(self, kind: Any) -> None:  # a ctypes prototype
         self._kind = kind
@@ -84,8 +86,9 @@ class _Switch:
         return getattr(zero, "value", zero)
 
 
-# By image, where it is mapped, symbol, version and prototype.  Each lives as long as its C function
-# is kept for the image.  Under `_lock`, which is not held while foreign code runs.
+# By image, where it is mapped, symbol, version and prototype.  Each is of use as long as its C
+# function is kept for the image; it may be here longer, when another image has the same address.
+# Under `_lock`, which is not held while foreign code runs.
 _switches: WeakValueDictionary[tuple[object, ...], _Switch] = WeakValueDictionary()
 _lock = Lock()
 _in_force: dict[int, Patch] = {}  # by number
@@ -150,9 +153,9 @@ class Patch:
         where = image, _linker.info(image)["map_start"], *split_key(key), kind
         with _lock:
             switch = _switches.get(where)
-            if switch is None:
+            if switch is None or not is_kept(switch.number):
                 switch = _switches[where] = _Switch(kind)
-                keep(image, [switch.make()])
+                switch.number = keep(image, [switch.make()])
         self._switches[key] = switch
         return switch.address
 
