@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 from _ctypes import CFuncPtr
 from contextlib import suppress
 from itertools import count
 
 from dlopen import _linker
-from dlopen.callbacks import guard, is_callback
+from dlopen.callbacks import code_of, guard, is_callback
 from dlopen.errors import Error
 from dlopen.symbols import Symbol, split_key
 
@@ -39,7 +38,7 @@ def address_of(replacement: Replacement) -> int:
         address = int(replacement)
     elif isinstance(replacement, CFuncPtr):
         guard(replacement)
-        address = ctypes.cast(replacement, ctypes.c_void_p).value or 0
+        address = code_of(replacement)
     else:
         raise TypeError(
             f"a replacement is an address, a Symbol or a ctypes function, not {replacement!r}"
@@ -76,20 +75,27 @@ def finder(find: Find | None, kept: list[Kept]) -> Callable[[str, str | None], i
     return address
 
 
-def keep(image: int, things: list[Kept], *, in_tree: bool = False) -> None:
+def keep(image: int, things: list[Kept], *, in_tree: bool = False) -> int:
     """As long as the image is mapped, which may be longer than the Library object lives.
 
-    In the tree: as long as one of all that it needs is.
+    In the tree: as long as one of all that it needs is.  Returns a number for `is_kept`.
     """
+    number = next(_numbers)
     if not things:
-        return
+        return number
     images: set[int] = set()
     left = [image]
     while left:
         images.add(one := left.pop())
         known = _linker.info(one)["dependencies"] if in_tree else ()
         left += [other for other in known if other not in images and not _is_host(other)]
-    _kept[next(_numbers)] = images, things
+    _kept[number] = images, things
+    return number
+
+
+def is_kept(number: int) -> bool:
+    """Whether what `keep` was given has not been let go."""
+    return number in _kept
 
 
 def _is_host(image: int) -> bool:

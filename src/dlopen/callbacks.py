@@ -52,8 +52,15 @@ def make_callback(prototype: type[CFuncPtr], function: Callable[..., Any]) -> An
 def guard(made: Any) -> None:
     """Let a ctypes callback do nothing and return 0 when it fails, or is called too late."""
     if thunk := _thunk_of(made):
-        code = ctypes.cast(made, ctypes.c_void_p).value or 0
-        _linker.guard_callback(thunk, code, thunk.__sizeof__())
+        _linker.guard_callback(thunk, code_of(made), thunk.__sizeof__())
+
+
+def code_of(function: CFuncPtr) -> int:
+    """The address that a ctypes function object leads to; 0 for NULL.
+
+    `ctypes.cast` would tie the object to itself, and leave it to the garbage collector.
+    """
+    return ctypes.c_void_p.from_address(ctypes.addressof(function)).value or 0
 
 
 def _thunk_of(function: Any) -> Any:

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from dlopen import _linker
 from dlopen._records import log
-from dlopen._replacing import address_of, keep
+from dlopen._replacing import address_of, is_kept, keep
 from dlopen.callbacks import is_callback, make_callback
 from dlopen.symbols import split_key
 
@@ -38,8 +38,10 @@ class _Switch:
     """Calls one of several Python functions: that of the latest patch, or else the original."""
 
     address: int
+    number: int
+    """Of what is kept for the image, its C function."""
 
-    def __init__(self, kind: type[CFuncPtr]) -> None:
+    def __init__(self, kind: Any) -> None:  # a ctypes prototype
         self._kind = kind
         self._original = 0
         self._functions: dict[Patch, Callable[..., Any]] = {}  # changed under `_lock`
@@ -84,8 +86,9 @@ class _Switch:
         return getattr(zero, "value", zero)
 
 
-# By image, where it is mapped, symbol, version and prototype.  Each lives as long as its C function
-# is kept for the image.  Under `_lock`, which is not held while foreign code runs.
+# By image, where it is mapped, symbol, version and prototype.  Each is of use as long as its C
+# function is kept for the image; it may be here longer, when another image has the same address.
+# Under `_lock`, which is not held while foreign code runs.
 _switches: WeakValueDictionary[tuple[object, ...], _Switch] = WeakValueDictionary()
 _lock = Lock()
 _in_force: dict[int, Patch] = {}  # by number
@@ -271,11 +274,10 @@ def _switch_for(image: int, key: str, thing: object) -> _Switch:
     kind: Any = type(thing)
     where = image, _linker.info(image)["map_start"], *split_key(key), kind
     with _lock:
-        known = _switches.get(where)
-        if known is not None:
-            return known
-        switch = _switches[where] = _Switch(kind)
-        keep(image, [(None, switch.make())])
+        switch = _switches.get(where)
+        if switch is None or not is_kept(switch.number):
+            switch = _switches[where] = _Switch(kind)
+            switch.number = keep(image, [(None, switch.make())])
         return switch
 
 

@@ -288,6 +288,24 @@ patch.restore()
     assert python(code, build(tmp_path), other) == ["['patch']", "() False", "False"]
 
 
+def test_a_patch_object_outlives_its_library(tmp_path: Path) -> None:
+    """What its places led to is gone; another image may come to lie at the same address."""
+    code = """
+path = sys.argv[1]
+old = []
+for value in range(20):
+    with dlopen.Library(path, dlopen.PRIVATE) as lib:
+        call = lib.function("call_time", c_long)
+        fake = dlopen.callback(c_long, c_void_p)(lambda where, value=value: value)
+        with lib.patch(time=fake) as patch:
+            gc.collect()
+            assert call() == value
+        old.append((patch, lib.info.map_start))
+assert len({start for _, start in old}) < len(old), "none at the same address"
+"""
+    python(code, build(tmp_path))
+
+
 def test_the_interpreter_ends(tmp_path: Path) -> None:
     """A destructor that runs later finds the original."""
     source = """

@@ -2,11 +2,12 @@
 
 Each page with a block of Python runs in a process and a folder of its own.  A C block is saved and
 compiled as the text before it says: "Save it as `NAME.c` … `cc -shared …`".  A page without one may
-use the guide's libexample.so, if it links to the guide.
+use the guide's libexample.so, if it links to the guide.  A block of `py` is a test file for pytest.
 """
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,25 @@ def test_examples_run(document: Path, tmp_path: Path) -> None:
     run_python(RUN, str(tmp_path / "examples"), str(tmp_path))
 
 
+WITH_TESTS = [path for path in DOCUMENTS if blocks(path, "py")]
+
+
+@pytest.mark.parametrize("document", WITH_TESTS, ids=lambda path: path.name)
+def test_test_files_pass(document: Path, tmp_path: Path) -> None:
+    compile_examples(document, tmp_path)
+    for text in blocks(document, "py"):
+        name = re.match(r"# (test_\w+\.py)\n", text)
+        assert name, "a test file without its name"
+        (tmp_path / name[1]).write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers -W error\n")
+    output = run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path).stdout
+    tests = sum(text.count("\ndef test_") for text in blocks(document, "py"))
+    assert sum(map(int, re.findall(r"(\d+) (?:passed|xfailed)", output))) == tests
+
+
 def test_no_example_is_left_out() -> None:
     assert GUIDE in WITH_EXAMPLES
+    assert WITH_TESTS
     for path in DOCUMENTS:
         inside = sum(block.count(">>> ") for block in blocks(path, "python"))
         assert path.read_text().count(">>> ") == inside, path.name
