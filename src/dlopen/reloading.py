@@ -263,17 +263,18 @@ class Reloading:
         new = self.load(source, replaces=old)
         try:
             moves = [_move(library, old, new, name) for name in keep]
-            self._check_objects(library, new)
+            addresses = self._check_objects(library, new)
             patches: list[Move] = []
             try:
                 for patch in patches_of(library):
                     patches.append(patch.begin_move(new))  # noqa: PERF401  (undone if one fails)
                 try:
                     begun = self._close_gate(library, timeout if moves else 0)
+                    # Each time that the GIL is given away here, all who wait may wait for others.
                     for target, origin, size in moves:
-                        ctypes.memmove(target, origin, size)
+                        _bytes_at(target, size)[:] = _bytes_at(origin, size)
                     places = _linker.swap(old, new)
-                    number = self._switch(library, old, new)
+                    number = self._switch(library, old, new, addresses)
                 finally:
                     self.gate.open()
                 held = monotonic() - begun
@@ -309,10 +310,10 @@ class Reloading:
                 )
             sleep(_LONGEST_WAIT)
 
-    def _check_objects(self, library: Library, new: int) -> None:
-        """What was handed out must be there in the new version."""
-        for function in library._handed_out():
-            _address(library, new, function.__name__)
+    def _check_objects(self, library: Library, new: int) -> dict[str, int]:
+        """What was handed out must be there in the new version; where its functions are there."""
+        names = {function.__name__ for function in library._handed_out()}
+        addresses = {name: _address(library, new, name) for name in names}
         for reference in self._variables.copy():
             if variable := reference():
                 name = variable._symbol.key
@@ -320,8 +321,9 @@ class Reloading:
                 if found is None:
                     raise _missing(library, name)
                 check_size(name, found[4], variable._type)
+        return addresses
 
-    def _switch(self, library: Library, old: int, new: int) -> int:
+    def _switch(self, library: Library, old: int, new: int, addresses: dict[str, int]) -> int:
         with library._lock:
             if library._image != old:
                 raise ValueError(f"{library._path} was closed meanwhile")
@@ -330,10 +332,17 @@ class Reloading:
             library._image = new
             library._keys = None
         for function in library._handed_out():
-            address = _linker.symbol_address(new, *split_key(function.__name__), False)
-            # Asked for since it was checked, and not there: as of a library that is closed.
+            name = function.__name__
+            address = addresses.get(name)
+            if address is None:  # asked for since they were checked
+                address = _linker.symbol_address(new, *split_key(name), False)
+            # What is not there does nothing, as of a library that is closed.
             redirect(function, _linker.closed_function() if address is None else address)
         return number
+
+
+def _bytes_at(address: int, size: int) -> memoryview:
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
 
 def redirect(function: Function, address: int) -> None:
