@@ -27,7 +27,7 @@ extern "C" {
 
 /* The version handshake: DLOPEN_abi() of the library in this process must equal
  * the DLOPEN_ABI that a client was compiled with. */
-#define DLOPEN_ABI 1u
+#define DLOPEN_ABI 2u
 
 /* One image of its own, beside any other of the same file (mode of DLOPEN_open). */
 #define DLOPEN_PRIVATE 0x400
