@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import sys
 from _ctypes import CFuncPtr
 from threading import Lock
@@ -92,6 +93,14 @@ class _Switch:
 _switches: WeakValueDictionary[tuple[object, ...], _Switch] = WeakValueDictionary()
 _lock = Lock()
 _in_force: dict[int, Patch] = {}  # by number
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603  (another thread may have held it)
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Patch:

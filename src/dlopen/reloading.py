@@ -13,7 +13,7 @@ import os
 import sys
 from threading import Condition, Lock, get_ident
 from time import monotonic, sleep
-from weakref import ref
+from weakref import WeakSet, ref
 
 from dlopen import _linker
 from dlopen._records import Record, log
@@ -65,6 +65,17 @@ class _Version:
         self.is_released = False  # as far as C callers are concerned
 
 
+_gates: WeakSet[Gate] = WeakSet()
+
+
+def _after_fork() -> None:
+    for gate in list(_gates):
+        gate.forget_other_threads()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Gate:
     """What calls from Python pass.  All of it is guarded by its lock.
 
@@ -78,6 +89,17 @@ class Gate:
         self._current = _Version(0, image)
         self._old: list[_Version] = []
         self._depths: dict[int, int] = {}  # of the threads that are inside
+        self._is_closed = False
+        _gates.add(self)
+
+    def forget_other_threads(self) -> None:
+        """In a forked child, which has none: nobody would open it, or leave it.
+
+        What they were inside of stays mapped.
+        """
+        me = get_ident()
+        self._changed = Condition(Lock())
+        self._depths = {me: self._depths[me]} if me in self._depths else {}
         self._is_closed = False
 
     def enter(self) -> _Version:

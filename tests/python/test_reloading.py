@@ -340,6 +340,35 @@ print(loaded())
     ]
 
 
+def test_a_fork_while_calls_are_held(folder: Path) -> None:
+    code = """
+import signal
+lib = dlopen.Library(path, reload=True)
+inside, may_go = threading.Event(), threading.Event()
+@dlopen.callback(c_int)
+def waits():
+    inside.set()
+    may_go.wait()
+    return 5
+thread = threading.Thread(target=lib.call, args=[waits])
+thread.start()
+inside.wait()
+gate = lib._gate()
+assert gate.close(0) == 1     # as a reload does, in another thread
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    lib.version()
+    lib.reload(keep=["counter"], timeout=0.1)
+    os._exit(lib.version() + 40)
+gate.open()
+may_go.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python(code, folder) == ["41"]
+
+
 def test_replacements_and_patches_move(folder: Path) -> None:
     source = (folder / "hot.c").read_text()
     source += "long time(long *); long get_time(void) { return time(0); }\n"
