@@ -74,6 +74,26 @@ def test_patch(tmp_path: Path, binding: str) -> None:
     ], done
 
 
+@pytest.mark.parametrize("binding", ["lazy", "now"])
+def test_swap(tmp_path: Path, binding: str) -> None:
+    source = "int number(void) { return %d; }"
+    first = compile_library(tmp_path, "libnumber.so", source % 1)
+    second = compile_library(tmp_path, "libsecond.so", source % 2, soname="libnumber.so")
+    source = (
+        "int number(void); int (*pointer)(void) = number;"
+        "int work(void) { return number() * 10 + pointer(); }"
+    )
+    flags = [f"-Wl,-z,{binding}"]
+    compile_library(tmp_path, "libuser.so", source, libraries=[first], flags=flags)
+    done = run([build(tmp_path, "swap"), "./libnumber.so", second], cwd=tmp_path)
+    assert done.stdout.splitlines() == ["before: 11", "bound anew: 2", "after: 22"], done
+    lacking = compile_library(tmp_path, "liblacking.so", "int other(void) { return 3; }")
+    done = run([build(tmp_path, "swap"), "./libnumber.so", lacking], cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "undefined symbol: number" in done.stderr
+    assert "./libuser.so" in done.stderr
+
+
 def test_two_steps_ended_by_find(tmp_path: Path) -> None:
     library = compile_library(tmp_path, "libexample.so", LIBRARY, flags=["-DREFERS_TO_SYSTEM"])
     done = call(build(tmp_path, "two_steps"), library)

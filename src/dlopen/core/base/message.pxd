@@ -47,8 +47,16 @@ cdef inline size_t write_message(
     const Error* error, char* buffer, size_t size
 ) noexcept nogil:
     """Returns the length, as snprintf does."""
+    cdef size_t length
     if error.code == DLOPEN_E_SYMBOL:
-        return write_undefined(error.library, error.symbol, error.version, buffer, size, 0)
+        length = write_undefined(error.library, error.symbol, error.version, buffer, size, 0)
+        if error.needed_by[0] != 0:      # by another than the library that lacks it
+            length = append(buffer, size, length, b" (needed by ")
+            length = append(buffer, size, length, error.needed_by)
+            length = append(buffer, size, length, b")")
+            if size != 0:
+                buffer[length if length < size else size - 1] = 0
+        return length
     if error.code == DLOPEN_E_VERSION and error.symbol[0] != 0:
         return <size_t>snprintf(
             buffer, size,
