@@ -95,6 +95,7 @@ cdef struct Image:
     bint is_private
     bint is_from_bytes
     bint is_reloadable           # another image may take its place: linker/swap.pxd
+    uint32_t is_replaced         # atomic: and one has
     bint is_from_files           # from bytes: its path is one of the caller's files
     bint no_foreign_code
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
@@ -170,6 +171,7 @@ cdef struct Image:
     # A futex word; written under Registry.lock, waited for without.
     uint32_t state               # DLOPEN_STATE_*
     uint64_t initialiser         # the thread that runs the constructors
+    const Image* opened_for      # the root of the open that has loaded it: to be compared only
 
     # Set before the image is published, never changed.
     uint64_t tls_module_id       # 0: no thread-local storage; tls/modules.pxd
