@@ -161,7 +161,7 @@ cdef struct Image:
     uint32_t mark                # scratch for traversals
     uint32_t is_global           # atomic
     bint nodelete
-    bint is_visible              # found by name and identity
+    uint32_t is_visible          # atomic: found by name and identity
     bint fini_due                # constructors ran (or began to), destructors did not
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
     bint has_failed              # a constructor has thrown: each open of it fails

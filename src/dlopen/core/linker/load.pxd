@@ -28,8 +28,8 @@ from dlopen.core.base.errors cimport (
     error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
 )
 from dlopen.core.base.growable cimport (
-    Pointers, Text, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
-    text_add, text_free,
+    Pointers, Text, pointer_at, pointers_add, pointers_add_once, pointers_free, pointers_hold,
+    pointers_remove, text_add, text_free,
 )
 from dlopen.core.base.kernel cimport (
     EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
@@ -283,7 +283,7 @@ cdef inline bint sees(const Transaction* transaction, const Image* image) noexce
         return False
     if image.is_host:
         return transaction.namespace_id == 0 or image.is_family
-    return image.is_visible and image.namespace_id == transaction.namespace_id
+    return load_u32(&image.is_visible) and image.namespace_id == transaction.namespace_id
 
 
 cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
@@ -703,7 +703,9 @@ cdef inline bint add_dependencies_of(
     cdef Image* dependency
     if not image.is_host:
         for i in range(image.dependencies.count):
-            if not pointers_add_once(allocator, images, image.dependencies.items[i]):
+            if not pointers_add_once(
+                allocator, images, pointer_at(&image.dependencies, i)
+            ):
                 return False
         return True
     for i in range(image.needed.count):
@@ -1293,7 +1295,7 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
         image = <Image*>root.search_list.images.items[i]
         # Without memory it stays local: found through the handle, and by what needs it.
         if not image.is_host and join_globals(registry, image) and image.is_from_bytes:
-            image.is_visible = True
+            store_u32(&image.is_visible, 1)
     snapshot = make_snapshot(registry, 0, registry.hosts.count)
     if snapshot != NULL:
         publish_snapshot(registry, snapshot)
@@ -1301,7 +1303,7 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
     if root.namespace_id != 0:
         return                   # the host's are global in the base, or nowhere
     for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
+        image = <Image*>pointer_at(&root.search_list.images, i)
         if image.is_host and not load_u32(&image.is_global):
             handle = count_host_image(linker, image, RTLD_GLOBAL)
             if handle != NULL:
@@ -1449,11 +1451,11 @@ cdef inline int initialise(
     # Without memory for it: its search list.
     order = &root.sorted if root.sorted.count else &root.search_list.images
     for i in range(order.count):
-        image = <Image*>order.items[i]
+        image = <Image*>pointer_at(order, i)
         if code == 0 and not image.is_host and image.flags_1 & DF_1_INITFIRST:
             code = initialise_one(linker, image, catches, error)
     for i in range(order.count):
-        image = <Image*>order.items[i]
+        image = <Image*>pointer_at(order, i)
         if image.is_host:
             continue
         if code == 0:
@@ -1904,7 +1906,7 @@ cdef inline int open_existing(
         for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
             image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
                 else transaction.snapshot.images[i - transaction.snapshot.host_count]
-            if (image.is_visible or image.is_host) and same_file_name(image, name) \
+            if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
                     and take(&transaction, image):
                 transaction.root = image
                 break

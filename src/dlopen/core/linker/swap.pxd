@@ -278,7 +278,7 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
     for i in range(swap.snapshot.count):
         image = swap.snapshot.images[i]
         # Without a scope: mapped only.
-        if image == swap.old or image.scope == NULL or is_being_linked(image):
+        if image == swap.old or load_pointer(&image.scope) == NULL or is_being_linked(image):
             continue
         code = find_moves_in_table(swap, image, image.rela, image.rela_count)
         if code == 0:
@@ -349,8 +349,9 @@ cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
         exchange(&registry.globals, swap)
         store_u32(&successor.is_global, 1)
         store_u32(&old.is_global, 0)
-    successor.is_visible = successor.is_visible or old.is_visible
-    old.is_visible = False
+    if load_u32(&old.is_visible):
+        store_u32(&successor.is_visible, 1)
+        store_u32(&old.is_visible, 0)
     publish_snapshot(registry, snapshot)
     # Now that no call finds the old one: whoever does not see this has written down before it
     # what it has found (linker/calls.pxd).
