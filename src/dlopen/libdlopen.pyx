@@ -16,7 +16,7 @@ from dlopen.core.base.atomics cimport (
     compare_and_swap_u32, load_u32, load_u64, store_u32, store_u64, sub_u32,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
+    DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
     DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
     DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
     PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
@@ -63,7 +63,9 @@ from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, RE
 from dlopen.core.linker.swap cimport retain, swap_images
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
-from dlopen.core.linker.unload cimport close_image, collect, finish_at_exit, visit_holders
+from dlopen.core.linker.unload cimport (
+    close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
+)
 from dlopen.core.memory.file cimport File, file_close, file_init
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
@@ -414,14 +416,9 @@ cdef public int DLOPEN_open(
         return no_host(error)
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
-    return closed_if_failed(linker, open_image(linker, request, <Image**>image, error), image)
-
-
-cdef inline int closed_if_failed(Linker* linker, int code, PublicImage** image) noexcept nogil:
-    """What had constructors that threw was counted."""
-    if code == DLOPEN_E_CONSTRUCTOR:
-        close_image(linker, <Image*>image[0], NULL)
-    return code
+    return closed_if_failed(
+        linker, open_image(linker, request, <Image**>image, error), <Image**>image
+    )
 
 
 cdef public int DLOPEN_map(
@@ -458,7 +455,9 @@ cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* er
     error_clear(error)
     if linker == NULL:
         return no_host(error)
-    return closed_if_failed(linker, open_existing(linker, name, <Image**>image, error), image)
+    return closed_if_failed(
+        linker, open_existing(linker, name, <Image**>image, error), <Image**>image
+    )
 
 
 cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:

@@ -106,6 +106,12 @@ int work(int value)
 }
 """
 _PLAIN = "int work(int value) { return value; }"
+_HOT = "int hot(int value) { return value; }"
+_USER = """
+int hot(int);
+int (*volatile pointer)(int) = hot;
+int work(int value) { return pointer(hot(value)); }
+"""
 
 
 def make_libraries(directory: Path, *, interposed: bool = False) -> None:
@@ -123,6 +129,8 @@ def make_libraries(directory: Path, *, interposed: bool = False) -> None:
         directory, "libright.so", _SIDE.format("right"), libraries=[leaf], flags=flags
     )
     compile_library(directory, "libtree.so", _TREE, libraries=[left, right], flags=flags)
+    hot = compile_library(directory, "libhot.so", _HOT, flags=["-Wl,-soname,libhot.so"])
+    compile_library(directory, "libuser.so", _USER, libraries=[hot], flags=flags)
     for name, source in (("throwing", _THROWING), ("local", _LOCAL)):
         compile_library(directory, f"lib{name}.so", source, language="c++")
     defined = ["-DINTERPOSED"] if interposed else []

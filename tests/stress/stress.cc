@@ -38,23 +38,29 @@ static LOADER_TYPE(DLOPEN_map) *loader_map;
 static LOADER_TYPE(DLOPEN_existing) *loader_existing;
 static LOADER_TYPE(DLOPEN_read_enter) *loader_enter;
 static LOADER_TYPE(DLOPEN_read_leave) *loader_leave;
+static LOADER_TYPE(DLOPEN_patch) *loader_patch;
+static LOADER_TYPE(DLOPEN_unpatch) *loader_unpatch;
+static LOADER_TYPE(DLOPEN_swap) *loader_swap;
+static LOADER_TYPE(DLOPEN_retain) *loader_retain;
+static LOADER_TYPE(DLOPEN_release) *loader_release;
 
 /* What each thread does: one line of the report each. */
 enum Step {
   OPEN, OPEN_GLOBAL, OPEN_PRIVATE, OPEN_BYTES, MAP, EXISTING, CLOSE,
-  LOOK_UP, LOOK_UP_MISSING, THROW, CALL, IMAGES, ADDRESS, FORK, STEPS
+  LOOK_UP, LOOK_UP_MISSING, THROW, CALL, IMAGES, ADDRESS, PATCH, UNPATCH, SWAP, FORK, STEPS
 };
 static const char *const step_names[STEPS] = {
   "open", "open RTLD_GLOBAL", "open PRIVATE", "open from bytes", "map", "existing", "close",
-  "look up", "look up what is missing", "throw to the program", "call", "images", "address", "fork"
+  "look up", "look up what is missing", "throw to the program", "call", "images", "address",
+  "patch", "take a patch back", "swap", "fork"
 };
-static const unsigned weights[STEPS] = {20, 4, 10, 10, 4, 6, 45, 20, 10, 15, 60, 10, 15, 1};
+static const unsigned weights[STEPS] = {20, 4, 10, 10, 4, 6, 45, 20, 10, 15, 60, 10, 15, 15, 10, 4, 1};
 static std::atomic<uint64_t> done[STEPS], threads_begun;
 
 /* Each exports `int work(int)`, which does what the library is for and returns its argument. */
 static const char *const names[] = {
   "./libplain.so", "./libtree.so", "./libleft.so", "./libthrowing.so", "./liblocal.so",
-  "./libwalking.so", "./liblate.so"
+  "./libwalking.so", "./liblate.so", "./libuser.so"
 };
 enum { NAMES = sizeof names / sizeof *names, PLAIN = 0, THROWING = 3, LOCAL = 4 };
 static std::string contents[NAMES];
@@ -66,6 +72,15 @@ struct Held {
   bool only_mapped;
 };
 static std::atomic<Held *> slots[SLOTS];
+/* Patches that are in force, and what some of them lead to. */
+static std::atomic<uint64_t> patches[SLOTS];
+static DLOPEN_image *instead;
+/* libuser.so needs the image that takes its own place now and then: an old version goes when nobody
+ * is inside. */
+static const char hot_name[] = "./libhot.so";
+static std::string hot_contents;
+static std::atomic<DLOPEN_image *> hot;
+static pthread_rwlock_t calls = PTHREAD_RWLOCK_INITIALIZER;
 
 static void say_stacks(pid_t process) {
   char number[24];
@@ -115,23 +130,40 @@ struct Lane {
 static Lane lanes[THREADS];
 static std::atomic<bool> stop;
 
+__attribute__((noreturn)) static void give_up(const DLOPEN_error &error) {
+  char message[4096];
+  loader_message(&error, message, sizeof message);
+  give_up(message, getpid());
+}
+
+static DLOPEN_image *open_hot(DLOPEN_image *replaces) {
+  static thread_local DLOPEN_error error;
+  DLOPEN_request request = {};
+  DLOPEN_image *image;
+  request.size = sizeof request;
+  request.name = hot_name;
+  request.bytes = hot_contents.data();
+  request.bytes_size = hot_contents.size();
+  request.mode = RTLD_NOW;
+  request.flags = DLOPEN_RELOADABLE;
+  request.replaces = replaces;
+  if (loader_open(&request, &image, &error) != DLOPEN_OK) give_up(error);
+  return image;
+}
+
 static Held *open_held(unsigned name, unsigned mode, const std::string *bytes, bool map) {
   static thread_local DLOPEN_error error;
   DLOPEN_request request = {};
   request.size = sizeof request;
   request.name = names[name];
-  request.mode = RTLD_NOW | mode;
+  request.mode = (name % 2 ? RTLD_NOW : RTLD_LAZY) | mode;
   if (bytes) {
     request.name = "bytes.so";
     request.bytes = bytes->data();
     request.bytes_size = bytes->size();
   }
   DLOPEN_image *image = nullptr;
-  if ((map ? loader_map : loader_open)(&request, &image, &error) != DLOPEN_OK) {
-    char message[4096];
-    loader_message(&error, message, sizeof message);
-    give_up(message, getpid());
-  }
+  if ((map ? loader_map : loader_open)(&request, &image, &error) != DLOPEN_OK) give_up(error);
   return new Held{image, name, map};
 }
 
@@ -156,7 +188,45 @@ static Function *function(const Held *held, const char *name) {
 }
 
 static void call(const Held *held, int value) {
+  pthread_rwlock_rdlock(&calls);
   check(function<int(int)>(held, "work")(value) == value, names[held->name]);
+  pthread_rwlock_unlock(&calls);
+}
+
+static int same(int value) { return value; }
+
+static void take_back(uint64_t patch) {
+  if (patch) check(loader_unpatch(patch, nullptr) == 0, "unpatch");
+}
+
+static void patch(Random &random, const Held *held) {
+  static thread_local DLOPEN_error error;
+  const Held stays = {instead, PLAIN, false};
+  const void *to = random.below(2) ? reinterpret_cast<const void *>(same)
+                                   : reinterpret_cast<const void *>(function<int(int)>(&stays, "work"));
+  DLOPEN_replacement replacements[] = {
+    {"leaf", nullptr, to}, {"left", nullptr, to}, {"right", nullptr, to}, {"hot", nullptr, to}
+  };
+  DLOPEN_patched patched[4];
+  uint64_t number;
+  if (loader_patch(held->image, replacements, 4, patched, &number, &error)) give_up(error);
+  take_back(patches[random.below(SLOTS)].exchange(number));
+}
+
+static void swap() {
+  static thread_local DLOPEN_error error;
+  DLOPEN_image *old = hot.exchange(nullptr);
+  uint64_t places;
+  if (!old) return;
+  DLOPEN_image *successor = open_hot(old);
+  int code = loader_swap(old, successor, &places, &error);
+  if (code && code != DLOPEN_E_STATE) give_up(error); /* others kept opening */
+  if (code) std::swap(old, successor);
+  check(loader_retain(old, nullptr) == 0 && loader_close(old, nullptr) == 0, "retain");
+  pthread_rwlock_wrlock(&calls);
+  pthread_rwlock_unlock(&calls);
+  check(loader_release(old, nullptr) == 0, "release");
+  hot = successor;
 }
 
 static void throw_from_program() { throw std::runtime_error("program"); }
@@ -192,6 +262,7 @@ static void look_at_images() {
 /* In a forked child.  Nothing is closed: that unloads what other threads were about to unload, with
  * __cxa_finalize, whose lock libc leaves in the child as another thread held it. */
 static void work_in_child() {
+  pthread_rwlock_init(&calls, nullptr); /* others had it */
   signal(SIGALRM, SIG_DFL);
   alarm(2 * PATIENCE);
   for (unsigned name : {PLAIN, THROWING, LOCAL}) {
@@ -244,6 +315,8 @@ static void with_held(Step step, Random &random) {
     throw_through(held, random.below(2));
   } else if (step == ADDRESS) {
     look_at_address(held);
+  } else if (step == PATCH) {
+    patch(random, held);
   } else if (step == LOOK_UP) {
     function<int(int)>(held, "work");
   } else if (step == LOOK_UP_MISSING) {
@@ -279,6 +352,8 @@ static void make_step(Random &random) {
         keep(random, new Held{image, name, false});
       break;
     case IMAGES: look_at_images(); break;
+    case UNPATCH: take_back(patches[random.below(SLOTS)].exchange(0)); break;
+    case SWAP: swap(); break;
     case FORK: fork_once(); break;
     default: with_held(static_cast<Step>(step), random);
   }
@@ -312,6 +387,8 @@ static void run_turn(double seconds, Random &random) {
   unsigned running = THREADS;
   bool joined[THREADS] = {};
   stop = false;
+  hot = open_hot(nullptr);
+  instead = open_held(PLAIN, DLOPEN_PRIVATE, nullptr, false)->image;
   auto start = [&random](Lane &lane) {
     lane.random.state = static_cast<uint64_t>(random.below(~0U)) << 32 | random.below(~0U);
     lane.ended = false;
@@ -350,6 +427,8 @@ static void run_turn(double seconds, Random &random) {
     if (held && plant == "leak") held = nullptr;
     if (held) close_held(held);
   }
+  check(loader_close(instead, nullptr) == 0 && loader_close(hot, nullptr) == 0, "close");
+  for (std::atomic<uint64_t> &number : patches) take_back(number.exchange(0));
 }
 
 struct Rest {
@@ -390,10 +469,17 @@ int main(int argc, char **argv) {
   LOADER_FUNCTION(loader_existing, "DLOPEN_existing");
   LOADER_FUNCTION(loader_enter, "DLOPEN_read_enter");
   LOADER_FUNCTION(loader_leave, "DLOPEN_read_leave");
+  LOADER_FUNCTION(loader_patch, "DLOPEN_patch");
+  LOADER_FUNCTION(loader_unpatch, "DLOPEN_unpatch");
+  LOADER_FUNCTION(loader_swap, "DLOPEN_swap");
+  LOADER_FUNCTION(loader_retain, "DLOPEN_retain");
+  LOADER_FUNCTION(loader_release, "DLOPEN_release");
   for (unsigned i = 0; i < NAMES; i++) {
     std::ifstream file(names[i], std::ios::binary);
     contents[i] = std::string(std::istreambuf_iterator<char>(file), {});
   }
+  std::ifstream hot_file(hot_name, std::ios::binary);
+  hot_contents = std::string(std::istreambuf_iterator<char>(hot_file), {});
   for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGABRT, SIGFPE}) signal(number, crashed);
   /* The main thread, which watches, may be blocked itself. */
   signal(SIGALRM, crashed);

@@ -5,6 +5,7 @@ from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.strings cimport strlen
 
 
@@ -35,10 +36,15 @@ cdef inline bint pointers_add(
     return True
 
 
+cdef inline void* pointer_at(const Pointers* array, size_t index) noexcept nogil:
+    """Of a list whose length stays, and where another thread may exchange one for another."""
+    return load_pointer(&array.items[index])
+
+
 cdef inline bint pointers_hold(const Pointers* array, const void* item) noexcept nogil:
     cdef size_t i
     for i in range(array.count):
-        if array.items[i] == item:
+        if pointer_at(array, i) == item:
             return True
     return False
 

@@ -95,6 +95,7 @@ cdef struct Image:
     bint is_private
     bint is_from_bytes
     bint is_reloadable           # another image may take its place: linker/swap.pxd
+    uint32_t is_replaced         # atomic: and one has
     bint is_from_files           # from bytes: its path is one of the caller's files
     bint no_foreign_code
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
@@ -160,7 +161,7 @@ cdef struct Image:
     uint32_t mark                # scratch for traversals
     uint32_t is_global           # atomic
     bint nodelete
-    bint is_visible              # found by name and identity
+    uint32_t is_visible          # atomic: found by name and identity
     bint fini_due                # constructors ran (or began to), destructors did not
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
     bint has_failed              # a constructor has thrown: each open of it fails
@@ -170,6 +171,7 @@ cdef struct Image:
     # A futex word; written under Registry.lock, waited for without.
     uint32_t state               # DLOPEN_STATE_*
     uint64_t initialiser         # the thread that runs the constructors
+    const Image* opened_for      # the root of the open that has loaded it: to be compared only
 
     # Set before the image is published, never changed.
     uint64_t tls_module_id       # 0: no thread-local storage; tls/modules.pxd

@@ -116,7 +116,8 @@ cdef inline bint keep_host_for_call(Linker* linker, Image* image, Image* definer
 cdef inline bint keep_for_call(
     Linker* linker, Image* image, Image* definer, uint64_t number
 ) noexcept nogil:
-    """`definer` stays as long as `image` does; False: it is going."""
+    """`definer` stays as long as `image` does; False: it is going, or another one has taken
+    its place."""
     if definer == image or definer.is_startup or pointers_hold(&image.dependencies, definer):
         return True
     if definer.is_host:
@@ -125,8 +126,9 @@ cdef inline bint keep_for_call(
     store_u32(&image.has_lazy_bindings, 1)
     full_fence()
     # What goes together is destroyed in order of dependency.
-    return load_u32(&definer.state) != DLOPEN_STATE_CLOSING \
-        or load_u32(&image.state) == DLOPEN_STATE_CLOSING
+    return load_u32(&image.state) == DLOPEN_STATE_CLOSING or (
+        load_u32(&definer.state) != DLOPEN_STATE_CLOSING and not load_u32(&definer.is_replaced)
+    )
 
 
 cdef struct Globals:             # the global scope while it is searched

@@ -43,17 +43,19 @@ cdef extern from *:
         void (*function)(void *), void *data
     ) {
         __asm__ volatile (".cfi_personality 0x1b, dlopen_catch_personality");
-        struct dlopen_catch catch;
+        /* What is known of it must not be in registers: they are not kept over the jump. */
+        volatile struct dlopen_catch catch;
         catch.outer = dlopen_innermost_catch;
         catch.exception = (void *)0;
-        dlopen_innermost_catch = &catch;
-        if (!__builtin_setjmp(catch.frame)) function(data);
-        /* Not `catch`: what is known of the frame before the jump may be in registers. */
-        struct dlopen_catch *innermost = dlopen_innermost_catch;
-        dlopen_innermost_catch = innermost->outer;
-        return innermost->exception;
+        dlopen_innermost_catch = (struct dlopen_catch *)&catch;
+        if (!__builtin_setjmp((void **)catch.frame)) function(data);
+        /* Not the innermost one, which may be of an open that was left by longjmp. */
+        dlopen_innermost_catch = catch.outer;
+        return catch.exception;
     }
+    static int dlopen_is_catching(void) { return dlopen_innermost_catch != (void *)0; }
     """
+    bint is_catching "dlopen_is_catching"() noexcept nogil
     void* call_caught "dlopen_call_caught"(
         void (*function)(void* data) noexcept nogil, void* data
     ) noexcept nogil
@@ -67,7 +69,8 @@ cdef struct Exception:           # struct _Unwind_Exception, as far as we need i
 
 cdef enum:
     FOREIGN_EXCEPTION_CAUGHT = 1         # _Unwind_Reason_Code
-    CXX_LANGUAGE = 0x432b2b00            # "C++", the low half of its exceptions' kind
+    # "GNUCC++" and a zero, or a one for an exception that std::rethrow_exception has thrown.
+    LIBSTDCXX = 0x474e5543432b2b00ULL
 
 
 ctypedef void* (*BeginCatch)(void* exception) noexcept nogil
@@ -97,13 +100,13 @@ cdef inline const char* what_of(void* object, void* thrown, void* exception_type
 cdef inline void describe_exception(
     Allocator* allocator, const Image* runtime, Exception* exception, Text* text
 ) noexcept nogil:
-    """Adds what is known of it to the text, and gives it up. `runtime` is the image of
-    libstdc++, or NULL."""
+    """Adds what is known of it to the text, and gives it up. `runtime` is the image of the
+    libstdc++ that has thrown it, or NULL."""
     cdef uint64_t begin_catch = 0
     cdef uint64_t exception_type = 0
     cdef void* thrown
     cdef const char* what = NULL
-    if runtime != NULL and exception.kind & 0xffffff00U == CXX_LANGUAGE:
+    if runtime != NULL and exception.kind & ~<uint64_t>1 == LIBSTDCXX:
         begin_catch = function_in(runtime, b"__cxa_begin_catch")
         exception_type = function_in(runtime, b"_ZTISt9exception")
     if begin_catch == 0:
@@ -114,8 +117,8 @@ cdef inline void describe_exception(
     # What it returns is set by the personality routine of C++ only.
     (<BeginCatch>begin_catch)(exception)
     thrown = (<CurrentExceptionType>function_in(runtime, b"__cxa_current_exception_type"))()
-    # The low byte is 1 for one that std::rethrow_exception has thrown: it refers to the object.
-    if thrown != NULL and exception_type != 0 and exception.kind & 0xff == 0:
+    # One that was thrown again refers to the object.
+    if thrown != NULL and exception_type != 0 and exception.kind == LIBSTDCXX:
         what = what_of(exception + 1, thrown, <void*>exception_type)
     if what != NULL:
         text_add(allocator, text, b": ")

@@ -41,7 +41,7 @@ from dlopen.core.linker.load cimport image_of_caller, open_image
 from dlopen.core.linker.search cimport Dl_serinfo, add_origin, list_folders
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
-from dlopen.core.linker.unload cimport close_image
+from dlopen.core.linker.unload cimport close_image, closed_if_failed
 from dlopen.core.relocation.relocate cimport address_of_own_name, own_address
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
@@ -228,7 +228,9 @@ cdef inline void* open_for_caller(
     elif not mode & (RTLD_LAZY | RTLD_NOW):
         code = fail_system(error, DLOPEN_E_INVALID, name, b"invalid mode for dlopen()", -EINVAL)
     else:
-        code = open_image(linker, &request, &image, error)
+        code = closed_if_failed(
+            linker, open_image(linker, &request, &image, error), &image
+        )
     if code == 0:
         drop_error(linker, error)
         return image.host_handle if image.is_host else image

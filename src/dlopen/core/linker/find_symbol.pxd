@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from dlopen.core.base.atomics cimport load_u64, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_MAPPED
+from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
 from dlopen.core.image.image cimport Image, symbol_count
@@ -179,7 +180,7 @@ cdef inline bint lookup_next(
     while root.loader != NULL and not root.loader.is_host:
         root = root.loader
     for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
+        image = <Image*>pointer_at(&root.search_list.images, i)
         if seen and export_of(linker, image, reference, definition):
             return True
         seen = seen or image == caller

@@ -28,8 +28,8 @@ from dlopen.core.base.errors cimport (
     error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
 )
 from dlopen.core.base.growable cimport (
-    Pointers, Text, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
-    text_add, text_free,
+    Pointers, Text, pointer_at, pointers_add, pointers_add_once, pointers_free, pointers_hold,
+    pointers_remove, text_add, text_free,
 )
 from dlopen.core.base.kernel cimport (
     EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
@@ -49,7 +49,9 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, change_scope, current_snapshot, join_globals, make_snapshot,
     publish_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
-from dlopen.core.linker.catching cimport Exception, call_caught, describe_exception
+from dlopen.core.linker.catching cimport (
+    Exception, call_caught, describe_exception, is_catching,
+)
 from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
@@ -281,7 +283,7 @@ cdef inline bint sees(const Transaction* transaction, const Image* image) noexce
         return False
     if image.is_host:
         return transaction.namespace_id == 0 or image.is_family
-    return image.is_visible and image.namespace_id == transaction.namespace_id
+    return load_u32(&image.is_visible) and image.namespace_id == transaction.namespace_id
 
 
 cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
@@ -701,7 +703,9 @@ cdef inline bint add_dependencies_of(
     cdef Image* dependency
     if not image.is_host:
         for i in range(image.dependencies.count):
-            if not pointers_add_once(allocator, images, image.dependencies.items[i]):
+            if not pointers_add_once(
+                allocator, images, pointer_at(&image.dependencies, i)
+            ):
                 return False
         return True
     for i in range(image.needed.count):
@@ -1154,9 +1158,17 @@ cdef inline void publish_uniques(Transaction* transaction) noexcept nogil:
         add_unique(&transaction.linker.uniques, entry)
 
 
+cdef inline bint holds_replaced(const Pointers* images) noexcept nogil:
+    cdef size_t i
+    for i in range(images.count):
+        if load_u32(&(<const Image*>images.items[i]).is_replaced):
+            return True
+    return False
+
+
 cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
-    """Under the lock: what this transaction loads was published by another one, or what it
-    relies on is going."""
+    """Under the lock: what this transaction loads was published by another one, or another
+    image has taken the place of what it relies on."""
     cdef Registry* registry = &transaction.linker.registry
     cdef size_t i, j
     cdef Image* mine
@@ -1167,6 +1179,9 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
         return False
     for i in range(transaction.loaded.count):
         mine = <Image*>transaction.loaded.items[i]
+        if holds_replaced(&mine.dependencies) or holds_replaced(&mine.bindings) \
+                or holds_replaced(&mine.search_list.images):
+            return True
         if not mine.is_visible or mine.is_from_bytes:
             continue
         for j in range(registry.images.count):
@@ -1251,6 +1266,7 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
         for i in range(transaction.loaded.count):
             image = <Image*>transaction.loaded.items[i]
             image.initialiser = this_thread()
+            image.opened_for = transaction.root
             image.fini_due = False
             store_u32(&image.state, DLOPEN_STATE_INITIALISING)
         count_bound_hosts(transaction, 1)
@@ -1279,7 +1295,7 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
         image = <Image*>root.search_list.images.items[i]
         # Without memory it stays local: found through the handle, and by what needs it.
         if not image.is_host and join_globals(registry, image) and image.is_from_bytes:
-            image.is_visible = True
+            store_u32(&image.is_visible, 1)
     snapshot = make_snapshot(registry, 0, registry.hosts.count)
     if snapshot != NULL:
         publish_snapshot(registry, snapshot)
@@ -1287,7 +1303,7 @@ cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
     if root.namespace_id != 0:
         return                   # the host's are global in the base, or nowhere
     for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
+        image = <Image*>pointer_at(&root.search_list.images, i)
         if image.is_host and not load_u32(&image.is_global):
             handle = count_host_image(linker, image, RTLD_GLOBAL)
             if handle != NULL:
@@ -1363,20 +1379,20 @@ cdef inline int fail_constructor(
 ) noexcept nogil:
     """The exception is given up: with no lock held, its destructor runs."""
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef const Image* runtime = NULL
+    cdef const Image* runtime
     cdef const char* detail = b"a constructor has thrown an exception"
-    cdef const Snapshot* snapshot
     cdef Text text
     cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef size_t i
     cdef int code
-    snapshot = current_snapshot(&linker.registry)
-    for i in range(snapshot.host_count):
-        # Only libstdc++'s tables are known; it stays, since the image needs it.
-        if snapshot.hosts[i].is_cxx_runtime and has_prefix(
-            snapshot.hosts[i].soname, b"libstdc++.so."
-        ):
-            runtime = snapshot.hosts[i]
+    # The one that has thrown it: there may be others, in images that are linked with one
+    # statically. Only libstdc++'s tables are known; it stays, since the image needs it.
+    runtime = image_of_caller(
+        current_snapshot(&linker.registry), <const void*>exception.cleanup
+    )
+    if runtime != NULL and not (
+        runtime.is_cxx_runtime and has_prefix(runtime.soname, b"libstdc++.so.")
+    ):
+        runtime = NULL
     memset(&text, 0, sizeof(text))
     text_add(allocator, &text, detail)
     describe_exception(allocator, runtime, exception, &text)
@@ -1435,17 +1451,18 @@ cdef inline int initialise(
     # Without memory for it: its search list.
     order = &root.sorted if root.sorted.count else &root.search_list.images
     for i in range(order.count):
-        image = <Image*>order.items[i]
+        image = <Image*>pointer_at(order, i)
         if code == 0 and not image.is_host and image.flags_1 & DF_1_INITFIRST:
             code = initialise_one(linker, image, catches, error)
     for i in range(order.count):
-        image = <Image*>order.items[i]
+        image = <Image*>pointer_at(order, i)
         if image.is_host:
             continue
         if code == 0:
             code = initialise_one(linker, image, catches, error)
         elif load_u32(&image.state) == DLOPEN_STATE_INITIALISING \
-                and image.initialiser == this_thread() and not image.fini_due:
+                and image.initialiser == this_thread() and image.opened_for == root \
+                and not image.fini_due:
             give_up_constructors(registry, image)
         wait_for(registry, image)
         if code == 0 and image.has_failed:
@@ -1457,7 +1474,8 @@ cdef inline int initialise(
 
 
 cdef inline void give_up_constructors(Registry* registry, Image* image) noexcept nogil:
-    """Those of something that it needs have failed; nor will its destructors run."""
+    """Those of another image of the same open have failed; nor will its destructors run. What an
+    open has loaded that this one stands in a constructor of is left to that."""
     image.has_failed = True
     lock_acquire(&registry.lock)
     store_u32(&image.state, DLOPEN_STATE_READY)
@@ -1578,10 +1596,13 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             return False
     lock_acquire(&linker.registry.lock)
-    if root.is_host and not pointers_hold(&linker.registry.hosts, root):
-        # The host's list was read anew, and has another image in its place.
+    if load_u32(&root.is_replaced) or (
+        root.is_host and not pointers_hold(&linker.registry.hosts, root)
+    ):
+        # Or the host's list was read anew: another image is in its place.
         lock_release(&linker.registry.lock)
-        close_host(linker, handle)
+        if handle != NULL:
+            close_host(linker, handle)
         return False
     root.open_count += 1
     # A library that was a dependency until now: those that it brings see it as a root too.
@@ -1673,8 +1694,11 @@ cdef inline int open_once(
     if code == 0:
         if not root.is_host and request.mode & RTLD_GLOBAL:
             make_global(linker, root)
-        # Under libc's names an exception goes on, and libc's callers end by it.
-        code = initialise(linker, root, not request.flags & DLOPEN_KEEP_AS_LIBC, error)
+        # Under libc's names an exception goes on, and libc's callers end by it; but not where
+        # it would be caught further out, with this open half done for ever.
+        code = initialise(
+            linker, root, not request.flags & DLOPEN_KEEP_AS_LIBC or is_catching(), error
+        )
         result[0] = root
     return code
 
@@ -1819,9 +1843,12 @@ cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
         return fail_memory(transaction.error, image_name(image))
     lock_acquire(&linker.registry.lock)
     image.initialiser = this_thread()
+    image.opened_for = image
     store_u32(&image.state, DLOPEN_STATE_INITIALISING)
     count_bound_hosts(transaction, 1)
     store_u64(&linker.registry.adds, linker.registry.adds + 1)
+    # A swap that is under way has not looked at it.
+    linker.registry.generation += 1
     lock_release(&linker.registry.lock)
     show_to_debugger(linker, &transaction.loaded)
     return 0
@@ -1879,7 +1906,7 @@ cdef inline int open_existing(
         for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
             image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
                 else transaction.snapshot.images[i - transaction.snapshot.host_count]
-            if (image.is_visible or image.is_host) and same_file_name(image, name) \
+            if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
                     and take(&transaction, image):
                 transaction.root = image
                 break

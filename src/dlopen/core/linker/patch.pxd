@@ -42,7 +42,7 @@ from dlopen.core.linker.host cimport (
     borrow_host_image, give_back_host_image, holds_linker, RTLD_LAZY, RTLD_NOLOAD,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
-from dlopen.core.linker.rebind cimport store_bound
+from dlopen.core.linker.rebind cimport patched_place, store_bound
 from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.relocation.relocate cimport own_address
 from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
@@ -108,14 +108,6 @@ cdef inline uint64_t word_at(const Image* image, const Rela* relocation) noexcep
     return <uint64_t>load_pointer(<void*>(image.load_bias + relocation.r_offset))
 
 
-cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noexcept nogil:
-    """Under the lock."""
-    cdef PatchedPlace* patched = image.patched
-    while patched != NULL and patched.place != place:
-        patched = patched.next
-    return patched
-
-
 cdef inline uint64_t resolve_for_host(
     Linker* linker, void* handle, const char* name, const char* version
 ) noexcept nogil:
@@ -134,10 +126,11 @@ cdef inline uint64_t resolve_for_host(
 
 
 cdef inline uint64_t bound_function(
-    Linker* linker, const Snapshot* snapshot, Image* image, void* handle, const Match* match
+    Linker* linker, Image* image, void* handle, const Match* match
 ) noexcept nogil:
     """What the place leads to without any patch. A call that is not bound yet leads back into
-    the PLT: it is asked for then, which may run a resolver, so with no lock held. 0: nothing."""
+    the PLT: it is asked for then, which may run a resolver, so with no lock held, and images may
+    go meanwhile. 0: nothing."""
     cdef uint32_t symbol = relocation_symbol(match.relocation)
     cdef const Sym* entry = &image.symtab[symbol]
     cdef const Version* version = symbol_version(image, symbol)
@@ -159,21 +152,24 @@ cdef inline uint64_t bound_function(
         )
     if image.lazy_bindings == NULL:
         return word
-    while not find_callee(linker, snapshot, image, match.call, False, &address):
+    while not find_callee(
+        linker, current_snapshot(&linker.registry), image, match.call, False, &address
+    ):
         pass
     return address
 
 
 cdef inline uint64_t defined_function(
-    Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol
+    Linker* linker, Image* image, uint32_t symbol
 ) noexcept nogil:
     """What a reference of an image of ours would be bound to if nothing were replaced; 0:
     nothing. A resolver may run: with no lock held."""
     cdef Globals globals
     cdef Definition definition
     cdef uint64_t address = 0
-    if resolve_call(linker, snapshot, image, symbol, &globals, &definition) \
-            and definition.image != NULL:
+    if resolve_call(
+        linker, current_snapshot(&linker.registry), image, symbol, &globals, &definition
+    ) and definition.image != NULL:
         address = own_address(linker.own_names, &definition)
         if address == 0:
             address = resolved_address(linker, &definition)
@@ -182,7 +178,7 @@ cdef inline uint64_t defined_function(
 
 
 cdef inline size_t decide(
-    Linker* linker, const Snapshot* snapshot, Image* image, Match* matches, size_t count,
+    Linker* linker, Image* image, Match* matches, size_t count,
     const PublicReplacement* replacements
 ) noexcept nogil:
     """Fills in Match.address; how many of the matches are left."""
@@ -193,14 +189,14 @@ cdef inline size_t decide(
         matches[kept].address = <uint64_t>replacements[matches[i].replacement].address
         if matches[kept].address == 0 and not image.is_host:
             matches[kept].address = defined_function(
-                linker, snapshot, image, relocation_symbol(matches[i].relocation)
+                linker, image, relocation_symbol(matches[i].relocation)
             )
         kept += matches[kept].address != 0
     return kept
 
 
 cdef inline int push_value(
-    Linker* linker, const Snapshot* snapshot, Image* image, const Match* match, uint64_t number,
+    Linker* linker, Image* image, const Match* match, uint64_t number,
     Error* error
 ) noexcept nogil:
     """Under the lock."""
@@ -228,7 +224,7 @@ cdef inline int push_value(
             error, DLOPEN_E_PROTECT, image_name(image),
             b"the kernel does not let RELRO be opened for a patch"
         )
-    value.leads_to = snapshot_image_at(snapshot, address)
+    value.leads_to = snapshot_image_at(current_snapshot(&linker.registry), address)
     if value.leads_to == image or (value.leads_to != NULL and load_u32(
         &value.leads_to.state
     ) == DLOPEN_STATE_CLOSING):
@@ -269,6 +265,14 @@ cdef inline void pop_values(Linker* linker, Image* image, uint64_t number) noexc
         link = &patched.next
 
 
+cdef inline bint is_patchable(const Snapshot* snapshot, const Image* image) noexcept nogil:
+    return snapshot_holds(snapshot, image) and load_u32(&image.state) != DLOPEN_STATE_CLOSING
+
+
+cdef inline int fail_gone(Error* error) noexcept nogil:
+    return fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+
+
 cdef inline int check_patchable(
     const Linker* linker, const Image* image, const PublicReplacement* replacements, size_t count,
     Error* error
@@ -290,20 +294,23 @@ cdef inline int check_patchable(
 
 
 cdef inline int apply_patch(
-    Linker* linker, const Snapshot* snapshot, Image* image, Patch* patch, const Match* matches,
-    size_t count, Error* error
+    Linker* linker, Image* image, Patch* patch, const Match* matches, size_t count, Error* error
 ) noexcept nogil:
     """All its stores, or none."""
     cdef Registry* registry = &linker.registry
     cdef size_t i
     cdef int code = 0
     lock_acquire(&registry.lock)
+    # A resolver, or another thread, may have closed it since.
+    if not is_patchable(current_snapshot(registry), image):
+        lock_release(&registry.lock)
+        return fail_gone(error)
     linker.patches_made += 1
     patch.number = linker.patches_made
     # Before the first store: a call that is being bound looks at it.
     store_u32(&image.patch_count, image.patch_count + 1)
     for i in range(count):
-        code = push_value(linker, snapshot, image, &matches[i], patch.number, error)
+        code = push_value(linker, image, &matches[i], patch.number, error)
         if code:
             break
     if code:
@@ -318,9 +325,8 @@ cdef inline int apply_patch(
 
 
 cdef inline int patch_borrowed(
-    Linker* linker, const Snapshot* snapshot, Image* image, void* borrowed,
-    const PublicReplacement* replacements, size_t count, Patched* results, uint64_t* number,
-    Error* error
+    Linker* linker, Image* image, void* borrowed, const PublicReplacement* replacements,
+    size_t count, Patched* results, uint64_t* number, Error* error
 ) noexcept nogil:
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Tables tables
@@ -346,17 +352,17 @@ cdef inline int patch_borrowed(
         match_table(
             image, tables.rela, tables.rela_count, False, replacements, count, matches + i
         )
-        total = decide(linker, snapshot, image, matches, total, replacements)
+        total = decide(linker, image, matches, total, replacements)
         for i in range(total):
             result = &results[matches[i].replacement]
             result.places += 1
             if result.original == 0:
                 result.original = bound_function(
-                    linker, snapshot, image, NULL if borrowed == image else borrowed, &matches[i]
+                    linker, image, NULL if borrowed == image else borrowed, &matches[i]
                 )
         patch.image = image
         patch.borrowed = borrowed
-        code = apply_patch(linker, snapshot, image, patch, matches, total, error)
+        code = apply_patch(linker, image, patch, matches, total, error)
     release(allocator, matches)
     if code:
         release(allocator, patch)
@@ -371,17 +377,16 @@ cdef inline int patch_image(
 ) noexcept nogil:
     """`results` has room for `count`."""
     cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef const Snapshot* snapshot = current_snapshot(&linker.registry)
     cdef void* borrowed = NULL
     cdef int code
     memset(results, 0, count * sizeof(Patched))
-    if snapshot_holds(snapshot, image) and load_u32(&image.state) != DLOPEN_STATE_CLOSING:
+    if is_patchable(current_snapshot(&linker.registry), image):
         borrowed = borrow_host_image(linker, image)
     if borrowed == NULL:
-        code = fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+        code = fail_gone(error)
     else:
         code = patch_borrowed(
-            linker, snapshot, image, borrowed, replacements, count, results, number, error
+            linker, image, borrowed, replacements, count, results, number, error
         )
         if code:
             give_back_host_image(linker, image, borrowed)

@@ -10,7 +10,15 @@ from dlopen.core.base.atomics cimport store_pointer
 from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE, kernel_protect
 from dlopen.core.base.words cimport align_down
 from dlopen.core.elf.layout cimport is_sealed
-from dlopen.core.image.image cimport Image
+from dlopen.core.image.image cimport Image, PatchedPlace
+
+
+cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noexcept nogil:
+    """Under the lock."""
+    cdef PatchedPlace* patched = image.patched
+    while patched != NULL and patched.place != place:
+        patched = patched.next
+    return patched
 
 
 cdef inline bint store_bound(const Image* image, uint64_t place, uint64_t value) noexcept nogil:

@@ -10,13 +10,15 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
+from dlopen.core.base.atomics cimport (
+    full_fence, load_pointer, load_u32, store_pointer, store_u32,
+)
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_PROTECT, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
     DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC,
-    DLOPEN_R_TPOFF, DLOPEN_STATE_READY, Error,
+    DLOPEN_R_TPOFF, DLOPEN_STATE_LOADING, DLOPEN_STATE_READY, Error,
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
@@ -33,10 +35,11 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.calls cimport Globals, give_back_globals, resolve_call
 from dlopen.core.linker.find_symbol cimport resolved_address
-from dlopen.core.linker.patch cimport addend_of, can_be_patched, patched_place, word_at
-from dlopen.core.linker.rebind cimport store_bound
+from dlopen.core.linker.patch cimport addend_of, can_be_patched, word_at
+from dlopen.core.linker.rebind cimport patched_place, store_bound
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.relocation.relocate cimport describe_reference
+from dlopen.core.relocation.replace cimport can_be_replaced
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, lookup_in_image, symbol_name, symbol_version,
 )
@@ -143,7 +146,7 @@ cdef inline int add_move(
 cdef inline bint would_be_bound_to(
     Swap* swap, Image* image, uint32_t symbol, const Image* definer
 ) noexcept nogil:
-    """Of a call that is not bound yet."""
+    """Of a call that is not bound yet, or of a place that cannot be read as one word."""
     cdef Globals globals
     cdef Definition definition
     cdef Reference reference
@@ -200,10 +203,14 @@ cdef inline int find_moves_in_table(
                 swap.error, DLOPEN_E_RELOCATION, image_name(image),
                 b"it uses thread-local storage of the old version", place, kind
             )
-        if kind == DLOPEN_R_PC_RELATIVE or relocation_width(
-            THIS_MACHINE, relocation_type(relocation)
-        ) != 8 or not can_be_patched(image, relocation):
-            # Not by one store. Such words are rare, and none is bound to another image as a rule.
+        if not can_be_replaced(image, relocation):
+            continue
+        if kind == DLOPEN_R_PC_RELATIVE or not can_be_patched(image, relocation):
+            if would_be_bound_to(swap, image, symbol, swap.old):
+                return fail_at(
+                    swap.error, DLOPEN_E_RELOCATION, image_name(image),
+                    b"no single store changes where it refers to the old version", place, kind
+                )
             continue
         lock_acquire(&swap.linker.registry.lock)
         patched = patched_place(image, place)
@@ -228,8 +235,8 @@ cdef inline int find_moves_in_table(
 
 cdef inline int find_moves_of_choices(Swap* swap, Image* image) noexcept nogil:
     """Replacements, and what patches have stored."""
-    cdef PatchedPlace* patched = image.patched
-    cdef PlaceValue* value
+    cdef const PatchedPlace* patched
+    cdef const PlaceValue* value
     cdef uint64_t address
     cdef uint32_t i
     cdef int code = 0
@@ -242,6 +249,8 @@ cdef inline int find_moves_of_choices(Swap* swap, Image* image) noexcept nogil:
                     swap, NULL, <uint64_t>&image.replacements[i].address,
                     image.replacements[i].address, address, False
                 )
+    lock_acquire(&swap.linker.registry.lock)
+    patched = image.patched
     while patched != NULL and code == 0:
         value = patched.top
         while value != NULL and code == 0:
@@ -252,7 +261,14 @@ cdef inline int find_moves_of_choices(Swap* swap, Image* image) noexcept nogil:
                 )
             value = value.below
         patched = patched.next
+    lock_release(&swap.linker.registry.lock)
     return code
+
+
+cdef inline bint is_being_linked(const Image* image) noexcept nogil:
+    """By DLOPEN_relocate: its places and lists are another thread's. It keeps the scope that it
+    was given."""
+    return load_u32(&image.state) == DLOPEN_STATE_LOADING
 
 
 cdef inline int find_moves(Swap* swap) noexcept nogil:
@@ -262,7 +278,7 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
     for i in range(swap.snapshot.count):
         image = swap.snapshot.images[i]
         # Without a scope: mapped only.
-        if image == swap.old or image.scope == NULL:
+        if image == swap.old or load_pointer(&image.scope) == NULL or is_being_linked(image):
             continue
         code = find_moves_in_table(swap, image, image.rela, image.rela_count)
         if code == 0:
@@ -307,17 +323,16 @@ cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
             store_pointer(&array.items[i], swap.successor)
 
 
-cdef inline void take_place(Swap* swap) noexcept nogil:
+cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
     """Under the lock: in all lists of other images, and in the global scope."""
     cdef Registry* registry = &swap.linker.registry
     cdef Image* old = swap.old
     cdef Image* successor = swap.successor
     cdef Image* image
     cdef size_t i
-    cdef uint64_t j
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if image == old:
+        if image == old or is_being_linked(image):
             continue
         exchange(&image.search_list.images, swap)
         exchange(&image.sorted, swap)
@@ -329,16 +344,35 @@ cdef inline void take_place(Swap* swap) noexcept nogil:
             exchange(&image.dependencies, swap)
             exchange(&image.bindings, swap)
             exchange(&image.filtees, swap)
-        if image.lazy_bindings != NULL:
-            for j in range(image.jmprel_count):
-                if load_pointer(&image.lazy_bindings[j]) == old:
-                    store_pointer(&image.lazy_bindings[j], successor)
     if load_u32(&old.is_global):
         pointers_remove(&registry.globals, successor)
         exchange(&registry.globals, swap)
         store_u32(&successor.is_global, 1)
         store_u32(&old.is_global, 0)
-    old.is_visible = False
+    if load_u32(&old.is_visible):
+        store_u32(&successor.is_visible, 1)
+        store_u32(&old.is_visible, 0)
+    publish_snapshot(registry, snapshot)
+    # Now that no call finds the old one: whoever does not see this has written down before it
+    # what it has found (linker/calls.pxd).
+    store_u32(&successor.is_replaced, 0)
+    store_u32(&old.is_replaced, 1)
+    full_fence()
+    exchange_lazy_bindings(swap)
+
+
+cdef inline void exchange_lazy_bindings(const Swap* swap) noexcept nogil:
+    cdef const Registry* registry = &swap.linker.registry
+    cdef const Image* image
+    cdef size_t i
+    cdef uint64_t j
+    for i in range(registry.images.count):
+        image = <const Image*>registry.images.items[i]
+        if image == swap.old or image.lazy_bindings == NULL or is_being_linked(image):
+            continue
+        for j in range(image.jmprel_count):
+            if load_pointer(&image.lazy_bindings[j]) == swap.old:
+                store_pointer(&image.lazy_bindings[j], swap.successor)
 
 
 cdef inline int commit(Swap* swap, uint64_t generation, bint* stale) noexcept nogil:
@@ -365,8 +399,7 @@ cdef inline int commit(Swap* swap, uint64_t generation, bint* stale) noexcept no
         if code:
             release(&registry.allocator, snapshot)
         else:
-            take_place(swap)
-            publish_snapshot(registry, snapshot)
+            take_place(swap, snapshot)
     lock_release(&registry.lock)
     return code
 

@@ -2,8 +2,9 @@
 """Closing: mark from what is held, sweep the rest; destructors, then unmapping.
 
 Held is what is open, NODELETE, pinned by an open that is under way, or being
-initialised; and whatever such an image depends on or bound to. One that thread_local
-objects keep alive is only deferred: the thread that destroys the last one unloads it.
+initialised; and whatever such an image depends on, bound to, or leads to by a patch. One
+that thread_local objects keep alive is only deferred: the thread that destroys the last
+one unloads it.
 """
 
 from libc.stddef cimport size_t
@@ -15,10 +16,9 @@ from dlopen.core.base.atomics cimport (
     exchange_u32, full_fence, load_pointer, load_u32, store_u32, store_u64,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
-    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH, DLOPEN_HELD_RETAINED,
-    DLOPEN_HELD_THREAD_LOCAL,
-    DLOPEN_STATE_CLOSING,
+    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY,
+    DLOPEN_HELD_INITIALISING, DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH,
+    DLOPEN_HELD_RETAINED, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_STATE_CLOSING,
     DLOPEN_STATE_INITIALISING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage,
     VisitHolder,
 )
@@ -27,7 +27,7 @@ from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.image.image cimport Image, Unique
+from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, Unique
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, change_scope, current_snapshot, make_snapshot, publish_snapshot,
     reader_enter, reader_leave, reclaim, retire, snapshot_holds,
@@ -37,7 +37,7 @@ from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.patch cimport forget_patches
-from dlopen.core.linker.state cimport Linker
+from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.linker.static_tls cimport take_back_tls
 from dlopen.core.symbols.report cimport report_close, report_unload
 from dlopen.core.symbols.unique cimport remove_unique
@@ -60,11 +60,25 @@ cdef inline void mark_held(Image* image) noexcept nogil:
         mark_held(<Image*>image.dependencies.items[i])
     for i in range(image.bindings.count):
         mark_held(<Image*>image.bindings.items[i])
+    mark_patched(image)
+
+
+cdef inline void mark_patched(const Image* image) noexcept nogil:
+    """What the patches of an image that stays lead to."""
+    cdef const PatchedPlace* patched = image.patched
+    cdef const PlaceValue* value
+    while patched != NULL:
+        value = patched.top
+        while value != NULL:
+            if value.leads_to != NULL:
+                mark_held(value.leads_to)
+            value = value.below
+        patched = patched.next
 
 
 cdef inline bint is_root(const Image* image) noexcept nogil:
     return image.open_count != 0 or image.nodelete or image.pins != 0 \
-        or image.patch_uses != 0 or image.state == DLOPEN_STATE_INITIALISING
+        or image.state == DLOPEN_STATE_INITIALISING
 
 
 cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nogil:
@@ -89,8 +103,10 @@ cdef inline void absorb_lazy_bindings(Registry* registry, Image* image) noexcept
             definer.nodelete = True      # without memory it stays for ever
 
 
-cdef inline void find_dead(Registry* registry, Pointers* dead) noexcept nogil:
+cdef inline void find_dead(Linker* linker, Pointers* dead) noexcept nogil:
     """What nothing holds, also added to `closing`."""
+    cdef Registry* registry = &linker.registry
+    cdef const Patch* patch = linker.patches
     cdef size_t i
     cdef Image* image
     cdef bint taken
@@ -100,6 +116,10 @@ cdef inline void find_dead(Registry* registry, Pointers* dead) noexcept nogil:
         image = <Image*>registry.images.items[i]
         if is_root(image):
             mark_held(image)
+    while patch != NULL:
+        if patch.image.is_host:
+            mark_patched(patch.image)
+        patch = patch.next
     # What another thread is unloading may still call what it depends on.
     registry.sweep_again = registry.closing.count != 0
     for i in range(registry.closing.count):
@@ -147,7 +167,7 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
     cdef Image* image
     cdef Snapshot* snapshot
     while True:
-        find_dead(registry, dead)
+        find_dead(linker, dead)
         if dead.count == 0:
             return True
         for i in range(dead.count):
@@ -325,6 +345,14 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     else:
         collect(linker)
     return 0
+
+
+cdef inline int closed_if_failed(Linker* linker, int code, Image** image) noexcept nogil:
+    """Of an open: what had constructors that threw was counted."""
+    if code == DLOPEN_E_CONSTRUCTOR:
+        close_image(linker, image[0], NULL)
+        image[0] = NULL
+    return code
 
 
 cdef inline void finish_at_exit(Linker* linker) noexcept nogil:

@@ -28,8 +28,8 @@ from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
 from dlopen.core.image.dynamic cimport Tables, read_tables
-from dlopen.core.image.image cimport Image
-from dlopen.core.linker.rebind cimport store_bound
+from dlopen.core.image.image cimport Image, PatchedPlace
+from dlopen.core.linker.rebind cimport patched_place, store_bound
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.symbols.lookup cimport symbol_name
 
@@ -102,11 +102,16 @@ cdef inline bint rebind_slot(
     Linker* linker, const Image* image, uint64_t place, uint64_t function
 ) noexcept nogil:
     cdef uint64_t bound = <uint64_t>load_pointer(<void*>place)
+    cdef PatchedPlace* patched
     # An address in the file's terms: not relocated yet, as far as a resolver that opens
     # something can see while the host relocates.
     if bound != function and (image.load_bias == 0 or bound >= image.layout.end):
         lock_acquire(&linker.registry.lock)
-        store_bound(image, place, function)
+        patched = patched_place(image, place)
+        if patched != NULL:      # it stays until its patches have gone
+            patched.original = function
+        else:
+            store_bound(image, place, function)
         lock_release(&linker.registry.lock)
     return True
 

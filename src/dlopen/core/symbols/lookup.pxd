@@ -10,7 +10,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from dlopen.core.base.atomics cimport load_pointer
-from dlopen.core.base.growable cimport Pointers
+from dlopen.core.base.growable cimport Pointers, pointer_at
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport (
     SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_COMMON, STT_FUNC,
@@ -203,7 +203,7 @@ cdef inline bint lookup_in_list(
     cdef const Sym* symbol
     cdef uint32_t index = 0
     for i in range(images.count):
-        image = <Image*>images.items[i]
+        image = <Image*>pointer_at(images, i)
         if image == skip:
             continue
         if image == reference.home:

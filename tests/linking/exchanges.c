@@ -1,0 +1,340 @@
+/* exchanges LIBDLOPEN SCENARIO: patches and swaps while what they are about changes, in the middle
+ * of their own work: a resolver, a search for symbols or a constructor calls back into here.  What
+ * hangs is ended by an alarm. */
+#define _GNU_SOURCE
+#include <link.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdlib.h>
+
+#include "loader.h"
+
+static LOADER_TYPE(DLOPEN_patch) *our_patch;
+static LOADER_TYPE(DLOPEN_unpatch) *our_unpatch;
+static LOADER_TYPE(DLOPEN_swap) *our_swap;
+static LOADER_TYPE(DLOPEN_existing) *our_existing;
+static struct DLOPEN_error error;
+static struct DLOPEN_patched patched[4];
+static uint64_t patch;
+static void (*in_hook)(void); /* once */
+
+__attribute__((visibility("default"))) void hook(void) {
+  void (*function)(void) = in_hook;
+  in_hook = NULL;
+  if (function) function();
+}
+
+static void check(int holds, const char *what) {
+  char message[4096] = "";
+  if (holds) return;
+  loader_message(&error, message, sizeof message);
+  failed(what, message);
+}
+
+static int try_open(const char *name, unsigned mode, DLOPEN_image **image,
+                    DLOPEN_find_symbol *find) {
+  struct DLOPEN_request request;
+  memset(&request, 0, sizeof request);
+  request.size = sizeof request;
+  request.name = name;
+  request.mode = mode;
+  request.find = find;
+  return loader_open(&request, image, &error);
+}
+
+static DLOPEN_image *open_one(const char *name, unsigned mode) {
+  DLOPEN_image *image;
+  check(try_open(name, mode, &image, NULL) == 0, name);
+  return image;
+}
+
+/* The file's bytes, under the name of the library whose place the image is to take. */
+static DLOPEN_image *open_version(const char *file, const char *name, DLOPEN_image *replaces) {
+  static char bytes[1 << 20];
+  struct DLOPEN_request request;
+  DLOPEN_image *image;
+  FILE *stream = fopen(file, "rb");
+  memset(&request, 0, sizeof request);
+  request.size = sizeof request;
+  request.bytes = bytes;
+  request.bytes_size = fread(bytes, 1, sizeof bytes, stream);
+  fclose(stream);
+  request.name = name;
+  request.mode = RTLD_LAZY;
+  request.flags = DLOPEN_RELOADABLE;
+  request.replaces = replaces;
+  check(loader_open(&request, &image, &error) == 0, file);
+  return image;
+}
+
+static int call(DLOPEN_image *image, const char *name) {
+  return ((int (*)(void))library_find(image, name))();
+}
+
+static int is_loaded(const char *name) {
+  static DLOPEN_image *images[256];
+  struct DLOPEN_symbol symbol;
+  int found = 0;
+  size_t count = loader_images(images, 256);
+  for (size_t i = 0; i < count; i++)
+    found += loader_find(images[i], name, NULL, DLOPEN_OWN_ONLY | DLOPEN_NO_RESOLVE, &symbol,
+                         NULL) == 0;
+  return found;
+}
+
+static int hundred(void) { return 100; }
+
+/* The image that is patched goes while a resolver runs for the patch. */
+static DLOPEN_image *user, *other;
+
+static void close_user(void) { library_close(user); }
+
+static void patched_image_goes(void) {
+  struct DLOPEN_replacement one = {.name = "chosen", .address = (const void *)hundred};
+  void *keep = open_one("./libchosen.so", RTLD_LAZY);
+  for (int turn = 0; turn < 3; turn++) {
+    user = open_one("./libuser.so", RTLD_LAZY);
+    in_hook = close_user;
+    int code = our_patch(user, &one, 1, patched, &patch, &error);
+    check(in_hook == NULL, "the resolver was not asked");
+    check(code == DLOPEN_E_HANDLE, "it was patched after it had gone");
+  }
+  library_close(keep);
+}
+
+/* What another of the patch's symbols leads to goes while the resolver of the first runs. */
+static void close_other(void) { library_close(other); }
+
+static void definition_goes(void) {
+  struct DLOPEN_replacement both[] = {{.name = "chosen", .address = (const void *)hundred},
+                                      {.name = "global", .address = (const void *)hundred}};
+  other = open_one("./libglobal.so", RTLD_LAZY | RTLD_GLOBAL);
+  user = open_one("./libuser.so", RTLD_LAZY);
+  in_hook = close_other;
+  check(our_patch(user, both, 2, patched, &patch, &error) == 0, "patch");
+  check(in_hook == NULL && patched[0].places == 1 && patched[1].places == 1, "the places");
+  check(patched[1].original == 0, "it leads to what has gone");
+  check(call(user, "call_chosen") == 100 && call(user, "call_global") == 100, "a call");
+  check(our_unpatch(patch, &error) == 0, "unpatch");
+  check(call(user, "call_chosen") == 42, "a call afterwards");
+  library_close(user);
+}
+
+/* A patch does not keep for ever what refers to each other through it. */
+static void patch_in_a_cycle(void) {
+  struct DLOPEN_symbol symbol;
+  other = open_one("./libhelper.so", RTLD_LAZY); /* needs libuser.so */
+  user = open_one("./libuser.so", RTLD_LAZY);
+  check(loader_find(other, "instead", NULL, 0, &symbol, &error) == 0, "instead");
+  struct DLOPEN_replacement one = {.name = "chosen", .address = symbol.address};
+  check(our_patch(user, &one, 1, patched, &patch, &error) == 0, "patch");
+  library_close(other);
+  check(call(user, "call_chosen") == 7, "the patch keeps what it leads to");
+  library_close(user);
+  check(!is_loaded("instead") && !is_loaded("call_chosen"), "a library is left");
+  check(our_unpatch(patch, &error) == 0, "unpatch");
+}
+
+/* Of the host's image that stays, on the other hand, it keeps it. */
+static void patch_of_the_host(void) {
+  struct DLOPEN_symbol symbol;
+  void *handle = dlopen("./libuser.so", RTLD_NOW);
+  check(handle && our_existing("./libuser.so", &user, &error) == 0, "existing");
+  other = open_one("./libhelper.so", RTLD_LAZY);
+  check(loader_find(other, "instead", NULL, 0, &symbol, &error) == 0, "instead");
+  struct DLOPEN_replacement one = {.name = "chosen", .address = symbol.address};
+  int (*call_chosen)(void) = (int (*)(void))loader_function(handle, "call_chosen");
+  check(our_patch(user, &one, 1, patched, &patch, &error) == 0, "patch");
+  library_close(other);
+  library_close(user);
+  dlclose(handle);
+  check(is_loaded("instead") && call_chosen() == 7, "the patch keeps both");
+  check(our_unpatch(patch, &error) == 0, "unpatch");
+  check(!is_loaded("instead") && !dlopen("./libuser.so", RTLD_NOW | RTLD_NOLOAD), "one is left");
+}
+
+/* An unwinder's function in an image of the host's, which the linker binds to its own. */
+static int walks;
+
+static int walk_instead(int (*visit)(struct dl_phdr_info *, size_t, void *), void *data) {
+  (void)visit, (void)data;
+  return ++walks;
+}
+
+static void patch_of_the_unwinder(void) {
+  struct DLOPEN_replacement one = {.name = "dl_iterate_phdr", .address = (const void *)walk_instead};
+  void *handle = dlopen("./libwalks.so", RTLD_NOW);
+  check(handle && our_existing("./libwalks.so", &user, &error) == 0, "existing");
+  int (*walk)(void) = (int (*)(void))loader_function(handle, "walk");
+  int before = walk();
+  check(our_patch(user, &one, 1, patched, &patch, &error) == 0 && patched[0].places, "patch");
+  check(walk() == 1, "a call");
+  dlopen("./libchosen.so", RTLD_NOW);
+  open_one("./libglobal.so", RTLD_LAZY); /* looks at the host's images again */
+  check(walk() == 2, "the linker has written over the patch");
+  check(our_unpatch(patch, &error) == 0, "unpatch");
+  check(walk() >= before && walks == 2, "a call afterwards");
+}
+
+/* The swap happens while an image that needs the old one is opened. */
+static DLOPEN_image *old, *successor;
+
+static void swap_and_close(void) {
+  uint64_t places;
+  successor = open_version("./libhot2.so", "./libhot.so", old);
+  check(our_swap(old, successor, &places, &error) == 0, "swap");
+  library_close(old);
+}
+
+static int find_nothing(const char *name, const char *version, const void **address, void *data) {
+  (void)name, (void)version, (void)address, (void)data;
+  hook();
+  return 0;
+}
+
+static void swap_while_opening(void) {
+  old = open_version("./libhot1.so", "./libhot.so", NULL);
+  in_hook = swap_and_close;
+  check(try_open("./libhotuser.so", RTLD_LAZY, &user, find_nothing) == 0, "open");
+  check(in_hook == NULL && call(successor, "version") == 2, "the swap");
+  check(call(user, "by_pointer") == 2 && call(user, "by_call") == 2, "it has the old version");
+  library_close(user);
+  library_close(successor);
+  check(is_loaded("version") == 0, "a version is left");
+}
+
+/* And back again. */
+static void swap_back(void) {
+  uint64_t places;
+  DLOPEN_image *found = NULL;
+  old = open_version("./libhot1.so", "./libhot.so", NULL);
+  user = open_one("./libhotuser.so", RTLD_LAZY);
+  check(call(user, "by_call") == 1, "before");
+  successor = open_version("./libhot2.so", "./libhot.so", old);
+  check(our_swap(old, successor, &places, &error) == 0, "swap");
+  check(our_swap(old, successor, &places, &error) == 0 && places == 0, "swap once more");
+  check(call(user, "by_call") == 2 && call(user, "by_pointer") == 2, "after the swap");
+  check(our_existing("./libhot.so", &found, &error) == 0 && found == successor, "the new one");
+  library_close(found);
+  check(our_swap(successor, old, &places, &error) == 0 && places, "swap back");
+  check(call(user, "by_call") == 1 && call(user, "by_pointer") == 1, "back");
+  check(our_existing("./libhot.so", &found, &error) == 0 && found == old, "the old one is not found");
+  library_close(found);
+  library_close(successor);
+  check(is_loaded("version") == 1 && call(user, "by_call") == 1, "one version");
+  library_close(user);
+  library_close(old);
+  check(is_loaded("version") == 0, "a version is left");
+}
+
+/* A place that no single store can change. */
+static void swap_of_pieces(void) {
+  uint64_t places;
+  old = open_version("./libhot1.so", "./libhot.so", NULL);
+  user = open_one("./libpacked.so", RTLD_LAZY);
+  check(call(user, "by_packed") == 1, "before");
+  successor = open_version("./libhot2.so", "./libhot.so", old);
+  check(our_swap(old, successor, &places, &error) == DLOPEN_E_RELOCATION, "it was swapped");
+  check(call(user, "by_packed") == 1 && call(user, "by_whole") == 1, "something was changed");
+}
+
+/* first needs last; a constructor of the tree opens second, which needs throwing and last, too. */
+static void open_second(void) {
+  DLOPEN_image *image = NULL;
+  check(try_open("./libsecond.so", RTLD_LAZY, &image, NULL) == DLOPEN_E_CONSTRUCTOR, "second");
+}
+
+static void nested_open_fails(void) {
+  in_hook = open_second;
+  user = open_one("./libfirst.so", RTLD_LAZY);
+  check(in_hook == NULL, "the constructor");
+  check(call(user, "last") == 5, "it is not initialised");
+  library_close(user);
+  check(!is_loaded("last") && !is_loaded("second"), "a library is left");
+}
+
+/* A constructor opens it under libc's name, which would not return. */
+static void throw_through_dlopen(void) {
+  user = open_one("./libopens.so", RTLD_LAZY);
+  check(call(user, "result") == 0, "it was opened");
+  check(!is_loaded("throwing"), "the library that has thrown is left");
+}
+
+/* Once it has thrown, libc's names fail, too, and count nothing. */
+static void fails_under_libc_names(void) {
+  check(try_open("./libthrowing.so", RTLD_LAZY | RTLD_NODELETE, &user, NULL) == DLOPEN_E_CONSTRUCTOR,
+        "throwing");
+  struct DLOPEN_info info = {.size = sizeof info};
+  static DLOPEN_image *images[256];
+  other = open_one("./libplainopen.so", RTLD_LAZY);
+  for (int i = 0; i < 3; i++) check(call(other, "open_throwing") == 0, "it was opened");
+  LOADER_TYPE(DLOPEN_info) *our_info =
+      (LOADER_TYPE(DLOPEN_info) *)dlsym(dlopen(getenv("LINKER"), RTLD_LAZY), "DLOPEN_info");
+  size_t count = loader_images(images, 256);
+  int seen = 0;
+  for (size_t i = 0; i < count; i++) {
+    check(our_info(images[i], &info) == 0, "info");
+    if (info.path && strstr(info.path, "/libthrowing.so")) {
+      seen++;
+      check(info.open_count == 0, "it is counted");
+    }
+  }
+  check(seen == 1, "it is not there");
+}
+
+/* A constructor leaves an open within it by longjmp. */
+static jmp_buf away;
+
+static void leave(void) { longjmp(away, 1); }
+
+static void open_leaving(void) {
+  DLOPEN_image *image;
+  in_hook = leave;
+  if (setjmp(away) == 0) try_open("./libhooked.so", RTLD_LAZY, &image, NULL);
+}
+
+static void constructor_jumps(void) {
+  in_hook = open_leaving;
+  user = open_one("./libfirst.so", RTLD_LAZY);
+  check(call(user, "last") == 5, "it is not initialised");
+}
+
+/* What a library with a C++ runtime of its own throws. */
+static void other_runtime(void) {
+  DLOPEN_image *image;
+  user = open_one("./libuncaught.so", RTLD_LAZY);
+  check(call(user, "uncaught") == 0, "before");
+  check(try_open("./libstatic.so", RTLD_LAZY, &image, NULL) == DLOPEN_E_CONSTRUCTOR, "open");
+  check(call(user, "uncaught") == 0, "an exception is left");
+}
+
+static const struct {
+  const char *name;
+  void (*run)(void);
+} scenarios[] = {
+#define SCENARIO(name) {#name, name}
+  SCENARIO(patched_image_goes), SCENARIO(definition_goes), SCENARIO(patch_in_a_cycle),
+  SCENARIO(patch_of_the_host), SCENARIO(patch_of_the_unwinder), SCENARIO(swap_while_opening),
+  SCENARIO(swap_back), SCENARIO(swap_of_pieces), SCENARIO(nested_open_fails),
+  SCENARIO(throw_through_dlopen), SCENARIO(fails_under_libc_names), SCENARIO(constructor_jumps),
+  SCENARIO(other_runtime),
+};
+
+int main(int argc, char **argv) {
+  if (argc < 3) return 2;
+  use_loader(argv[1]);
+  setenv("LINKER", argv[1], 1);
+  void *linker = dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD);
+  LOADER_FUNCTION(our_patch, "DLOPEN_patch");
+  LOADER_FUNCTION(our_unpatch, "DLOPEN_unpatch");
+  LOADER_FUNCTION(our_swap, "DLOPEN_swap");
+  LOADER_FUNCTION(our_existing, "DLOPEN_existing");
+  alarm(20);
+  for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
+    if (strcmp(scenarios[i].name, argv[2]) == 0) {
+      scenarios[i].run();
+      dprintf(1, "done\n");
+      return 0;
+    }
+  return 2;
+}

@@ -1,0 +1,166 @@
+"""Patches, swaps and constructors that throw, while foreign code changes what they are about.
+
+Each scenario of exchanges.c is a process of its own; an alarm ends one that hangs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.fixtures import compile_library, compile_program, run
+
+HERE = Path(__file__).parent
+_CHOSEN = """
+void hook(void);
+static int answer(void) { return 42; }
+static int (*resolve(void))(void) { hook(); return answer; }
+int chosen(void) __attribute__((ifunc("resolve")));
+"""
+_USER = """
+int chosen(void), global(void) __attribute__((weak));
+int call_chosen(void) { return chosen(); }
+int call_global(void) { return global(); }
+"""
+_HELPER = "int call_chosen(void); int instead(void) { return 7; } int (*used)(void) = call_chosen;"
+_WALKS = """
+#define _GNU_SOURCE
+#include <link.h>
+static int each(struct dl_phdr_info *info, size_t size, void *data) { return ++*(int *)data, 0; }
+int walk(void) { int found = 0; int result = dl_iterate_phdr(each, &found); return result + found; }
+"""
+_HOT_USER = """
+int version(void);
+static int (*volatile pointer)(void) = version;
+int by_pointer(void) { return pointer(); }
+int by_call(void) { return version(); }
+"""
+_PACKED = """
+int version(void);
+int (*volatile whole)(void) = version;
+struct __attribute__((packed)) packed { char tag; int (*function)(void); };
+volatile struct packed packed = { 'x', version };
+int by_packed(void) { int (*function)(void) = packed.function; return function(); }
+int by_whole(void) { return whole(); }
+"""
+_LAST = """
+static int state;
+int last(void) { return state; }
+__attribute__((constructor)) static void start(void) { state = 5; }
+"""
+_HOOKED = "void hook(void); __attribute__((constructor)) static void start(void) { hook(); }"
+_THROWING = """
+extern "C" int throwing(void) { return 1; }
+static int start() { throw 1; return 1; }
+static int started = start();
+"""
+_OPENS = """
+#include <dlfcn.h>
+static void *opened = &opened;
+int result(void) { return opened != 0; }
+__attribute__((constructor)) static void start(void)
+{
+  opened = dlopen("./libthrowing.so", RTLD_LAZY);
+}
+"""
+_PLAIN_OPEN = """
+#include <dlfcn.h>
+int open_throwing(void) { return dlopen("./libthrowing.so", RTLD_LAZY) != 0; }
+"""
+_UNCAUGHT = """
+#include <exception>
+extern "C" int uncaught(void) { return std::uncaught_exceptions(); }
+"""
+_IN_C = (
+    "patched_image_goes",
+    "definition_goes",
+    "patch_in_a_cycle",
+    "patch_of_the_host",
+    "patch_of_the_unwinder",
+    "swap_while_opening",
+    "swap_back",
+    "swap_of_pieces",
+    "constructor_jumps",
+)
+_IN_CXX = (
+    "nested_open_fails",
+    "throw_through_dlopen",
+    "fails_under_libc_names",
+    "other_runtime",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exchanges")
+    undefined = ["-Wl,--no-as-needed", "-fno-builtin"]
+    lazy = [*undefined, "-Wl,-z,lazy"]
+
+    def library(name: str, source: str, *needs: Path, flags: list[str] = undefined) -> Path:
+        return compile_library(
+            folder, f"lib{name}.so", source, libraries=needs, flags=flags, rpath="$ORIGIN"
+        )
+
+    chosen = library("chosen", _CHOSEN)
+    user = library("user", _USER, chosen, flags=lazy)
+    library("global", "int global(void) { return 3; }")
+    library("helper", _HELPER, user)
+    library("walks", _WALKS)
+    for number in (1, 2):
+        soname = ["-Wl,-soname,./libhot.so"]
+        source = f"int version(void) {{ return {number}; }}"
+        hot = library(f"hot{number}", source, flags=[*undefined, *soname])
+    library("hotuser", _HOT_USER, hot, flags=lazy)
+    library("packed", _PACKED, hot)
+    last = library("last", _LAST)
+    hooked = library("hooked", _HOOKED)
+    library("first", "int last(void); int first(void) { return last(); }", last, hooked)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def program(folder: Path) -> Path:
+    flags = ["-rdynamic", "-pthread"]
+    return compile_program(folder, "exchanges", HERE / "exchanges.c", flags=flags)
+
+
+@pytest.fixture(scope="module")
+def cxx_folder(folder: Path) -> Path:
+    flags = ["-Wl,--no-as-needed", "-std=c++17"]
+    throwing = compile_library(
+        folder, "libthrowing.so", _THROWING, language="c++", flags=flags, rpath="$ORIGIN"
+    )
+    last = folder / "liblast.so"
+    compile_library(
+        folder,
+        "libsecond.so",
+        "int second(void) { return 2; }",
+        libraries=[last, throwing],
+        flags=["-Wl,--no-as-needed"],
+        rpath="$ORIGIN",
+    )
+    compile_library(folder, "libopens.so", _OPENS)
+    compile_library(folder, "libplainopen.so", _PLAIN_OPEN)
+    compile_library(folder, "libuncaught.so", _UNCAUGHT, language="c++", flags=flags)
+    compile_library(
+        folder,
+        "libstatic.so",
+        _THROWING,
+        language="c++",
+        flags=["-static-libstdc++", "-Wl,--exclude-libs,ALL"],
+    )
+    return folder
+
+
+@pytest.mark.parametrize("scenario", _IN_C)
+def test_in_the_middle(folder: Path, program: Path, libdlopen: Path, scenario: str) -> None:
+    done = run([program, libdlopen, scenario], cwd=folder, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("done\n", 0)
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize("scenario", _IN_CXX)
+def test_thrown(cxx_folder: Path, program: Path, libdlopen: Path, scenario: str) -> None:
+    done = run([program, libdlopen, scenario], cwd=cxx_folder, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("done\n", 0)
