@@ -486,10 +486,10 @@ int main(int argc, char **argv) {
   alarm(static_cast<unsigned>(seconds) * 2 + 2 * PATIENCE);
   mallopt(M_ARENA_MAX, 1); /* or the rest depends on which threads met */
   Random random = {seed};
-  run_turn(seconds < 20 ? seconds / 3 : 5, random);
+  run_turn(seconds / 3, random); /* as much at once as ever after */
   Rest before = measure();
   if (plant == "crash") *static_cast<volatile char *>(nullptr) = 1;
-  run_turn(seconds < 20 ? seconds * 2 / 3 : seconds - 5, random);
+  run_turn(seconds * 2 / 3, random);
   Rest after = measure();
   for (unsigned i = 0; i < STEPS; i++)
     dprintf(1, "%s: %llu\n", step_names[i], (unsigned long long)done[i].load());
