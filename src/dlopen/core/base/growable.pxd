@@ -5,7 +5,7 @@ from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.atomics cimport load_pointer
+from dlopen.core.base.atomics cimport load_pointer_to_follow
 from dlopen.core.base.strings cimport strlen
 
 
@@ -37,8 +37,9 @@ cdef inline bint pointers_add(
 
 
 cdef inline void* pointer_at(const Pointers* array, size_t index) noexcept nogil:
-    """Of a list whose length stays, and where another thread may exchange one for another."""
-    return load_pointer(&array.items[index])
+    """Of a list whose length stays, and where another thread may exchange one for another
+    (linker/swap.pxd)."""
+    return load_pointer_to_follow(&array.items[index])
 
 
 cdef inline bint pointers_hold(const Pointers* array, const void* item) noexcept nogil:
