@@ -45,8 +45,8 @@ class _Switch:
         self._functions: dict[Patch, Callable[..., Any]] = {}  # changed under `_lock`
         self._latest: tuple[Patch, Callable[..., Any]] | None = None  # read by any thread
 
-    def make(self) -> object:
-        """The C function; the places may lead to it while this object lives, which keeps `self`."""
+    def make(self) -> Any:
+        """The C function, which keeps `self`; not kept here: see `_switches`."""
         made = make_callback(self._kind, self._call)
         self.address = address_of(made)
         return made
@@ -84,9 +84,10 @@ class _Switch:
         return getattr(zero, "value", zero)
 
 
-# By image, where it is mapped, symbol, version and prototype.  Each lives as long as its C function
-# is kept for the image.  Under `_lock`, which is not held while foreign code runs.
-_switches: WeakValueDictionary[tuple[object, ...], _Switch] = WeakValueDictionary()
+# The C functions of switches, by image, where it is mapped, symbol, version and prototype.  Nothing
+# but `keep` holds them: they go with the image, and another at its address gets its own.  Under
+# `_lock`, which is not held while foreign code runs.
+_switches: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
 _lock = Lock()
 _in_force: dict[int, Patch] = {}  # by number
 
@@ -200,10 +201,7 @@ class Patch:
             errors, self._errors = self._errors, []
         self._replacements.clear()
         log("dlopen.patch", "restored %r", self._library)
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise BaseExceptionGroup(f"callbacks failed {self._error_count} times", errors)
+        _raise_all(f"callbacks failed {self._error_count} times", errors)
 
     def __enter__(self) -> Self:
         return self
@@ -271,11 +269,11 @@ def _switch_for(image: int, key: str, thing: object) -> _Switch:
     kind: Any = type(thing)
     where = image, _linker.info(image)["map_start"], *split_key(key), kind
     with _lock:
-        known = _switches.get(where)
-        if known is not None:
-            return known
-        switch = _switches[where] = _Switch(kind)
-        keep(image, [switch.make()])
+        made = _switches.get(where)
+        if made is None:
+            made = _switches[where] = _Switch(kind).make()
+            keep(image, [made])
+        switch: _Switch = made.__wrapped__.__self__
         return switch
 
 
@@ -289,9 +287,21 @@ def _function_like(thing: object, address: int) -> Any:
     return function
 
 
+def _raise_all(message: str, errors: list[BaseException]) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BaseExceptionGroup(message, errors)
+
+
 @atexit.register
 def _restore_all() -> None:
     """No Python function can answer for C code that runs after the interpreter's end."""
+    errors: list[BaseException] = []
     for patch in list(_in_force.values()):
         if patch._switches:
-            patch.restore()
+            try:
+                patch.restore()
+            except BaseException as error:
+                errors.append(error)
+    _raise_all("callbacks of patches failed", errors)
