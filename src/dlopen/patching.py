@@ -302,6 +302,6 @@ def _restore_all() -> None:
         if patch._switches:
             try:
                 patch.restore()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  (raised below)
                 errors.append(error)
     _raise_all("callbacks of patches failed", errors)

@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 opened: list[Callable[[Library], object]] = []
 """Called with each library that is opened with `reload=True`."""
 
-_LONGEST_WAIT = 0.02  # seconds for which new calls are held while others end
+_LONGEST_WAIT = 0.01  # seconds for which new calls are held while others end
 _pointer_at = ctypes.c_void_p.from_address
+# With the GIL: while calls are held, other threads would take it at each of many variables.
+_copy = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
+    ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
+)
 
 
 class Reloaded(Record):
@@ -63,6 +67,13 @@ class _Version:
         self.is_released = False  # as far as C callers are concerned
 
 
+class _Checked(Record):
+    """What was found in a new version."""
+
+    addresses: dict[str, int]  # of functions
+    variables: set[ref[Variable]]
+
+
 class Gate:
     """What calls from Python pass.  All of it is guarded by its lock.
 
@@ -72,7 +83,9 @@ class Gate:
     """
 
     def __init__(self, image: int) -> None:
-        self._changed = Condition(Lock())
+        self._lock = Lock()
+        self._opened = Condition(self._lock)  # what calls wait for: none is woken in vain
+        self._left = Condition(self._lock)  # what who has closed it waits for
         self._current = _Version(0, image)
         self._old: list[_Version] = []
         self._depths: dict[int, int] = {}  # of the threads that are inside
@@ -81,10 +94,10 @@ class Gate:
     def enter(self) -> _Version:
         """Before a call; waits while the gate is closed.  Returns what `leave` must be given."""
         me = get_ident()
-        with self._changed:
+        with self._lock:
             # Who is inside must get out for the gate to open again.
             while self._is_closed and me not in self._depths:
-                self._changed.wait()
+                self._opened.wait()
             self._depths[me] = self._depths.get(me, 0) + 1
             version = self._current
             version.inside += 1
@@ -93,44 +106,44 @@ class Gate:
     def leave(self, version: _Version) -> None:
         """After a call."""
         me = get_ident()
-        with self._changed:
+        with self._lock:
             version.inside -= 1
             self._depths[me] -= 1
             if not self._depths[me]:
                 del self._depths[me]
-            if self._is_closed:
-                self._changed.notify_all()
-            has_old = bool(self._old)
-        if has_old:
+            if self._is_closed and len(self._depths) < 2:  # who closed it may be inside itself
+                self._left.notify_all()
+            was_last = not version.inside and version is not self._current
+        if was_last:
             self.clear()
 
     def close(self, timeout: float) -> int:
         """Hold new calls; returns how many threads are inside still, after `timeout` seconds."""
         me = get_ident()
         end = monotonic() + timeout
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             while others := len(self._depths.keys() - {me}):
-                if (left := end - monotonic()) <= 0 or not self._changed.wait(left):
+                if (left := end - monotonic()) <= 0 or not self._left.wait(left):
                     break
             return others
 
     def open(self) -> None:
         """Let calls in again."""
-        with self._changed:
+        with self._lock:
             self._is_closed = False
-            self._changed.notify_all()
+            self._opened.notify_all()
 
     def succeed(self, image: int) -> int:
         """While it is closed: the image is the current version; returns its number."""
-        with self._changed:
+        with self._lock:
             self._old.append(self._current)
             self._current = _Version(self._current.number + 1, image)
             return self._current.number
 
     def release(self) -> None:
         """No C caller needs a version that is old by now."""
-        with self._changed:
+        with self._lock:
             for version in self._old:
                 version.is_released = True
         self.clear()
@@ -142,7 +155,7 @@ class Gate:
 
     def _next_step(self) -> tuple[Any, int] | None:
         # Destructors run without the lock.
-        with self._changed:
+        with self._lock:
             for version in self._old:
                 if version.inside:
                     return None  # nor is a later one out of use
@@ -246,10 +259,11 @@ class Reloading:
         self, library: Library, source: object, keep: Iterable[str], timeout: float
     ) -> Reloaded:
         """See `Library.reload`."""
+        names = names_of(keep)
         if not self._lock.acquire(blocking=False):
             raise Error(f"{library._path} is being reloaded already")
         try:
-            return self._reload(library, source, tuple(keep), timeout)
+            return self._reload(library, source, names, timeout)
         finally:
             self._lock.release()
 
@@ -260,17 +274,19 @@ class Reloading:
         new = self.load(source, replaces=old)
         try:
             moves = [_move(library, old, new, name) for name in keep]
-            self._check_objects(library, new)
+            checked = _Checked({}, set())
+            self._check_objects(library, new, checked)
             patches: list[Move] = []
             try:
                 for patch in patches_of(library):
                     patches.append(patch.begin_move(new))  # noqa: PERF401  (undone if one fails)
                 try:
                     begun = self._close_gate(library, timeout if moves else 0)
+                    self._check_objects(library, new, checked)  # of meanwhile
                     for target, origin, size in moves:
-                        ctypes.memmove(target, origin, size)
+                        _copy(target, origin, size)
                     places = _linker.swap(old, new)
-                    number = self._switch(library, old, new)
+                    number = self._switch(library, old, new, checked.addresses)
                 finally:
                     self.gate.open()
                 held = monotonic() - begun
@@ -306,19 +322,22 @@ class Reloading:
                 )
             sleep(_LONGEST_WAIT)
 
-    def _check_objects(self, library: Library, new: int) -> None:
+    def _check_objects(self, library: Library, new: int, checked: _Checked) -> None:
         """What was handed out must be there in the new version."""
         for function in library._handed_out():
-            _address(library, new, function.__name__)
-        for reference in self._variables.copy():
+            name = function.__name__
+            if name not in checked.addresses:
+                checked.addresses[name] = _address(library, new, name)
+        for reference in self._variables - checked.variables:
             if variable := reference():
                 name = variable._symbol.key
                 found = _linker.symbol(new, *split_key(name), False)
                 if found is None:
                     raise _missing(library, name)
                 check_size(name, found[4], variable._type)
+                checked.variables.add(reference)
 
-    def _switch(self, library: Library, old: int, new: int) -> int:
+    def _switch(self, library: Library, old: int, new: int, addresses: dict[str, int]) -> int:
         with library._lock:
             if library._image != old:
                 raise ValueError(f"{library._path} was closed meanwhile")
@@ -327,8 +346,15 @@ class Reloading:
             library._image = new
             library._keys = None
         for function in library._handed_out():
-            redirect(function, _address(library, new, function.__name__))
+            library._redirect(function, new, addresses.get(function.__name__))
         return number
+
+
+def names_of(keep: Iterable[str]) -> tuple[str, ...]:
+    """Those of variables that are kept."""
+    if isinstance(keep, (str, bytes)):
+        raise TypeError(f"keep holds names, and is none itself: [{keep!r}]")
+    return tuple(keep)
 
 
 def redirect(function: Function, address: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Event, Thread, current_thread
 
 from dlopen.errors import Error
+from dlopen.reloading import names_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,4 +134,4 @@ def watch(
         raise Error(f"{library._path} was opened without reload=True")
     if reloading.path is None:
         raise ValueError(f"{library._path} is not from a file that can be watched")
-    return Watcher(library, reloading, reloading.path, tuple(keep), on_reload, on_error)
+    return Watcher(library, reloading, reloading.path, names_of(keep), on_reload, on_error)

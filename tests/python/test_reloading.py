@@ -340,6 +340,49 @@ print(loaded())
     ]
 
 
+def test_what_is_handed_out_while_it_waits(folder: Path) -> None:
+    """For a quiet moment: the new version must have that, too."""
+    code = """
+lib = dlopen.Library(path, reload=True)
+inside, may_go = threading.Event(), threading.Event()
+@dlopen.callback(c_int)
+def waits():
+    inside.set()
+    may_go.wait()
+    return 5
+got, extra = [], []
+def reload():
+    try:
+        lib.reload(keep=["counter"], timeout=30)
+    except dlopen.SymbolError as error:
+        got.append(error.symbol)
+for hand_out in (lambda: lib.extra, lambda: lib.variable("counter", c_long)):
+    lib.bump()
+    inside.clear()
+    may_go.clear()
+    caller = threading.Thread(target=lib.call, args=[waits])
+    caller.start()
+    inside.wait()
+    build("-DVERSION=2", "-DLESS")
+    before = loaded()
+    reloader = threading.Thread(target=reload)
+    reloader.start()
+    while loaded() == before:
+        time.sleep(0.001)
+    time.sleep(0.1)
+    extra.append(hand_out())
+    may_go.set()
+    caller.join()
+    reloader.join()
+    print(got, lib.version(), extra.pop(0)() if got else extra.pop().value, loaded())
+    lib.__dict__.pop("extra", None)
+    lib._functions.pop("extra", None)
+    got.clear()
+    gc.collect()
+"""
+    assert python(code, folder) == ["['extra'] 1 7 1", "[] 2 2 1"]
+
+
 def test_replacements_and_patches_move(folder: Path) -> None:
     source = (folder / "hot.c").read_text()
     source += "long time(long *); long get_time(void) { return time(0); }\n"
