@@ -60,6 +60,18 @@ void run(volatile int *stop, volatile int *low, volatile int *high, long *calls,
   }
 }
 """
+USER_OF_OTHER = """
+int version(void);
+static int (*volatile pointer)(void) = version;
+int by_call(void) { return version(); }
+int by_pointer(void) { return pointer(); }
+"""
+SELF = """
+#ifdef SELF
+int getppid(void);
+int self(void) { return getppid(); }
+#endif
+"""
 HEAD = """
 import ctypes, gc, os, subprocess, sys, threading, time
 from ctypes import c_char, c_int, c_long, c_void_p
@@ -424,6 +436,94 @@ patch.restore()
 assert abs(get_time() - time.time()) < 5
 """
     assert python(code, folder) == ["5"]
+
+
+@pytest.mark.parametrize("whose", ["ours", "the host's"])
+@pytest.mark.parametrize("by", ["lib.version", 'lib.symbols["version"]'])
+def test_patches_that_lead_to_it(folder: Path, whose: str, by: str) -> None:
+    other = compile_library(folder, "libother.so", "int version(void) { return 100; }")
+    flags = ["-Wl,-rpath,$ORIGIN"]
+    compile_library(folder, "libpatched.so", USER_OF_OTHER, libraries=[other], flags=flags)
+    code = f"""
+lib = dlopen.Library(path, reload=True)
+if "{whose}" == "ours":
+    user = dlopen.Library(folder + "/libpatched.so")
+else:
+    ctypes.CDLL(folder + "/libpatched.so")
+    user = dlopen.existing(folder + "/libpatched.so")
+def calls():
+    return user.by_call(), user.by_pointer()
+below = user.patch(version={by})
+above = user.patch(version=dlopen.callback(c_int)(lambda: 50))
+for number in (2, 3):
+    build(f"-DVERSION={{number}}")
+    assert lib.reload().places == 2
+    lib.release_old()
+    assert loaded() == 1
+    print(calls(), end=" ")
+    above.restore()
+    print(calls(), end=" ")
+build("-DVERSION=4", "-Dversion=renamed")
+try:
+    lib.reload()
+except dlopen.SymbolError as error:
+    print(error.symbol, calls(), end=" ")
+below.restore()
+print(calls())
+lib.close()
+print(loaded())
+# It may lead to the very library.
+build("-DVERSION=1", "-DSELF")
+lib = dlopen.Library(path, reload=True)
+with lib.patch(getppid=lib.version):
+    assert lib.self() == 1
+    build("-DVERSION=2", "-DSELF")
+    lib.reload()
+    lib.release_old()
+    assert lib.self() == 2
+assert lib.self() == os.getppid()
+lib.close()
+print(loaded())
+"""
+    source = (folder / "hot.c").read_text() + SELF
+    (folder / "hot.c").write_text(source)
+    assert python(code, folder) == [
+        "(50, 50) (2, 2) (3, 3) (3, 3) version (3, 3) (100, 100)",
+        "0",
+        "0",
+    ]
+
+
+def test_others_patch_meanwhile(folder: Path) -> None:
+    """Some of them to what is being reloaded."""
+    code = """
+lib = dlopen.Library(path, reload=True)
+user = dlopen.Library(folder + "/libuser-now.so")
+data = {1: Path(path).read_bytes()}
+build("-DVERSION=2")
+data[2] = Path(path).read_bytes()
+stop, patched, wrong = threading.Event(), [0], []
+five = dlopen.callback(c_int)(lambda: 5)
+def patch():
+    while not stop.is_set():
+        with user.patch(version=five), user.patch(version=lib.version):
+            if (got := user.by_call()) not in (1, 2, 5):  # the other thread's may be on top
+                wrong.append(got)
+            patched[0] += 1
+threads = [threading.Thread(target=patch) for _ in range(2)]
+sys.setswitchinterval(0.0001)
+for thread in threads:
+    thread.start()
+for number in range(300):
+    lib.reload(data[2 - number % 2])
+stop.set()
+for thread in threads:
+    thread.join()
+lib.release_old()
+assert user.by_call() == user.by_pointer() == 1 and loaded() == 1
+print(wrong[:5], patched[0] > 10)
+"""
+    assert python(code, folder) == ["[] True"]
 
 
 def test_under_load(folder: Path) -> None:
