@@ -479,6 +479,7 @@ class Library(Mapped):
             source: A path or the content of a file; None: the file that it was opened from, as it
                 is now.
             keep: Variables whose values move to the new version: of the same size and type there.
+                Pointers in them lead to where they led.
             timeout: With `keep`: seconds in which there must be a moment when no call from Python
                 is inside, so that nobody changes what is to be kept.
 
