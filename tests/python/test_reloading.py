@@ -526,6 +526,33 @@ print(wrong[:5], patched[0] > 10)
     assert python(code, folder) == ["[] True"]
 
 
+def test_a_hundred_old_versions_leave_nothing(folder: Path) -> None:
+    """Released together, the first time that so many were mapped."""
+    code = """
+import resource
+lib = dlopen.Library(path, reload=True)
+user = dlopen.Library(folder + "/libuser-now.so")
+data = []
+for number in (1, 2):
+    build(f"-DVERSION={number}")
+    data.append(Path(path).read_bytes())
+lib.reload(data[1], keep=["counter"])
+lib.release_old()
+def rest():
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return len(maps()), pages * resource.getpagesize()
+before = rest()
+for number in range(100):
+    lib.reload(data[number % 2], keep=["counter"])
+assert len(maps()) > before[0] + 100
+lib.release_old()
+after = rest()
+assert abs(after[0] - before[0]) <= 1 and abs(after[1] - before[1]) <= 1 << 20, (before, after)
+"""
+    python(code, folder)
+
+
 def test_under_load(folder: Path) -> None:
     """Rebuilt and reloaded 100 times while C and Python call at least 10**5 times a second."""
     code = """
