@@ -164,7 +164,8 @@ class Blocker(Record):
 
     kind: str
     """open (elsewhere), nodelete, dependency, binding, initialising, patch (one that is in force
-    leads to it), retained (an old version, see `release_old`) or thread_local (an object that its thread has not destroyed yet)."""
+    leads to it), retained (an old version: `release_old`) or thread_local (an object that its
+    thread has not destroyed yet)."""
     library: str | None
     """The path of the image that needs it, if one does."""
 

@@ -271,6 +271,16 @@ class Reloading:
         self, library: Library, source: object, keep: tuple[str, ...], timeout: float
     ) -> Reloaded:
         old = library._open_image()
+        _linker.retain(old)  # if another thread closes it meanwhile, what is looked at stays
+        try:
+            return self._replace(library, old, source, keep, timeout)
+        except BaseException:
+            _release(old)
+            raise
+
+    def _replace(
+        self, library: Library, old: int, source: object, keep: tuple[str, ...], timeout: float
+    ) -> Reloaded:
         new = self.load(source, replaces=old)
         try:
             moves = [_move(library, old, new, name) for name in keep]
@@ -282,6 +292,8 @@ class Reloading:
                     patches.append(patch.begin_move(new))  # noqa: PERF401  (undone if one fails)
                 try:
                     begun = self._close_gate(library, timeout if moves else 0)
+                    if library._image != old:
+                        raise _closed_meanwhile(library)
                     self._check_objects(library, new, checked)  # of meanwhile
                     for target, origin, size in moves:
                         _copy(target, origin, size)
@@ -340,14 +352,17 @@ class Reloading:
     def _switch(self, library: Library, old: int, new: int, addresses: dict[str, int]) -> int:
         with library._lock:
             if library._image != old:
-                raise ValueError(f"{library._path} was closed meanwhile")
-            _linker.retain(old)
+                raise _closed_meanwhile(library)
             number = self.gate.succeed(new)
             library._image = new
             library._keys = None
         for function in library._handed_out():
             library._redirect(function, new, addresses.get(function.__name__))
         return number
+
+
+def _closed_meanwhile(library: Library) -> ValueError:
+    return ValueError(f"{library._path} was closed meanwhile")
 
 
 def names_of(keep: Iterable[str]) -> tuple[str, ...]:

@@ -526,6 +526,47 @@ print(wrong[:5], patched[0] > 10)
     assert python(code, folder) == ["[] True"]
 
 
+@pytest.mark.parametrize("has_user", [True, False])
+def test_closed_while_it_waits(folder: Path, has_user: bool) -> None:
+    code = f"""
+for number in range(20):
+    lib = dlopen.Library(path, reload=True)
+    user = dlopen.Library(folder + "/libuser-now.so") if {has_user} else None
+    inside, may_go, errors = threading.Event(), threading.Event(), []
+    @dlopen.callback(c_int)
+    def waits():
+        inside.set()
+        may_go.wait()
+        return 5
+    def reload():
+        try:
+            lib.reload(keep=["counter"], timeout=30)
+        except ValueError as error:
+            errors.append(str(error))
+    caller = threading.Thread(target=lib.call, args=[waits])
+    caller.start()
+    inside.wait()
+    reloader = threading.Thread(target=reload)
+    reloader.start()
+    while len(events) % 4 < 2:      # the new version's constructor has run
+        time.sleep(0.001)
+    may_go.set()
+    caller.join()
+    lib.close()
+    reloader.join()
+    assert errors in ([], [path + " was closed meanwhile"]), errors
+    if user:
+        assert user.by_call() == 1
+        user.close()
+    assert loaded() == 0 and len(events) % 4 == 0, (loaded(), events)
+    if number == 4:
+        before = len(maps())
+print(len(maps()) - before <= 2, len(maps()) - before)
+"""
+    (line,) = python(code, folder)
+    assert line.startswith("True "), line
+
+
 def test_a_hundred_old_versions_leave_nothing(folder: Path) -> None:
     """Released together, the first time that so many were mapped."""
     code = """
