@@ -19,7 +19,7 @@ from dlopen import _linker
 from dlopen._records import Record, log
 from dlopen._replacing import keep as keep_replacements
 from dlopen.errors import Error, LoadError, SymbolError
-from dlopen.patching import Move, patches_of
+from dlopen.patching import patches_of
 from dlopen.symbols import Symbol, split_key, undefined
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from dlopen._files import Reader
     from dlopen.library import Function, Library, Variable
+    from dlopen.patching import Move, Patch
 
 opened: list[Callable[[Library], object]] = []
 """Called with each library that is opened with `reload=True`."""
@@ -286,15 +287,16 @@ class Reloading:
             moves = [_move(library, old, new, name) for name in keep]
             checked = _Checked({}, set())
             self._check_objects(library, new, checked)
-            patches: list[Move] = []
+            patches: dict[Patch, Move] = {}
             try:
-                for patch in patches_of(library):
-                    patches.append(patch.begin_move(new))  # noqa: PERF401  (undone if one fails)
+                _begin_moves(library, new, patches)
                 try:
                     begun = self._close_gate(library, timeout if moves else 0)
                     if library._image != old:
                         raise _closed_meanwhile(library)
-                    self._check_objects(library, new, checked)  # of meanwhile
+                    # What other threads have made meanwhile.
+                    self._check_objects(library, new, checked)
+                    _begin_moves(library, new, patches)
                     for target, origin, size in moves:
                         _copy(target, origin, size)
                     places = _linker.swap(old, new)
@@ -303,13 +305,13 @@ class Reloading:
                     self.gate.open()
                 held = monotonic() - begun
             except BaseException:
-                for move in patches:
+                for move in patches.values():
                     move.undo()
                 raise
         except BaseException:
             _linker.close(new)
             raise
-        for move in patches:
+        for move in patches.values():
             move.finish()
         self.gate.clear()
         log("dlopen.reload", "reloaded %r: version %d", library, number)
@@ -363,6 +365,13 @@ class Reloading:
 
 def _closed_meanwhile(library: Library) -> ValueError:
     return ValueError(f"{library._path} was closed meanwhile")
+
+
+def _begin_moves(library: Library, new: int, moves: dict[Patch, Move]) -> None:
+    """Of the patches that are in force, but for those whose moves have begun."""
+    for patch in patches_of(library):
+        if patch not in moves:
+            moves[patch] = patch.begin_move(new)
 
 
 def names_of(keep: Iterable[str]) -> tuple[str, ...]:

@@ -353,8 +353,10 @@ print(loaded())
 
 
 def test_what_is_handed_out_while_it_waits(folder: Path) -> None:
-    """For a quiet moment: the new version must have that, too."""
+    """For a quiet moment: the new version must have that, too, and be patched."""
+    (folder / "hot.c").write_text((folder / "hot.c").read_text() + SELF)
     code = """
+build("-DSELF")
 lib = dlopen.Library(path, reload=True)
 inside, may_go = threading.Event(), threading.Event()
 @dlopen.callback(c_int)
@@ -363,6 +365,7 @@ def waits():
     may_go.wait()
     return 5
 got, extra = [], []
+fake = dlopen.callback(c_int)(lambda: 9)
 def reload():
     try:
         lib.reload(keep=["counter"], timeout=30)
@@ -375,7 +378,7 @@ for hand_out in (lambda: lib.extra, lambda: lib.variable("counter", c_long)):
     caller = threading.Thread(target=lib.call, args=[waits])
     caller.start()
     inside.wait()
-    build("-DVERSION=2", "-DLESS")
+    build("-DVERSION=2", "-DLESS", "-DSELF")
     before = loaded()
     reloader = threading.Thread(target=reload)
     reloader.start()
@@ -383,16 +386,21 @@ for hand_out in (lambda: lib.extra, lambda: lib.variable("counter", c_long)):
         time.sleep(0.001)
     time.sleep(0.1)
     extra.append(hand_out())
+    patch = lib.patch(getppid=fake)
     may_go.set()
     caller.join()
     reloader.join()
-    print(got, lib.version(), extra.pop(0)() if got else extra.pop().value, loaded())
+    print(got, lib.version(), extra.pop(0)() if got else extra.pop().value, loaded(), lib.self())
+    patch.restore()
+    assert lib.self() == os.getppid()
+    lib.__dict__.pop("self")
+    lib._functions.pop("self")
     lib.__dict__.pop("extra", None)
     lib._functions.pop("extra", None)
     got.clear()
     gc.collect()
 """
-    assert python(code, folder) == ["['extra'] 1 7 1", "[] 2 2 1"]
+    assert python(code, folder) == ["['extra'] 1 7 1 9", "[] 2 2 1 9"]
 
 
 def test_replacements_and_patches_move(folder: Path) -> None:
