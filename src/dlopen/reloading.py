@@ -275,8 +275,10 @@ class Reloading:
         _linker.retain(old)  # if another thread closes it meanwhile, what is looked at stays
         try:
             return self._replace(library, old, source, keep, timeout)
-        except BaseException:
+        except BaseException as error:
             _release(old)
+            if isinstance(error, ValueError) and library._image != old:
+                raise _closed_meanwhile(library) from None
             raise
 
     def _replace(
