@@ -87,7 +87,9 @@ class ReloadableFunction(Function):
         gate = self._library._gate()
         version = gate.enter()
         try:
-            return super().__call__(*arguments, **keywords)
+            if isinstance(self, ClosedFunction):  # since it began to wait
+                return ClosedFunction.__call__(self)
+            return CFuncPtr.__call__(self, *arguments, **keywords)
         finally:
             gate.leave(version)
 
