@@ -116,32 +116,40 @@ class Patch:
         self._collects = True
         self._errors: list[BaseException] = []
         self._error_count = 0
+        self._image = image
+        self._coming: set[int] = set()  # images to which it is being moved
         self._switches, self._number, results = self._apply(image)
-        _in_force[self._number] = self
         self._describe(results)
+        _in_force[self._number] = self
+        while library._image not in (None, self._image):  # reloaded by another thread
+            move = self.begin_move(library._open_image())
+            if move is None:
+                break
+            move.finish()
         log("dlopen.patch", "patched %r: %r", library, dict(self.places))
 
     def _apply(self, image: int) -> tuple[dict[str, _Switch], int, list[tuple[int, int]]]:
         """The switches that it uses, its number, (places, original) by symbol."""
+        replacements = self._replacements.copy()  # another thread may end it
         switches = {
             key: _switch_for(image, key, thing)
-            for key, thing in self._replacements.items()
+            for key, thing in replacements.items()
             if is_callback(thing)
         }
         addresses = [
             (*split_key(key), switches[key].address if key in switches else address_of(thing))
-            for key, thing in self._replacements.items()
+            for key, thing in replacements.items()
         ]
         with _lock:
             for key, switch in switches.items():
-                thing: Any = self._replacements[key]
+                thing: Any = replacements[key]
                 switch.add(self, getattr(thing, "__wrapped__", thing))
         try:
             number, results = _linker.patch(image, addresses)
         except BaseException:
             self._leave(switches)
             raise
-        for key, (_, original) in zip(self._replacements, results, strict=True):
+        for key, (_, original) in zip(replacements, results, strict=True):
             if key in switches:
                 switches[key].leads_to(original)
         return switches, number, results
@@ -161,9 +169,20 @@ class Patch:
             for switch in switches.values():
                 switch.remove(self)
 
-    def begin_move(self, image: int) -> Move:
-        """Patch `image`, too, which is about to take the place of the library's."""
-        return Move(self, *self._apply(image))
+    def begin_move(self, image: int) -> Move | None:
+        """Patch `image`, too, which is about to take the place of the library's.
+
+        None if that has been done, or another thread is at it.
+        """
+        with self._lock:
+            if image == self._image or image in self._coming:
+                return None
+            self._coming.add(image)
+        try:
+            return Move(self, image, *self._apply(image))
+        except BaseException:
+            self._coming.discard(image)
+            raise
 
     def _note(self, error: BaseException) -> bool:
         """An exception in a callback; False if nobody would raise it any more."""
@@ -230,11 +249,13 @@ class Move:
     def __init__(
         self,
         patch: Patch,
+        image: int,
         switches: dict[str, _Switch],
         number: int,
         results: list[tuple[int, int]],
     ) -> None:
         self._patch = patch
+        self._image = image
         self._switches = switches
         self._number = number
         self._results = results
@@ -243,6 +264,7 @@ class Move:
         """The new version is not to be."""
         _linker.unpatch(self._number)
         self._patch._leave(self._switches)
+        self._patch._coming.discard(self._image)
 
     def finish(self) -> None:
         """From now on it is the new version's."""
@@ -252,10 +274,12 @@ class Move:
                 old = self._number, self._switches
             else:
                 old = patch._number, patch._switches
+                patch._image = self._image
                 patch._number, patch._switches = self._number, self._switches
                 _in_force[self._number] = patch
                 _in_force.pop(old[0], None)
                 patch._describe(self._results)
+        patch._coming.discard(self._image)
         _linker.unpatch(old[0])
         patch._leave(old[1])
 

@@ -303,6 +303,7 @@ class Reloading:
                         _copy(target, origin, size)
                     places = _linker.swap(old, new)
                     number = self._switch(library, old, new, checked.addresses)
+                    _begin_late_moves(library, new, patches)
                 finally:
                     self.gate.open()
                 held = monotonic() - begun
@@ -372,8 +373,16 @@ def _closed_meanwhile(library: Library) -> ValueError:
 def _begin_moves(library: Library, new: int, moves: dict[Patch, Move]) -> None:
     """Of the patches that are in force, but for those whose moves have begun."""
     for patch in patches_of(library):
-        if patch not in moves:
-            moves[patch] = patch.begin_move(new)
+        if patch not in moves and (move := patch.begin_move(new)):
+            moves[patch] = move
+
+
+def _begin_late_moves(library: Library, new: int, moves: dict[Patch, Move]) -> None:
+    """Of patches that were made in the moment of the switch: it cannot fail any more."""
+    try:
+        _begin_moves(library, new, moves)
+    except Exception as error:  # noqa: BLE001
+        log("dlopen.reload", "a patch of %r stays in the old version: %s", library, error)
 
 
 def names_of(keep: Iterable[str]) -> tuple[str, ...]:
