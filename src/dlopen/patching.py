@@ -122,7 +122,11 @@ class Patch:
         self._describe(results)
         _in_force[self._number] = self
         while library._image not in (None, self._image):  # reloaded by another thread
-            move = self.begin_move(library._open_image())
+            try:
+                move = self.begin_move(library._open_image())
+            except BaseException:  # that has gone, too
+                self.restore()
+                raise
             if move is None:
                 break
             move.finish()

@@ -575,41 +575,6 @@ print(len(maps()) - before <= 2, len(maps()) - before)
     assert line.startswith("True "), line
 
 
-def test_patches_come_and_go_meanwhile(folder: Path) -> None:
-    """Each is in force from when `patch` returns until the block ends."""
-    (folder / "hot.c").write_text((folder / "hot.c").read_text() + SELF)
-    code = """
-build("-DSELF")
-lib = dlopen.Library(path, reload=True)
-data = [Path(path).read_bytes()]
-build("-DVERSION=2", "-DSELF")
-data.append(Path(path).read_bytes())
-fake = dlopen.callback(c_int)(lambda: 9)
-stop, wrong, patched = threading.Event(), [], [0]
-def patch():
-    while not stop.is_set():
-        with lib.patch(getppid=fake):
-            if (got := lib.self()) != 9:
-                wrong.append(got)
-        patched[0] += 1
-threads = [threading.Thread(target=patch) for _ in range(2)]
-sys.setswitchinterval(0.00001)
-for thread in threads:
-    thread.start()
-end, number = time.monotonic() + 3, 0
-while time.monotonic() < end:
-    lib.reload(data[number % 2], keep=["counter"], timeout=10)
-    lib.release_old()
-    number += 1
-stop.set()
-for thread in threads:
-    thread.join()
-assert lib.self() == os.getppid() and loaded() == 1
-print(wrong[:5], patched[0] > 10, number > 10)
-"""
-    assert python(code, folder) == ["[] True True"]
-
-
 def test_a_hundred_old_versions_leave_nothing(folder: Path) -> None:
     """Released together, the first time that so many were mapped."""
     code = """
