@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from _ctypes import CFuncPtr
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 
@@ -15,7 +16,7 @@ from dlopen.symbols import Symbol, split_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     Replacement: TypeAlias = int | Symbol | Any
@@ -52,6 +53,8 @@ def replacements_for(
     replace: Mapping[str, Replacement] | None,
 ) -> list[tuple[bytes, bytes | None, int]]:
     """For the core.  A key is a name, or "name@VERSION"."""
+    if replace is not None and not isinstance(replace, Mapping):
+        raise TypeError(f"replace maps names to what stands for them; it is not {replace!r}")
     return [(*split_key(key), address_of(one)) for key, one in (replace or {}).items()]
 
 

@@ -12,7 +12,7 @@ from dlopen import _linker
 from dlopen._files import reader
 from dlopen._records import Record, log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
-from dlopen.modes import RTLD_NOW, Mode
+from dlopen.modes import RTLD_NOW, flags_of
 from dlopen.symbols import Symbols
 
 TYPE_CHECKING = False
@@ -322,6 +322,13 @@ def encode_name(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> by
     return b"./" + name if isinstance(path, os.PathLike) and b"/" not in name else name
 
 
+def content(data: Buffer | None) -> Buffer:
+    """What is given as bytes.  To the core None is a file that it shall read."""
+    if data is None:
+        raise TypeError("a bytes-like object is required, not None")
+    return data
+
+
 class Image(Mapped):
     """One file, mapped and checked, without its dependencies and not relocated.
 
@@ -348,7 +355,7 @@ class Image(Mapped):
         """
         self = cls.__new__(cls)
         sys.audit("dlopen.open", name, 0)
-        self._opened(_linker.map(encode_name(name), data), name, True)
+        self._opened(_linker.map(encode_name(name), content(data)), name, True)
         return self
 
     def relocate(
@@ -385,8 +392,12 @@ class Image(Mapped):
         """
         from dlopen.library import Library  # noqa: PLC0415  (which is built on this module)
 
-        images = [library._open_image() for library in scope]
-        flags = int(Mode(mode))
+        images = []
+        for library in scope:
+            if not isinstance(library, Library):
+                raise TypeError(f"a scope consists of libraries, not of {library!r}")
+            images.append(library._open_image())
+        flags = flags_of(mode)
         replacements = replacements_for(replace)
         kept = kept_of(replace)
         with self._lock:
@@ -394,6 +405,6 @@ class Image(Mapped):
             self._image = None
         _linker.relocate(image, images, flags, replacements, finder(find, kept))
         keep(image, kept)
-        library = Library.__new__(Library)
-        library._adopt(image, self._path, gil, use_errno, True)
-        return library
+        linked = Library.__new__(Library)
+        linked._adopt(image, self._path, gil, use_errno, True)
+        return linked

@@ -14,8 +14,8 @@ from dlopen._files import reader
 from dlopen._records import Record
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
 from dlopen.errors import Error
-from dlopen.image import Mapped, encode_name
-from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, Mode
+from dlopen.image import Mapped, content, encode_name
+from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
 from dlopen.reloading import Gate, Reloaded, Reloading, check_size, opened, redirect
 from dlopen.symbols import Symbol, Symbols, split_key, undefined
@@ -50,14 +50,24 @@ class Function(CFuncPtr):
 
 
 class ClosedFunction(Function):
-    """A function of a library that was closed: calling it raises `ValueError`."""
+    """A function of a library that was closed, or lacks it by now: calling raises `ValueError`."""
 
     _flags_ = FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
 
     def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
         """Raise `ValueError`."""
-        raise ValueError(f"{self.__name__} called, but {self._library._path} is closed")
+        library = self._library
+        reason = "is closed" if library.closed else "lacks it since it was reloaded"
+        raise ValueError(f"{self.__name__} called, but {library._path} {reason}")
+
+
+def _number_of(namespace: Namespace) -> int:
+    from dlopen.namespaces import Namespace  # noqa: PLC0415  (which is built on this module)
+
+    if not isinstance(namespace, Namespace):
+        raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
+    return namespace._entered()
 
 
 # As numbers: flags of an enumeration are combined ten times as slowly.
@@ -77,7 +87,9 @@ class ReloadableFunction(Function):
         gate = self._library._gate()
         version = gate.enter()
         try:
-            return super().__call__(*arguments, **keywords)
+            if isinstance(self, ClosedFunction):  # since it began to wait
+                return ClosedFunction.__call__(self)
+            return CFuncPtr.__call__(self, *arguments, **keywords)
         finally:
             gate.leave(version)
 
@@ -154,7 +166,8 @@ class Blocker(Record):
 
     kind: str
     """open (elsewhere), nodelete, dependency, binding, initialising, patch (one that is in force
-    leads to it) or thread_local (an object that its thread has not destroyed yet)."""
+    leads to it), retained (an old version: `release_old`) or thread_local (an object that its
+    thread has not destroyed yet)."""
     library: str | None
     """The path of the image that needs it, if one does."""
 
@@ -188,7 +201,7 @@ class Library(Mapped):
         SymbolError: It, or a library that it needs, refers to a symbol that nobody defines.
         Error: `replace` for a library that is loaded already, and so bound: open a `PRIVATE` one.
         ValueError: An argument that cannot be.
-        TypeError: A replacement that has no address, or files that are none.
+        TypeError: A replacement that has no address, or files or a namespace that are none.
         Exception: What `files` raises; nothing of the library is left then.  (`KeyError` of a
             mapping means that it has no such file.)
 
@@ -254,7 +267,7 @@ class Library(Mapped):
         image of its own.  `files` may have what it needs, as if it were one of them.
         """
         self = cls.__new__(cls)
-        encoded = encode_name(name)
+        data, encoded = content(data), encode_name(name)
         self._load(
             encoded, data, mode, gil, use_errno, reload, replace, replace_in, files, namespace
         )
@@ -277,13 +290,13 @@ class Library(Mapped):
     ) -> None:
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
-        flags = int(Mode(mode))
+        flags = flags_of(mode)
         if not flags & _LAZY_OR_NOW:
             flags |= _NOW
         path = "" if name is None else os.fsdecode(name)
         if name is None and namespace is not None:
             raise ValueError("the program is in no namespace")
-        number = 0 if namespace is None else namespace._entered()
+        number = 0 if namespace is None else _number_of(namespace)
         sys.audit("dlopen.open", path, flags)
         replacements = replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
@@ -349,14 +362,24 @@ class Library(Mapped):
     def _changed_meanwhile(self, function: Function) -> None:
         """Closed or reloaded by another thread, which may not have found the function."""
         while (image := self._image) is not None:
-            address = _linker.symbol_address(image, *split_key(function.__name__), False)
-            if address is None:
+            self._redirect(function, image)
+            if isinstance(function, ClosedFunction):
                 raise undefined(function.__name__, self._path, Symbols(self))
-            redirect(function, address)
             if image == self._image:
                 return
         self._forget()
         self._open_image()
+
+    def _redirect(self, function: Function, image: int, address: int | None = None) -> None:
+        """Let it lead into another version, to `address` if that is known."""
+        if address is None:
+            address = _linker.symbol_address(image, *split_key(function.__name__), False)
+        if address is None:  # handed out in the moment of the switch
+            self._functions.pop(function.__name__, None)
+            self.__dict__.pop(function.__name__, None)
+            _turn_off(function)
+        else:
+            redirect(function, address)
 
     def function(self, name: str, restype: Any = ctypes.c_int, *argtypes: Any) -> Function:
         """A new function object of the given types.
@@ -459,6 +482,7 @@ class Library(Mapped):
             source: A path or the content of a file; None: the file that it was opened from, as it
                 is now.
             keep: Variables whose values move to the new version: of the same size and type there.
+                Pointers in them lead to where they led.
             timeout: With `keep`: seconds in which there must be a moment when no call from Python
                 is inside, so that nobody changes what is to be kept.
 

@@ -22,6 +22,17 @@ class Mode(IntFlag):
     """An image of one's own, beside any other of the same file."""
 
 
+_HIGHEST = (1 << 32) - 1
+
+
+def flags_of(mode: int) -> int:
+    """A mode for the core.  Raises `ValueError` for what cannot be one."""
+    flags = int(Mode(mode))
+    if not 0 <= mode <= _HIGHEST:
+        raise ValueError(f"{mode!r} is not a valid Mode")
+    return flags
+
+
 RTLD_LOCAL = Mode.RTLD_LOCAL
 RTLD_LAZY = Mode.RTLD_LAZY
 RTLD_NOW = Mode.RTLD_NOW

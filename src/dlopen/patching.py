@@ -48,8 +48,8 @@ class _Switch:
         self._functions: dict[Patch, Callable[..., Any]] = {}  # changed under `_lock`
         self._latest: tuple[Patch, Callable[..., Any]] | None = None  # read by any thread
 
-    def make(self) -> object:
-        """The C function; the places may lead to it while this object lives, which keeps `self`."""
+    def make(self) -> Any:
+        """The C function, which keeps `self`; not kept here: see `_switches`."""
         made = make_callback(self._kind, self._call)
         self.address = address_of(made)
         return made
@@ -127,32 +127,44 @@ class Patch:
         self._collects = True
         self._errors: list[BaseException] = []
         self._error_count = 0
+        self._image = image
+        self._coming: set[int] = set()  # images to which it is being moved
         self._switches, self._number, results = self._apply(image)
-        _in_force[self._number] = self
         self._describe(results)
+        _in_force[self._number] = self
+        while library._image not in (None, self._image):  # reloaded by another thread
+            try:
+                move = self.begin_move(library._open_image())
+            except BaseException:  # that has gone, too
+                self.restore()
+                raise
+            if move is None:
+                break
+            move.finish()
         log("dlopen.patch", "patched %r: %r", library, dict(self.places))
 
     def _apply(self, image: int) -> tuple[dict[str, _Switch], int, list[tuple[int, int]]]:
         """The switches that it uses, its number, (places, original) by symbol."""
+        replacements = self._replacements.copy()  # another thread may end it
         switches = {
             key: _switch_for(image, key, thing)
-            for key, thing in self._replacements.items()
+            for key, thing in replacements.items()
             if is_callback(thing)
         }
         addresses = [
             (*split_key(key), switches[key].address if key in switches else address_of(thing))
-            for key, thing in self._replacements.items()
+            for key, thing in replacements.items()
         ]
         with _lock:
             for key, switch in switches.items():
-                thing: Any = self._replacements[key]
+                thing: Any = replacements[key]
                 switch.add(self, getattr(thing, "__wrapped__", thing))
         try:
             number, results = _linker.patch(image, addresses)
         except BaseException:
             self._leave(switches)
             raise
-        for key, (_, original) in zip(self._replacements, results, strict=True):
+        for key, (_, original) in zip(replacements, results, strict=True):
             if key in switches:
                 switches[key].leads_to(original)
         return switches, number, results
@@ -172,9 +184,20 @@ class Patch:
             for switch in switches.values():
                 switch.remove(self)
 
-    def begin_move(self, image: int) -> Move:
-        """Patch `image`, too, which is about to take the place of the library's."""
-        return Move(self, *self._apply(image))
+    def begin_move(self, image: int) -> Move | None:
+        """Patch `image`, too, which is about to take the place of the library's.
+
+        None if that has been done, or another thread is at it.
+        """
+        with self._lock:
+            if image == self._image or image in self._coming:
+                return None
+            self._coming.add(image)
+        try:
+            return Move(self, image, *self._apply(image))
+        except BaseException:
+            self._coming.discard(image)
+            raise
 
     def _note(self, error: BaseException) -> bool:
         """An exception in a callback; False if nobody would raise it any more."""
@@ -212,10 +235,7 @@ class Patch:
             errors, self._errors = self._errors, []
         self._replacements.clear()
         log("dlopen.patch", "restored %r", self._library)
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise BaseExceptionGroup(f"callbacks failed {self._error_count} times", errors)
+        _raise_all(f"callbacks failed {self._error_count} times", errors)
 
     def __enter__(self) -> Self:
         return self
@@ -244,11 +264,13 @@ class Move:
     def __init__(
         self,
         patch: Patch,
+        image: int,
         switches: dict[str, _Switch],
         number: int,
         results: list[tuple[int, int]],
     ) -> None:
         self._patch = patch
+        self._image = image
         self._switches = switches
         self._number = number
         self._results = results
@@ -257,6 +279,7 @@ class Move:
         """The new version is not to be."""
         _linker.unpatch(self._number)
         self._patch._leave(self._switches)
+        self._patch._coming.discard(self._image)
 
     def finish(self) -> None:
         """From now on it is the new version's."""
@@ -266,10 +289,12 @@ class Move:
                 old = self._number, self._switches
             else:
                 old = patch._number, patch._switches
+                patch._image = self._image
                 patch._number, patch._switches = self._number, self._switches
                 _in_force[self._number] = patch
                 _in_force.pop(old[0], None)
                 patch._describe(self._results)
+        patch._coming.discard(self._image)
         _linker.unpatch(old[0])
         patch._leave(old[1])
 
@@ -300,9 +325,21 @@ def _function_like(thing: object, address: int) -> Any:
     return function
 
 
+def _raise_all(message: str, errors: list[BaseException]) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BaseExceptionGroup(message, errors)
+
+
 @atexit.register
 def _restore_all() -> None:
     """No Python function can answer for C code that runs after the interpreter's end."""
+    errors: list[BaseException] = []
     for patch in list(_in_force.values()):
         if patch._switches:
-            patch.restore()
+            try:
+                patch.restore()
+            except BaseException as error:  # noqa: BLE001  (raised below)
+                errors.append(error)
+    _raise_all("callbacks of patches failed", errors)

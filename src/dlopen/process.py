@@ -108,7 +108,7 @@ def dladdr(address: SupportsInt | Any) -> AddressInfo | None:
     if isinstance(address, (ctypes._SimpleCData, ctypes._Pointer, CFuncPtr)):
         address = ctypes.cast(address, ctypes.c_void_p).value or 0
     number = int(address)
-    found = _linker.address(number)
+    found = _linker.address(number) if 0 <= number < 1 << 64 else None
     if found is None:
         return None
     image, nearest = found

@@ -20,7 +20,7 @@ from dlopen._records import Record, log
 from dlopen._replacing import forget_gone
 from dlopen._replacing import keep as keep_replacements
 from dlopen.errors import Error, LoadError, SymbolError
-from dlopen.patching import Move, patches_of
+from dlopen.patching import patches_of
 from dlopen.symbols import Symbol, split_key, undefined
 
 TYPE_CHECKING = False
@@ -33,12 +33,17 @@ if TYPE_CHECKING:
     from dlopen._files import Reader
     from dlopen._replacing import Kept
     from dlopen.library import Function, Library, Variable
+    from dlopen.patching import Move, Patch
 
 opened: list[Callable[[Library], object]] = []
 """Called with each library that is opened with `reload=True`."""
 
-_LONGEST_WAIT = 0.02  # seconds for which new calls are held while others end
+_LONGEST_WAIT = 0.01  # seconds for which new calls are held while others end
 _pointer_at = ctypes.c_void_p.from_address
+# With the GIL: while calls are held, other threads would take it at each of many variables.
+_copy = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
+    ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
+)
 
 
 class Reloaded(Record):
@@ -76,6 +81,13 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+class _Checked(Record):
+    """What was found in a new version."""
+
+    addresses: dict[str, int]  # of functions
+    variables: set[ref[Variable]]
+
+
 class Gate:
     """What calls from Python pass.  All of it is guarded by its lock.
 
@@ -85,7 +97,9 @@ class Gate:
     """
 
     def __init__(self, image: int) -> None:
-        self._changed = Condition(Lock())
+        self._lock = Lock()
+        self._opened = Condition(self._lock)  # what calls wait for: none is woken in vain
+        self._left = Condition(self._lock)  # what who has closed it waits for
         self._current = _Version(0, image)
         self._old: list[_Version] = []
         self._depths: dict[int, int] = {}  # of the threads that are inside
@@ -105,10 +119,10 @@ class Gate:
     def enter(self) -> _Version:
         """Before a call; waits while the gate is closed.  Returns what `leave` must be given."""
         me = get_ident()
-        with self._changed:
+        with self._lock:
             # Who is inside must get out for the gate to open again.
             while self._is_closed and me not in self._depths:
-                self._changed.wait()
+                self._opened.wait()
             self._depths[me] = self._depths.get(me, 0) + 1
             version = self._current
             version.inside += 1
@@ -117,44 +131,44 @@ class Gate:
     def leave(self, version: _Version) -> None:
         """After a call."""
         me = get_ident()
-        with self._changed:
+        with self._lock:
             version.inside -= 1
             self._depths[me] -= 1
             if not self._depths[me]:
                 del self._depths[me]
-            if self._is_closed:
-                self._changed.notify_all()
-            has_old = bool(self._old)
-        if has_old:
+            if self._is_closed and len(self._depths) < 2:  # who closed it may be inside itself
+                self._left.notify_all()
+            was_last = not version.inside and version is not self._current
+        if was_last:
             self.clear()
 
     def close(self, timeout: float) -> int:
         """Hold new calls; returns how many threads are inside still, after `timeout` seconds."""
         me = get_ident()
         end = monotonic() + timeout
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             while others := len(self._depths.keys() - {me}):
-                if (left := end - monotonic()) <= 0 or not self._changed.wait(left):
+                if (left := end - monotonic()) <= 0 or not self._left.wait(left):
                     break
             return others
 
     def open(self) -> None:
         """Let calls in again."""
-        with self._changed:
+        with self._lock:
             self._is_closed = False
-            self._changed.notify_all()
+            self._opened.notify_all()
 
     def succeed(self, image: int) -> int:
         """While it is closed: the image is the current version; returns its number."""
-        with self._changed:
+        with self._lock:
             self._old.append(self._current)
             self._current = _Version(self._current.number + 1, image)
             return self._current.number
 
     def release(self) -> None:
         """No C caller needs a version that is old by now."""
-        with self._changed:
+        with self._lock:
             for version in self._old:
                 version.is_released = True
         self.clear()
@@ -166,7 +180,7 @@ class Gate:
 
     def _next_step(self) -> tuple[Any, int] | None:
         # Destructors run without the lock.
-        with self._changed:
+        with self._lock:
             for version in self._old:
                 if version.inside:
                     return None  # nor is a later one out of use
@@ -271,10 +285,11 @@ class Reloading:
         self, library: Library, source: object, keep: Iterable[str], timeout: float
     ) -> Reloaded:
         """See `Library.reload`."""
+        names = names_of(keep)
         if not self._lock.acquire(blocking=False):
             raise Error(f"{library._path} is being reloaded already")
         try:
-            return self._reload(library, source, tuple(keep), timeout)
+            return self._reload(library, source, names, timeout)
         finally:
             self._lock.release()
 
@@ -282,32 +297,49 @@ class Reloading:
         self, library: Library, source: object, keep: tuple[str, ...], timeout: float
     ) -> Reloaded:
         old = library._open_image()
+        _linker.retain(old)  # if another thread closes it meanwhile, what is looked at stays
+        try:
+            return self._replace(library, old, source, keep, timeout)
+        except BaseException as error:
+            _release(old)
+            if isinstance(error, ValueError) and library._image != old:
+                raise _closed_meanwhile(library) from None
+            raise
+
+    def _replace(
+        self, library: Library, old: int, source: object, keep: tuple[str, ...], timeout: float
+    ) -> Reloaded:
         new = self.load(source, replaces=old)
         try:
             moves = [_move(library, old, new, name) for name in keep]
-            addresses = self._check_objects(library, new)
-            patches: list[Move] = []
+            checked = _Checked({}, set())
+            self._check_objects(library, new, checked)
+            patches: dict[Patch, Move] = {}
             try:
-                for patch in patches_of(library):
-                    patches.append(patch.begin_move(new))  # noqa: PERF401  (undone if one fails)
+                _begin_moves(library, new, patches)
                 try:
                     begun = self._close_gate(library, timeout if moves else 0)
-                    # Each time that the GIL is given away here, all who wait may wait for others.
+                    if library._image != old:
+                        raise _closed_meanwhile(library)
+                    # What other threads have made meanwhile.
+                    self._check_objects(library, new, checked)
+                    _begin_moves(library, new, patches)
                     for target, origin, size in moves:
-                        _bytes_at(target, size)[:] = _bytes_at(origin, size)
+                        _copy(target, origin, size)
                     places = _linker.swap(old, new)
-                    number = self._switch(library, old, new, addresses)
+                    number = self._switch(library, old, new, checked.addresses)
+                    _begin_late_moves(library, new, patches)
                 finally:
                     self.gate.open()
                 held = monotonic() - begun
             except BaseException:
-                for move in patches:
+                for move in patches.values():
                     move.undo()
                 raise
         except BaseException:
             _linker.close(new)
             raise
-        for move in patches:
+        for move in patches.values():
             move.finish()
         self.gate.clear()
         log("dlopen.reload", "reloaded %r: version %d", library, number)
@@ -332,39 +364,57 @@ class Reloading:
                 )
             sleep(_LONGEST_WAIT)
 
-    def _check_objects(self, library: Library, new: int) -> dict[str, int]:
-        """What was handed out must be there in the new version; where its functions are there."""
-        names = {function.__name__ for function in library._handed_out()}
-        addresses = {name: _address(library, new, name) for name in names}
-        for reference in self._variables.copy():
+    def _check_objects(self, library: Library, new: int, checked: _Checked) -> None:
+        """What was handed out must be there in the new version."""
+        for function in library._handed_out():
+            name = function.__name__
+            if name not in checked.addresses:
+                checked.addresses[name] = _address(library, new, name)
+        for reference in self._variables - checked.variables:
             if variable := reference():
                 name = variable._symbol.key
                 found = _linker.symbol(new, *split_key(name), False)
                 if found is None:
                     raise _missing(library, name)
                 check_size(name, found[4], variable._type)
-        return addresses
+                checked.variables.add(reference)
 
     def _switch(self, library: Library, old: int, new: int, addresses: dict[str, int]) -> int:
         with library._lock:
             if library._image != old:
-                raise ValueError(f"{library._path} was closed meanwhile")
-            _linker.retain(old)
+                raise _closed_meanwhile(library)
             number = self.gate.succeed(new)
             library._image = new
             library._keys = None
         for function in library._handed_out():
-            name = function.__name__
-            address = addresses.get(name)
-            if address is None:  # asked for since they were checked
-                address = _linker.symbol_address(new, *split_key(name), False)
-            # What is not there does nothing, as of a library that is closed.
-            redirect(function, _linker.closed_function() if address is None else address)
+            library._redirect(function, new, addresses.get(function.__name__))
         return number
 
 
-def _bytes_at(address: int, size: int) -> memoryview:
-    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+def _closed_meanwhile(library: Library) -> ValueError:
+    return ValueError(f"{library._path} was closed meanwhile")
+
+
+def _begin_moves(library: Library, new: int, moves: dict[Patch, Move]) -> None:
+    """Of the patches that are in force, but for those whose moves have begun."""
+    for patch in patches_of(library):
+        if patch not in moves and (move := patch.begin_move(new)):
+            moves[patch] = move
+
+
+def _begin_late_moves(library: Library, new: int, moves: dict[Patch, Move]) -> None:
+    """Of patches that were made in the moment of the switch: it cannot fail any more."""
+    try:
+        _begin_moves(library, new, moves)
+    except Exception as error:  # noqa: BLE001
+        log("dlopen.reload", "a patch of %r stays in the old version: %s", library, error)
+
+
+def names_of(keep: Iterable[str]) -> tuple[str, ...]:
+    """Those of variables that are kept."""
+    if isinstance(keep, (str, bytes)):
+        raise TypeError(f"keep holds names, and is none itself: [{keep!r}]")
+    return tuple(keep)
 
 
 def redirect(function: Function, address: int) -> None:

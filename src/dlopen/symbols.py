@@ -117,6 +117,8 @@ class Symbol:
 
 def split_key(key: str) -> tuple[bytes, bytes | None]:
     """The symbol name and version of "name", "name@VERSION" or "name@@VERSION"."""
+    if "\0" in key:
+        raise ValueError("embedded null byte")
     if "@" not in key:
         return os.fsencode(key), None
     name, at, version = key.partition("@")

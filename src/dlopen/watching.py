@@ -7,12 +7,14 @@ from threading import Event, Thread, current_thread
 from weakref import WeakSet
 
 from dlopen.errors import Error
+from dlopen.reloading import names_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from logging import Logger
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
     from dlopen.library import Library
     from dlopen.reloading import Reloaded, Reloading
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 _watching: WeakSet[Watcher] = WeakSet()
 _DEBOUNCE = 100  # milliseconds: a linker writes a file in several steps
 _STEP = 20
+
+
+def _logger() -> Logger:
+    from logging import getLogger  # noqa: PLC0415  (slow to import)
+
+    return getLogger("dlopen.reload")
 
 
 class Watcher:
@@ -71,17 +79,22 @@ class Watcher:
     def _reload(self) -> None:
         try:
             done = self._library.reload(keep=self._keep)
-        except (Error, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  (a source of files may raise any)
             if not self._library.closed:
-                self._on_error(error)
+                self._tell(self._on_error, error)
             return
         if self._on_reload:
-            self._on_reload(done)
+            self._tell(self._on_reload, done)
+
+    def _tell(self, function: Callable[[Any], object], what: object) -> None:
+        """What it raises does not end the watch."""
+        try:
+            function(what)
+        except Exception:  # noqa: BLE001  (told)
+            _logger().exception("%r failed", function)
 
     def _log(self, error: Exception) -> None:
-        from logging import getLogger  # noqa: PLC0415  (slow to import)
-
-        getLogger("dlopen.reload").warning("%s", error)
+        _logger().warning("%s", error)
 
     def close(self) -> None:
         """Watch no longer; a reload that is under way is waited for."""
@@ -130,6 +143,7 @@ def watch(
         on_reload: Called with what each reload has done.
         on_error: Called with why a reload has failed; the old version goes on, and the next change
             is another attempt.  By default it is logged to `dlopen.reload` as a warning.
+            What the two raise themselves is logged there as an error.
 
     Raises:
         ImportError: watchfiles is not installed.
@@ -144,4 +158,4 @@ def watch(
         raise Error(f"{library._path} was opened without reload=True")
     if reloading.path is None:
         raise ValueError(f"{library._path} is not from a file that can be watched")
-    return Watcher(library, reloading, reloading.path, tuple(keep), on_reload, on_error)
+    return Watcher(library, reloading, reloading.path, names_of(keep), on_reload, on_error)

@@ -94,11 +94,11 @@ def test_of_a_dependency(tmp_path: Path) -> None:
 try:
     load(sys.argv[2])
 except dlopen.LoadError as error:
-    print(error.library == path, error.reason)
+    print(error.library == path, error.reason, error.needed_by == sys.argv[2])
 print(events, loaded())
 """
     assert run_python(HEAD + code, str(base), str(top)).stdout.splitlines() == [
-        "True a constructor has thrown an exception: no licence",
+        "True a constructor has thrown an exception: no licence True",
         "[1, 7, -1] []",
     ]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import pickle
+from ctypes import c_int
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,3 +132,34 @@ def test_every_code_has_an_exception() -> None:
     assert codes - {"HANDLE", "INVALID"} == set(errors._EXCEPTIONS)
     for code in ("HANDLE", "INVALID"):
         assert type(errors.exception_for(code, 0, "")) is ValueError
+
+
+def test_arguments_that_cannot_be(example: Path) -> None:
+    data = example.read_bytes()
+    none: Any = None
+    number: Any = 5
+    name: Any = "name"
+    with dlopen.Library(example, reload=True) as library, dlopen.Image(example) as image:
+        for expected, act in (
+            (ValueError, lambda: dlopen.Library(example, 1 << 40)),
+            (ValueError, lambda: dlopen.Library(example, -1)),
+            (ValueError, lambda: dlopen.Library.from_bytes(data, mode=1 << 40)),
+            (TypeError, lambda: dlopen.Library(example, replace=number)),
+            (TypeError, lambda: dlopen.Library(example, namespace=number)),
+            (TypeError, lambda: dlopen.Library(example, namespace=name)),
+            (TypeError, lambda: dlopen.Library.from_bytes(none, name=str(example))),
+            (TypeError, lambda: dlopen.Image.from_bytes(none, name=str(example))),
+            (TypeError, lambda: image.relocate(scope=[number])),
+            (ValueError, lambda: library["add\0"]),
+            (ValueError, lambda: library.symbols["add\0"]),
+            (ValueError, lambda: library.function("add\0")),
+            (ValueError, lambda: library.variable("counter\0", c_int)),
+            (ValueError, lambda: library.patch({"add\0": 5})),
+            (ValueError, lambda: dlopen.Library(example, dlopen.PRIVATE, replace={"add\0": 5})),
+            (TypeError, lambda: library.reload(keep="counter")),
+        ):
+            with pytest.raises(expected):
+                act()
+        assert not image.closed
+        assert library.add(1, 2) == 3
+    assert dlopen.dladdr(-1) is dlopen.dladdr(1 << 64) is None

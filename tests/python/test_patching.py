@@ -306,6 +306,51 @@ assert len({start for _, start in old}) < len(old), "none at the same address"
     python(code, build(tmp_path))
 
 
+def test_closed_in_the_block(tmp_path: Path) -> None:
+    """The next image at the same address is another, also to what is left of the patch."""
+    code = """
+left, where = [], set()
+for number in range(20):
+    lib = dlopen.Library(path)
+    where.add(lib.info.map_start)
+    with lib.patch(time=dlopen.callback(c_long, c_void_p)(lambda at, n=number: n)) as patch:
+        assert lib.call_time() == number
+        gc.collect()
+        lib.close()
+    left.append(patch)
+    assert not patch.in_force
+print(len(where) < 20)
+"""
+    assert python(code, build(tmp_path)) == ["True"]
+
+
+def test_the_interpreter_ends_after_failures(tmp_path: Path) -> None:
+    """One patch whose callback has failed does not keep others in force."""
+    source = """
+    #include <stdio.h>
+    #include <unistd.h>
+    #include <time.h>
+    __attribute__((destructor)) static void end(void) {
+      char text[40];
+      int size = snprintf(text, sizeof text, "%d\\n", time(0) > 4 && getpid() > 4);
+      if (write(1, text, size)) {}
+    }
+    long call_time(void) { return time(0); }
+    """
+    library = compile_library(tmp_path, "libend.so", source)
+    code = """
+def fails(where):
+    raise KeyError("the reason")
+lib = dlopen.Library(path)
+failing = lib.patch(time=dlopen.callback(c_long, c_void_p)(fails))
+other = lib.patch(getpid=dlopen.callback(c_int)(lambda: 4))
+print(lib.call_time(), flush=True)
+"""
+    done = run_python(HEAD + code, str(library))
+    assert done.stdout.splitlines() == ["0", "1"]
+    assert "the reason" in done.stderr
+
+
 def test_the_interpreter_ends(tmp_path: Path) -> None:
     """A destructor that runs later finds the original."""
     source = """

@@ -60,6 +60,18 @@ void run(volatile int *stop, volatile int *low, volatile int *high, long *calls,
   }
 }
 """
+USER_OF_OTHER = """
+int version(void);
+static int (*volatile pointer)(void) = version;
+int by_call(void) { return version(); }
+int by_pointer(void) { return pointer(); }
+"""
+SELF = """
+#ifdef SELF
+int getppid(void);
+int self(void) { return getppid(); }
+#endif
+"""
 HEAD = """
 import ctypes, gc, os, subprocess, sys, threading, time
 from ctypes import c_char, c_int, c_long, c_void_p
@@ -340,6 +352,57 @@ print(loaded())
     ]
 
 
+def test_what_is_handed_out_while_it_waits(folder: Path) -> None:
+    """For a quiet moment: the new version must have that, too, and be patched."""
+    (folder / "hot.c").write_text((folder / "hot.c").read_text() + SELF)
+    code = """
+build("-DSELF")
+lib = dlopen.Library(path, reload=True)
+inside, may_go = threading.Event(), threading.Event()
+@dlopen.callback(c_int)
+def waits():
+    inside.set()
+    may_go.wait()
+    return 5
+got, extra = [], []
+fake = dlopen.callback(c_int)(lambda: 9)
+def reload():
+    try:
+        lib.reload(keep=["counter"], timeout=30)
+    except dlopen.SymbolError as error:
+        got.append(error.symbol)
+for hand_out in (lambda: lib.extra, lambda: lib.variable("counter", c_long)):
+    lib.bump()
+    inside.clear()
+    may_go.clear()
+    caller = threading.Thread(target=lib.call, args=[waits])
+    caller.start()
+    inside.wait()
+    build("-DVERSION=2", "-DLESS", "-DSELF")
+    before = loaded()
+    reloader = threading.Thread(target=reload)
+    reloader.start()
+    while loaded() == before:
+        time.sleep(0.001)
+    time.sleep(0.1)
+    extra.append(hand_out())
+    patch = lib.patch(getppid=fake)
+    may_go.set()
+    caller.join()
+    reloader.join()
+    print(got, lib.version(), extra.pop(0)() if got else extra.pop().value, loaded(), lib.self())
+    patch.restore()
+    assert lib.self() == os.getppid()
+    lib.__dict__.pop("self")
+    lib._functions.pop("self")
+    lib.__dict__.pop("extra", None)
+    lib._functions.pop("extra", None)
+    got.clear()
+    gc.collect()
+"""
+    assert python(code, folder) == ["['extra'] 1 7 1 9", "[] 2 2 1 9"]
+
+
 def test_a_fork_while_calls_are_held(folder: Path) -> None:
     code = """
 import signal
@@ -410,6 +473,162 @@ patch.restore()
 assert abs(get_time() - time.time()) < 5
 """
     assert python(code, folder) == ["5"]
+
+
+@pytest.mark.parametrize("whose", ["ours", "the host's"])
+@pytest.mark.parametrize("by", ["lib.version", 'lib.symbols["version"]'])
+def test_patches_that_lead_to_it(folder: Path, whose: str, by: str) -> None:
+    other = compile_library(folder, "libother.so", "int version(void) { return 100; }")
+    flags = ["-Wl,-rpath,$ORIGIN"]
+    compile_library(folder, "libpatched.so", USER_OF_OTHER, libraries=[other], flags=flags)
+    code = f"""
+lib = dlopen.Library(path, reload=True)
+if "{whose}" == "ours":
+    user = dlopen.Library(folder + "/libpatched.so")
+else:
+    ctypes.CDLL(folder + "/libpatched.so")
+    user = dlopen.existing(folder + "/libpatched.so")
+def calls():
+    return user.by_call(), user.by_pointer()
+below = user.patch(version={by})
+above = user.patch(version=dlopen.callback(c_int)(lambda: 50))
+for number in (2, 3):
+    build(f"-DVERSION={{number}}")
+    assert lib.reload().places == 2
+    lib.release_old()
+    assert loaded() == 1
+    print(calls(), end=" ")
+    above.restore()
+    print(calls(), end=" ")
+build("-DVERSION=4", "-Dversion=renamed")
+try:
+    lib.reload()
+except dlopen.SymbolError as error:
+    print(error.symbol, calls(), end=" ")
+below.restore()
+print(calls())
+lib.close()
+print(loaded())
+# It may lead to the very library.
+build("-DVERSION=1", "-DSELF")
+lib = dlopen.Library(path, reload=True)
+with lib.patch(getppid=lib.version):
+    assert lib.self() == 1
+    build("-DVERSION=2", "-DSELF")
+    lib.reload()
+    lib.release_old()
+    assert lib.self() == 2
+assert lib.self() == os.getppid()
+lib.close()
+print(loaded())
+"""
+    source = (folder / "hot.c").read_text() + SELF
+    (folder / "hot.c").write_text(source)
+    assert python(code, folder) == [
+        "(50, 50) (2, 2) (3, 3) (3, 3) version (3, 3) (100, 100)",
+        "0",
+        "0",
+    ]
+
+
+def test_others_patch_meanwhile(folder: Path) -> None:
+    """Some of them to what is being reloaded."""
+    code = """
+lib = dlopen.Library(path, reload=True)
+user = dlopen.Library(folder + "/libuser-now.so")
+data = {1: Path(path).read_bytes()}
+build("-DVERSION=2")
+data[2] = Path(path).read_bytes()
+stop, patched, wrong = threading.Event(), [0], []
+five = dlopen.callback(c_int)(lambda: 5)
+def patch():
+    while not stop.is_set():
+        with user.patch(version=five), user.patch(version=lib.version):
+            if (got := user.by_call()) not in (1, 2, 5):  # the other thread's may be on top
+                wrong.append(got)
+            patched[0] += 1
+threads = [threading.Thread(target=patch) for _ in range(2)]
+sys.setswitchinterval(0.0001)
+for thread in threads:
+    thread.start()
+for number in range(300):
+    lib.reload(data[2 - number % 2])
+stop.set()
+for thread in threads:
+    thread.join()
+lib.release_old()
+assert user.by_call() == user.by_pointer() == 1 and loaded() == 1
+print(wrong[:5], patched[0] > 10)
+"""
+    assert python(code, folder) == ["[] True"]
+
+
+@pytest.mark.parametrize("has_user", [True, False])
+def test_closed_while_it_waits(folder: Path, has_user: bool) -> None:
+    code = f"""
+for number in range(20):
+    lib = dlopen.Library(path, reload=True)
+    user = dlopen.Library(folder + "/libuser-now.so") if {has_user} else None
+    inside, may_go, errors = threading.Event(), threading.Event(), []
+    @dlopen.callback(c_int)
+    def waits():
+        inside.set()
+        may_go.wait()
+        return 5
+    def reload():
+        try:
+            lib.reload(keep=["counter"], timeout=30)
+        except ValueError as error:
+            errors.append(str(error))
+    caller = threading.Thread(target=lib.call, args=[waits])
+    caller.start()
+    inside.wait()
+    reloader = threading.Thread(target=reload)
+    reloader.start()
+    while len(events) % 4 < 2:      # the new version's constructor has run
+        time.sleep(0.001)
+    may_go.set()
+    caller.join()
+    lib.close()
+    reloader.join()
+    assert errors in ([], [path + " was closed meanwhile"]), errors
+    if user:
+        assert user.by_call() == 1
+        user.close()
+    assert loaded() == 0 and len(events) % 4 == 0, (loaded(), events)
+    if number == 4:
+        before = len(maps())
+print(len(maps()) - before <= 2, len(maps()) - before)
+"""
+    (line,) = python(code, folder)
+    assert line.startswith("True "), line
+
+
+def test_a_hundred_old_versions_leave_nothing(folder: Path) -> None:
+    """Released together, the first time that so many were mapped."""
+    code = """
+import resource
+lib = dlopen.Library(path, reload=True)
+user = dlopen.Library(folder + "/libuser-now.so")
+data = []
+for number in (1, 2):
+    build(f"-DVERSION={number}")
+    data.append(Path(path).read_bytes())
+lib.reload(data[1], keep=["counter"])
+lib.release_old()
+def rest():
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return len(maps()), pages * resource.getpagesize()
+before = rest()
+for number in range(100):
+    lib.reload(data[number % 2], keep=["counter"])
+assert len(maps()) > before[0] + 100
+lib.release_old()
+after = rest()
+assert abs(after[0] - before[0]) <= 1 and abs(after[1] - before[1]) <= 1 << 20, (before, after)
+"""
+    python(code, folder)
 
 
 def test_under_load(folder: Path) -> None:

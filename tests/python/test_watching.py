@@ -119,6 +119,36 @@ print(lib.version())
         assert python(code, folder) == ["1"]
 
 
+def test_what_is_raised_does_not_end_it(folder: Path) -> None:
+    """By those who are told, and by a source of files."""
+    code = """
+logging.basicConfig(stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
+broken = []
+def files(name):
+    if broken:
+        raise RuntimeError("no network")
+lib = dlopen.Library(path, reload=True, files=files)
+def tell(what):
+    told.append(what)
+    raise KeyError("of the user")
+told = []
+with dlopen.watch(lib, on_reload=tell, on_error=tell) as watcher:
+    for number in (2, 3):
+        build(number)
+        wait_for(lambda: lib.version() == number and told)
+    broken.append(True)
+    told.clear()
+    build(4)
+    wait_for(lambda: any(isinstance(one, RuntimeError) for one in told))
+    broken.clear()
+    build(5)
+    wait_for(lambda: lib.version() == 5)
+"""
+    lines = python(code, folder)
+    assert "KeyError: 'of the user'" in lines
+    assert any(line.startswith("dlopen.reload ERROR ") for line in lines)
+
+
 def test_what_cannot_be_watched(folder: Path) -> None:
     code = """
 plain = dlopen.Library(path)

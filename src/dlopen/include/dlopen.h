@@ -305,8 +305,8 @@ int DLOPEN_patch(DLOPEN_image *image, const struct DLOPEN_replacement *replaceme
 /* Takes a patch back; again, or after the image has gone, it does nothing. */
 int DLOPEN_unpatch(uint64_t number, struct DLOPEN_error *error);
 
-/* Hot swap.  Every place of another image of ours that was bound to `old` is bound to `successor`, to the symbol of
- * the same name and version, as DLOPEN_patch does; the global scope, dependencies and searches by name have the
+/* Hot swap.  Every place of another image of ours that was bound to `old`, and every place of any image that a patch
+ * lets lead to it, is bound to `successor`, to the symbol of the same name and version, as DLOPEN_patch does; the global scope, dependencies and searches by name have the
  * successor in the place of the old one.  Nothing is changed if it fails: a symbol is missing, or a place cannot be
  * changed by one store.  Both stay as they are otherwise: close the old one, with DLOPEN_retain before if threads may
  * still be inside or have its addresses. */

@@ -46,7 +46,7 @@ cdef enum:
     SMALLEST_SHIFT = 5           # the smallest block: 32 bytes, header included
     CLASS_COUNT = 24             # 32, 48, 64, 96, … 96 KiB
     LARGEST_CLASS_SIZE = 98304
-    CHUNK_SIZE = 131072
+    CHUNK_SIZE = 1 << 20         # never unmapped; below the size of a huge page
     PAGE = 4096
 
 

@@ -61,6 +61,7 @@ cdef struct PlaceValue:          # what a patch has stored in a place
     PlaceValue* below            # of an earlier patch
     uint64_t number              # of the patch
     uint64_t word
+    uint64_t address             # the same without an addend
     Image* leads_to              # an image of ours that the patch keeps, or NULL
 
 

@@ -1374,6 +1374,16 @@ cdef inline void construct(void* data) noexcept nogil:
     run_constructors(construction.linker, construction.image)
 
 
+cdef inline void name_who_needs(
+    Registry* registry, const Image* image, Error* error
+) noexcept nogil:
+    """Whose DT_NEEDED brought it in."""
+    lock_acquire(&registry.lock)
+    if image.loader != NULL:
+        error_needed_by(error, image_name(image.loader))
+    lock_release(&registry.lock)
+
+
 cdef inline int fail_constructor(
     Linker* linker, const Image* image, Exception* exception, Error* error
 ) noexcept nogil:
@@ -1399,6 +1409,7 @@ cdef inline int fail_constructor(
     if text.data != NULL:        # there may be no memory
         detail = text.data
     code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), detail)
+    name_who_needs(&linker.registry, image, error)
     text_free(allocator, &text)
     reader_leave(&linker.registry, phase)
     return code
@@ -1470,6 +1481,7 @@ cdef inline int initialise(
                 error, DLOPEN_E_CONSTRUCTOR, image_name(image),
                 b"a constructor has thrown an exception when it was opened"
             )
+            name_who_needs(registry, image, error)
     return code
 
 

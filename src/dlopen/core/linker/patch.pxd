@@ -218,6 +218,7 @@ cdef inline int push_value(
         return fail_memory(error, image_name(image))
     value.number = number
     value.word = address + addend_of(match.relocation)
+    value.address = address
     if not store_bound(image, place, value.word):
         release(allocator, value)
         return fail(
@@ -231,6 +232,7 @@ cdef inline int push_value(
         value.leads_to = NULL
     if value.leads_to != NULL:
         value.leads_to.patch_uses += 1
+        linker.reloadable_uses += value.leads_to.is_reloadable
     value.below = patched.top
     patched.top = value
     return 0

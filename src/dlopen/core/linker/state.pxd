@@ -149,6 +149,7 @@ cdef struct Linker:
     bint donors_change           # a thread opens or closes some
     Patch* patches               # in force; guarded by Registry.lock, like their numbers
     uint64_t patches_made
+    uint64_t reloadable_uses     # how often a patch has stored what leads to a reloadable image
     HostFunctions host
     uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]

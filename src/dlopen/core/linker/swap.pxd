@@ -1,9 +1,10 @@
 # cython: cdivision=True
 """Hot swap: an image takes the place of an older version of it.
 
-What other images of ours were bound to in the old one is looked up in the successor, all
-of it before anything is changed. A call that is not bound yet, but would be to the old
-one, is bound now: a thread that is just doing so cannot undo it then (linker/calls.pxd).
+What other images of ours were bound to in the old one, and what patches of any image let
+lead to it, is looked up in the successor, all of it before anything is changed. A call
+that is not bound yet, but would be to the old one, is bound now: a thread that is just
+doing so cannot undo it then (linker/calls.pxd).
 """
 
 from libc.stddef cimport size_t
@@ -50,7 +51,7 @@ cdef struct Move:                # a word that leads to the old image, and where
     uint64_t place               # run address
     uint64_t expected            # what stands there now
     uint64_t value
-    bint is_patched              # what stands there is a patch's: this is for when that has gone
+    uint64_t patch               # the number of the patch that has stored it, or 0
 
 
 cdef struct Swap:
@@ -58,6 +59,8 @@ cdef struct Swap:
     const Snapshot* snapshot
     Image* old
     Image* successor
+    uint64_t generation          # of the registry, and
+    uint64_t uses                # Linker.reloadable_uses, when the moves were looked for
     Pointers moves               # Move*, owned
     Error* error
 
@@ -128,7 +131,7 @@ cdef inline int find_counterpart(
 
 
 cdef inline int add_move(
-    Swap* swap, Image* image, uint64_t place, uint64_t expected, uint64_t value, bint is_patched
+    Swap* swap, Image* image, uint64_t place, uint64_t expected, uint64_t value, uint64_t patch
 ) noexcept nogil:
     cdef Allocator* allocator = &swap.linker.registry.allocator
     cdef Move* move = <Move*>allocate(allocator, sizeof(Move))
@@ -139,7 +142,7 @@ cdef inline int add_move(
     move.place = place
     move.expected = expected
     move.value = value
-    move.is_patched = is_patched
+    move.patch = patch
     return 0
 
 
@@ -225,18 +228,43 @@ cdef inline int find_moves_in_table(
         else:
             continue
         if code == 0:
-            code = add_move(
-                swap, image, place, word, value + addend_of(relocation), patched != NULL
-            )
+            code = add_move(swap, image, place, word, value + addend_of(relocation), 0)
         if code:
             return code
     return 0
 
 
-cdef inline int find_moves_of_choices(Swap* swap, Image* image) noexcept nogil:
-    """Replacements, and what patches have stored."""
+cdef inline int find_moves_of_patches(Swap* swap, Image* image) noexcept nogil:
+    cdef size_t first = swap.moves.count
     cdef const PatchedPlace* patched
     cdef const PlaceValue* value
+    cdef Move* move
+    cdef uint64_t address
+    cdef size_t i
+    cdef int code = 0
+    lock_acquire(&swap.linker.registry.lock)
+    patched = image.patched
+    while patched != NULL and code == 0:
+        value = patched.top
+        while value != NULL and code == 0:
+            if value.leads_to == swap.old:
+                # The address for now: a resolver may run when it is looked up.
+                code = add_move(
+                    swap, image, patched.place, value.word, value.address, value.number
+                )
+            value = value.below
+        patched = patched.next
+    lock_release(&swap.linker.registry.lock)
+    for i in range(first, swap.moves.count):
+        move = <Move*>swap.moves.items[i]
+        address = move.value
+        if code == 0:
+            code = find_counterpart(swap, image, &address)
+        move.value = move.expected + (address - move.value)
+    return code
+
+
+cdef inline int find_moves_of_replacements(Swap* swap, Image* image) noexcept nogil:
     cdef uint64_t address
     cdef uint32_t i
     cdef int code = 0
@@ -247,21 +275,8 @@ cdef inline int find_moves_of_choices(Swap* swap, Image* image) noexcept nogil:
             if code == 0:
                 code = add_move(
                     swap, NULL, <uint64_t>&image.replacements[i].address,
-                    image.replacements[i].address, address, False
+                    image.replacements[i].address, address, 0
                 )
-    lock_acquire(&swap.linker.registry.lock)
-    patched = image.patched
-    while patched != NULL and code == 0:
-        value = patched.top
-        while value != NULL and code == 0:
-            if value.leads_to == swap.old:
-                code = fail(
-                    swap.error, DLOPEN_E_STATE, image_name(image),
-                    b"a patch that is in force leads to the old version"
-                )
-            value = value.below
-        patched = patched.next
-    lock_release(&swap.linker.registry.lock)
     return code
 
 
@@ -284,35 +299,59 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
         if code == 0:
             code = find_moves_in_table(swap, image, image.jmprel, image.jmprel_count)
         if code == 0:
-            code = find_moves_of_choices(swap, image)
+            code = find_moves_of_replacements(swap, image)
+        if code == 0:
+            code = find_moves_of_patches(swap, image)
         if code:
-            break
-    return code
+            return code
+    for i in range(swap.snapshot.host_count):
+        code = find_moves_of_patches(swap, swap.snapshot.hosts[i])
+        if code:
+            return code
+    return 0
 
 
-cdef inline bint make_move(const Move* move) noexcept nogil:
+cdef inline bint move_patch(
+    const Move* move, PatchedPlace* patched, uint64_t word, Image* leads_to
+) noexcept nogil:
+    """Under the lock. Whoever has patched may have taken it back since."""
+    cdef PlaceValue* value = patched.top if patched != NULL else <PlaceValue*>NULL
+    while value != NULL and value.number != move.patch:
+        value = value.below
+    if value == NULL:
+        return True
+    if value == patched.top and not store_bound(move.image, move.place, word):
+        return False
+    value.address += word - value.word
+    value.word = word
+    if value.leads_to != NULL:
+        value.leads_to.patch_uses -= 1
+    value.leads_to = leads_to if leads_to != move.image else NULL
+    if value.leads_to != NULL:
+        value.leads_to.patch_uses += 1
+    return True
+
+
+cdef inline bint make_move(const Swap* swap, const Move* move, bint back) noexcept nogil:
     """Under the lock."""
+    cdef uint64_t word = move.expected if back else move.value
     cdef PatchedPlace* patched
     if move.image == NULL:
-        store_pointer(<void*>move.place, <const void*>move.value)
+        store_pointer(<void*>move.place, <const void*>word)
         return True
     patched = patched_place(move.image, move.place)
-    if patched != NULL:
-        patched.original = move.value
+    if move.patch != 0:
+        return move_patch(move, patched, word, swap.old if back else swap.successor)
+    if patched != NULL:          # this is for when the patch has gone
+        patched.original = word
         return True
-    return store_bound(move.image, move.place, move.value)
+    return store_bound(move.image, move.place, word)
 
 
 cdef inline void take_back_moves(const Swap* swap, size_t count) noexcept nogil:
-    cdef Move* move
-    cdef uint64_t value
     while count:
         count -= 1
-        move = <Move*>swap.moves.items[count]
-        value = move.value
-        move.value = move.expected
-        make_move(move)
-        move.value = value
+        make_move(swap, <const Move*>swap.moves.items[count], True)
 
 
 cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
@@ -375,20 +414,22 @@ cdef inline void exchange_lazy_bindings(const Swap* swap) noexcept nogil:
                 store_pointer(&image.lazy_bindings[j], swap.successor)
 
 
-cdef inline int commit(Swap* swap, uint64_t generation, bint* stale) noexcept nogil:
-    """All or nothing; `stale` if images came or went since the moves were found."""
+cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
+    """All or nothing; `stale` if images came or went since the moves were looked for, or a patch
+    may have come that leads to the old one."""
     cdef Registry* registry = &swap.linker.registry
     cdef Snapshot* snapshot
     cdef size_t i
     cdef int code = 0
     lock_acquire(&registry.lock)
-    stale[0] = registry.generation != generation
+    stale[0] = registry.generation != swap.generation \
+        or swap.linker.reloadable_uses != swap.uses
     snapshot = NULL if stale[0] else make_snapshot(registry, 0, registry.hosts.count)
     if snapshot == NULL and not stale[0]:
         code = fail_memory(swap.error, image_name(swap.successor))
     if snapshot != NULL:
         for i in range(swap.moves.count):
-            if not make_move(<const Move*>swap.moves.items[i]):
+            if not make_move(swap, <const Move*>swap.moves.items[i], False):
                 take_back_moves(swap, i)
                 code = fail(
                     swap.error, DLOPEN_E_PROTECT,
@@ -416,7 +457,6 @@ cdef inline int swap_once(
 ) noexcept nogil:
     cdef Swap swap
     cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef uint64_t generation
     cdef int code
     memset(&swap, 0, sizeof(swap))
     swap.linker = linker
@@ -425,7 +465,8 @@ cdef inline int swap_once(
     swap.error = error
     lock_acquire(&linker.registry.lock)
     swap.snapshot = current_snapshot(&linker.registry)
-    generation = linker.registry.generation
+    swap.generation = linker.registry.generation
+    swap.uses = linker.reloadable_uses
     lock_release(&linker.registry.lock)
     stale[0] = False
     if not is_usable(swap.snapshot, old) or not is_usable(swap.snapshot, successor):
@@ -438,7 +479,7 @@ cdef inline int swap_once(
     else:
         code = find_moves(&swap)
     if code == 0:
-        code = commit(&swap, generation, stale)
+        code = commit(&swap, stale)
     places[0] = swap.moves.count
     free_moves(&swap)
     reader_leave(&linker.registry, phase)
@@ -460,7 +501,10 @@ cdef inline int swap_images(
         code = swap_once(linker, old, successor, places, &stale, error)
         if code or not stale:
             return code
-    return fail(error, DLOPEN_E_STATE, image_name(old), b"other threads kept opening libraries")
+    return fail(
+        error, DLOPEN_E_STATE, image_name(old),
+        b"other threads kept opening libraries, or patching"
+    )
 
 
 cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error) noexcept nogil:
