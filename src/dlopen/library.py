@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr
+from contextlib import nullcontext
 from functools import cache
 from weakref import ref
 
@@ -23,6 +24,7 @@ from dlopen.symbols import Symbol, Symbols, split_key, undefined
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
     from typing import Any, Literal, NoReturn, Self
 
     from typing_extensions import Buffer
@@ -225,6 +227,7 @@ class Library(Mapped):
     _type: type[Function]
     _left: int | None = None
     _reloading: Reloading | None = None
+    _version = 0  # how many times it was reloaded; changed under `_lock`
     _namespace: Namespace | None = None
 
     def __init__(
@@ -337,6 +340,10 @@ class Library(Mapped):
     def _gate(self) -> Gate:
         assert self._reloading
         return self._reloading.gate
+
+    def _inside(self) -> AbstractContextManager[object]:
+        """For `with`: the current version is not unmapped meanwhile."""
+        return self._reloading.gate.passage() if self._reloading else nullcontext()
 
     def _handed_out(self) -> list[Function]:
         given = [reference() for reference in self._given.copy()]

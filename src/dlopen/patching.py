@@ -118,33 +118,43 @@ class Patch:
 
     def __init__(self, library: Library, replacements: Mapping[str, Replacement]) -> None:
         """See `Library.patch`."""
-        image = library._open_image()
+        library._open_image()
         sys.audit("dlopen.patch", library._path, tuple(replacements))
         self._library = library
         self._replacements = dict(replacements)  # alive while they are in force
-        self._lock = Lock()  # guards what follows
+        # Guarded by the library's lock, as its version is: a reload moves what is in force.
         self._in_force = True
+        self._applied = self._apply_and_register()
+        self._lock = Lock()  # guards what follows
         self._collects = True
         self._errors: list[BaseException] = []
         self._error_count = 0
-        self._image = image
-        self._coming: set[int] = set()  # images to which it is being moved
-        self._switches, self._number, results = self._apply(image)
-        self._describe(results)
-        _in_force[self._number] = self
-        while library._image not in (None, self._image):  # reloaded by another thread
-            try:
-                move = self.begin_move(library._open_image())
-            except BaseException:  # that has gone, too
-                self.restore()
-                raise
-            if move is None:
-                break
-            move.finish()
+        self._describe()
         log("dlopen.patch", "patched %r: %r", library, dict(self.places))
 
-    def _apply(self, image: int) -> tuple[dict[str, _Switch], int, list[tuple[int, int]]]:
-        """The switches that it uses, its number, (places, original) by symbol."""
+    def _apply_and_register(self) -> Applied:
+        # As a call that is inside: the version that is patched stays mapped meanwhile.
+        with self._library._inside():
+            return self._apply_inside(self._library)
+
+    def _apply_inside(self, library: Library) -> Applied:
+        while True:
+            with library._lock:
+                image, version = library._open_image(), library._version
+            try:
+                applied = self.apply_to(image)
+            except ValueError:  # the version has gone
+                if library._version == version:
+                    raise
+                continue
+            with library._lock:
+                if library._version == version:
+                    _in_force[applied.number] = self
+                    return applied
+            applied.take_back()
+
+    def apply_to(self, image: int) -> Applied:
+        """Patch one version of the library; with no lock held, since a resolver may run."""
         replacements = self._replacements.copy()  # another thread may end it
         switches = {
             key: _switch_for(image, key, thing)
@@ -162,15 +172,28 @@ class Patch:
         try:
             number, results = _linker.patch(image, addresses)
         except BaseException:
-            self._leave(switches)
+            _leave(self, switches)
             raise
         for key, (_, original) in zip(replacements, results, strict=True):
             if key in switches:
                 switches[key].leads_to(original)
-        return switches, number, results
+        return Applied(self, switches, number, results)
 
-    def _describe(self, results: list[tuple[int, int]]) -> None:
-        pairs = list(zip(self._replacements.items(), results, strict=True))
+    def take_over(self, applied: Applied) -> Applied:
+        """Under the library's lock: it is the new version's now.
+
+        Returns what is to be taken back: what was in force, or this, if that was restored.
+        """
+        if not self._in_force:
+            return applied
+        old, self._applied = self._applied, applied
+        _in_force[applied.number] = self
+        _in_force.pop(old.number, None)
+        self._describe()
+        return old
+
+    def _describe(self) -> None:
+        pairs = list(zip(self._replacements.items(), self._applied.results, strict=True))
         self.original = MappingProxyType(
             {
                 key: _function_like(thing, original) if original else None
@@ -178,26 +201,6 @@ class Patch:
             }
         )
         self.places = MappingProxyType({key: places for (key, _), (places, _) in pairs})
-
-    def _leave(self, switches: dict[str, _Switch]) -> None:
-        with _lock:
-            for switch in switches.values():
-                switch.remove(self)
-
-    def begin_move(self, image: int) -> Move | None:
-        """Patch `image`, too, which is about to take the place of the library's.
-
-        None if that has been done, or another thread is at it.
-        """
-        with self._lock:
-            if image == self._image or image in self._coming:
-                return None
-            self._coming.add(image)
-        try:
-            return Move(self, image, *self._apply(image))
-        except BaseException:
-            self._coming.discard(image)
-            raise
 
     def _note(self, error: BaseException) -> bool:
         """An exception in a callback; False if nobody would raise it any more."""
@@ -223,13 +226,13 @@ class Patch:
             Exception: What a callback raised meanwhile: the exception itself, or a
                 `BaseExceptionGroup` of the first ones.
         """
-        with self._lock:
+        with self._library._lock:
             if not self._in_force:
                 return
             self._in_force = False
-        _linker.unpatch(self._number)
-        _in_force.pop(self._number, None)
-        self._leave(self._switches)
+            applied = self._applied
+            _in_force.pop(applied.number, None)
+        applied.take_back()
         with self._lock:
             self._collects = False
             errors, self._errors = self._errors, []
@@ -258,45 +261,36 @@ class Patch:
         return f"<dlopen.Patch of {', '.join(self.places)} in {self._library!r}, {state}>"
 
 
-class Move:
-    """A patch that is in force in an old version of a library and in the new one."""
+class Applied:
+    """A patch in one version of a library."""
 
     def __init__(
         self,
         patch: Patch,
-        image: int,
         switches: dict[str, _Switch],
         number: int,
         results: list[tuple[int, int]],
     ) -> None:
         self._patch = patch
-        self._image = image
         self._switches = switches
-        self._number = number
-        self._results = results
+        self.number = number
+        self.results = results  # (places, original) by symbol
 
-    def undo(self) -> None:
-        """The new version is not to be."""
-        _linker.unpatch(self._number)
-        self._patch._leave(self._switches)
-        self._patch._coming.discard(self._image)
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether Python functions are among what is patched in."""
+        return bool(self._switches)
 
-    def finish(self) -> None:
-        """From now on it is the new version's."""
-        patch = self._patch
-        with patch._lock:
-            if not patch._in_force:  # restored meanwhile
-                old = self._number, self._switches
-            else:
-                old = patch._number, patch._switches
-                patch._image = self._image
-                patch._number, patch._switches = self._number, self._switches
-                _in_force[self._number] = patch
-                _in_force.pop(old[0], None)
-                patch._describe(self._results)
-        patch._coming.discard(self._image)
-        _linker.unpatch(old[0])
-        patch._leave(old[1])
+    def take_back(self) -> None:
+        """Each place gets what it had; what only the patch has kept may go."""
+        _linker.unpatch(self.number)
+        _leave(self._patch, self._switches)
+
+
+def _leave(patch: Patch, switches: dict[str, _Switch]) -> None:
+    with _lock:
+        for switch in switches.values():
+            switch.remove(patch)
 
 
 def patches_of(library: Library) -> list[Patch]:
@@ -337,7 +331,7 @@ def _restore_all() -> None:
     """No Python function can answer for C code that runs after the interpreter's end."""
     errors: list[BaseException] = []
     for patch in list(_in_force.values()):
-        if patch._switches:
+        if patch._applied.has_callbacks:
             try:
                 patch.restore()
             except BaseException as error:  # noqa: BLE001  (raised below)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import contextmanager
 from threading import Condition, Lock, get_ident
 from time import monotonic, sleep
 from weakref import WeakSet, ref
@@ -25,7 +26,7 @@ from dlopen.symbols import Symbol, split_key, undefined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from typing_extensions import Buffer
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from dlopen._files import Reader
     from dlopen._replacing import Kept
     from dlopen.library import Function, Library, Variable
-    from dlopen.patching import Move, Patch
+    from dlopen.patching import Applied, Patch
 
 opened: list[Callable[[Library], object]] = []
 """Called with each library that is opened with `reload=True`."""
@@ -141,6 +142,15 @@ class Gate:
             was_last = not version.inside and version is not self._current
         if was_last:
             self.clear()
+
+    @contextmanager
+    def passage(self) -> Iterator[None]:
+        """For `with`: as a call."""
+        version = self.enter()
+        try:
+            yield
+        finally:
+            self.leave(version)
 
     def close(self, timeout: float) -> int:
         """Hold new calls; returns how many threads are inside still, after `timeout` seconds."""
@@ -314,33 +324,33 @@ class Reloading:
             moves = [_move(library, old, new, name) for name in keep]
             checked = _Checked({}, set())
             self._check_objects(library, new, checked)
-            patches: dict[Patch, Move] = {}
+            patches: dict[Patch, Applied | None] = {}
+            outdated: list[Applied] = []
             try:
-                _begin_moves(library, new, patches)
+                for patch in patches_of(library):
+                    patches[patch] = patch.apply_to(new)
                 try:
                     begun = self._close_gate(library, timeout if moves else 0)
                     if library._image != old:
                         raise _closed_meanwhile(library)
                     # What other threads have made meanwhile.
                     self._check_objects(library, new, checked)
-                    _begin_moves(library, new, patches)
                     for target, origin, size in moves:
                         _copy(target, origin, size)
                     places = _linker.swap(old, new)
-                    number = self._switch(library, old, new, checked.addresses)
-                    _begin_late_moves(library, new, patches)
+                    number = self._switch(library, old, new, checked.addresses, patches, outdated)
                 finally:
                     self.gate.open()
                 held = monotonic() - begun
             except BaseException:
-                for move in patches.values():
-                    move.undo()
+                for applied in filter(None, patches.values()):
+                    applied.take_back()
                 raise
         except BaseException:
             _linker.close(new)
             raise
-        for move in patches.values():
-            move.finish()
+        for applied in outdated:
+            applied.take_back()
         self.gate.clear()
         log("dlopen.reload", "reloaded %r: version %d", library, number)
         return Reloaded(number, places, keep, held)
@@ -379,35 +389,48 @@ class Reloading:
                 check_size(name, found[4], variable._type)
                 checked.variables.add(reference)
 
-    def _switch(self, library: Library, old: int, new: int, addresses: dict[str, int]) -> int:
-        with library._lock:
-            if library._image != old:
-                raise _closed_meanwhile(library)
-            number = self.gate.succeed(new)
-            library._image = new
-            library._keys = None
+    def _switch(
+        self,
+        library: Library,
+        old: int,
+        new: int,
+        addresses: dict[str, int],
+        patches: dict[Patch, Applied | None],
+        outdated: list[Applied],
+    ) -> int:
+        """`patches` are those that are in force in the new version already."""
+        late: list[Patch] = []
+        while True:
+            for patch in late:
+                patches[patch] = _apply_late(patch, new)
+            with library._lock:
+                if library._image != old:
+                    raise _closed_meanwhile(library)
+                late = [patch for patch in patches_of(library) if patch not in patches]
+                if not late:
+                    library._version = number = self.gate.succeed(new)
+                    library._image = new
+                    library._keys = None
+                    outdated += [
+                        patch.take_over(applied) for patch, applied in patches.items() if applied
+                    ]
+                    break
         for function in library._handed_out():
             library._redirect(function, new, addresses.get(function.__name__))
         return number
 
 
+def _apply_late(patch: Patch, image: int) -> Applied | None:
+    """It was made in the moment of the switch, which cannot fail any more."""
+    try:
+        return patch.apply_to(image)
+    except Exception as error:  # noqa: BLE001
+        log("dlopen.reload", "%r stays in the old version: %s", patch, error)
+        return None
+
+
 def _closed_meanwhile(library: Library) -> ValueError:
     return ValueError(f"{library._path} was closed meanwhile")
-
-
-def _begin_moves(library: Library, new: int, moves: dict[Patch, Move]) -> None:
-    """Of the patches that are in force, but for those whose moves have begun."""
-    for patch in patches_of(library):
-        if patch not in moves and (move := patch.begin_move(new)):
-            moves[patch] = move
-
-
-def _begin_late_moves(library: Library, new: int, moves: dict[Patch, Move]) -> None:
-    """Of patches that were made in the moment of the switch: it cannot fail any more."""
-    try:
-        _begin_moves(library, new, moves)
-    except Exception as error:  # noqa: BLE001
-        log("dlopen.reload", "a patch of %r stays in the old version: %s", library, error)
 
 
 def names_of(keep: Iterable[str]) -> tuple[str, ...]:

@@ -432,6 +432,42 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert python(code, folder) == ["41"]
 
 
+def test_patches_of_others_while_it_is_reloaded(folder: Path) -> None:
+    (folder / "hot.c").write_text((folder / "hot.c").read_text() + SELF)
+    code = """
+build("-DSELF")
+lib = dlopen.Library(path, reload=True)
+stop, wrong, counts = [], [], [0, 0]
+def patch(number):
+    fake = dlopen.callback(c_int)(lambda: 1000 + number)
+    self = lib.function("self", c_int)
+    while not stop:
+        with lib.patch(getppid=fake) as patch:
+            if patch.places["getppid"] != 1 or self() < 1000:
+                wrong.append((number, dict(patch.places), self()))
+        counts[number] += 1
+threads = [threading.Thread(target=patch, args=[number]) for number in range(2)]
+for thread in threads:
+    thread.start()
+end = time.monotonic() + 3
+reloads = 0
+while time.monotonic() < end or reloads < 50:
+    lib.reload(keep=["counter"] if reloads % 2 else [], timeout=10)
+    lib.release_old()
+    reloads += 1
+stop.append(True)
+for thread in threads:
+    thread.join()
+lib.release_old()
+assert min(counts) > 50 and not wrong, (counts, wrong[:3])
+assert lib.function("self", c_int)() == os.getppid() and loaded() == 1
+place = next(r.place for r in lib.info.relocations if r.symbol == "getppid")
+libc = dlopen.existing("libc.so.6")
+assert ctypes.c_uint64.from_address(place).value == int(libc.symbols["getppid"])
+"""
+    python(code, folder)
+
+
 def test_replacements_and_patches_move(folder: Path) -> None:
     source = (folder / "hot.c").read_text()
     source += "long time(long *); long get_time(void) { return time(0); }\n"
