@@ -1,6 +1,6 @@
 """The compiler's atomic builtins, one name for each type (the ABI has no generic ones)."""
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 
 cdef extern from *:

@@ -15,7 +15,7 @@ that replaces the descriptor between those two calls could still be hit.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32
@@ -29,7 +29,7 @@ from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open_for_appending, kernel_process_id, kernel_status_of,
     kernel_working_directory, kernel_write,
 )
-from dlopen.core.base.strings cimport strcmp, strlen, strncmp
+from dlopen.core.base.strings cimport strcmp, strlen
 
 
 cdef enum:

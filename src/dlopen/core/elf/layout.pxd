@@ -11,7 +11,7 @@ from dlopen.core.base.errors cimport fail, fail_at
 from dlopen.core.base.words cimport align_down, align_up, is_power_of_two
 from dlopen.core.elf.constants cimport (
     EI_ABIVERSION, EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS32, ELFCLASS64, ELFDATA2LSB,
-    ELFOSABI_GNU, ELFOSABI_SYSV, ET_CORE, ET_DYN, ET_EXEC, ET_REL, EV_CURRENT, PF_R, PF_W, PF_X,
+    ELFOSABI_GNU, ELFOSABI_SYSV, ET_CORE, ET_DYN, ET_EXEC, ET_REL, EV_CURRENT, PF_W, PF_X,
     PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_TLS,
 )
 from dlopen.core.elf.structures cimport Ehdr, Phdr

@@ -15,7 +15,7 @@ from dlopen.core.base.errors cimport fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.base.words cimport align_up, is_power_of_two
 from dlopen.core.elf.constants cimport (
-    DF_1_NODELETE, DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_AUXILIARY, DT_FILTER, DT_FINI,
+    DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_AUXILIARY, DT_FILTER, DT_FINI,
     DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
     DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL,
     DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELACOUNT, DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT,

@@ -36,7 +36,7 @@ from dlopen.core.base.kernel cimport (
     kernel_status_of, kernel_unmap, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.base.strings cimport strcmp, strlen, strncmp
+from dlopen.core.base.strings cimport strcmp, strlen
 from dlopen.core.elf.probes cimport find_probe
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.linker.host cimport find_host_debug, parse_decimal

@@ -14,10 +14,10 @@ from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport exchange_pointer
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_SYMBOL,
+    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
     DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
-from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_system
+from dlopen.core.base.errors cimport error_clear, fail, fail_system
 from dlopen.core.base.growable cimport Text, pointers_add_once, pointers_hold, text_free
 from dlopen.core.base.kernel cimport EINVAL, ENOENT
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held

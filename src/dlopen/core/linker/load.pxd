@@ -14,28 +14,26 @@ from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport add_u32, load_u32, load_u64, store_u32, store_u64
+from dlopen.core.base.atomics cimport load_u32, load_u64, store_u32, store_u64
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_FORMAT, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
-    DLOPEN_E_NOT_LOADED,
-    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE, DLOPEN_RELOADABLE,
-    DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION,
-    DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING,
-    DLOPEN_REJECTED_HOSTS, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error,
-    Request,
+    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
+    DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE,
+    DLOPEN_RELOADABLE, DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE,
+    DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_REJECTED_HOSTS,
+    DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
 from dlopen.core.base.errors cimport (
     error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
 )
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointer_at, pointers_add, pointers_add_once, pointers_free, pointers_hold,
-    pointers_remove, text_add, text_free,
+    text_add, text_free,
 )
 from dlopen.core.base.kernel cimport (
     EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
 )
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
-from dlopen.core.base.strings cimport has_prefix, memcmp, strchr, strcmp, strlen, strrchr
+from dlopen.core.base.strings cimport has_prefix, memcmp, strchr, strcmp, strlen
 from dlopen.core.elf.constants cimport (
     DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK,
 )

@@ -7,7 +7,7 @@ it has a search path, and what its images find nowhere else is the process's fam
 the program's. The record of such a one is kept for who uses it.
 """
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.lock cimport lock_acquire, lock_release

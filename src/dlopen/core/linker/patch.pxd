@@ -12,18 +12,18 @@ time may win over the patch: nothing tells us of it.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_R_JUMP_SLOT,
-    DLOPEN_R_SYMBOLIC, DLOPEN_STATE_CLOSING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error,
-    Patched, PublicReplacement,
+    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_R_SYMBOLIC,
+    DLOPEN_STATE_CLOSING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Patched,
+    PublicReplacement,
 )
-from dlopen.core.base.errors cimport error_name_symbol, fail, fail_memory
+from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport PF_W, SHN_UNDEF
 from dlopen.core.elf.layout cimport segment_holding

@@ -14,7 +14,7 @@ of theirs, not of the working directory.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
@@ -25,8 +25,7 @@ from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
     ENOENT, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
-    kernel_open, kernel_read, kernel_status, kernel_status_of, kernel_unmap,
-    kernel_working_directory,
+    kernel_open, kernel_status, kernel_status_of, kernel_unmap, kernel_working_directory,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport memcmp, strchr, strcmp, strlen, strncmp, strrchr
@@ -37,9 +36,7 @@ from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
-from dlopen.core.linker.host cimport (
-    RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD, AT_SECURE, getauxval,
-)
+from dlopen.core.linker.host cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.namespaces cimport namespace_of_image
 from dlopen.core.linker.state cimport (

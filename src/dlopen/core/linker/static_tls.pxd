@@ -8,7 +8,6 @@ that is not the farthest waits until it is. What it left free to align a block i
 takes back, nor anything nearer: donors are so large that they leave nothing.
 """
 
-from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
 

@@ -18,16 +18,14 @@ from dlopen.core.base.atomics cimport (
 )
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_PROTECT, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
-    DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC,
-    DLOPEN_R_TPOFF, DLOPEN_STATE_LOADING, DLOPEN_STATE_READY, Error,
+    DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
+    DLOPEN_STATE_LOADING, DLOPEN_STATE_READY, Error,
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
-from dlopen.core.elf.structures cimport (
-    Rela, Sym, relocation_symbol, relocation_type, symbol_type,
-)
+from dlopen.core.elf.constants cimport SHN_UNDEF
+from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
 from dlopen.core.image.dynamic cimport is_code
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, Version, image_name
 from dlopen.core.image.registry cimport (

@@ -11,7 +11,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport (
     exchange_u32, full_fence, load_pointer, load_u32, store_u32, store_u64,
 )

@@ -6,8 +6,7 @@ for all of them; then the IFUNC resolvers run, in dependency order, when every w
 they may read is final: IRELATIVE last, as the psABI wants, and across images too.
 """
 
-from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from dlopen.core.arch.machine cimport (
@@ -16,16 +15,15 @@ from dlopen.core.arch.machine cimport (
 )
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_FORMAT, DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_UNSUPPORTED,
-    DLOPEN_E_VERSION, DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_GLOB_DAT,
-    DLOPEN_R_IRELATIVE, DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE,
-    DLOPEN_R_RELATIVE, DLOPEN_R_SIZE, DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
-    DLOPEN_STATE_LOADING, Error,
+    DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_UNSUPPORTED, DLOPEN_E_VERSION, DLOPEN_R_COPY,
+    DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_GLOB_DAT, DLOPEN_R_IRELATIVE, DLOPEN_R_JUMP_SLOT,
+    DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE, DLOPEN_R_SYMBOLIC,
+    DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF, DLOPEN_STATE_LOADING, Error,
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_add_once, pointers_hold
 from dlopen.core.base.log cimport LOG_TRACE, logs
-from dlopen.core.base.strings cimport strcmp, strlen, strrchr
+from dlopen.core.base.strings cimport strcmp, strrchr
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.constants cimport (
     PF_W, SHN_UNDEF, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN,

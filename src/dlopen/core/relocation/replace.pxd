@@ -11,7 +11,7 @@ from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport (
     DLOPEN_E_STOPPED, DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE,
-    DLOPEN_R_SYMBOLIC, Error, FindSymbol, PublicReplacement, Request,
+    DLOPEN_R_SYMBOLIC, Error, PublicReplacement, Request,
 )
 from dlopen.core.base.errors cimport error_name_symbol, fail, fail_memory
 from dlopen.core.base.strings cimport strcmp

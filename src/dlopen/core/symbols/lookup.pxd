@@ -14,8 +14,8 @@ from dlopen.core.base.growable cimport Pointers, pointer_at
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport (
     SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_COMMON, STT_FUNC,
-    STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
-    VERSYM_HIDDEN, VERSYM_INDEX,
+    STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS, STV_HIDDEN, STV_INTERNAL, VERSYM_HIDDEN,
+    VERSYM_INDEX,
 )
 from dlopen.core.elf.hash cimport gnu_hash, sysv_hash
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type, symbol_visibility

@@ -6,7 +6,7 @@ every nanosecond counts, the caller looks and calls a `log_` function.
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from dlopen.core.base.contract cimport Error, PublicSymbol
+from dlopen.core.base.contract cimport Error
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.base.log cimport (
     LOG_DEBUG, LOG_INFO, LOG_TRACE, LOG_WARN, Line, add, add_address, add_number,
@@ -14,7 +14,7 @@ from dlopen.core.base.log cimport (
 )
 from dlopen.core.elf.constants cimport STB_LOCAL, STT_GNU_IFUNC, STT_TLS, STV_HIDDEN, STV_INTERNAL
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type, symbol_visibility
-from dlopen.core.image.image cimport Image, SearchList, Version, image_name
+from dlopen.core.image.image cimport Image, Version, image_name
 from dlopen.core.symbols.lookup cimport Definition, definition_address, symbol_name, symbol_version
 
 

@@ -8,7 +8,7 @@ The same two, with a symbol, ask where the storage of a library of the host's is
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport DTPMOD_NUMBER, THIS_MACHINE, TPOFF_NUMBER

@@ -15,7 +15,6 @@ pthread key, too. Nothing of ours runs after that one, so what another thread fi
 have ended is freed by that thread.
 """
 
-from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
