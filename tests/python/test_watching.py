@@ -96,9 +96,11 @@ def test_errors_are_logged(folder: Path) -> None:
     code = """
 logging.basicConfig(stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
 lib = dlopen.Library(path, reload=True)
+records = []
+logging.getLogger("dlopen.reload").addFilter(lambda record: not records.append(record))
 with dlopen.watch(lib):
     Path(path).write_bytes(b"x" * 100)
-    time.sleep(1.5)
+    wait_for(lambda: any(record.levelname == "WARNING" for record in records))
 print(lib.version())
 """
     *lines, last = python(code, folder)
