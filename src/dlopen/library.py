@@ -301,10 +301,10 @@ class Library(Mapped):
             raise ValueError("the program is in no namespace")
         number = 0 if namespace is None else _number_of(namespace)
         sys.audit("dlopen.open", path, flags)
-        replacements = replacements_for(replace)
+        replacements = [] if replace is None else replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
-        kept = kept_of(replace)
-        read = reader(files)
+        kept = [] if replace is None else kept_of(replace)
+        read = None if files is None else reader(files)
         if reload:
             self._reloading = Reloading(
                 name, data, flags, in_tree, replacements, kept, read, number
@@ -312,16 +312,10 @@ class Library(Mapped):
             image = self._reloading.load(data)
         else:
             image = _linker.open(
-                name,
-                data,
-                flags,
-                in_tree,
-                replacements,
-                files=read,
-                namespace=number,
-                keeps_gil=keeps_gil,
+                name, data, flags, in_tree, replacements, read, number, 0, keeps_gil
             )
-            keep(image, kept, in_tree=replace_in is not None)
+            if kept:
+                keep(image, kept, in_tree=replace_in is not None)
         # Of a namespace's, the namespace warns.
         is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
         self._adopt(image, path, gil, use_errno, is_own and namespace is None)
