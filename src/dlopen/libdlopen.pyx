@@ -22,7 +22,7 @@ from dlopen.core.base.contract cimport (
     PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport environment_value, read_environment
-from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_memory
+from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_handle, fail_memory
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake, kernel_write
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
@@ -618,7 +618,7 @@ cdef public int DLOPEN_symbol_find(
         return no_host(error)
     refer(&reference, name, version)
     if not visit_begin(&visit, image):
-        code = fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+        code = fail_handle(error)
     else:
         snapshot = current_snapshot(&linker.registry)
         definition.index = 0
@@ -1022,13 +1022,14 @@ cdef public int DLOPEN_patch(
 
 cdef public int DLOPEN_unpatch(uint64_t number, Error* error) noexcept nogil:
     cdef Linker* linker = ready_linker()
+    cdef bint has_kept = False
     cdef int code
     error_clear(error)
     if linker == NULL:
         return no_host(error)
-    code = unpatch(linker, number, error)
-    if code == 0:
-        collect(linker)          # what only the patch has kept
+    code = unpatch(linker, number, &has_kept, error)
+    if has_kept:
+        collect(linker)
     return code
 
 

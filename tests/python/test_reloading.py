@@ -91,6 +91,12 @@ noted = dlopen.Library(base, dlopen.RTLD_GLOBAL)
 noted.variable("noted", c_void_p).value = ctypes.cast(note, c_void_p).value
 def loaded():
     return sum(info.path == path for info in dlopen.libraries())
+inside, may_go = threading.Event(), threading.Event()
+@dlopen.callback(c_int)
+def waits():
+    inside.set()
+    may_go.wait()
+    return 5
 """
 
 
@@ -310,12 +316,6 @@ def test_calls_that_are_inside(folder: Path) -> None:
     """The old version stays while they are; what they may change is not kept."""
     code = """
 lib = dlopen.Library(path, reload=True)
-inside, may_go = threading.Event(), threading.Event()
-@dlopen.callback(c_int)
-def waits():
-    inside.set()
-    may_go.wait()
-    return 5
 got = []
 thread = threading.Thread(target=lambda: got.append(lib.call(waits)))
 thread.start()
@@ -358,12 +358,6 @@ def test_what_is_handed_out_while_it_waits(folder: Path) -> None:
     code = """
 build("-DSELF")
 lib = dlopen.Library(path, reload=True)
-inside, may_go = threading.Event(), threading.Event()
-@dlopen.callback(c_int)
-def waits():
-    inside.set()
-    may_go.wait()
-    return 5
 got, extra = [], []
 fake = dlopen.callback(c_int)(lambda: 9)
 def reload():
@@ -407,12 +401,6 @@ def test_a_fork_while_calls_are_held(folder: Path) -> None:
     code = """
 import signal
 lib = dlopen.Library(path, reload=True)
-inside, may_go = threading.Event(), threading.Event()
-@dlopen.callback(c_int)
-def waits():
-    inside.set()
-    may_go.wait()
-    return 5
 thread = threading.Thread(target=lib.call, args=[waits])
 thread.start()
 inside.wait()
@@ -605,12 +593,9 @@ def test_closed_while_it_waits(folder: Path, has_user: bool) -> None:
 for number in range(20):
     lib = dlopen.Library(path, reload=True)
     user = dlopen.Library(folder + "/libuser-now.so") if {has_user} else None
-    inside, may_go, errors = threading.Event(), threading.Event(), []
-    @dlopen.callback(c_int)
-    def waits():
-        inside.set()
-        may_go.wait()
-        return 5
+    errors = []
+    inside.clear()
+    may_go.clear()
     def reload():
         try:
             lib.reload(keep=["counter"], timeout=30)

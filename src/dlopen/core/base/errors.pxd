@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, uint64_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_MEMORY, DLOPEN_SEARCHED_MAX, Error,
+    DLOPEN_E_HANDLE, DLOPEN_E_MEMORY, DLOPEN_SEARCHED_MAX, Error,
 )
 from dlopen.core.base.strings cimport strlen
 
@@ -83,6 +83,10 @@ cdef inline int fail_at(
 
 cdef inline int fail_memory(Error* error, const char* library) noexcept nogil:
     return fail(error, DLOPEN_E_MEMORY, library, b"no memory for the linker's records")
+
+
+cdef inline int fail_handle(Error* error) noexcept nogil:
+    return fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
 
 
 cdef inline void error_name_symbol(

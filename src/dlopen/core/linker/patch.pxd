@@ -19,11 +19,11 @@ from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_R_SYMBOLIC,
+    DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_R_SYMBOLIC,
     DLOPEN_STATE_CLOSING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Patched,
     PublicReplacement,
 )
-from dlopen.core.base.errors cimport fail, fail_memory
+from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport PF_W, SHN_UNDEF
 from dlopen.core.elf.layout cimport segment_holding
@@ -62,8 +62,11 @@ cdef enum:
 
 cdef inline bint can_be_patched(const Image* image, const Rela* relocation) noexcept nogil:
     """By one store of a whole word: into memory that is writable, or was until RELRO."""
-    cdef const Phdr* segment = segment_holding(&image.layout, relocation.r_offset, 8)
-    return can_be_replaced(image, relocation) and segment != NULL and segment.p_flags & PF_W \
+    cdef const Phdr* segment
+    if not can_be_replaced(image, relocation):
+        return False
+    segment = segment_holding(&image.layout, relocation.r_offset, 8)
+    return segment != NULL and segment.p_flags & PF_W \
         and (image.load_bias + relocation.r_offset) & 7 == 0 \
         and relocation_width(THIS_MACHINE, relocation_type(relocation)) == 8
 
@@ -238,13 +241,14 @@ cdef inline int push_value(
     return 0
 
 
-cdef inline void pop_values(Linker* linker, Image* image, uint64_t number) noexcept nogil:
-    """Under the lock: all that the patch has stored in the image."""
+cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexcept nogil:
+    """Under the lock: all that the patch has stored in the image. True if it has kept an image."""
     cdef PatchedPlace** link = &image.patched
     cdef PatchedPlace* patched
     cdef PlaceValue** inner
     cdef PlaceValue* value
     cdef uint64_t before
+    cdef bint has_kept = False
     while link[0] != NULL:
         patched = link[0]
         before = patched.top.word if patched.top != NULL else patched.original
@@ -256,6 +260,7 @@ cdef inline void pop_values(Linker* linker, Image* image, uint64_t number) noexc
             inner[0] = value.below
             if value.leads_to != NULL:
                 value.leads_to.patch_uses -= 1
+                has_kept = True
             release(&linker.registry.allocator, value)
         if patched.top == NULL:
             store_bound(image, patched.place, patched.original)
@@ -265,14 +270,11 @@ cdef inline void pop_values(Linker* linker, Image* image, uint64_t number) noexc
         if patched.top.word != before:
             store_bound(image, patched.place, patched.top.word)
         link = &patched.next
+    return has_kept
 
 
 cdef inline bint is_patchable(const Snapshot* snapshot, const Image* image) noexcept nogil:
     return snapshot_holds(snapshot, image) and load_u32(&image.state) != DLOPEN_STATE_CLOSING
-
-
-cdef inline int fail_gone(Error* error) noexcept nogil:
-    return fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
 
 
 cdef inline int check_patchable(
@@ -306,7 +308,7 @@ cdef inline int apply_patch(
     # A resolver, or another thread, may have closed it since.
     if not is_patchable(current_snapshot(registry), image):
         lock_release(&registry.lock)
-        return fail_gone(error)
+        return fail_handle(error)
     linker.patches_made += 1
     patch.number = linker.patches_made
     # Before the first store: a call that is being bound looks at it.
@@ -385,7 +387,7 @@ cdef inline int patch_image(
     if is_patchable(current_snapshot(&linker.registry), image):
         borrowed = borrow_host_image(linker, image)
     if borrowed == NULL:
-        code = fail_gone(error)
+        code = fail_handle(error)
     else:
         code = patch_borrowed(
             linker, image, borrowed, replacements, count, results, number, error
@@ -396,8 +398,11 @@ cdef inline int patch_image(
     return code
 
 
-cdef inline int unpatch(Linker* linker, uint64_t number, Error* error) noexcept nogil:
-    """Once; what has gone with its image is no error to take back."""
+cdef inline int unpatch(
+    Linker* linker, uint64_t number, bint* has_kept, Error* error
+) noexcept nogil:
+    """Once; what has gone with its image is no error to take back. `has_kept`: if an image may
+    have been open for the patch alone, for collect()."""
     cdef Registry* registry = &linker.registry
     cdef Patch** link
     cdef Patch* patch
@@ -411,7 +416,7 @@ cdef inline int unpatch(Linker* linker, uint64_t number, Error* error) noexcept 
     patch = link[0]
     if patch != NULL:
         link[0] = patch.next
-        pop_values(linker, patch.image, number)
+        has_kept[0] = pop_values(linker, patch.image, number)
         store_u32(&patch.image.patch_count, patch.image.patch_count - 1)
         patch.image.pins -= patch.image.is_host
     lock_release(&registry.lock)

@@ -21,13 +21,15 @@ from dlopen.core.base.contract cimport (
     DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
     DLOPEN_STATE_LOADING, DLOPEN_STATE_READY, Error,
 )
-from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
+from dlopen.core.base.errors cimport (
+    error_name_symbol, error_needed_by, fail, fail_at, fail_handle, fail_memory
+)
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
 from dlopen.core.image.dynamic cimport is_code
-from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, Version, image_name
+from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, image_name
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
     reader_leave, snapshot_holds,
@@ -40,7 +42,7 @@ from dlopen.core.linker.state cimport Linker
 from dlopen.core.relocation.relocate cimport describe_reference
 from dlopen.core.relocation.replace cimport can_be_replaced
 from dlopen.core.symbols.lookup cimport (
-    Definition, Reference, is_export, lookup_in_image, symbol_name, symbol_version,
+    Definition, Reference, is_export, lookup_in_image, symbol_name,
 )
 
 
@@ -67,33 +69,23 @@ cdef inline bint leads_to(const Image* image, uint64_t address) noexcept nogil:
     return image.map_start <= address < image.map_end
 
 
-cdef inline int missing_symbol(
-    Swap* swap, const char* name, const char* version, const Image* user
-) noexcept nogil:
-    fail(
-        swap.error, DLOPEN_E_SYMBOL, image_name(swap.successor),
-        b"the new version lacks a symbol that is in use"
-    )
-    error_name_symbol(swap.error, name, version)
-    error_needed_by(swap.error, image_name(user))
-    return DLOPEN_E_SYMBOL
-
-
 cdef inline int find_in_successor(
-    Swap* swap, const Image* image, uint32_t index, uint64_t* address
+    Swap* swap, const Image* image, uint32_t index, const Image* user, uint64_t* address
 ) noexcept nogil:
-    """What the image's reference is bound to from now on. A resolver may run: with no lock."""
+    """What the image's symbol is from now on, for its user. A resolver may run: with no lock."""
     cdef Reference reference
     cdef Definition definition
-    cdef const Version* version = symbol_version(image, index)
-    cdef const char* name = symbol_name(image, &image.symtab[index])
-    describe_reference(image, index, name, &reference)
+    describe_reference(image, index, symbol_name(image, &image.symtab[index]), &reference)
     definition.image = swap.successor
     definition.symbol = lookup_in_image(swap.successor, &reference, &definition.index)
     if definition.symbol == NULL or not is_export(definition.symbol):
-        return missing_symbol(
-            swap, name, version.name if version != NULL else <const char*>NULL, image
+        fail(
+            swap.error, DLOPEN_E_SYMBOL, image_name(swap.successor),
+            b"the new version lacks a symbol that is in use"
         )
+        error_name_symbol(swap.error, reference.name, reference.version)
+        error_needed_by(swap.error, image_name(user))
+        return DLOPEN_E_SYMBOL
     address[0] = resolved_address(swap.linker, &definition)
     return 0
 
@@ -103,8 +95,6 @@ cdef inline int find_counterpart(
 ) noexcept nogil:
     """The same for an address of a symbol of the old image, as a replacement has it."""
     cdef const Image* old = swap.old
-    cdef Reference reference
-    cdef Definition definition
     cdef const Sym* symbol
     cdef uint64_t i
     for i in range(old.symbol_limit):
@@ -115,13 +105,7 @@ cdef inline int find_counterpart(
                 or old.load_bias + symbol.st_value != address[0] \
                 or symbol_name(old, symbol) == NULL:
             continue
-        describe_reference(old, <uint32_t>i, symbol_name(old, symbol), &reference)
-        definition.image = swap.successor
-        definition.symbol = lookup_in_image(swap.successor, &reference, &definition.index)
-        if definition.symbol == NULL:
-            return missing_symbol(swap, reference.name, reference.version, user)
-        address[0] = resolved_address(swap.linker, &definition)
-        return 0
+        return find_in_successor(swap, old, <uint32_t>i, user, address)
     return fail_at(
         swap.error, DLOPEN_E_STATE, image_name(user),
         b"it leads to an address of the old version that is no symbol's", ~<uint64_t>0, address[0]
@@ -218,11 +202,11 @@ cdef inline int find_moves_in_table(
         word = patched.original if patched != NULL else word_at(image, relocation)
         lock_release(&swap.linker.registry.lock)
         if leads_to(swap.old, word - addend_of(relocation)):
-            code = find_in_successor(swap, image, symbol, &value)
+            code = find_in_successor(swap, image, symbol, image, &value)
         elif kind == DLOPEN_R_JUMP_SLOT and image.lazy_bindings != NULL \
                 and is_code(image, word - image.load_bias) \
                 and would_be_bound_to(swap, image, symbol, swap.old):
-            code = find_in_successor(swap, image, symbol, &value)
+            code = find_in_successor(swap, image, symbol, image, &value)
         else:
             continue
         if code == 0:
@@ -468,7 +452,7 @@ cdef inline int swap_once(
     lock_release(&linker.registry.lock)
     stale[0] = False
     if not is_usable(swap.snapshot, old) or not is_usable(swap.snapshot, successor):
-        code = fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+        code = fail_handle(error)
     elif old == successor or not old.is_reloadable or not successor.is_reloadable:
         code = fail(
             error, DLOPEN_E_STATE, image_name(old),

@@ -16,13 +16,13 @@ from dlopen.core.base.atomics cimport (
     exchange_u32, full_fence, load_pointer, load_u32, store_u32, store_u64,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HANDLE, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY,
+    DLOPEN_E_CONSTRUCTOR, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY,
     DLOPEN_HELD_INITIALISING, DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH,
     DLOPEN_HELD_RETAINED, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_STATE_CLOSING,
     DLOPEN_STATE_INITIALISING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage,
     VisitHolder,
 )
-from dlopen.core.base.errors cimport fail
+from dlopen.core.base.errors cimport fail_handle
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
 )
@@ -339,7 +339,7 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
             handle = image.host_handle
     lock_release(&registry.lock)
     if not valid:
-        return fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+        return fail_handle(error)
     if handle != NULL:
         close_host(linker, handle)
     else:
