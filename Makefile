@@ -26,10 +26,10 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test lint types bench differential programs debug sanitize stress race docs wheel clean
+.PHONY: help build demo test test-glibc lint types bench differential programs debug sanitize stress race docs wheel clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## the package, into .venv
 	$(PREPARE) build
@@ -41,6 +41,9 @@ demo: build ## load a real library of this system from its bytes, call it, unloa
 test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a compiler
 	$(PREPARE) test libraries
 	@$(RUN) -m pytest -m "not slow" $(ARGS)
+
+test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew
+	@$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)' '$(ARGS)'
 
 differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test
