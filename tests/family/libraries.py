@@ -773,6 +773,107 @@ LIBRARIES = {
     ),
 }
 
+# Outlive the open that brought them in, each for a reason of its own: all they call is left
+# unbound until then.
+_SURVIVES = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+int leaf(void);
+int leaf_at_end(void);
+int more(void) __attribute__((weak));
+const char *who(void) { return "survivor"; }
+const char *ask_who(void) { return who(); }
+int part(void) { return 40; }
+int own_part(void) { return part() + 1; }
+int leaf_part(void) { return leaf() + 1; }
+int libc_part(void) { return abs(-5); }
+int more_part(void) { return more(); }
+void *survivor_dlsym(void *handle, const char *name) {
+    void *address = dlsym(handle, name);
+    return address;
+}
+static void left(int *value) { if (*value == 3) SAY_("left\\n"); }
+void pass(void (*function)(void)) {
+    __attribute__((cleanup(left))) int value = 3;
+    function();
+    value = leaf();
+}
+int at_end(void) { return 50; }
+__attribute__((destructor)) static void end(void) {
+    if (at_end() + leaf_at_end() == 60) SAY_("both called\\n");
+}
+"""
+
+
+def _survivor(reason: str, *flags: str, more: str = "") -> dict[str, Library]:
+    """It, who brings it in, and who brings that in."""
+    name = f"survivor_{reason}"
+    return {
+        f"libtrace_{name}.so": _trace(
+            name, "leaf", more=_SURVIVES + more, flags=("-fexceptions", "-Wl,-z,lazy", *flags)
+        ),
+        f"libtrace_brings_{reason}.so": _trace(
+            f"brings_{reason}", name, more='const char *who(void) { return "who brought it"; }'
+        ),
+        f"libtrace_above_{reason}.so": _trace(f"above_{reason}", f"brings_{reason}"),
+        f"libtrace_another_{reason}.so": _trace(
+            f"another_{reason}", name, more="int more(void) { return 70; }"
+        ),
+    }
+
+
+SURVIVORS = {
+    "libtrace_deeper.so": _trace("deeper", more="int deeper(void) { return 7; }"),
+    "libtrace_leaf.so": _trace(
+        "leaf",
+        "deeper",
+        more="int leaf(void) { return 8; } int leaf_at_end(void) { return 10; }",
+    ),
+    **_survivor("plain"),
+    **_survivor("flag", "-Wl,-z,nodelete"),
+    **_survivor(
+        "unique",
+        more="""
+        __asm__(".data\\n.globl only\\n.type only, @gnu_unique_object\\n.size only, 4\\n"
+                "only: .long 1\\n.text");
+        extern int only;
+        int *address_of_only(void) { return &only; }
+        """,
+    ),
+    **_survivor(
+        "object",
+        more="""
+        int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+        extern void *__dso_handle;
+        static __thread int object;
+        static void destroy(void *data) {
+            if (data == &object && part() + leaf() == 48) SAY_("destroyed\\n");
+        }
+        int make_object(void)
+        { return __cxa_thread_atexit_impl(destroy, &object, &__dso_handle); }
+        """,
+    ),
+    **_survivor(
+        "late",
+        more="""
+        int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+        extern void *__dso_handle;
+        static __thread int object;
+        static void destroy(void *data) {
+            if (data == &object && part() + leaf() == 48
+                && survivor_dlsym(RTLD_DEFAULT, "leaf") && survivor_dlsym(RTLD_NEXT, "leaf"))
+                SAY_("destroyed\\n");
+        }
+        __attribute__((destructor)) static void make_object(void)
+        { __cxa_thread_atexit_impl(destroy, &object, &__dso_handle); }
+        """,
+    ),
+    "libtrace_binds.so": _trace(
+        "binds", more="int part(void); int bound_part(void) { return part(); }"
+    ),
+}
+
 # One that needs the other, and the other one: linked twice, first against a stand-in.
 _CYCLE = {
     "libtrace_x.so": _trace("x", "y"),
@@ -858,7 +959,7 @@ def _build_others(folder: Path) -> None:
         _build_one(folder, name, Library(library.source))
     for name, library in _CYCLE.items():
         _build_one(folder, name, library)
-    for name, library in LIBRARIES.items():
+    for name, library in {**LIBRARIES, **SURVIVORS}.items():
         _build_one(folder, name, library)
     (folder / "libgone.so").unlink()
     _build_one(folder, "libold.so", Library(one_function, version_script="V_2 { global: f; };"))

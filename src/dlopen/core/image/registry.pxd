@@ -240,41 +240,70 @@ cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
     return True
 
 
-cdef inline bint change_scope(
-    Registry* registry, Image* image, const SearchList* less, const SearchList* more
+cdef inline bint join_scope(
+    Registry* registry, Image* image, const SearchList* list
 ) noexcept nogil:
-    """Under the lock: a search list leaves an image's scope or joins it as the last, once;
-    either may be NULL. False without memory: the scope is as before."""
+    """Under the lock: a search list joins an image's scope as the last, once. False without
+    memory: the scope is as before."""
     cdef size_t count = 0
     cdef size_t kept = 0
     cdef size_t i
     cdef SearchList** old = image.scope
     cdef SearchList** new
-    cdef bint holds_less = False
     while old != NULL and old[count] != NULL:
-        holds_less = holds_less or old[count] == less
-        if old[count] == more:
-            more = NULL
+        if old[count] == list:
+            return True
         count += 1
-    if not holds_less and more == NULL:
-        return True
     new = <SearchList**>allocate(&registry.allocator, (count + 2) * sizeof(SearchList*))
-    if new == NULL and not holds_less:
-        return False
     if new == NULL:
-        new = old                # what leaves must leave: a reader may miss what follows it
+        return False
     for i in range(count):
-        if old[i] != less:
+        # What `leave_scope` has doubled.
+        if i == 0 or old[i] != old[i - 1]:
             new[kept] = old[i]
             kept += 1
-    if new == old:
-        new[kept] = NULL
-        return True
-    new[kept] = <SearchList*>more
+    new[kept] = <SearchList*>list
     store_pointer(&image.scope, new)
     if old != NULL:
         retire(registry, NULL, old)
     return True
+
+
+cdef inline bint is_list_of(const SearchList* list, const Pointers* images) noexcept nogil:
+    cdef size_t i
+    for i in range(images.count):
+        if list == &(<const Image*>images.items[i]).search_list:
+            return True
+    return False
+
+
+cdef inline void leave_scope(Image* image, const Pointers* gone) noexcept nogil:
+    """Under the lock: the search lists of what goes leave the scope of an image that stays. Its
+    own comes where the first one was, unless it is there anyhow: what outlives the open that
+    brought it in still sees itself and what it needs, as under glibc. Any other gives its place
+    to a neighbour: a reader in the middle of it misses nothing, and no memory is wanted."""
+    cdef SearchList** scope = image.scope
+    cdef SearchList* neighbour = NULL
+    cdef bint holds_own = False
+    cdef size_t i, following
+    i = 0
+    while scope != NULL and scope[i] != NULL:
+        holds_own = holds_own or scope[i] == &image.search_list
+        i += 1
+    i = 0
+    while scope != NULL and scope[i] != NULL:
+        if is_list_of(scope[i], gone):
+            if not holds_own:
+                neighbour = &image.search_list
+                holds_own = True
+            elif neighbour == NULL:
+                following = i + 1            # its own is there
+                while is_list_of(scope[following], gone):
+                    following += 1
+                neighbour = scope[following]
+            store_pointer(&scope[i], neighbour)
+        neighbour = scope[i]
+        i += 1
 
 
 cdef inline Snapshot* make_snapshot(Registry* registry, size_t extra, size_t hosts) noexcept nogil:

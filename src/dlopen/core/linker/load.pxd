@@ -44,7 +44,7 @@ from dlopen.core.image.image cimport (
     Image, SearchList, Unique, Version, image_free_records, image_name,
 )
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, Waiter, change_scope, current_snapshot, join_globals, make_snapshot,
+    Registry, Snapshot, Waiter, current_snapshot, join_globals, join_scope, make_snapshot,
     publish_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
 from dlopen.core.linker.catching cimport (
@@ -1619,7 +1619,7 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     for i in range(root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
         if not image.is_host:
-            change_scope(&linker.registry, image, NULL, &root.search_list)
+            join_scope(&linker.registry, image, &root.search_list)
     sort_tree(linker, root)
     if root.is_host:
         root.host_handle = handle

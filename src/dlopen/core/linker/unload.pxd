@@ -29,7 +29,7 @@ from dlopen.core.base.growable cimport (
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, Unique
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, change_scope, current_snapshot, make_snapshot, publish_snapshot,
+    Registry, Snapshot, current_snapshot, leave_scope, make_snapshot, publish_snapshot,
     reader_enter, reader_leave, reclaim, retire, snapshot_holds,
 )
 from dlopen.core.linker.debugger cimport hide_from_debugger
@@ -159,10 +159,17 @@ cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexc
     return False
 
 
+cdef inline void outlive(Image* image, const Pointers* gone) noexcept nogil:
+    """Under the lock: an image stays without these, whose dependency it may have been."""
+    if image.loader != NULL and pointers_hold(gone, image.loader):
+        image.loader = NULL
+    leave_scope(image, gone)
+
+
 cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
     """Under the lock: what nothing holds is from now on closing."""
     cdef Registry* registry = &linker.registry
-    cdef size_t i, j
+    cdef size_t i
     cdef size_t kept = 0
     cdef Image* image
     cdef Snapshot* snapshot
@@ -190,11 +197,7 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
             kept += 1
     registry.images.count = kept
     for i in range(kept):
-        image = <Image*>registry.images.items[i]
-        if image.loader != NULL and pointers_hold(dead, image.loader):
-            image.loader = NULL
-        for j in range(dead.count):
-            change_scope(registry, image, &(<Image*>dead.items[j]).search_list, NULL)
+        outlive(<Image*>registry.images.items[i], dead)
     publish_snapshot(registry, snapshot)
     return True
 
@@ -257,6 +260,9 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
             kept += 1
     registry.closing.count = kept
     clear_marks(registry)
+    # A thread_local object of theirs may be destroyed much later.
+    for i in range(kept):
+        outlive(<Image*>registry.closing.items[i], gone)
     # Now: another thread may free what one of these depends on as soon as the lock is released.
     for i in range(gone.count):
         uncount_bound_hosts(<Image*>gone.items[i])
