@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-glibc lint types bench differential programs debug sanitize stress race docs wheel clean
+.PHONY: help build demo test test-glibc lint types bench differential programs debug sanitize faults stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,13 @@ sanitize: ## the tests with malformed files under AddressSanitizer and UBSan
 	$(PREPARE) build test
 	@$(RUN) tools/install.py sanitize
 	@DLOPEN_SANITIZED_SITE="$(CURDIR)/build/sanitize/site" $(RUN) -m pytest -m "slow or not slow" tests/malformed $(ARGS)
+
+faults: ## each allocation and each kernel call of the linker fails in turn, under AddressSanitizer too
+	$(PREPARE) build test
+	@$(RUN) tools/install.py faults
+	@DLOPEN_FAULTS_SITE="$(CURDIR)/build/faults/site" $(RUN) -m pytest -s -m "slow or not slow" tests/faults $(ARGS)
+	@$(RUN) tools/install.py faults-sanitized
+	@DLOPEN_FAULTS_SITE="$(CURDIR)/build/faults-sanitized/site" $(RUN) -m pytest -s -m "slow or not slow" tests/faults $(ARGS)
 
 stress: build ## eight threads at random for DLOPEN_STRESS_SECONDS (300)
 	$(PREPARE) test

@@ -15,6 +15,13 @@ SETUP = {
     "release": [],
     "debug": ["-Dbuildtype=debug", "-Doptimization=g"],
     "sanitize": ["-Dbuildtype=debug", "-Doptimization=1", "-Dsanitizer=address"],
+    "faults": ["-Dbuildtype=debug", "-Doptimization=1", "-Dfaults=true"],
+    "faults-sanitized": [
+        "-Dbuildtype=debug",
+        "-Doptimization=1",
+        "-Dfaults=true",
+        "-Dsanitizer=address",
+    ],
     "race": ["-Dbuildtype=debug", "-Doptimization=1", "-Dsanitizer=thread"],
 }
 

@@ -28,6 +28,7 @@ from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
 from dlopen.core.base.message cimport write_message
+from dlopen.core.base.registrations cimport call_at_fork, make_key
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
@@ -73,7 +74,7 @@ from dlopen.core.symbols.lookup cimport (
 )
 from dlopen.core.symbols.report cimport log_lookup
 from dlopen.core.tls.modules cimport (
-    Key, TlsIndex, forget_other_threads, is_own_module, known_block, make_block, thread_ends,
+    TlsIndex, forget_other_threads, is_own_module, known_block, make_block, thread_ends,
 )
 
 
@@ -194,14 +195,6 @@ cdef extern from *:
     const void* caller_address "DLOPEN_CALLER"
 
 
-cdef extern from "<pthread.h>" nogil:
-    int pthread_key_create(Key* key, void (*destructor)(void* value) noexcept nogil)
-    int pthread_atfork(
-        void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil,
-        void (*child)() noexcept nogil
-    )
-
-
 cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
     unsigned long long flags
     void* map_start
@@ -276,8 +269,8 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     name_own_functions(linker)
     usable = bind_host_functions(linker)
     if usable:
-        pthread_key_create(&linker.tls.key, end_of_thread)
-        pthread_key_create(&linker.message_key, forget_messages)
+        make_key(&linker.tls.key, end_of_thread)
+        make_key(&linker.message_key, forget_messages)
         look_first(linker)
     store_u32(&linker.ready, READY if usable else NO_LIBC)
     kernel_wake(&linker.ready, 0x7fffffff)
@@ -288,7 +281,7 @@ cdef public void dlopen_expect_fork() noexcept nogil:
     """By the constructor, or by a call that comes before it."""
     if not startup.expects_fork:
         (&startup).expects_fork = 1
-        pthread_atfork(before_fork_here, after_fork_here, after_fork_in_child_here)
+        call_at_fork(before_fork_here, after_fork_here, after_fork_in_child_here)
 
 
 cdef void before_fork_here() noexcept nogil:

@@ -14,6 +14,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from dlopen.core.base.faults cimport FAULT_ALLOCATION, fault_at, note_block
 from dlopen.core.base.kernel cimport (
     MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, kernel_map, kernel_unmap,
 )
@@ -85,6 +86,14 @@ cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
 
 cdef inline void* allocate(Allocator* allocator, uint64_t size) noexcept nogil:
     """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
+    cdef void* block = NULL
+    if not fault_at(FAULT_ALLOCATION):
+        block = take_block(allocator, size)
+        note_block(block, True)
+    return block
+
+
+cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil:
     cdef uint64_t whole
     cdef uint32_t size_class
     cdef long mapped
@@ -135,6 +144,7 @@ cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
     cdef FreeBlock* block
     if pointer == NULL:
         return
+    note_block(pointer, False)
     if DLOPEN_USES_MALLOC:
         dlopen_free(pointer)
         return

@@ -9,6 +9,8 @@ preserve. Every function returns what the kernel returns: a negative errno on fa
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from dlopen.core.base.faults cimport fault_at
+
 
 cdef extern from *:
     """
@@ -24,6 +26,13 @@ cdef extern from *:
     /* defined in arch/<machine>.S */
     __attribute__((visibility("hidden")))
     long dlopen_system_call(long number, long a, long b, long c, long d, long e, long f);
+    /* What every function below calls: see base/faults.pxd. */
+    static inline long dlopen_kernel_call(
+        long number, long a, long b, long c, long d, long e, long f
+    ) {
+        long fault = dlopen_fault_at(number);
+        return fault ? fault : dlopen_system_call(number, a, b, c, d, e, f);
+    }
     #ifdef DLOPEN_SANITIZE_THREAD
     /* ThreadSanitizer forgets who touched an address when it sees that it is unmapped. */
     static long dlopen_map(
@@ -44,11 +53,11 @@ cdef extern from *:
         uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
     ) noexcept nogil
     long dlopen_unmap(uint64_t address, uint64_t size) noexcept nogil
-    long dlopen_system_call(
+    long dlopen_system_call "dlopen_kernel_call"(
         long number, long a, long b, long c, long d, long e, long f
     ) noexcept nogil
     enum:
-        SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
+        SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
         SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_nanosleep, SYS_readlinkat
         SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
         AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_CLOEXEC, MFD_CLOEXEC, F_DUPFD_CLOEXEC
@@ -169,7 +178,8 @@ cdef inline long kernel_working_directory(char* buffer, size_t size) noexcept no
 cdef inline long kernel_map(
     uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
 ) noexcept nogil:
-    return dlopen_map(address, size, protection, flags, descriptor, offset)
+    cdef long fault = fault_at(SYS_mmap)
+    return fault if fault else dlopen_map(address, size, protection, flags, descriptor, offset)
 
 
 cdef inline long kernel_unmap(uint64_t address, uint64_t size) noexcept nogil:

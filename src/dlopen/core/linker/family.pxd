@@ -23,6 +23,7 @@ from dlopen.core.base.kernel cimport EINVAL, ENOENT
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
+from dlopen.core.base.registrations cimport call_at_thread_end
 from dlopen.core.base.strings cimport has_prefix, strlen
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
@@ -47,7 +48,7 @@ from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
 )
 from dlopen.core.symbols.report cimport log_lookup
-from dlopen.core.tls.modules cimport known_block, pthread_setspecific
+from dlopen.core.tls.modules cimport known_block
 
 
 cdef extern from *:
@@ -141,7 +142,7 @@ cdef inline void store_message(Linker* linker, char* message) noexcept nogil:
     release(&linker.registry.allocator, exchange_pointer(&pending_message, message))
     if not frees_messages:
         (&frees_messages)[0] = True
-        pthread_setspecific(linker.message_key, linker)
+        call_at_thread_end(linker.message_key, linker)
 
 
 cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:

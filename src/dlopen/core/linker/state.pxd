@@ -5,11 +5,12 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from dlopen.core.base.growable cimport Pointers, Text
 from dlopen.core.base.lock cimport Lock
+from dlopen.core.base.registrations cimport Key
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.image.registry cimport ObjectDestructor, Registry
 from dlopen.core.relocation.relocate cimport OwnName
-from dlopen.core.tls.modules cimport Key, Tls, TlsIndex
+from dlopen.core.tls.modules cimport Tls, TlsIndex
 from dlopen.core.symbols.unique cimport UniqueTable
 
 

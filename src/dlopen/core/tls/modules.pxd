@@ -22,15 +22,11 @@ from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.kernel cimport (
     kernel_process_id, kernel_thread_has_ended, kernel_thread_id,
 )
+from dlopen.core.base.registrations cimport Key, call_at_thread_end
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image
-
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef unsigned int Key "pthread_key_t"
-    int pthread_setspecific(Key key, const void* value)
 
 
 cdef extern from *:
@@ -257,7 +253,7 @@ cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexce
         release(allocator, allocation)
         return NULL
     if is_first:
-        pthread_setspecific(tls.key, thread)
+        call_at_thread_end(tls.key, thread)
     return address
 
 
