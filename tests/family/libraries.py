@@ -169,6 +169,38 @@ LIBRARIES = {
         '__asm__(".globl fixed\\n.set fixed, 0x1234\\n.globl nothing\\n.set nothing, 0");'
         "int here(void) { return 1; }"
     ),
+    # Shapes of the dynamic section.
+    "libdynamicsysv.so": Library("int f(void) { return 1; }", flags=("-Wl,--hash-style=sysv",)),
+    "libdynamicrelr.so": Library(
+        "int target[4]; int *pointers[40] = {[0 ... 39] = target + 1};",
+        flags=("-Wl,-z,pack-relative-relocs",),
+    ),
+    "libdynamictext.so": Library(
+        '__asm__(".text\\n.globl word\\nword: .quad target\\n.data\\n.globl target\\ntarget: .quad 1");',
+        flags=("-Wl,-z,notext",),
+    ),
+    "libdynamicnorelro.so": Library("int f(void) { return 1; }", flags=("-Wl,-z,norelro",)),
+    "libdynamicbare.so": Library("int f(void) { return 1; }", flags=("-nostdlib",)),
+    "libdynamicearly.so": Library(
+        _HEADER
+        + """
+        static int moved(void) {
+            int count = 0;
+            for (const ElfW(Dyn) *entry = _DYNAMIC; entry->d_tag != DT_NULL; entry++)
+                count += entry->d_tag != DT_INIT && entry->d_un.d_val > 0x10000000;
+            return count;
+        }
+        static int few(void) { return moved() * 100; }
+        static int many(void) { return moved() * 100 + 1; }
+        static int (*resolver(void))(void) { return moved() ? many : few; }
+        int picked(void) __attribute__((ifunc("resolver")));
+        int in_constructor;
+        __attribute__((constructor)) static void start(void) { in_constructor = moved(); }
+        """
+    ),
+    "libdynamicneedsearly.so": Library(
+        "int picked(void); int picked_too(void) { return picked(); }", ("libdynamicearly.so",)
+    ),
     # Missing things.
     "liblackfunction.so": Library("""
         int absent(void);

@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from dlopen.core.arch.x86_64 cimport R_X86_64_DTPMOD64, R_X86_64_TPOFF64, X86_64_INT3
+from dlopen.core.arch.x86_64 cimport (
+    R_X86_64_DTPMOD64, R_X86_64_TPOFF64, X86_64_INT3, X86_64_MOVES_DYNAMIC_POINTERS,
+)
 from dlopen.core.arch.x86_64 cimport relocation_kind as x86_64_relocation_kind
 from dlopen.core.arch.x86_64 cimport relocation_width as x86_64_relocation_width
 
@@ -13,6 +15,9 @@ cdef enum:
     # This machine's numbers, for a file that is made here.
     DTPMOD_NUMBER = R_X86_64_DTPMOD64
     TPOFF_NUMBER = R_X86_64_TPOFF64
+    # Of this machine and its libc: whether addresses in the dynamic section become those of the
+    # process.
+    MOVES_DYNAMIC_POINTERS = X86_64_MOVES_DYNAMIC_POINTERS
 
 
 cdef extern from *:

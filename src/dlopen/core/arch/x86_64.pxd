@@ -31,6 +31,9 @@ cdef enum:
 
 cdef enum:
     X86_64_INT3 = 0xcc
+    # glibc adds the load bias to addresses in the dynamic section (its DL_RO_DYN_SECTION is 0);
+    # so it does on aarch64 and loongarch64. On riscv64, and under musl, the section stays as it is.
+    X86_64_MOVES_DYNAMIC_POINTERS = 1
 
 
 cdef inline uint32_t relocation_kind(uint32_t number) noexcept nogil:

@@ -9,6 +9,7 @@ the addresses in place (but not in the vDSO): both forms are understood.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from dlopen.core.arch.machine cimport MOVES_DYNAMIC_POINTERS
 from dlopen.core.base.allocator cimport Allocator, allocate
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED, Error
 from dlopen.core.base.errors cimport fail, fail_at, fail_memory
@@ -608,6 +609,33 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     if code:
         return code
     return read_functions(image, values, present, error)
+
+
+cdef inline void move_dynamic_pointers(Image* image) noexcept nogil:
+    """As libc's loader leaves the section in memory for those who walk it: runtimes that look for
+    what their libraries need, hookers of the GOT. Once, when nothing of ours will read it again
+    and before any foreign code; of a tag that stands there twice the last counts."""
+    cdef Dyn* last[TAG_COUNT]
+    cdef int[9] moved
+    cdef const Phdr* section = image.layout.dynamic
+    cdef const Phdr* segment = segment_holding(&image.layout, section.p_vaddr, section.p_memsz)
+    cdef uint32_t i
+    cdef int slot
+    if not MOVES_DYNAMIC_POINTERS or not section.p_flags & PF_W or segment == NULL \
+            or not segment.p_flags & PF_W:
+        return
+    memset(last, 0, sizeof(last))
+    for i in range(image.dynamic_count):
+        slot = tag_slot(<uint64_t>image.dynamic[i].d_tag)
+        if slot >= 0:
+            last[slot] = <Dyn*>&image.dynamic[i]
+    moved = [
+        DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_RELR, EXTRA_GNU_HASH,
+        EXTRA_VERSYM,
+    ]
+    for slot in moved:
+        if last[slot] != NULL and (slot != DT_RELA or last[slot].d_val != 0):
+            last[slot].d_val += image.load_bias
 
 
 cdef inline int refuse(const Image* image, const char* name, Error* error) noexcept nogil:

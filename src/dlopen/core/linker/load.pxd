@@ -39,7 +39,7 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
-from dlopen.core.image.dynamic cimport read_dynamic, refuse
+from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
     Image, SearchList, Unique, Version, image_free_records, image_name,
 )
@@ -964,6 +964,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         if image.scope == NULL:
             return fail_memory(transaction.error, image_name(image))
         image.scope[0] = &root.search_list
+        move_dynamic_pointers(image)
         report_scope(image, &transaction.globals)
     # Image.mark of images that are known already.
     lock_acquire(&linker.registry.lock)
