@@ -220,6 +220,20 @@ LIBRARIES = {
     ),
     "liblackversion.so": Library("int f(void);int g(void) { return f(); }", ("libold.so",)),
     "liblacksymbolversion.so": Library("int f(void);int g(void){return f();}", ("libold2.so",)),
+    # Three versions of each, all missing; and so has what is needed.
+    "liblackversions.so": Library(
+        "int a1(void), b1(void), c1(void), a2(void), b2(void), c2(void);"
+        "int all(void) { return c2() + a1() + b2() + c1() + a2() + b1(); }",
+        ("libmany1.so", "libmany2.so"),
+    ),
+    "liblackversions2.so": Library(
+        "int all(void), b1(void), c2(void); int more(void) { return c2() + b1() + all(); }",
+        ("liblackversions.so", "libmany2.so", "libmany1.so"),
+    ),
+    "libneedslackversions.so": Library(
+        "int all(void), more(void); int f(void) { return more() + all(); }",
+        ("liblackversions2.so", "liblackversions.so"),
+    ),
     "libnow.so": Library(
         "int absent(void); int call_absent(void) { return absent(); }", flags=("-Wl,-z,now",)
     ),
@@ -987,6 +1001,10 @@ def _build_others(folder: Path) -> None:
     one_function = "int f(void) { return 1; }"
     for name in ("libold.so", "libold2.so"):
         _build_one(folder, name, Library(one_function, version_script="V_1 { global: f; };"))
+    for number in ("1", "2"):
+        source = "".join(f"int {letter}{number}(void) {{ return 1; }}" for letter in "abc")
+        script = "".join(f"V_{one} {{ global: {one}{number}; }};" for one in "abc")
+        _build_one(folder, f"libmany{number}.so", Library(source, version_script=script))
     for name, library in _CYCLE.items():
         _build_one(folder, name, Library(library.source))
     for name, library in _CYCLE.items():
@@ -995,6 +1013,9 @@ def _build_others(folder: Path) -> None:
         _build_one(folder, name, library)
     (folder / "libgone.so").unlink()
     _build_one(folder, "libold.so", Library(one_function, version_script="V_2 { global: f; };"))
+    for number in ("1", "2"):
+        library = Library("int other(void) { return 1; }", version_script="V { global: other; };")
+        _build_one(folder, f"libmany{number}.so", library)
     # h, for it has the version; f is there, but no longer exported.
     source = "int h(void) { return 1; }" + one_function
     script = "V_1 { global: h; local: *; };"

@@ -120,6 +120,9 @@ CASE(a_missing_function_now_by_path) { open_or_say(path_of("liblackfunction.so")
 CASE(a_missing_variable) { open_or_say("liblackdata.so", RTLD_LAZY); }
 CASE(a_missing_function_of_a_dependency) { open_or_say("libneedslack.so", RTLD_NOW); }
 CASE(a_missing_variable_of_a_dependency) { open_or_say("libneedslackdata.so", RTLD_LAZY); }
+CASE(the_first_of_missing_versions) { open_or_say("liblackversions.so", RTLD_NOW); }
+CASE(missing_versions_of_more_than_one) { open_or_say("libneedslackversions.so", RTLD_NOW); }
+CASE(missing_versions_of_what_is_needed) { open_or_say("liblackversions2.so", RTLD_NOW); }
 CASE(a_missing_version) { open_or_say("liblackversion.so", RTLD_NOW); }
 CASE(a_missing_symbol_of_a_version) { open_or_say("liblacksymbolversion.so", RTLD_NOW); }
 

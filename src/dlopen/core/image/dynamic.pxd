@@ -184,6 +184,7 @@ cdef inline int read_sysv_hash(Image* image, uint64_t address, Error* error) noe
 cdef struct VersionWalk:
     bint store
     uint32_t highest
+    uint16_t* end                # of the list of verneed: where the next place goes
 
 
 cdef inline void note_version(
@@ -200,6 +201,11 @@ cdef inline void note_version(
         image.versions[slot].hash = hash
         image.versions[slot].flags = flags
         image.versions[slot].index = index
+        # Once: of an index that a malformed file gives twice the last counts.
+        if library != NULL and image.versions[slot].next == 0 \
+                and visit.end != &image.versions[slot].next:
+            visit.end[0] = <uint16_t>(slot + 1)
+            visit.end = &image.versions[slot].next
 
 
 cdef inline int walk_versions(
@@ -295,6 +301,7 @@ cdef inline int read_versions(
     cdef int code
     visit.store = False
     visit.highest = 0
+    visit.end = &image.first_needed
     image.has_verdef = definition_count != 0
     if need_count > MAX_VERSION_INDEX or definition_count > MAX_VERSION_INDEX:
         return malformed(image, error, b"DT_VERNEEDNUM or DT_VERDEFNUM is too large", need_count)

@@ -32,6 +32,7 @@ cdef struct Version:
     uint32_t hash
     uint16_t flags               # VER_FLG_*
     uint16_t index               # as the versym table has it, hidden bit included for verneed
+    uint16_t next                # verneed: of the one that follows in the file, its place + 1
 
 
 cdef struct Table:               # an address range of the file's own tables, in p_vaddr terms
@@ -124,6 +125,7 @@ cdef struct Image:
     const uint16_t* versym
     Version* versions            # by index; owned
     uint32_t version_count
+    uint16_t first_needed        # of the first of verneed, its place + 1; 0: none
     bint has_verdef
     # relocations
     const uint64_t* relr

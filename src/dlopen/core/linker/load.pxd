@@ -817,14 +817,17 @@ cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
 
 cdef inline int check_versions(Transaction* transaction, Image* image) noexcept nogil:
     """Each version that verneed asks of a library must be defined by it, if it defines
-    any; a weak one may be missing."""
-    cdef uint32_t i, j
+    any; a weak one may be missing. In the file's order, so that the error names the one that
+    libc's does."""
+    cdef uint32_t place = image.first_needed
+    cdef uint32_t j
     cdef size_t k
     cdef const Version* needed
     cdef const Image* library
     cdef bint found
-    for i in range(image.version_count):
-        needed = &image.versions[i]
+    while place != 0:
+        needed = &image.versions[place - 1]
+        place = needed.next
         if needed.library == NULL or needed.hash == 0 or needed.flags & VER_FLG_WEAK:
             continue
         library = NULL
@@ -954,10 +957,6 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
             return fail_memory(transaction.error, image_name(image))
-        if not root.exact_scope:
-            code = check_versions(transaction, image)
-        if code:
-            return code
         # A private image finds its own definitions and its dependencies' first.
         image.deepbind = image.deepbind or image.is_private
         image.scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
@@ -966,6 +965,12 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         image.scope[0] = &root.search_list
         move_dynamic_pointers(image)
         report_scope(image, &transaction.globals)
+    for i in range(0 if root.exact_scope else root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if not image.is_host and load_u32(&image.state) == DLOPEN_STATE_LOADING:
+            code = check_versions(transaction, image)
+        if code:
+            return code
     # Image.mark of images that are known already.
     lock_acquire(&linker.registry.lock)
     if not sort_tree(linker, root):
