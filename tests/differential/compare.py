@@ -1,4 +1,5 @@
-"""Every relocated place of a library and its dependencies, under glibc and under this linker.
+"""Every relocated place of a library and its dependencies, under glibc and under this linker, and
+every word of the dynamic section.
 
 Both processes run driver.c, which shows memory and knows nothing of relocations; the places come
 from the files.  A word is compared by what it means: the file that it points into and the offset
@@ -65,11 +66,13 @@ COMPARED_TYPES = TLS_TYPES | {
     elf64.R_SIZE32, elf64.R_SIZE64, elf64.R_IRELATIVE,
 }  # fmt: skip
 RELR = "RELR"
+DYNAMIC = "DYNAMIC"  # a word of the dynamic section: no relocation's, but glibc changes some
 OTHER = "a number"  # a size
 IN_A_BLOCK = ", copied for a thread"
 REPORTED_TYPES = sorted(
     [
         RELR,
+        DYNAMIC,
         *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES),
         *(
             f"{elf64.RELOCATION_NAMES[type_]}{IN_A_BLOCK}"
@@ -365,7 +368,14 @@ class Comparison:
 
 
 def relocated_places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
-    """Each place with the name of its type; for DT_RELR the addend is what the file has there."""
+    """Each place with the name of its type; for DT_RELR the addend is what the file has there, for
+    the dynamic section the tag that the word belongs to."""
+    section = elf.segment(elf64.PT_DYNAMIC)
+    if section and elf.is_writable(section.address):
+        for place in range(section.address, section.address + section.file_size - 15, 16):
+            (tag,) = struct.unpack_from("<Q", elf.data, elf.offset(place))
+            yield DYNAMIC, Relocation(place, elf64.R_NONE, 0, tag)
+            yield DYNAMIC, Relocation(place + 8, elf64.R_NONE, 0, tag)
     for place in elf.relr:
         (addend,) = struct.unpack_from("<Q", elf.data, elf.offset(place))
         yield RELR, Relocation(place, elf64.R_RELATIVE, 0, addend)
@@ -546,7 +556,11 @@ def compare_image(
     for name, relocation, raw_there, raw_here in words(places, there, here):
         result.places[name] += 1
         place, type_, index, addend = relocation
-        if raw_there is None or raw_here is None or type_ not in COMPARED_TYPES:
+        if (
+            raw_there is None
+            or raw_here is None
+            or (type_ not in COMPARED_TYPES and name != DYNAMIC)
+        ):
             differ(place, name, "", "a place that is not compared", "the same")
             continue
         word_there = int.from_bytes(raw_there, "little")
@@ -554,6 +568,13 @@ def compare_image(
         if type_ == elf64.R_RELATIVE and (
             (word_there - there.bias) & _MASK == (word_here - here.bias) & _MASK == addend & _MASK
         ):
+            continue
+        if name == DYNAMIC:
+            if word_there != word_here and (
+                (word_there - there.bias) & _MASK != (word_here - here.bias) & _MASK
+            ):
+                texts = f"{word_there:#x}", f"{word_here:#x}"
+                differ(place, name, f"tag {addend:#x}", *texts)
             continue
 
         reference = elf.symbols[index] if index else None

@@ -15,6 +15,7 @@ import pytest
 from differential import built
 from differential.compare import (
     COMPARED_TYPES,
+    DYNAMIC,
     IN_A_BLOCK,
     RELR,
     REPORTED_TYPES,
@@ -132,7 +133,7 @@ def test_a_wrong_word_planted_at_a_place_of_each_type_is_found(
 
 def test_every_type_that_is_compared_is_reported() -> None:
     reported = {name for name in REPORTED_TYPES if not name.endswith(IN_A_BLOCK)}
-    assert {RELR, *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES)} == reported
+    assert {RELR, DYNAMIC, *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES)} == reported
 
 
 def wrong_binding(

@@ -32,6 +32,7 @@ RELOCATION_NAMES = {
     17: "DTPOFF64", 18: "TPOFF64", 24: "PC64", 32: "SIZE32", 33: "SIZE64", 36: "TLSDESC",
     37: "IRELATIVE", 38: "RELATIVE64",
 }  # fmt: skip
+R_NONE = 0
 R_64, R_PC32, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE, R_32, R_PC64 = 1, 2, 6, 7, 8, 10, 24
 R_SIZE32, R_SIZE64, R_IRELATIVE = 32, 33, 37
 R_DTPMOD64, R_DTPOFF64, R_TPOFF64, R_TLSDESC = 16, 17, 18, 36
@@ -111,6 +112,14 @@ class Elf:
             if segment.type == PT_LOAD and 0 <= address - segment.address < segment.file_size:
                 return address - segment.address + segment.offset
         raise ValueError(f"{self.path}: {address:#x} is not in the file")
+
+    def is_writable(self, address: int) -> bool:
+        return any(
+            segment.type == PT_LOAD
+            and segment.flags & PF_W
+            and 0 <= address - segment.address < segment.memory_size
+            for segment in self.segments
+        )
 
     @cached_property
     def dynamic(self) -> list[tuple[int, int]]:
