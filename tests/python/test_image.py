@@ -40,6 +40,26 @@ def test_info_of_a_library(example: Path) -> None:
             info.path = "other"
 
 
+def test_the_dynamic_section_is_the_files_until_it_is_linked(example: Path) -> None:
+    def held(info: dlopen.Info) -> bytes:
+        return ctypes.string_at(info.dynamic, section.header.p_filesz)
+
+    with example.open("rb") as file:
+        section = next(
+            one for one in ELFFile(file).iter_segments() if one.header.p_type == "PT_DYNAMIC"
+        )
+        content = section.data()
+        names = {tag.entry.d_val: tag.needed for tag in section.iter_tags("DT_NEEDED")}
+    for image in (dlopen.Image(example), dlopen.Image.from_bytes(example.read_bytes())):
+        assert held(image.info) == content
+        with image.relocate([dlopen.existing("libc.so.6")]) as library:
+            # As libc leaves it: the address of the strings is one of the process.
+            entries = (ctypes.c_uint64 * (len(content) // 8)).from_address(library.info.dynamic)
+            strings = entries[list(entries[::2]).index(5) * 2 + 1]  # DT_STRTAB
+            for offset, name in names.items():
+                assert ctypes.string_at(strings + offset) == name.encode()
+
+
 def test_segments_are_the_program_headers(example: Path) -> None:
     with example.open("rb") as file, dlopen.Library(example) as library:
         info = library.info
