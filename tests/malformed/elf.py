@@ -26,6 +26,10 @@ SYM = {
     "st_name": (0, 4), "st_info": (4, 1), "st_other": (5, 1), "st_shndx": (6, 2),
     "st_value": (8, 8), "st_size": (16, 8),
 }  # fmt: skip
+SHDR = {
+    "sh_name": (0, 4), "sh_type": (4, 4), "sh_flags": (8, 8), "sh_addr": (16, 8),
+    "sh_offset": (24, 8), "sh_size": (32, 8),
+}  # fmt: skip
 RELA = {"r_offset": (0, 8), "r_type": (8, 4), "r_sym": (12, 4), "r_addend": (16, 8)}
 VERNEED = {
     "vn_version": (0, 2), "vn_cnt": (2, 2), "vn_file": (4, 4), "vn_aux": (8, 4),
@@ -41,7 +45,9 @@ VERDEF = {
 }  # fmt: skip
 VERDAUX = {"vda_name": (0, 4), "vda_next": (4, 4)}
 
-PT_LOAD, PT_DYNAMIC, PT_TLS, PT_GNU_STACK, PT_GNU_RELRO = 1, 2, 7, 0x6474E551, 0x6474E552
+PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS, PT_GNU_STACK, PT_GNU_RELRO = (
+    1, 2, 4, 7, 0x6474E551, 0x6474E552,
+)  # fmt: skip
 PF_X, PF_W, PF_R = 1, 2, 4
 
 TAGS = {
@@ -169,6 +175,16 @@ class Elf:
             self.record(SYM, start + 24 * i, f"symbol[{i}].") for i in range(self.symbol_count())
         ]
 
+    def string(self, field: Field) -> str:
+        """What an index into the dynamic string table means."""
+        start = self.table("STRTAB")
+        assert start is not None
+        start += self.get(field)
+        return self.data[start : self.data.index(0, start)].decode()
+
+    def symbol_named(self, name: str) -> dict[str, Field]:
+        return next(one for one in self.symbols() if self.string(one["st_name"]) == name)
+
     def gnu_hash(self) -> GnuHash:
         start = self.table("GNU_HASH")
         assert start is not None
@@ -236,3 +252,66 @@ class GnuHash(NamedTuple):
     bloom: Sequence[Field]
     buckets: Sequence[Field]
     chain: int
+
+
+# What `Mover` moves, by how it must lie: the linker fills the second kind.
+READ_ONLY = (
+    "HASH", "GNU_HASH", "SYMTAB", "STRTAB", "VERSYM", "VERNEED", "VERDEF", "RELA", "JMPREL", "RELR",
+)  # fmt: skip
+RELOCATED = ("INIT_ARRAY", "FINI_ARRAY")
+OTHERS = ("DYNAMIC", "program headers", "notes")
+
+
+class Mover:
+    """Moves tables of a file, which a linker has written, to other addresses in it."""
+
+    def __init__(self, elf: Elf, room: int, writable_room: int) -> None:
+        self.elf = elf
+        self._room = {False: room + 64, True: writable_room + 64}
+
+    def move(self, what: str, odd: int) -> None:
+        """One of the tables, to `odd` bytes above a multiple of eight."""
+        elf = self.elf
+        if what == "program headers":
+            start, size = elf.get(elf.header["e_phoff"]), 56 * elf.get(elf.header["e_phnum"])
+            address = self._take_room(size, odd)
+            self._copy(start, size, address)
+            elf.put(elf.header["e_phoff"], elf.offset_of(address))
+        elif what in ("DYNAMIC", "notes"):
+            for segment in elf.segments(PT_DYNAMIC if what == "DYNAMIC" else PT_NOTE):
+                start, size = elf.get(segment["p_offset"]), elf.get(segment["p_filesz"])
+                address = self._take_room(size, odd, writable=what == "DYNAMIC")
+                self._copy(start, size, address)
+                elf.put(segment["p_offset"], elf.offset_of(address))
+                elf.put(segment["p_vaddr"], address)
+        else:
+            field = elf.tag(what)
+            assert field
+            old = elf.get(field)
+            size = self._size_of_section(old)
+            address = self._take_room(size, odd, writable=what in RELOCATED)
+            self._copy(elf.offset_of(old), size, address)
+            for record in elf.relocations() if what in RELOCATED else ():
+                place = elf.get(record["r_offset"])
+                if old <= place < old + size:
+                    elf.put(record["r_offset"], place + address - old)
+            elf.put(field, address)
+
+    def _size_of_section(self, address: int) -> int:
+        elf = self.elf
+        start, size, count = (
+            elf.get(elf.header[name]) for name in ("e_shoff", "e_shentsize", "e_shnum")
+        )
+        sections = (elf.record(SHDR, start + size * i) for i in range(1, count))
+        return next(
+            elf.get(one["sh_size"]) for one in sections if elf.get(one["sh_addr"]) == address
+        )
+
+    def _take_room(self, size: int, odd: int, *, writable: bool = False) -> int:
+        start = (self._room[writable] + 7 & ~7) + odd
+        self._room[writable] = start + size
+        return start
+
+    def _copy(self, start: int, size: int, address: int) -> None:
+        to = self.elf.offset_of(address)
+        self.elf.data[to : to + size] = self.elf.data[start : start + size]

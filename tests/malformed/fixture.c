@@ -32,4 +32,5 @@ int use(const char *text)
 
 #ifdef ROOM
 const char room[1 << 20] = "for tables that generate.py writes";
+char writable_room[1 << 14] = "for those that are relocated";
 #endif

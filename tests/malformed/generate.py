@@ -18,7 +18,21 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from malformed.elf import PF_W, PF_X, PT_DYNAMIC, PT_GNU_STACK, PT_LOAD, TAGS, VERNEED, Elf, Field
+from malformed.elf import (
+    OTHERS,
+    PF_W,
+    PF_X,
+    PT_DYNAMIC,
+    PT_GNU_STACK,
+    PT_LOAD,
+    READ_ONLY,
+    RELOCATED,
+    TAGS,
+    VERNEED,
+    Elf,
+    Field,
+    Mover,
+)
 
 PAGE = 4096
 ROOM = 1 << 20  # of the array `room` in fixture.c, compiled with ROOM
@@ -566,10 +580,27 @@ def many_versions(elf: Elf) -> Iterator[Case]:
     yield Case("many versions", bytes(copy.data), Expect.EITHER)
 
 
+def unaligned(elf: Elf) -> Iterator[Case]:
+    """Tables at addresses that the gABI does not allow and libc takes."""
+    names = {elf.string(symbol["st_name"]) for symbol in elf.symbols()}
+    if not {"room", "writable_room"} <= names:
+        return
+    rooms = [elf.get(elf.symbol_named(name)["st_value"]) for name in ("room", "writable_room")]
+    there = [name for name in (*READ_ONLY, *RELOCATED) if elf.tag(name) is not None]
+    tables = (*there, *OTHERS)
+    for whither in (*({what: odd} for what in tables for odd in range(1, 8)), dict.fromkeys(tables, 1)):
+        copy = Elf(bytes(elf.data))
+        mover = Mover(copy, *rooms)
+        for what, odd in whither.items():
+            mover.move(what, odd)
+        name = ", ".join(f"{what}+{odd}" for what, odd in whither.items())
+        yield Case(f"unaligned {name}", bytes(copy.data), Expect.LOADED)
+
+
 RULES: tuple[Rule, ...] = (
     unchanged, truncations, not_libraries, file_header, segments, overlaps, dynamic_section,
     dynamic_shapes, strings_without_end, symbols, gnu_hash, sysv_hash, versions, relocations, relr,
-    arrays, huge_tables, many_versions,
+    arrays, huge_tables, many_versions, unaligned,
 )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ KINDS = {
     "sysv": ["-Wl,--hash-style=sysv"],
     "relr": ["-Wl,--hash-style=gnu", "-Wl,-z,pack-relative-relocs"],
     "roomy": ["-Wl,--hash-style=gnu", "-DROOM"],
+    "roomy sysv": ["-Wl,--hash-style=sysv", "-DROOM"],
 }
 SMALL = ("gnu", "sysv", "relr")
 ONLY: dict[generate.Rule, tuple[str, ...]] = {
@@ -52,6 +53,7 @@ ONLY: dict[generate.Rule, tuple[str, ...]] = {
     generate.sysv_hash: ("sysv",),
     generate.relr: ("relr",),
     generate.many_versions: ("roomy",),
+    generate.unaligned: ("roomy", "roomy sysv"),
 }
 PLANTS = {
     "crash": "ends with",

@@ -1,9 +1,26 @@
-"""The structures of a 64-bit ELF file, field names as in the gABI."""
+"""The structures of a 64-bit ELF file, field names as in the gABI, and its words.
+
+The gABI aligns them, but libc takes tables at any address and editors of ELF files write such:
+all have an alignment of 1 here, so that the compiler loads each field as the machine allows it
+(a plain load on x86-64). A table is therefore never read through another type.
+"""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
-cdef struct Ehdr:
+cdef extern from *:
+    """
+    typedef uint16_t dlopen_half __attribute__((aligned(1), may_alias));
+    typedef uint32_t dlopen_word __attribute__((aligned(1), may_alias));
+    typedef uint64_t dlopen_xword __attribute__((aligned(1), may_alias));
+    """
+    # Elf64_Half, Elf64_Word and Elf64_Xword, where they stand in a file: for pointers only.
+    ctypedef uint16_t Half "dlopen_half"
+    ctypedef uint32_t Word "dlopen_word"
+    ctypedef uint64_t Xword "dlopen_xword"
+
+
+cdef packed struct Ehdr:
     uint8_t e_ident[16]
     uint16_t e_type
     uint16_t e_machine
@@ -20,7 +37,7 @@ cdef struct Ehdr:
     uint16_t e_shstrndx
 
 
-cdef struct Phdr:
+cdef packed struct Phdr:
     uint32_t p_type
     uint32_t p_flags
     uint64_t p_offset
@@ -31,7 +48,7 @@ cdef struct Phdr:
     uint64_t p_align
 
 
-cdef struct Shdr:
+cdef packed struct Shdr:
     uint32_t sh_name
     uint32_t sh_type
     uint64_t sh_flags
@@ -44,18 +61,18 @@ cdef struct Shdr:
     uint64_t sh_entsize
 
 
-cdef struct Nhdr:
+cdef packed struct Nhdr:
     uint32_t n_namesz
     uint32_t n_descsz
     uint32_t n_type
 
 
-cdef struct Dyn:
+cdef packed struct Dyn:
     int64_t d_tag
     uint64_t d_val
 
 
-cdef struct Sym:
+cdef packed struct Sym:
     uint32_t st_name
     uint8_t st_info
     uint8_t st_other
@@ -64,13 +81,13 @@ cdef struct Sym:
     uint64_t st_size
 
 
-cdef struct Rela:
+cdef packed struct Rela:
     uint64_t r_offset
     uint64_t r_info
     int64_t r_addend
 
 
-cdef struct Verdef:
+cdef packed struct Verdef:
     uint16_t vd_version
     uint16_t vd_flags
     uint16_t vd_ndx
@@ -80,12 +97,12 @@ cdef struct Verdef:
     uint32_t vd_next
 
 
-cdef struct Verdaux:
+cdef packed struct Verdaux:
     uint32_t vda_name
     uint32_t vda_next
 
 
-cdef struct Verneed:
+cdef packed struct Verneed:
     uint16_t vn_version
     uint16_t vn_cnt
     uint32_t vn_file
@@ -93,7 +110,7 @@ cdef struct Verneed:
     uint32_t vn_next
 
 
-cdef struct Vernaux:
+cdef packed struct Vernaux:
     uint32_t vna_hash
     uint16_t vna_flags
     uint16_t vna_other

@@ -26,7 +26,7 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport (
-    Dyn, Phdr, Rela, Sym, Verdaux, Verdef, Vernaux, Verneed,
+    Dyn, Half, Phdr, Rela, Sym, Verdaux, Verdef, Vernaux, Verneed, Word, Xword,
 )
 from dlopen.core.image.image cimport (
     MAX_TABLES, Image, Version, bytes_at, image_name, string_at, symbol_count,
@@ -114,14 +114,12 @@ cdef inline uint64_t room_after(const Image* image, uint64_t address) noexcept n
 
 
 cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
-    cdef const uint32_t* header = <const uint32_t*>table_at(image, address, 16)
+    cdef const Word* header = <const Word*>table_at(image, address, 16)
     cdef uint64_t room = room_after(image, address)
     cdef uint64_t bloom_count
     cdef uint64_t used
     if header == NULL:
         return malformed(image, error, b"DT_GNU_HASH lies outside the segments", address)
-    if address & 7:
-        return malformed(image, error, b"DT_GNU_HASH is not aligned", address)
     bloom_count = header[2]
     if not is_power_of_two(bloom_count):
         return malformed(
@@ -136,8 +134,8 @@ cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noex
     image.symbol_offset = header[1]
     image.bloom_mask = <uint32_t>bloom_count - 1
     image.bloom_shift = header[3] & 63U
-    image.bloom = <const uint64_t*>(header + 4)
-    image.buckets = <const uint32_t*>(image.bloom + bloom_count)
+    image.bloom = <const Xword*>(header + 4)
+    image.buckets = <const Word*>(image.bloom + bloom_count)
     image.chains = image.buckets + image.bucket_count
     if image.is_host:
         image.chain_limit = <uint64_t>1 << 32
@@ -167,11 +165,9 @@ cdef inline void protect_symbols(Image* image, const uint64_t* values) noexcept 
 
 
 cdef inline int read_sysv_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
-    cdef const uint32_t* header = <const uint32_t*>table_at(image, address, 8)
+    cdef const Word* header = <const Word*>table_at(image, address, 8)
     if header == NULL:
         return malformed(image, error, b"DT_HASH lies outside the segments", address)
-    if address & 3:
-        return malformed(image, error, b"DT_HASH is not aligned", address)
     if table_at(image, address, 8 + (<uint64_t>header[0] + header[1]) * 4) == NULL:
         return malformed(image, error, b"DT_HASH reaches beyond its segment", header[1])
     image.sysv_chain_count = header[1]
@@ -225,7 +221,7 @@ cdef inline int walk_versions(
     cdef const char* name
     for _i in range(verneed_count):
         need = <const Verneed*>entry_at(image, address, sizeof(Verneed))
-        if need == NULL or address & 3:
+        if need == NULL:
             return malformed(image, error, b"DT_VERNEED lies outside the segments", address)
         if need.vn_version != 1:
             return malformed(
@@ -242,7 +238,7 @@ cdef inline int walk_versions(
         aux = address + need.vn_aux
         for _j in range(need.vn_cnt):
             need_aux = <const Vernaux*>entry_at(image, aux, sizeof(Vernaux))
-            if need_aux == NULL or aux & 3:
+            if need_aux == NULL:
                 return malformed(
                     image, error, b"DT_VERNEED's entries lie outside the segments", aux
                 )
@@ -264,7 +260,7 @@ cdef inline int walk_versions(
     address = verdef
     for _i in range(verdef_count):
         definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
-        if definition == NULL or address & 3:
+        if definition == NULL:
             return malformed(image, error, b"DT_VERDEF lies outside the segments", address)
         if definition.vd_version != 1:
             return malformed(
@@ -272,7 +268,7 @@ cdef inline int walk_versions(
             )
         aux = address + definition.vd_aux
         definition_aux = <const Verdaux*>entry_at(image, aux, sizeof(Verdaux))
-        if definition_aux == NULL or aux & 3:
+        if definition_aux == NULL:
             return malformed(image, error, b"DT_VERDEF's entries lie outside the segments", aux)
         name = string_at(image, definition_aux.vda_name)
         if name == NULL:
@@ -323,18 +319,18 @@ cdef inline int read_versions(
     if code:
         return code
     if present[EXTRA_VERSYM]:
-        image.versym = <const uint16_t*>table_at(
+        image.versym = <const Half*>table_at(
             image, values[EXTRA_VERSYM], 2 if image.is_host else image.symbol_limit * 2
         )
         if image.versym == NULL and not image.is_host:
             # As many as there are room for; indices beyond are not symbols.
             image.symbol_limit = room_after(image, values[EXTRA_VERSYM]) // 2
-            image.versym = <const uint16_t*>table_at(
+            image.versym = <const Half*>table_at(
                 image, values[EXTRA_VERSYM], image.symbol_limit * 2
             )
             if image.symbol_limit < image.chain_limit:
                 image.chain_limit = image.symbol_limit
-        if image.versym == NULL or values[EXTRA_VERSYM] & 1:
+        if image.versym == NULL:
             return malformed(
                 image, error, b"DT_VERSYM lies outside the segments", values[EXTRA_VERSYM]
             )
@@ -356,7 +352,7 @@ cdef inline int read_relocations(
             )
         image.rela_count = values[DT_RELASZ] // sizeof(Rela)
         image.rela = <const Rela*>table_at(image, values[DT_RELA], values[DT_RELASZ])
-        if image.rela == NULL or values[DT_RELA] & 7 or values[DT_RELASZ] % sizeof(Rela):
+        if image.rela == NULL or values[DT_RELASZ] % sizeof(Rela):
             return malformed(
                 image, error, b"DT_RELA lies outside the segments or is not whole", values[DT_RELA]
             )
@@ -366,7 +362,7 @@ cdef inline int read_relocations(
         image.jmprel_count = values[DT_PLTRELSZ] // sizeof(Rela)
         image.plt_got = values[DT_PLTGOT]
         image.jmprel = <const Rela*>table_at(image, values[DT_JMPREL], values[DT_PLTRELSZ])
-        if image.jmprel == NULL or values[DT_JMPREL] & 7 or values[DT_PLTRELSZ] % sizeof(Rela):
+        if image.jmprel == NULL or values[DT_PLTRELSZ] % sizeof(Rela):
             return malformed(
                 image, error, b"DT_JMPREL lies outside the segments or is not whole",
                 values[DT_JMPREL]
@@ -381,8 +377,8 @@ cdef inline int read_relocations(
                 image, error, b"DT_RELRENT is not the expected size", values[DT_RELRENT]
             )
         image.relr_count = values[DT_RELRSZ] // 8
-        image.relr = <const uint64_t*>table_at(image, values[DT_RELR], values[DT_RELRSZ])
-        if image.relr == NULL or values[DT_RELR] & 7 or values[DT_RELRSZ] & 7:
+        image.relr = <const Xword*>table_at(image, values[DT_RELR], values[DT_RELRSZ])
+        if image.relr == NULL or values[DT_RELRSZ] & 7:
             return malformed(
                 image, error, b"DT_RELR lies outside the segments or is not whole", values[DT_RELR]
             )
@@ -463,22 +459,16 @@ cdef inline int read_functions(
     if present[DT_INIT_ARRAY]:
         image.init_array = values[DT_INIT_ARRAY]
         image.init_array_count = values[DT_INIT_ARRAYSZ] // 8
-        if image.init_array_count and (
-            image.init_array & 7 or bytes_at(
-                image, image.init_array, image.init_array_count * 8
-            ) == NULL
-        ):
+        if image.init_array_count != 0 \
+                and bytes_at(image, image.init_array, image.init_array_count * 8) == NULL:
             return malformed(
                 image, error, b"DT_INIT_ARRAY lies outside the segments", image.init_array
             )
     if present[DT_FINI_ARRAY]:
         image.fini_array = values[DT_FINI_ARRAY]
         image.fini_array_count = values[DT_FINI_ARRAYSZ] // 8
-        if image.fini_array_count and (
-            image.fini_array & 7 or bytes_at(
-                image, image.fini_array, image.fini_array_count * 8
-            ) == NULL
-        ):
+        if image.fini_array_count != 0 \
+                and bytes_at(image, image.fini_array, image.fini_array_count * 8) == NULL:
             return malformed(
                 image, error, b"DT_FINI_ARRAY lies outside the segments", image.fini_array
             )
@@ -502,8 +492,6 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     if image.is_host:
         image.dynamic = <const Dyn*>(image.load_bias + address)
     else:
-        if address & 7:
-            return malformed(image, error, b"the dynamic section is not aligned", address)
         image.dynamic = <const Dyn*>table_at(image, address, size)
         if image.dynamic == NULL:
             return malformed(
@@ -539,7 +527,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     if present[DT_SYMENT] and values[DT_SYMENT] != sizeof(Sym):
         return malformed(image, error, b"DT_SYMENT is not the expected size", values[DT_SYMENT])
     image.symtab = <const Sym*>table_at(image, values[DT_SYMTAB], sizeof(Sym))
-    if image.symtab == NULL or values[DT_SYMTAB] & 7:
+    if image.symtab == NULL:
         return malformed(image, error, b"DT_SYMTAB lies outside the segments", values[DT_SYMTAB])
     if image.is_host:
         image.symbol_limit = <uint64_t>1 << 32

@@ -15,7 +15,7 @@ from dlopen.core.base.growable cimport Pointers, pointers_free
 from dlopen.core.base.kernel cimport kernel_close
 from dlopen.core.elf.constants cimport PF_R
 from dlopen.core.elf.layout cimport Layout, segment_holding
-from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym
+from dlopen.core.elf.structures cimport Dyn, Half, Phdr, Rela, Sym, Word, Xword
 
 
 cdef struct LinkMap:             # <link.h>: what programs and debuggers cast a handle to
@@ -112,23 +112,23 @@ cdef struct Image:
     uint64_t strtab_size
     uint64_t symbol_limit        # an index below it can be read; not the exact count
     # DT_GNU_HASH
-    const uint64_t* bloom
-    const uint32_t* buckets
-    const uint32_t* chains       # of symbol number symbol_offset first
+    const Xword* bloom
+    const Word* buckets
+    const Word* chains           # of symbol number symbol_offset first
     uint32_t bucket_count, bloom_mask, bloom_shift, symbol_offset
     uint64_t chain_limit         # symbol index
     # DT_HASH
-    const uint32_t* sysv_buckets
-    const uint32_t* sysv_chains
+    const Word* sysv_buckets
+    const Word* sysv_chains
     uint32_t sysv_bucket_count, sysv_chain_count
     # versions
-    const uint16_t* versym
+    const Half* versym
     Version* versions            # by index; owned
     uint32_t version_count
     uint16_t first_needed        # of the first of verneed, its place + 1; 0: none
     bint has_verdef
     # relocations
-    const uint64_t* relr
+    const Xword* relr
     uint64_t relr_count
     const Rela* rela
     uint64_t rela_count

@@ -13,6 +13,7 @@ from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
+from dlopen.core.elf.structures cimport Xword
 from dlopen.core.image.image cimport Image
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.symbols.report cimport report_call
@@ -114,7 +115,7 @@ cdef inline bint have_bindings(const Pointers* images) noexcept nogil:
 
 cdef inline void run_constructors(const Linker* linker, const Image* image) noexcept nogil:
     """DT_INIT, then DT_INIT_ARRAY (gABI), with the arguments of the host's."""
-    cdef const uint64_t* entries = <const uint64_t*>(image.bytes_bias + image.init_array)
+    cdef const Xword* entries = <const Xword*>(image.bytes_bias + image.init_array)
     cdef uint64_t i
     if image.no_foreign_code:
         return
@@ -130,7 +131,7 @@ cdef inline void run_constructors(const Linker* linker, const Image* image) noex
 
 cdef inline void run_destructors(const Image* image) noexcept nogil:
     """DT_FINI_ARRAY backwards, then DT_FINI (gABI)."""
-    cdef const uint64_t* entries = <const uint64_t*>(image.bytes_bias + image.fini_array)
+    cdef const Xword* entries = <const Xword*>(image.bytes_bias + image.fini_array)
     cdef uint64_t i
     if image.no_foreign_code:
         return

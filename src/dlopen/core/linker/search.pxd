@@ -33,7 +33,7 @@ from dlopen.core.elf.constants cimport (
     DF_1_NODEFLIB, EI_CLASS, ELFCLASS64, PF_R, PF_W, PT_LOAD,
 )
 from dlopen.core.elf.hash cimport gnu_hash
-from dlopen.core.elf.structures cimport Ehdr, Phdr
+from dlopen.core.elf.structures cimport Ehdr, Phdr, Word
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.host cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
@@ -650,7 +650,7 @@ cdef inline bint walk_default_folders(Walk* walk, const Image* asker) noexcept n
     return False
 
 
-cdef struct CacheHeader:
+cdef packed struct CacheHeader:
     char magic[17]
     char version[3]
     uint32_t nlibs
@@ -661,7 +661,7 @@ cdef struct CacheHeader:
     uint32_t unused[3]
 
 
-cdef struct CacheEntry:
+cdef packed struct CacheEntry:
     int32_t flags
     uint32_t key
     uint32_t value
@@ -701,7 +701,7 @@ cdef inline uint32_t hwcaps_priority(
     uint64_t hwcap
 ) noexcept nogil:
     """1 for the best subfolder of this machine, 0 for one that it cannot use."""
-    cdef const uint32_t* words
+    cdef const Word* words
     cdef uint32_t i, j
     cdef uint32_t names = 0
     cdef uint32_t count = 0
@@ -710,7 +710,7 @@ cdef inline uint32_t hwcaps_priority(
     cdef uint64_t offset = header.extension_offset
     if offset == 0 or offset & 3 or offset + 8 > size:
         return 0
-    words = <const uint32_t*>(cache + offset)
+    words = <const Word*>(cache + offset)
     if words[0] != 0xeaa42174U or words[1] > (size - offset - 8) // 16:
         return 0
     for i in range(words[1]):
@@ -720,7 +720,7 @@ cdef inline uint32_t hwcaps_priority(
     j = <uint32_t>(hwcap & 0xffffffffU)
     if j >= count or names & 3 or <uint64_t>names + <uint64_t>count * 4 > size:
         return 0
-    offset = (<const uint32_t*>(cache + names))[j]
+    offset = (<const Word*>(cache + names))[j]
     if offset >= size:
         return 0
     name = cache + offset
@@ -750,7 +750,7 @@ cdef inline bint search_cache_file(
     cdef const CacheEntry* entry
     # An old-format header may stand before the new one.
     if size > 16 and memcmp(cache, b"ld.so-1.7.0", 11) == 0:
-        skip = (16 + <uint64_t>(<const uint32_t*>(cache + 12))[0] * 12 + 7) & ~<uint64_t>7
+        skip = (16 + <uint64_t>(<const Word*>(cache + 12))[0] * 12 + 7) & ~<uint64_t>7
         if skip >= size:
             return False
         cache += skip

@@ -15,7 +15,7 @@ from dlopen.core.base.contract cimport DLOPEN_R_JUMP_SLOT, Error
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.elf.constants cimport DF_1_NOW, DF_BIND_NOW, PF_W
 from dlopen.core.elf.layout cimport is_sealed, segment_holding
-from dlopen.core.elf.structures cimport Phdr, Rela
+from dlopen.core.elf.structures cimport Phdr, Rela, Xword
 from dlopen.core.image.dynamic cimport is_code
 from dlopen.core.image.image cimport Image, image_name, load_word, store_word
 
@@ -29,7 +29,7 @@ cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
     are written once, and RELRO may close them."""
     cdef const Phdr* segment
     if image.jmprel_count == 0 or image.flags & DF_BIND_NOW or image.flags_1 & DF_1_NOW \
-            or image.no_foreign_code or image.has_textrel or image.plt_got & 7:
+            or image.no_foreign_code or image.has_textrel:
         return False
     segment = segment_holding(&image.layout, image.plt_got, RESERVED_SIZE)
     return segment != NULL and segment.p_flags & PF_W != 0
@@ -38,7 +38,7 @@ cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
 cdef inline int prepare_lazy_calls(
     Allocator* allocator, Image* image, Error* error
 ) noexcept nogil:
-    cdef uint64_t* got = <uint64_t*>(image.bytes_bias + image.plt_got)
+    cdef Xword* got = <Xword*>(image.bytes_bias + image.plt_got)
     image.lazy_bindings = <Image**>allocate(allocator, image.jmprel_count * sizeof(Image*))
     if image.lazy_bindings == NULL:
         return fail_memory(error, image_name(image))
