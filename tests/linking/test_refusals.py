@@ -9,7 +9,14 @@ import pytest
 from linking.steps import Steps
 from support import elf64
 from support.elf64 import Elf
-from support.fixtures import compile_program, compiler, run
+from support.fixtures import (
+    compile_library,
+    compile_program,
+    compiler,
+    need_tool,
+    run,
+    run_python,
+)
 
 _CALL = "int value(void); int call(void) { return value(); }"
 
@@ -94,14 +101,72 @@ def test_an_executable_stack(steps: Steps) -> None:
     # glibc before 2.41 would make the stack executable instead.
     steps.library("a", "", "-Wl,-z,execstack", trace=True)
     steps.refused("open:./liba.so", detail="executable stack")
+    steps.refused("open:./liba.so", detail="patchelf --clear-execstack")
 
 
-def test_no_word_on_the_stack_means_an_executable_one(steps: Steps) -> None:
-    library = steps.library("a", trace=True)
-    elf = Elf(library)
-    index = next(i for i, one in enumerate(elf.segments) if one.type == elf64.PT_GNU_STACK)
-    change(library, 64 + 56 * index, bytes(4))  # PT_NULL
-    steps.refused("open:./liba.so", detail="executable stack")
+def test_an_executable_stack_of_a_dependency(steps: Steps) -> None:
+    b = steps.library("b", "", "-Wl,-z,execstack", trace=True)
+    steps.library("a", trace=True, needs=[b])
+    message = steps.run(str(steps.libdlopen), "open:./liba.so", "mapped:liba.so")
+    assert message.stdout.splitlines() == ["not opened", "0"]
+    assert "libb.so: cannot enable executable stack" in message.stderr
+
+
+class TestNoWordOnTheStack:
+    """A file without PT_GNU_STACK does not ask for an executable stack, and none is made."""
+
+    def loads(self, library: Path) -> None:
+        assert Elf(library).segment(elf64.PT_GNU_STACK) is None
+        code = """
+import sys, threading, dlopen
+from support.fixtures import maps
+def stacks():  # the main thread's, and all else that is writable: other threads' are there
+    return [one for one in maps() if "w" in one.permissions and "x" in one.permissions]
+ended = threading.Event()
+threading.Thread(target=ended.wait, daemon=True).start()
+before = stacks()
+lib = dlopen.Library(sys.argv[1])
+assert lib.answer() == 42
+assert stacks() == before, stacks()
+assert [one.permissions for one in maps() if one.path == "[stack]"] == ["rw-p"]
+lib.close()
+lib = dlopen.Library.from_bytes(open(sys.argv[1], "rb").read())
+assert lib.answer() == 42
+lib.close()
+ended.set()
+"""
+        run_python(code, str(library))
+
+    def test_header_taken_away(self, steps: Steps) -> None:
+        library = steps.library("a", "int answer(void) { return 42; }")
+        elf = Elf(library)
+        index = next(i for i, one in enumerate(elf.segments) if one.type == elf64.PT_GNU_STACK)
+        change(library, 64 + 56 * index, bytes(4))  # PT_NULL
+        del elf
+        self.loads(library)
+
+    def test_assembler_sources_alone(self, tmp_path: Path) -> None:
+        source = """
+.globl answer
+.type answer, @function
+answer: movl $42, %eax
+        ret
+.size answer, . - answer
+"""
+        self.loads(
+            compile_library(tmp_path, "liba.so", source, language="asm", flags=["-nostdlib"])
+        )
+
+    def test_tinycc(self, tmp_path: Path) -> None:
+        library, source = tmp_path / "liba.so", tmp_path / "a.c"
+        source.write_text("int answer(void) { return 42; }")
+        run([need_tool("tcc"), "-shared", "-o", library, source])
+        self.loads(library)
+
+    def test_lld(self, steps: Steps) -> None:
+        need_tool("ld.lld")
+        source = "int answer(void) { return 42; }"
+        self.loads(steps.library("a", source, "-fuse-ld=lld", "-Wl,-z,nognustack"))
 
 
 def test_noopen(steps: Steps) -> None:
