@@ -21,7 +21,9 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
     PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
-from dlopen.core.base.environment cimport environment_value, read_environment
+from dlopen.core.base.environment cimport (
+    Environment, environment_value, keep_environment, process_environment, read_environment,
+)
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_handle, fail_memory
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake, kernel_write
@@ -84,34 +86,31 @@ cdef extern from *:
     #include <link.h>
     #include <string.h>
     void dlopen_finish(void);
-    void dlopen_begin(void);
+    void dlopen_keep_environment(void);
     void dlopen_expect_fork(void);
     /* Most processes with libdlopen.so preloaded never call it, and shall not pay for it: each
        page that is touched here costs more than all the code. What the host's loader gives to
        constructors is kept in .data, whose page is written anyhow; the constructor and the
        destructor lie together. */
-    __attribute__((section(".data"))) static struct {
+    __attribute__((section(".data"))) static struct dlopen_startup {
         char **argv, **envp;
         int argc, in_use, expects_fork;
+        /* What of the environment counts: base/environment.pxd. */
+        uint32_t is_kept;                /* atomic: the rest is there */
+        int is_of_start;
+        size_t kept;
+        char text[1024];
     } dlopen_startup;
     __attribute__((constructor)) static void dlopen_constructor(
         int argc, char **argv, char **envp
     ) {
-        const uint64_t name = 0x5f4e45504f4c44;      /* "DLOPEN_" */
         dlopen_startup.argc = argc;
         dlopen_startup.argv = argv;
         dlopen_startup.envp = envp;
         /* Now, while there is one thread: one that forks while another makes the first call
            would have passed by the handlers. */
         dlopen_expect_fork();
-        for (; *envp; envp++) {
-            uint64_t start;
-            memcpy(&start, *envp, sizeof(start));
-            if (start << 8 == name << 8) {
-                dlopen_begin();      /* as long as the folder is the one of the start */
-                return;
-            }
-        }
+        dlopen_keep_environment();
     }
     /* In DT_FINI_ARRAY: after every atexit handler, as the host's own destructors run. */
     __attribute__((destructor)) static void dlopen_destructor(void) {
@@ -178,10 +177,15 @@ cdef extern from *:
         return result;
     }
     """
-    ctypedef struct Startup:
+    enum:
+        STARTUP_TEXT "sizeof(dlopen_startup.text)"
+    cdef struct Startup "dlopen_startup":
         char** argv
         char** envp
-        int argc, in_use, expects_fork
+        int argc, in_use, expects_fork, is_of_start
+        uint32_t is_kept
+        size_t kept
+        char text[1024]
     Startup startup "dlopen_startup"
     bint has_xsave "dlopen_has_xsave"
     bint find_xsave "dlopen_find_xsave"() noexcept nogil
@@ -207,16 +211,39 @@ cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
 cdef Linker the_linker
 
 
+cdef void read_arguments(Linker* linker) noexcept nogil:
+    """As the host's loader gives them to constructors. Before ours has run they are read where the
+    kernel has put them: __libc_stack_end of ld.so."""
+    cdef uint64_t* stack = <uint64_t*>linker.host.stack_end[0] \
+        if linker.host.stack_end != NULL else NULL
+    if startup.argv != NULL:
+        linker.argc = startup.argc
+        linker.argv = startup.argv
+    elif stack != NULL:
+        linker.argc = <int>stack[0]
+        linker.argv = <char**>(stack + 1)
+
+
 cdef void read_settings(Linker* linker) noexcept nogil:
-    """Once. DLOPEN_* variables do not count in secure execution (ld.so(8))."""
-    if linker.environment.data != NULL:
+    """Once, under Registry.lock. DLOPEN_* variables do not count in secure execution (ld.so(8))."""
+    cdef Environment* environment = &linker.environment
+    if environment.is_complete:
         return
     linker.secure = getauxval(AT_SECURE) != 0
-    read_environment(&linker.registry.allocator, &linker.environment)
-    linker.bind_now = environment_value(&linker.environment, b"LD_BIND_NOW=") != NULL
-    linker.bind_not = environment_value(&linker.environment, b"LD_BIND_NOT=") != NULL
+    if load_u32(&startup.is_kept):
+        environment.data = &startup.text[0]
+        environment.length = startup.kept
+        environment.is_of_start = startup.is_of_start
+        environment.is_complete = True
+    else:
+        read_arguments(linker)
+        read_environment(
+            &linker.registry.allocator, linker.argc, linker.argv, process_environment, environment
+        )
+    linker.bind_now = environment_value(environment, b"LD_BIND_NOW=") != NULL
+    linker.bind_not = environment_value(environment, b"LD_BIND_NOT=") != NULL
     if not linker.secure:
-        start_log(&linker.environment)
+        start_log(environment)
         read_debugger_wish(linker)
 
 
@@ -259,15 +286,13 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     if not begin_preparing(linker, &usable):
         return usable
     dlopen_expect_fork()         # before a lock of ours or of the host's loader is taken
-    dlopen_begin()
     (&has_xsave)[0] = find_xsave()
     linker.page = getauxval(AT_PAGESZ)
-    linker.argc = startup.argc
-    linker.argv = startup.argv
-    linker.envp = startup.envp
     (&startup).in_use = 1
     name_own_functions(linker)
     usable = bind_host_functions(linker)
+    read_arguments(linker)
+    dlopen_begin()
     if usable:
         make_key(&linker.tls.key, end_of_thread)
         make_key(&linker.message_key, forget_messages)
@@ -361,10 +386,32 @@ cdef inline int no_host(Error* error) noexcept nogil:
     )
 
 
-cdef public void dlopen_begin() noexcept nogil:
+cdef void dlopen_begin() noexcept nogil:
     lock_acquire(&the_linker.registry.lock)
     read_settings(&the_linker)
     lock_release(&the_linker.registry.lock)
+
+
+cdef public void dlopen_keep_environment() noexcept nogil:
+    """By the constructor. A process that sets nothing for us does no more than read; one with a
+    DLOPEN_* variable begins now, as long as its folder is the one of the start."""
+    cdef Startup* mine = &startup
+    cdef bint of_start = False
+    cdef size_t i
+    mine.kept = keep_environment(
+        mine.argc, mine.argv, mine.envp, &mine.text[0], STARTUP_TEXT, &of_start
+    )
+    if mine.kept > STARTUP_TEXT:
+        dlopen_begin()
+        return
+    mine.is_of_start = of_start
+    store_u32(&mine.is_kept, 1)
+    i = 0
+    while i < mine.kept:
+        if mine.text[i] == 0x44:         # 'D'
+            dlopen_begin()
+            return
+        i += strlen(&mine.text[i]) + 1
 
 
 cdef public void dlopen_finish() noexcept nogil:

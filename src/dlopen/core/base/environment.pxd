@@ -1,12 +1,19 @@
 # cython: cdivision=True
-"""The environment that the process was started with (environ(7)): later changes do not
-count, as for ld.so(8)."""
+"""The environment that the process was started with (environ(7)), as far as it concerns a
+loader: later changes do not count, as for ld.so(8).
+
+Programs change theirs, and many write a title over its strings (setproctitle, `$0 =` of perl);
+so what counts is copied by whichever is first, the constructor or a call before it. Read is what
+the kernel has put at the top of the stack (execve(2)): the strings of argv, those of the
+environment, the program's path. What the constructors of other libraries have set or unset by
+then does not count, either. /proc/self/environ is the same memory, and an open(2).
+"""
 
 from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
-from dlopen.core.base.allocator cimport Allocator
-from dlopen.core.base.growable cimport Text, text_add_bytes
-from dlopen.core.base.kernel cimport kernel_close, kernel_open, kernel_read
+from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.strings cimport strlen, strncmp
 
 
@@ -14,27 +21,123 @@ cdef extern from "<unistd.h>" nogil:
     char** process_environment "environ"
 
 
-cdef inline void read_environment(Allocator* allocator, Text* environment) noexcept nogil:
-    """`environment` becomes strings one after another: the kernel's, or where /proc is
-    missing what libc has now."""
-    cdef char buffer[4096]
-    cdef char** entry = process_environment
-    cdef long count
-    cdef long descriptor = kernel_open(b"/proc/self/environ")
-    if descriptor >= 0:
-        while True:
-            count = kernel_read(descriptor, &buffer[0], sizeof(buffer))
-            if count <= 0:
-                break
-            text_add_bytes(allocator, environment, &buffer[0], <size_t>count)
-        kernel_close(descriptor)
+cdef extern from "<sys/auxv.h>" nogil:
+    unsigned long getauxval(unsigned long kind)
+    enum:
+        AT_EXECFN
+
+
+cdef struct Environment:         # of the start; written once, with the lock or alone
+    const char* data             # `length` bytes, strings one after another: NAME=VALUE
+    size_t length
+    bint is_complete             # it was read: there may be nothing in it
+    bint is_of_start             # False: of later, since something else was where it stood
+
+
+cdef inline size_t counted_length(const char* entry) noexcept nogil:
+    """With its NUL, of a variable that concerns us; 0 of another."""
+    if entry[0] == 0x44 and strncmp(entry, b"DLOPEN_", 7) == 0 \
+            or entry[0] == 0x4c and (
+                strncmp(entry, b"LD_LIBRARY_PATH=", 16) == 0
+                or strncmp(entry, b"LD_BIND_NOW=", 12) == 0
+                or strncmp(entry, b"LD_BIND_NOT=", 12) == 0
+            ):
+        return strlen(entry) + 1
+    return 0
+
+
+cdef inline size_t keep_entry(
+    const char* entry, char* buffer, size_t size, size_t kept
+) noexcept nogil:
+    """How much is kept with it."""
+    cdef size_t length = counted_length(entry)
+    if length != 0 and kept + length <= size:
+        memcpy(buffer + kept, entry, length)
+    return kept + length
+
+
+cdef inline const char* first_string(int argc, char** argv, const char* end) noexcept nogil:
+    """Where the environment's strings begin: behind the last of argv's. NULL if argv does not say,
+    which may be another array by now, and have strings of its own."""
+    cdef const char* last = NULL
+    cdef int i
+    for i in range(argc if argv != NULL else 0):
+        if argv[i] != NULL and <const char*>&argv[argc] < argv[i] < end and argv[i] > last:
+            last = argv[i]
+    return last + strlen(last) + 1 if last != NULL else NULL
+
+
+cdef inline const char* end_of_string(const char* text) noexcept nogil:
+    """Its NUL, eight bytes at a time: on the stack there are as many behind the last string."""
+    cdef uint64_t word
+    while True:
+        memcpy(&word, text, sizeof(word))
+        if (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL:
+            break
+        text += sizeof(word)
+    return text + strlen(text)
+
+
+cdef inline bint keep_strings(
+    int argc, char** argv, char* buffer, size_t size, size_t* kept
+) noexcept nogil:
+    """False where something else is in their place: a title (an environment has an equals sign in
+    each string), or a loader that was started as a command, whose last string is no path."""
+    cdef const char* end = <const char*>getauxval(AT_EXECFN)
+    cdef const char* first = first_string(argc, argv, end)
+    cdef const char* entry = first
+    cdef const char* text
+    kept[0] = 0
+    while entry != NULL and entry < end:
+        kept[0] = keep_entry(entry, buffer, size, kept[0])
+        text = entry
+        while text[0] != 0x3d and text[0] != 0:
+            text += 1
+        if text[0] == 0:
+            return False
+        entry = end_of_string(text) + 1
+    # An empty one may also be a title that ends just there.
+    return entry == end and entry != first
+
+
+cdef inline size_t keep_environment(
+    int argc, char** argv, char** envp, char* buffer, size_t size, bint* is_of_start
+) noexcept nogil:
+    """Copies what concerns us, if there is room for it: returns how much it is. The arguments are
+    those of a constructor; `envp` is read where the strings of the start are not there."""
+    cdef size_t kept = 0
+    is_of_start[0] = keep_strings(argc, argv, buffer, size, &kept)
+    if is_of_start[0]:
+        return kept
+    kept = 0
+    while envp != NULL and envp[0] != NULL:
+        kept = keep_entry(envp[0], buffer, size, kept)
+        envp += 1
+    return kept
+
+
+cdef inline void read_environment(
+    Allocator* allocator, int argc, char** argv, char** envp, Environment* environment
+) noexcept nogil:
+    """In memory of its own. Without any it is not complete, and read another time."""
+    cdef bint of_start = False
+    cdef size_t length = keep_environment(argc, argv, envp, NULL, 0, &of_start)
+    cdef char* data = <char*>allocate(allocator, length) if length != 0 else NULL
+    if length != 0 and data == NULL:
         return
-    while entry != NULL and entry[0] != NULL:
-        text_add_bytes(allocator, environment, entry[0], strlen(entry[0]) + 1)
-        entry += 1
+    # Another thread may change it meanwhile.
+    if keep_environment(argc, argv, envp, data, length, &of_start) > length:
+        release(allocator, data)
+        return
+    environment.data = data
+    environment.length = length
+    environment.is_of_start = of_start
+    environment.is_complete = True
 
 
-cdef inline const char* environment_value(const Text* environment, const char* name) noexcept nogil:
+cdef inline const char* environment_value(
+    const Environment* environment, const char* name
+) noexcept nogil:
     """Of the last such variable, as glibc; `name` ends with its equals sign. NULL when it is
     not set, or empty."""
     cdef size_t length = strlen(name)

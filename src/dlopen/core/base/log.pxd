@@ -23,8 +23,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_RELOCATION, DLOPEN_REJECTED_FILES,
     DLOPEN_REJECTED_HOSTS, DLOPEN_REJECTED_MACHINE, Error,
 )
-from dlopen.core.base.environment cimport environment_value
-from dlopen.core.base.growable cimport Text
+from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open_for_appending, kernel_process_id, kernel_status_of,
     kernel_working_directory, kernel_write,
@@ -235,7 +234,7 @@ cdef inline void set_log_path(const char* path) noexcept nogil:
     the_log.path[used + length] = 0
 
 
-cdef inline void start_log(const Text* environment) noexcept nogil:
+cdef inline void start_log(const Environment* environment) noexcept nogil:
     """Once; not in secure execution (ld.so(8)), where who starts the program must not choose
     a file that it writes."""
     cdef const char* wanted

@@ -145,6 +145,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             pass
         elif strncmp(image.soname, b"ld-linux", 8) == 0:
             linker.host.tls_get_addr = <HostTlsGetAddr>function_in(image, b"__tls_get_addr")
+            linker.host.stack_end = <uint64_t*>function_in(image, b"__libc_stack_end")
         elif strcmp(image.soname, b"libc.so.6") == 0:
             linker.host.dl_iterate_phdr = <HostDlIteratePhdr>function_in(image, b"dl_iterate_phdr")
             linker.host.dlopen = <HostDlopen>function_in(image, b"dlopen")

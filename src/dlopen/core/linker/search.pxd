@@ -21,7 +21,7 @@ from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MACHINE
-from dlopen.core.base.environment cimport environment_value
+from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
     ENOENT, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
@@ -282,12 +282,6 @@ cdef inline void make_subfolders(Linker* linker) noexcept nogil:
     add_subfolder(linker, b"")
 
 
-cdef inline void read_library_path(Linker* linker, const Text* environment) noexcept nogil:
-    cdef const char* value = environment_value(environment, b"LD_LIBRARY_PATH=")
-    if value != NULL and not linker.secure:
-        text_add(&linker.registry.allocator, &linker.search.library_path, value)
-
-
 cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
     """A constant of the host's loader: in what it cannot write."""
     cdef uint32_t i
@@ -333,33 +327,46 @@ cdef inline size_t count_default_folders(
     return found
 
 
+cdef inline Dl_serinfo* ask_host_for_folders(
+    Linker* linker, const char* name
+) noexcept nogil:
+    """RTLD_DI_SERINFO of the host's for what it knows by `name`, to be released; NULL if it does
+    not say."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Dl_serinfo size
+    cdef Dl_serinfo* info = NULL
+    cdef void* handle = open_host(linker, name, RTLD_LAZY | RTLD_NOLOAD)
+    if handle == NULL:
+        linker.host.dlerror()
+        return NULL
+    if linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
+        info = <Dl_serinfo*>allocate(allocator, size.dls_size)
+    if info != NULL:
+        info.dls_size = size.dls_size
+        info.dls_cnt = size.dls_cnt
+        if linker.host.dlinfo(handle, RTLD_DI_SERINFO, info) != 0:
+            release(allocator, info)
+            info = NULL
+    close_host(linker, handle)
+    return info
+
+
 cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
     """The system folders that this glibc was built with."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef SearchSettings* search = &linker.search
-    cdef Dl_serinfo size
-    cdef Dl_serinfo* info
+    cdef Dl_serinfo* info = ask_host_for_folders(linker, b"libc.so.6")
     cdef Dl_serpath* paths
-    cdef void* handle = open_host(linker, b"libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
     cdef size_t i
-    if handle != NULL and linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
-        info = <Dl_serinfo*>allocate(allocator, size.dls_size)
-        if info != NULL:
-            info.dls_size = size.dls_size
-            info.dls_cnt = size.dls_cnt
-            if linker.host.dlinfo(handle, RTLD_DI_SERINFO, info) == 0:
-                paths = <Dl_serpath*>&info.dls_serpath
-                search.default_count = count_default_folders(
-                    allocator, snapshot, paths, info.dls_cnt
-                )
-                for i in range(info.dls_cnt - search.default_count, info.dls_cnt):
-                    text_add(allocator, &search.default_folders, paths[i].dls_name)
-                    text_add_bytes(allocator, &search.default_folders, b"/", 2)
-                    if search.lib.length == 0 and strncmp(paths[i].dls_name, b"/lib", 4) == 0:
-                        text_add(allocator, &search.lib, paths[i].dls_name + 1)
-            release(allocator, info)
-    if handle != NULL:
-        close_host(linker, handle)
+    if info != NULL:
+        paths = <Dl_serpath*>&info.dls_serpath
+        search.default_count = count_default_folders(allocator, snapshot, paths, info.dls_cnt)
+        for i in range(info.dls_cnt - search.default_count, info.dls_cnt):
+            text_add(allocator, &search.default_folders, paths[i].dls_name)
+            text_add_bytes(allocator, &search.default_folders, b"/", 2)
+            if search.lib.length == 0 and strncmp(paths[i].dls_name, b"/lib", 4) == 0:
+                text_add(allocator, &search.lib, paths[i].dls_name + 1)
+        release(allocator, info)
     if search.default_count == 0:
         text_add_bytes(
             allocator, &search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36
@@ -367,29 +374,6 @@ cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) 
         search.default_count = 4
     if search.lib.length == 0:
         text_add(allocator, &search.lib, b"lib64")
-
-
-cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
-    """Once. Two threads may both find out; the first to finish is kept."""
-    cdef Linker* mine
-    if load_u32(&linker.search.ready):
-        return
-    mine = <Linker*>allocate(&linker.registry.allocator, sizeof(Linker))
-    if mine == NULL:
-        return
-    # A scratch linker with the same host, whose settings are copied under the lock.
-    mine.host = linker.host
-    mine.secure = linker.secure
-    read_library_path(mine, &linker.environment)
-    make_subfolders(mine)
-    read_default_folders(mine, snapshot)
-    lock_acquire(&linker.registry.lock)
-    if not linker.search.ready:
-        memcpy(&linker.search, &mine.search, sizeof(SearchSettings))
-        # The texts now belong to mine's allocator: its chunks are kept for ever.
-        store_u32(&linker.search.ready, 1)
-    lock_release(&linker.registry.lock)
-    release(&linker.registry.allocator, mine)
 
 
 cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
@@ -831,6 +815,135 @@ cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept no
     return False
 
 
+cdef struct Listing:
+    Dl_serinfo* info
+    bint only_counts             # RTLD_DI_SERINFOSIZE
+    Dl_serpath* path             # the next one
+    char* text                   # where its name goes
+    const char* list             # the path list that the folders of `seen` are of
+    Text seen                    # strings one after another
+
+
+cdef inline bint is_new_in_list(Walk* walk, Listing* listing) noexcept nogil:
+    """A folder counts once in each list."""
+    cdef size_t i = 0
+    if listing.list != walk.list:
+        listing.list = walk.list
+        text_cut(&listing.seen, 0)
+    while i < listing.seen.length:
+        if strcmp(listing.seen.data + i, walk.folder.data) == 0:
+            return False
+        i += strlen(listing.seen.data + i) + 1
+    text_add_bytes(
+        &walk.linker.registry.allocator, &listing.seen, walk.folder.data, walk.folder.length + 1
+    )
+    return True
+
+
+cdef inline bint see_folder(void* data) noexcept nogil:
+    """Walk.visit that only notes what is there."""
+    is_new_in_list(<Walk*>data, <Listing*>(<Walk*>data).listing)
+    return False
+
+
+cdef inline size_t count_own_folders(
+    Linker* linker, const Image* program, const Dl_serpath* paths, size_t count
+) noexcept nogil:
+    """How many of `paths`, the first or (of RUNPATH) the last ones, are of the program's own list:
+    all of that, or none if the host has dropped it, because no folder of it was there."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Listing listing
+    cdef Walk walk
+    cdef Text folder
+    cdef size_t own = 0
+    cdef size_t i = 0
+    cdef size_t length
+    cdef const char* list = program.runpath if program.runpath != NULL else program.rpath
+    memset(&listing, 0, sizeof(listing))
+    memset(&walk, 0, sizeof(walk))
+    memset(&folder, 0, sizeof(folder))
+    walk.linker = linker
+    walk.visit = see_folder
+    walk.folder = &folder
+    walk.listing = &listing
+    walk_list(&walk, program, list, b":", b"")
+    while i < listing.seen.length:
+        own += 1
+        i += strlen(listing.seen.data + i) + 1
+    if own <= count and program.runpath != NULL:
+        paths += count - own
+    i = 0
+    while own <= count and i < listing.seen.length:
+        length = strlen(listing.seen.data + i)
+        # Each has a slash at its end, where the host has it at the root's only.
+        if strncmp(paths.dls_name, listing.seen.data + i, length - 1 if length > 1 else 1) != 0 \
+                or paths.dls_name[length - 1 if length > 1 else 1] != 0:
+            own = count + 1
+        paths += 1
+        i += length + 1
+    text_free(allocator, &folder)
+    text_free(allocator, &listing.seen)
+    return own if own <= count else 0
+
+
+cdef inline void read_library_path(
+    Linker* linker, const Snapshot* snapshot, const Environment* environment
+) noexcept nogil:
+    """LD_LIBRARY_PATH of the start. Where that was not there to be read any more, or where the
+    loader was started as a command and has --library-path instead, the host is asked: what it
+    would search for the program, without the program's own list and the default folders."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text* text = &linker.search.library_path
+    cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
+    cdef const char* value = environment_value(environment, b"LD_LIBRARY_PATH=")
+    cdef Dl_serinfo* info = NULL
+    cdef const Dl_serpath* paths
+    cdef size_t own, i
+    cdef size_t count
+    if not environment.is_of_start and program != NULL:
+        info = ask_host_for_folders(linker, NULL)
+    if info == NULL:
+        if value != NULL:
+            text_add(allocator, text, value)
+        return
+    paths = <const Dl_serpath*>&info.dls_serpath
+    count = info.dls_cnt
+    if not program.flags_1 & DF_1_NODEFLIB:
+        count -= linker.search.default_count if linker.search.default_count < count else count
+    own = count_own_folders(linker, program, paths, count)
+    if program.runpath == NULL:
+        paths += own
+    for i in range(count - own):
+        if i != 0:
+            text_add(allocator, text, b":")
+        text_add(allocator, text, paths[i].dls_name)
+    release(allocator, info)
+
+
+cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Once. Two threads may both find out; the first to finish is kept."""
+    cdef Linker* mine
+    if load_u32(&linker.search.ready):
+        return
+    mine = <Linker*>allocate(&linker.registry.allocator, sizeof(Linker))
+    if mine == NULL:
+        return
+    # A scratch linker with the same host, whose settings are copied under the lock.
+    mine.host = linker.host
+    mine.secure = linker.secure
+    make_subfolders(mine)
+    read_default_folders(mine, snapshot)
+    if not linker.secure:
+        read_library_path(mine, snapshot, &linker.environment)
+    lock_acquire(&linker.registry.lock)
+    if not linker.search.ready:
+        memcpy(&linker.search, &mine.search, sizeof(SearchSettings))
+        # The texts now belong to mine's allocator: its chunks are kept for ever.
+        store_u32(&linker.search.ready, 1)
+    lock_release(&linker.registry.lock)
+    release(&linker.registry.allocator, mine)
+
+
 cdef inline bint find_file(
     Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker,
     const char* own_path, Text* path, Trail* trail, File* file, Files* files
@@ -886,31 +999,6 @@ cdef inline bint find_file(
 
 
 # The same folders, listed: dlinfo(3) ------------------------------------------------------
-
-
-cdef struct Listing:
-    Dl_serinfo* info
-    bint only_counts             # RTLD_DI_SERINFOSIZE
-    Dl_serpath* path             # the next one
-    char* text                   # where its name goes
-    const char* list             # the path list that the folders of `seen` are of
-    Text seen                    # strings one after another
-
-
-cdef inline bint is_new_in_list(Walk* walk, Listing* listing) noexcept nogil:
-    """A folder counts once in each list."""
-    cdef size_t i = 0
-    if listing.list != walk.list:
-        listing.list = walk.list
-        text_cut(&listing.seen, 0)
-    while i < listing.seen.length:
-        if strcmp(listing.seen.data + i, walk.folder.data) == 0:
-            return False
-        i += strlen(listing.seen.data + i) + 1
-    text_add_bytes(
-        &walk.linker.registry.allocator, &listing.seen, walk.folder.data, walk.folder.length + 1
-    )
-    return True
 
 
 cdef inline bint list_folder(void* data) noexcept nogil:

@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
+from dlopen.core.base.environment cimport Environment
 from dlopen.core.base.growable cimport Pointers, Text
 from dlopen.core.base.lock cimport Lock
 from dlopen.core.base.registrations cimport Key
@@ -61,6 +62,7 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     HostCxaThreadAtexit cxa_thread_atexit
     HostGnuGetLibcVersion gnu_get_libc_version
     HostTlsGetAddr tls_get_addr  # the loader's
+    uint64_t* stack_end          # the loader's __libc_stack_end: where argc is (psABI)
 
 
 cdef struct HostDebug:           # struct r_debug_extended of <link.h>
@@ -164,7 +166,7 @@ cdef struct Linker:
     uint64_t preparer
     uint64_t page
     bint secure
-    Text environment             # strings one after another; read once, with the lock or alone
+    Environment environment      # written once, with the lock
     bint bind_now                # LD_BIND_NOW
     bint bind_not                # LD_BIND_NOT: each lazy call is looked up anew
     uint64_t namespaces_made     # written under Registry.lock
@@ -172,7 +174,6 @@ cdef struct Linker:
     # As the host gives them to constructors.
     int argc
     char** argv
-    char** envp
     Debugger debugger
     Key message_key              # of threads that dlerror has something for: linker/family.pxd
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
