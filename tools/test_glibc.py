@@ -189,7 +189,7 @@ def main() -> int:
     mount(root, [path for path in map(Path, SHARED_FILES) if path.exists()]
           + list(named_paths(variables)))  # fmt: skip
     if not (root / "home" / USER).exists():
-        run_inside(root, ["useradd", "--create-home", USER], {})
+        run_inside(root, ["useradd", "--create-home", "--groups=users", USER], {})
     copy_commit(root)
     as_root = {"DEBIAN_FRONTEND": "noninteractive", **variables}
     tree = f"/home/{USER}/dlopen"

@@ -126,7 +126,7 @@ static void patch_in_a_cycle(void) {
   other = open_one("./libhelper.so", RTLD_LAZY); /* needs libuser.so */
   user = open_one("./libuser.so", RTLD_LAZY);
   check(loader_find(other, "instead", NULL, 0, &symbol, &error) == 0, "instead");
-  struct DLOPEN_replacement one = {.name = "chosen", .address = symbol.address};
+  struct DLOPEN_replacement one = {.name = "chosen", .address = (const void *)symbol.address};
   check(our_patch(user, &one, 1, patched, &patch, &error) == 0, "patch");
   library_close(other);
   check(call(user, "call_chosen") == 7, "the patch keeps what it leads to");
@@ -142,7 +142,7 @@ static void patch_of_the_host(void) {
   check(handle && our_existing("./libuser.so", &user, &error) == 0, "existing");
   other = open_one("./libhelper.so", RTLD_LAZY);
   check(loader_find(other, "instead", NULL, 0, &symbol, &error) == 0, "instead");
-  struct DLOPEN_replacement one = {.name = "chosen", .address = symbol.address};
+  struct DLOPEN_replacement one = {.name = "chosen", .address = (const void *)symbol.address};
   int (*call_chosen)(void) = (int (*)(void))loader_function(handle, "call_chosen");
   check(our_patch(user, &one, 1, patched, &patch, &error) == 0, "patch");
   library_close(other);

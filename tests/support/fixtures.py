@@ -241,7 +241,8 @@ def run_python(
     """
     path = os.pathsep.join(filter(None, [str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH")]))
     return run(
-        [sys.executable, "-X", "faulthandler", "-c", code, *args],
+        # -u: os._exit does not lose what was printed.
+        [sys.executable, "-u", "-X", "faulthandler", "-c", code, *args],
         timeout=timeout,
         env={"PYTHONPATH": path, **(env or {})},
         check=check,
