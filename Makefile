@@ -43,7 +43,7 @@ test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a c
 	@$(RUN) -m pytest -m "not slow" $(ARGS)
 
 test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew
-	@$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)' '$(ARGS)'
+	@$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)'
 
 differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test

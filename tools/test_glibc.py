@@ -3,6 +3,8 @@
 The userland is made in build/glibc/RELEASE, by mmdebstrap or debootstrap, from the mirror that
 apt of this machine is set up with; it stays for the next run.  What is tested is the last commit,
 by an ordinary user, with the network and pip's settings of this machine.  Needs root.
+    MIRROR  an address of Debian's packages instead of the one that apt has
+    ARGS    further arguments of `make test` there
 """
 
 import argparse
@@ -167,7 +169,6 @@ def main() -> int:
     """The worst status of `make demo` and `make test` there."""
     parser = argparse.ArgumentParser(prog="test-glibc", description=__doc__)
     parser.add_argument("release", help="a name that the mirror has: trixie, sid")
-    parser.add_argument("arguments", nargs="?", default="", help="ARGS of make test")
     parser.add_argument("--renew", action="store_true", help="make the userland anew")
     parser.add_argument("--in-namespace", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -201,7 +202,7 @@ def main() -> int:
     # A missing tool is a failure, as in CI.
     as_user = {"CI": "true", **variables}
     worst = 0
-    for task in (["demo"], ["test", f"ARGS={options.arguments}"]):
+    for task in (["demo"], ["test", f"ARGS={os.environ.get('ARGS', '')}"]):
         step(f"make {task[0]} in {options.release}")
         worst = max(worst, run_inside(root, ["make", "-C", "dlopen", *task], as_user, USER))
     return worst

@@ -1069,7 +1069,7 @@ cdef public int DLOPEN_unpatch(uint64_t number, Error* error) noexcept nogil:
         return no_host(error)
     code = unpatch(linker, number, &has_kept, error)
     if has_kept:
-        collect(linker)
+        collect(linker, NULL)
     return code
 
 
@@ -1099,7 +1099,7 @@ cdef public int DLOPEN_release(PublicImage* image, Error* error) noexcept nogil:
         return no_host(error)
     code = retain(linker, <Image*>image, False, error)
     if code == 0:
-        collect(linker)
+        collect(linker, NULL)
     return code
 
 

@@ -52,6 +52,40 @@ CASE(a_cycle_from_its_end) { dlclose(must_open("libtrace_z.so", RTLD_LAZY)); }
 CASE(a_cycle_at_exit) { must_open("libtrace_x.so", RTLD_LAZY); }
 CASE(a_cycle_from_its_middle_at_exit) { must_open("libtrace_y.so", RTLD_LAZY); }
 
+CASE(a_cycle_closed_after_its_middle) {
+    void *y = must_open("libtrace_y.so", RTLD_LAZY), *x = must_open("libtrace_x.so", RTLD_LAZY);
+    dlclose(y);
+    SAY("closed y\n");
+    dlclose(x);
+}
+
+CASE(two_cycles_closed) {
+    void *d = must_open("libtrace_d.so", RTLD_LAZY), *z = must_open("libtrace_z.so", RTLD_LAZY);
+    void *a = must_open("libtrace_a.so", RTLD_LAZY), *y = must_open("libtrace_y.so", RTLD_LAZY);
+    dlclose(d);
+    dlclose(y);
+    SAY("closed d and y\n");
+    dlclose(a);
+    SAY("closed a\n");
+    dlclose(z);
+}
+
+CASE(a_cycle_closed_in_a_namespace) {
+    dlclose(dlmopen(LM_ID_NEWLM, "libtrace_x.so", RTLD_LAZY));
+    SAY("closed\n");
+}
+
+CASE(a_cycle_closed_in_a_namespace_after_its_middle) {
+    Lmid_t namespace;
+    void *y = dlmopen(LM_ID_NEWLM, "libtrace_y.so", RTLD_LAZY);
+    SAY("%d\n", dlinfo(y, RTLD_DI_LMID, &namespace));
+    void *x = dlmopen(namespace, "libtrace_x.so", RTLD_LAZY);
+    dlclose(y);
+    SAY("closed y\n");
+    dlclose(x);
+    SAY("closed x\n");
+}
+
 CASE(against_atexit_before) {
     atexit(first_handler);
     must_open("libtrace_alone.so", RTLD_LAZY);

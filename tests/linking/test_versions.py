@@ -98,15 +98,19 @@ def test_a_library_that_defines_no_versions_binds(steps: Steps) -> None:
     assert steps.both("open:./liba.so", "call:0:call") == ["opened", "5"]
 
 
-def test_a_library_without_version_information_is_refused_where_one_is_needed(
-    steps: Steps,
-) -> None:
+def test_a_library_without_version_information_where_one_is_needed(steps: Steps) -> None:
     b = versioned(steps, "b", _TWO, _MAP)
     steps.library("a", _CALL, needs=[b])
     steps.library("b", "int value(void) { return 5; }", "-nostdlib")
-    # glibc has an assertion against it, which ends the process.
-    assert steps.run("glibc", "open:./liba.so", check=False).returncode != 0
-    assert steps.ours("open:./liba.so") == ["not opened"]
+    asked = ("open:./liba.so", "call:0:call")
+    glibc = steps.run("glibc", *asked, check=False)
+    if "Assertion" in glibc.stderr:  # of older releases, which ends the process
+        assert glibc.returncode != 0
+        refused = steps.run(str(steps.libdlopen), *asked[:1])
+        assert refused.stdout == "not opened\n"
+        assert "no version information" in refused.stderr
+    else:
+        assert steps.both(*asked) == ["opened", "5"]
 
 
 def test_the_same_version_name_of_two_libraries(steps: Steps) -> None:

@@ -216,6 +216,7 @@ cdef inline bint resolve_call(
     call.linker = linker
     call.snapshot = snapshot
     batch.globals = &globals.images
+    batch.refuses_unversioned = linker.habits.asserts_versions
     if image.namespace_id != 0:
         batch.family = &globals.family
         batch.process = &globals.process

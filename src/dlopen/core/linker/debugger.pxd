@@ -2,7 +2,7 @@
 """Debuggers see our images.
 
 gdb reads the lists of <link.h>: a struct r_debug for each namespace of the host's loader,
-chained by r_next since glibc 2.35. One more of ours at the chain's end has a list of our
+chained by r_next since glibc 2.35. One more of ours in the chain has a list of our
 link maps, and shows our images like those of a namespace. They cannot be in the host's own
 list: it takes each entry for one of its far larger structs, and crashes.
 
@@ -39,10 +39,10 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
 from dlopen.core.elf.probes cimport find_probe
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.linker.host cimport find_host_debug, parse_decimal
-from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
+from dlopen.core.linker.host cimport find_host_debug
+from dlopen.core.linker.host_lock cimport LM_ID_NEWLM, close_host, enter_host, leave_host
 from dlopen.core.linker.state cimport Debugger, HostDebug, HostInfo, Linker
-from dlopen.core.linker.static_tls cimport give_to_host
+from dlopen.core.linker.static_tls cimport give_to_host, give_to_host_in
 from dlopen.core.memory.file cimport File, descriptors_folder
 from dlopen.core.tls.donor cimport make_caller
 
@@ -115,41 +115,55 @@ cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
     return map.l_addr + address if address != 0 else 0
 
 
-cdef inline bint has_chain(const Linker* linker) noexcept nogil:
-    """glibc 2.35 or newer: before, other data follow struct r_debug."""
-    cdef const char* cursor
-    if linker.host.gnu_get_libc_version == NULL:
-        return False
-    cursor = linker.host.gnu_get_libc_version() + 2      # "2.35"
-    return parse_decimal(&cursor) >= 35
-
-
 # The list ---------------------------------------------------------------------------------
 
 
 cdef inline bint join_chain(Linker* linker) noexcept nogil:
-    """Under the lock; False where there is no chain. The host appends a node of its own for
-    dlmopen, with a plain store under its lock: if both append at once ours may be lost, and
-    comes again with the next change."""
+    """Under the lock; False where there is no chain. Ours is the second node: the host adds
+    one of its own for dlmopen behind its latest, with a plain store under its lock, in newer
+    releases whatever stood there. If it adds its second one so, or at the same time, ours is
+    lost, and comes again with the next change."""
     cdef Debugger* debugger = &linker.debugger
     cdef HostDebug* node = &debugger.node
-    cdef HostDebug* last = host_debug(linker)
+    cdef HostDebug* host = host_debug(linker)
     cdef HostDebug* next
-    if last == NULL or last.r_brk == NULL or not has_chain(linker):
+    if host == NULL or host.r_brk == NULL or not linker.habits.has_debug_chain:
         return False
-    while last != node:
-        next = <HostDebug*>load_pointer(&last.r_next)
-        if next != NULL:
-            last = next
-            continue
+    if not is_in_chain(host, node):
         node.r_version = 2
-        node.r_brk = debugger.host.r_brk
-        node.r_ldbase = debugger.host.r_ldbase
-        node.r_next = NULL
-        if compare_and_swap_pointer(<void**>&last.r_next, NULL, node):
-            store_u32(<uint32_t*>&debugger.host.r_version, 2)
-            break
+        node.r_brk = host.r_brk
+        node.r_ldbase = host.r_ldbase
+        while True:
+            next = <HostDebug*>load_pointer(&host.r_next)
+            node.r_next = next
+            if compare_and_swap_pointer(<void**>&host.r_next, next, node):
+                break
+        store_u32(<uint32_t*>&host.r_version, 2)
     return True
+
+
+cdef inline bint is_in_chain(HostDebug* first, const HostDebug* node) noexcept nogil:
+    while first != NULL and first != node:
+        first = <HostDebug*>load_pointer(&first.r_next)
+    return first == node
+
+
+cdef inline void keep_place_in_chain(Linker* linker) noexcept nogil:
+    """Where a debugger is there, or is to come, the host's second list is made now, before
+    ours can be lost to it: for a namespace that goes at once. The list stays, for the next one."""
+    cdef HostDebug* host = host_debug(linker)
+    cdef HostDebug* second
+    cdef void* handle
+    if not linker.habits.overwrites_chain or linker.host.dlmopen == NULL or host == NULL:
+        return
+    second = <HostDebug*>load_pointer(&host.r_next)
+    if second == &linker.debugger.node:
+        second = <HostDebug*>load_pointer(&second.r_next)
+    if second != NULL or not needs_files(linker):
+        return
+    handle = give_to_host_in(linker, LM_ID_NEWLM, make_caller(NULL))
+    if handle != NULL:
+        close_host(linker, handle)
 
 
 cdef inline bint is_shown(const Debugger* debugger, const LinkMap* map) noexcept nogil:
@@ -201,6 +215,7 @@ cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcep
     cdef bint has_joined
     if debugger.wish == WISH_LLDB and tell_lldb(linker, images, state):
         return
+    keep_place_in_chain(linker)
     lock_acquire(&debugger.lock)
     has_joined = join_chain(linker)
     if has_joined:

@@ -33,11 +33,12 @@ from dlopen.core.image.image cimport Image, LinkMap, image_free_records, symbol_
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire,
 )
+from dlopen.core.linker.assumptions cimport learn_habits
 from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host, open_host
 from dlopen.core.linker.state cimport (
     HostCxaThreadAtexit, HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
     HostDebug, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym,
-    HostGnuGetLibcVersion, HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
+    HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
 )
 from dlopen.core.linker.unwinder cimport asks_for_frames, rebind_unwinder
 from dlopen.core.symbols.lookup cimport (
@@ -161,9 +162,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             linker.host.cxa_thread_atexit = <HostCxaThreadAtexit>function_in(
                 image, b"__cxa_thread_atexit_impl"
             )
-            linker.host.gnu_get_libc_version = <HostGnuGetLibcVersion>function_in(
-                image, b"gnu_get_libc_version"
-            )
+            learn_habits(&linker.habits, image)
             found = linker.host.dl_iterate_phdr != NULL and linker.host.dlopen != NULL
         image_free_records(allocator, image)
         map = map.l_next

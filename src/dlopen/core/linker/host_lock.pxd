@@ -14,6 +14,11 @@ from dlopen.core.base.lock cimport is_forking
 from dlopen.core.linker.state cimport Linker
 
 
+cdef extern from "<dlfcn.h>" nogil:
+    enum:
+        LM_ID_BASE, LM_ID_NEWLM
+
+
 cdef extern from *:
     """
     /* How many of Linker.in_host are this thread's. */
@@ -61,9 +66,19 @@ cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
 
 
 cdef inline void* open_host(Linker* linker, const char* name, int mode) noexcept nogil:
+    return open_host_in(linker, LM_ID_BASE, name, mode)
+
+
+cdef inline void* open_host_in(
+    Linker* linker, long namespace, const char* name, int mode
+) noexcept nogil:
+    """Into a namespace of the host's: LM_ID_BASE or, where it has dlmopen, LM_ID_NEWLM."""
     cdef void* handle
     enter_host(linker)
-    handle = linker.host.dlopen(name, mode)
+    if namespace == LM_ID_BASE:
+        handle = linker.host.dlopen(name, mode)
+    else:
+        handle = linker.host.dlmopen(namespace, name, mode)
     leave_host(linker)
     return handle
 

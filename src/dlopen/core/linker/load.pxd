@@ -988,6 +988,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     batch.ask_for_static_tls = ask_for_static_tls
     batch.context = transaction
     batch.error = transaction.error
+    batch.refuses_unversioned = linker.habits.asserts_versions
     batch.lazy = transaction.mode & RTLD_NOW == 0 and not linker.bind_now
     batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     for i in range(order.count):

@@ -86,20 +86,26 @@ cdef inline bint sort_for_constructors(
 
 
 cdef inline bint sort_for_destructors(
-    Allocator* allocator, const Pointers* images, Pointers* order
+    Allocator* allocator, const Pointers* images, Image* closed, Pointers* order
 ) noexcept nogil:
     """`order` gets the images, dependencies first: destructors run from its end. What was
     bound counts as a dependency, but DT_NEEDED goes before it where they contradict each
-    other: hence a second pass, where anything was. Under Registry.lock."""
+    other: hence a second pass, where anything was. `closed`, if it is not NULL, is the first
+    image, and its destructors run before all others, also in a cycle (glibc's force_first).
+    Under Registry.lock."""
     cdef Pointers first
     cdef bint complete
     if not have_bindings(images):
-        return visit_all(allocator, images, True, NULL, False, order)
-    memset(&first, 0, sizeof(first))
-    complete = visit_all(allocator, images, True, NULL, True, &first) \
-        and visit_all(allocator, &first, False, NULL, False, order)
-    pointers_free(allocator, &first)
-    return complete
+        complete = visit_all(allocator, images, True, NULL, False, order)
+    else:
+        memset(&first, 0, sizeof(first))
+        complete = visit_all(allocator, images, True, NULL, True, &first) \
+            and visit_all(allocator, &first, False, NULL, False, order)
+        pointers_free(allocator, &first)
+    if not complete or closed == NULL:
+        return complete
+    pointers_remove(order, closed)
+    return pointers_add(allocator, order, closed)
 
 
 cdef inline bint have_bindings(const Pointers* images) noexcept nogil:

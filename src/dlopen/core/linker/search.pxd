@@ -3,7 +3,7 @@
 
 RPATH of the asking image and of those that brought it in, then the program's;
 LD_LIBRARY_PATH; RUNPATH of the asking image; /etc/ld.so.cache; the default folders. In
-every folder the glibc-hwcaps subfolders come first, and before glibc 2.37 the older ones.
+every folder the glibc-hwcaps subfolders come first, and where libc does so the older ones.
 A namespace's own path comes before what the process has: the program's RPATH.
 
 Where the caller has files of its own, each path that is formed so is first asked of them, but
@@ -55,7 +55,7 @@ cdef extern from *:
     #if defined(__x86_64__)
     #include <cpuid.h>
     /* How glibc names this processor: the x86-64-vN level (psABI, "Micro-Architecture
-       Levels"), and before 2.37 a platform. Not by __builtin_cpu_supports: that brings a
+       Levels"), and in older releases a platform. Not by __builtin_cpu_supports: that brings a
        constructor, which asks the processor in every process, and under a hypervisor each
        question costs microseconds. */
     static int dlopen_isa_level(void) {
@@ -242,9 +242,6 @@ cdef inline void make_subfolders(Linker* linker) noexcept nogil:
     cdef const char* platform = b"x86_64"
     cdef int count = 0
     cdef int subset, bit
-    cdef const char* version = b"2.37"
-    if linker.host.gnu_get_libc_version != NULL:
-        version = linker.host.gnu_get_libc_version()
     if level >= 4:
         add_subfolder(linker, b"glibc-hwcaps/x86-64-v4/")
     if level >= 3:
@@ -256,9 +253,7 @@ cdef inline void make_subfolders(Linker* linker) noexcept nogil:
         platform = b"haswell"
     text_add(allocator, &search.platform, platform)
     search.legacy_hwcap = 1
-    if strncmp(version, b"2.", 2) == 0 and (
-        version[3] < 0x30 or version[3] > 0x39 or strncmp(version + 2, b"37", 2) < 0
-    ) and level != 0:
+    if linker.habits.searches_platform_folders and level != 0:
         parts[0] = b"x86_64/"
         count = 1
         if is_intel() and level >= 4:

@@ -43,7 +43,6 @@ ctypedef int (*HostCxaThreadAtexit)(
     ObjectDestructor destructor, void* object, void* dso_handle
 ) noexcept nogil
 ctypedef int (*HostDlFindObject)(void* address, void* result) noexcept nogil
-ctypedef const char* (*HostGnuGetLibcVersion)() noexcept nogil
 ctypedef void* (*HostTlsGetAddr)(TlsIndex* index) noexcept nogil
 
 
@@ -60,9 +59,19 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     HostDlmopen dlmopen
     HostDlFindObject dl_find_object
     HostCxaThreadAtexit cxa_thread_atexit
-    HostGnuGetLibcVersion gnu_get_libc_version
     HostTlsGetAddr tls_get_addr  # the loader's
     uint64_t* stack_end          # the loader's __libc_stack_end: where argc is (psABI)
+
+
+cdef struct HostHabits:          # of its loader, by release: linker/assumptions.pxd; set at the start
+    bint has_debug_chain         # HostDebug.r_next is there
+    # dlmopen's first list of a number stands where r_next of the list before led; else at the end.
+    bint overwrites_chain
+    bint searches_platform_folders       # tls/, x86_64/ … beside glibc-hwcaps/
+    # A definition without version table, where the reference names its file, ends the process.
+    bint asserts_versions
+    # The library that is closed goes before all that goes with it, also in a cycle of needs.
+    bint finishes_closed_first
 
 
 cdef struct HostDebug:           # struct r_debug_extended of <link.h>
@@ -154,6 +163,7 @@ cdef struct Linker:
     uint64_t patches_made
     uint64_t reloadable_uses     # how often a patch has stored what leads to a reloadable image
     HostFunctions host
+    HostHabits habits
     uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]
     UniqueTable uniques          # of our images; guarded as its file says

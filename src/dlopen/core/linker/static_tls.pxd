@@ -19,7 +19,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap, image_name
-from dlopen.core.linker.host_lock cimport close_host, open_host
+from dlopen.core.linker.host_lock cimport LM_ID_BASE, close_host, open_host_in
 from dlopen.core.linker.state cimport Donor, Linker
 from dlopen.core.symbols.lookup cimport Definition, symbol_name
 from dlopen.core.tls.donor cimport DonorFile, donor_path, make_donor, make_question
@@ -51,6 +51,12 @@ cdef inline void* open_donor_of_size(
 
 
 cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
+    return give_to_host_in(linker, LM_ID_BASE, descriptor)
+
+
+cdef inline void* give_to_host_in(
+    Linker* linker, long namespace, long descriptor
+) noexcept nogil:
     """The handle of a file in memory that the host has opened, NULL when it refuses or there
     is none (a negative errno); closes the descriptor. With no lock held."""
     cdef char path[160]
@@ -63,7 +69,7 @@ cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
     number = linker.donors_made
     lock_release(&linker.tls.lock)
     donor_path(descriptor, number, &path[0])
-    handle = open_host(linker, &path[0], RTLD_NOW)
+    handle = open_host_in(linker, namespace, &path[0], RTLD_NOW)
     if handle == NULL:
         linker.host.dlerror()
     kernel_close(descriptor)

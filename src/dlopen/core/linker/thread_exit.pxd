@@ -105,7 +105,7 @@ cdef inline void run_at_thread_exit(void* data) noexcept nogil:
     release(&linker.registry.allocator, live)
     # The main thread ends with the process: its destructors come after the atexit handlers.
     if last and not kernel_in_main_thread():
-        collect(linker)
+        collect(linker, NULL)
 
 
 cdef inline void forget_other_objects(Linker* linker) noexcept nogil:

@@ -273,23 +273,58 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
     publish_snapshot(registry, snapshot)
 
 
-cdef inline void collect(Linker* linker) noexcept nogil:
+cdef inline void collect(Linker* linker, const Image* closed) noexcept nogil:
     """Unloads all that nothing holds; and again, if a destructor closed something: as
     under glibc, that is unloaded after the image that closed it. And again, if what was
-    unloaded meanwhile held something."""
+    unloaded meanwhile held something. `closed` is what the caller has closed, or NULL: it may
+    be gone, and is only compared."""
     cdef bint again = True
     if collecting != 0:
         (&collecting)[0] = 2
         return
     while again:
         (&collecting)[0] = 1
-        collect_once(linker)
+        collect_once(linker, closed)
+        closed = NULL
         again = collecting == 2
         (&collecting)[0] = 0
 
 
-cdef inline void collect_once(Linker* linker) noexcept nogil:
+cdef inline Image* first_of_namespace(const Registry* registry, const Image* image) noexcept nogil:
+    """The oldest image of the one that this image is in, NULL if it is gone. Under the lock."""
+    cdef size_t i
+    if not pointers_hold(&registry.images, image):
+        return NULL
+    for i in range(registry.images.count):
+        if (<const Image*>registry.images.items[i]).namespace_id == image.namespace_id:
+            return <Image*>registry.images.items[i]
+    return NULL
+
+
+cdef inline Image* closed_first(
+    Pointers* dead, const Image* closed, const Image* oldest
+) noexcept nogil:
+    """Where what was closed is finished first, it is the first in the list, in exchange with
+    the oldest of its namespace if that goes, too: glibc sorts the whole namespace. NULL where
+    it stays."""
+    cdef size_t place = 0
+    cdef size_t i
+    while place < dead.count and dead.items[place] != closed:
+        place += 1
+    if place == dead.count:
+        return NULL
+    if dead.items[0] == oldest:
+        dead.items[place] = dead.items[0]
+    else:
+        for i in reversed(range(place)):
+            dead.items[i + 1] = dead.items[i]
+    dead.items[0] = <void*>closed
+    return <Image*>closed
+
+
+cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogil:
     cdef Registry* registry = &linker.registry
+    cdef const Image* oldest = NULL
     cdef Pointers dead
     cdef Pointers order
     cdef Pointers gone
@@ -299,8 +334,14 @@ cdef inline void collect_once(Linker* linker) noexcept nogil:
     memset(&gone, 0, sizeof(gone))
     memset(&order, 0, sizeof(order))
     lock_acquire(&registry.lock)
+    if not linker.habits.finishes_closed_first:
+        closed = NULL
+    elif closed != NULL:
+        oldest = first_of_namespace(registry, closed)
     sweep(linker, &dead)
-    sort_for_destructors(&registry.allocator, &dead, &order)
+    sort_for_destructors(
+        &registry.allocator, &dead, closed_first(&dead, closed, oldest), &order
+    )
     lock_release(&registry.lock)
     for i in reversed(range(order.count)):
         image = <Image*>order.items[i]
@@ -349,7 +390,7 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     if handle != NULL:
         close_host(linker, handle)
     else:
-        collect(linker)
+        collect(linker, image)
     return 0
 
 
@@ -418,7 +459,7 @@ cdef inline void take_last_namespace(
             pointers_add(&registry.allocator, &members, image)
     images.count = kept
     lock_acquire(&registry.lock)
-    sort_for_destructors(&registry.allocator, &members, order)
+    sort_for_destructors(&registry.allocator, &members, NULL, order)
     lock_release(&registry.lock)
     pointers_free(&registry.allocator, &members)
 

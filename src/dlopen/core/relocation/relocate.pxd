@@ -95,6 +95,7 @@ cdef struct Batch:
     AskForStaticTls ask_for_static_tls
     void* context                # of these two
     bint no_foreign_code
+    bint refuses_unversioned     # a definition without version table in the file that verneed names
     bint lazy                    # RTLD_LAZY: functions are bound when they are called first
     Deferred* first_deferred
     Deferred* last_deferred
@@ -290,7 +291,8 @@ cdef inline int resolve(
         fail(batch.error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
         error_name_symbol(batch.error, name, reference.version)
         return DLOPEN_E_SYMBOL
-    if definition.image.versym == NULL and reference.version_library != NULL \
+    if batch.refuses_unversioned and definition.image.versym == NULL \
+            and reference.version_library != NULL \
             and same_file_name(definition.image, reference.version_library):
         fail(
             batch.error, DLOPEN_E_VERSION, image_name(definition.image),
