@@ -516,6 +516,7 @@ cdef public int DLOPEN_find(
     cdef Trail trail
     cdef Text path
     cdef File file
+    cdef Image* asker
     cdef Image* loaded
     cdef size_t i
     cdef const char* candidate
@@ -528,12 +529,12 @@ cdef public int DLOPEN_find(
     memset(&path, 0, sizeof(path))
     file_init(&file)
     begin(&transaction, linker, RTLD_LAZY, 0, error)
-    loaded = loaded_by_name(&transaction, name, False)
+    asker = image_of_caller(transaction.snapshot, caller)
+    loaded = loaded_by_name(&transaction, name, asker, False)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
-        linker, transaction.snapshot, name, image_of_caller(transaction.snapshot, caller), NULL,
-        &path, &trail, &file, NULL
+        linker, transaction.snapshot, name, asker, NULL, &path, &trail, &file, NULL
     )
     file_close(&file)
     candidate = trail.paths.data

@@ -169,6 +169,11 @@ LIBRARIES = {
         '__asm__(".globl fixed\\n.set fixed, 0x1234\\n.globl nothing\\n.set nothing, 0");'
         "int here(void) { return 1; }"
     ),
+    "libstarted.so": Library("int started(void) { return 1; }"),
+    # The name of a file that a case makes.
+    "libneedsalias.so": Library(
+        "int one(void); int one_by_alias(void) { return one(); }", ("libneededalias.so",)
+    ),
     # Shapes of the dynamic section.
     "libdynamicsysv.so": Library("int f(void) { return 1; }", flags=("-Wl,--hash-style=sysv",)),
     "libdynamicrelr.so": Library(
@@ -944,6 +949,7 @@ PROGRAMS = {
     ),
     "early": Program(flags=("-Wl,--no-as-needed",), needs=("libtrace_early.so",)),
     "copying": Program(flags=("-no-pie", "-fno-pie"), needs=("libtwo.so",)),
+    "identity": Program(flags=("-Wl,--no-as-needed",), needs=("libstarted.so",)),
     "allocating": Program(flags=("-rdynamic",)),
 }
 
@@ -998,6 +1004,7 @@ def _build_one(folder: Path, name: str, library: Library) -> None:
 def _build_others(folder: Path) -> None:
     """What a table cannot say: replaced after linking, in subfolders, in cycles."""
     compile_library(folder, "libgone.so", "int gone;")
+    compile_library(folder, "libneededalias.so", "int one(void) { return 0; }")
     one_function = "int f(void) { return 1; }"
     for name in ("libold.so", "libold2.so"):
         _build_one(folder, name, Library(one_function, version_script="V_1 { global: f; };"))
@@ -1012,6 +1019,7 @@ def _build_others(folder: Path) -> None:
     for name, library in {**LIBRARIES, **SURVIVORS}.items():
         _build_one(folder, name, library)
     (folder / "libgone.so").unlink()
+    (folder / "libneededalias.so").unlink()
     _build_one(folder, "libold.so", Library(one_function, version_script="V_2 { global: f; };"))
     for number in ("1", "2"):
         library = Library("int other(void) { return 1; }", version_script="V { global: other; };")
@@ -1050,6 +1058,23 @@ def _build_others(folder: Path) -> None:
         caller,
         flags=("-Wl,-z,nodefaultlib",),
     )
+
+    # The same name of two files.
+    for number, name in enumerate(("left", "right")):
+        original = compile_library(
+            folder / name,
+            "liboriginal.so",
+            f"int which(void) {{ return {number}; }}",
+            soname="$ORIGIN/liboriginal.so",
+        )
+        compile_library(
+            folder / name,
+            "libneedsorigin.so",
+            "",
+            flags=("-Wl,--no-as-needed",),
+            libraries=[original],
+            rpath="",
+        )
 
     # Linked by its path, which is what DT_NEEDED then says.
     script = f"-Wl,-soname,{folder / 'libneededpath.so'}"

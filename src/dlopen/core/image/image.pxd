@@ -77,6 +77,11 @@ cdef struct SearchList:          # the breadth-first closure of an image's depen
     Pointers images              # Image*, itself first
 
 
+cdef struct Name:                # that an image was opened by
+    Name* next
+    char text[0]                 # NUL-terminated
+
+
 cdef struct Image:
     # The handle. Debuggers read beyond the public part of a link map: zeroes follow.
     LinkMap link_map
@@ -149,7 +154,8 @@ cdef struct Image:
     uint32_t table_count
 
     # Guarded by Registry.lock.
-    Pointers names               # owned: names that it was asked for by
+    Pointers names               # owned: those that it was loaded by
+    Name* further_names          # owned: only grows, and is read with load_pointer
     Pointers dependencies        # Image*, one for each DT_NEEDED, in order; then its filtees
     Pointers filtees             # Image*: they stand before it in every search list
     Pointers sorted              # Image*, ours: of an image opened itself, all that it needs
@@ -270,6 +276,11 @@ cdef inline const char* image_name(const Image* image) noexcept nogil:
     return b"(unnamed)"
 
 
+cdef inline bint is_of_ones_own(const Image* image) noexcept nogil:
+    """PRIVATE, from bytes or from the caller's files: there may be others of the same name."""
+    return image.is_private or image.is_from_bytes
+
+
 cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
     """How many entries the dynamic symbol table has, as its hash tables tell."""
     cdef uint64_t last = 0
@@ -304,6 +315,7 @@ cdef inline void free_patched_place(Allocator* allocator, PatchedPlace* patched)
 cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept nogil:
     """All that the image owns but its mapping and its host handles, and itself."""
     cdef size_t i
+    cdef Name* name
     cdef Unique* unique = image.uniques
     while unique != NULL:
         image.uniques = unique.sibling
@@ -312,6 +324,10 @@ cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept
     for i in range(image.names.count):
         release(allocator, image.names.items[i])
     pointers_free(allocator, &image.names)
+    while image.further_names != NULL:
+        name = image.further_names
+        image.further_names = name.next
+        release(allocator, name)
     for i in range(image.tls_descriptors.count):
         release(allocator, image.tls_descriptors.items[i])
     pointers_free(allocator, &image.tls_descriptors)

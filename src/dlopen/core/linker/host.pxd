@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
+from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
@@ -29,7 +29,9 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.structures cimport Dyn, Phdr, Sym, symbol_type
 from dlopen.core.image.dynamic cimport read_dynamic
-from dlopen.core.image.image cimport Image, LinkMap, image_free_records, symbol_count
+from dlopen.core.image.image cimport (
+    Image, LinkMap, Name, image_free_records, symbol_count,
+)
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire,
 )
@@ -369,9 +371,14 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
 cdef inline bint answers_to(const Image* image, const char* name) noexcept nogil:
     """glibc's _dl_name_match_p and its soname rule."""
     cdef size_t i
+    cdef const Name* further = <const Name*>load_pointer(&image.further_names)
     for i in range(image.names.count):
         if strcmp(<const char*>image.names.items[i], name) == 0:
             return True
+    while further != NULL:
+        if strcmp(further.text, name) == 0:
+            return True
+        further = further.next
     return image.soname != NULL and strcmp(image.soname, name) == 0
 
 

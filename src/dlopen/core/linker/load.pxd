@@ -10,11 +10,13 @@ waits for another's loading, and two opens that need each other cannot block.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport load_u32, load_u64, store_u32, store_u64
+from dlopen.core.base.atomics cimport (
+    load_pointer, load_u32, load_u64, store_pointer, store_u32, store_u64,
+)
 from dlopen.core.base.contract cimport (
     DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
     DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE,
@@ -41,7 +43,8 @@ from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
-    Image, SearchList, Unique, Version, image_free_records, image_name,
+    Image, Name, SearchList, Unique, Version, image_asked_name, image_free_records, image_name,
+    is_of_ones_own,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, current_snapshot, join_globals, join_scope, make_snapshot,
@@ -62,7 +65,7 @@ from dlopen.core.linker.namespaces cimport (
 )
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
 from dlopen.core.linker.search cimport (
-    Trail, find_file, is_path_in_files, trail_add, trail_free, try_files,
+    Trail, expand, find_file, is_path_in_files, prepare_search, trail_add, trail_free, try_files,
 )
 from dlopen.core.linker.state cimport Linker, Namespace
 from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
@@ -117,6 +120,7 @@ cdef struct Transaction:
     uint32_t unique_additions    # of the process's table at the start
     UniqueHosts unique_hosts
     Image* root
+    Image* asker                 # who opens it; NULL: not an image, or it is not known
     Image* replaces              # in nobody's scope for this transaction
     bint is_stale                # an image is there, but what `snapshot` has of it is old
 
@@ -252,8 +256,38 @@ cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
     return False
 
 
+cdef inline bint is_meant(const Image* image, const char* name, const File* file) noexcept nogil:
+    """By the file, or by the name where that is NULL."""
+    if file == NULL:
+        return answers_to(image, name)
+    return not image.is_from_bytes and image.inode == file.inode and image.device == file.device
+
+
+cdef inline Image* loaded_with_asker(
+    Transaction* transaction, Image* asker, const char* name, const File* file
+) noexcept nogil:
+    """What an image of one's own means by a name (NULL), or a file: itself, or what of one's own
+    was opened with it. Nobody else sees these, and there may be others of the same name."""
+    cdef SearchList** scope
+    cdef Image* image
+    cdef size_t i
+    if asker == NULL or asker.is_host or not is_of_ones_own(asker):
+        return NULL
+    if is_meant(asker, name, file) and take(transaction, asker):
+        return asker
+    scope = <SearchList**>load_pointer(&asker.scope)
+    while scope != NULL and scope[0] != NULL:
+        for i in range(scope[0].images.count):
+            image = <Image*>pointer_at(&scope[0].images, i)
+            if not image.is_host and is_of_ones_own(image) and is_meant(image, name, file) \
+                    and take(transaction, image):
+                return image
+        scope += 1
+    return NULL
+
+
 cdef inline Image* loaded_by_name(
-    Transaction* transaction, const char* name, bint own_only
+    Transaction* transaction, const char* name, Image* asker, bint own_only
 ) noexcept nogil:
     """An image that answers to the name: of this transaction, then of the process."""
     cdef size_t i
@@ -263,6 +297,9 @@ cdef inline Image* loaded_by_name(
             return <Image*>transaction.loaded.items[i]
     if own_only:
         return NULL
+    image = loaded_with_asker(transaction, asker, name, NULL)
+    if image != NULL:
+        return image
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
         if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
@@ -297,17 +334,20 @@ cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
 
 
 cdef inline Image* loaded_by_file(
-    Transaction* transaction, const File* file, bint own_only
+    Transaction* transaction, const File* file, Image* asker, bint own_only
 ) noexcept nogil:
     """An image of the same file: device and inode."""
     cdef size_t i
     cdef Image* image
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
-        if image.inode == file.inode and image.device == file.device and not image.is_from_bytes:
+        if is_meant(image, NULL, file):
             return image
     if own_only:
         return NULL
+    image = loaded_with_asker(transaction, asker, NULL, file)
+    if image != NULL:
+        return image
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
         # As glibc, which knows no file of the program: as a library it is refused.
@@ -320,8 +360,21 @@ cdef inline Image* loaded_by_file(
             return image
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
-        if sees(transaction, image) and not image.is_from_bytes and image.inode == file.inode \
-                and image.device == file.device and take(transaction, image):
+        if sees(transaction, image) and is_meant(image, NULL, file) and take(transaction, image):
+            return image
+    return NULL
+
+
+cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name) noexcept nogil:
+    """The image of one's own that this very text, not a copy of it, is the name of: of dladdr(3)
+    or in a link map. A runtime that a library calls so asks for that library: D's does."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.snapshot.count):
+        image = transaction.snapshot.images[i]
+        if (name == image_asked_name(image) or name == image.link_map.l_name) \
+                and is_of_ones_own(image) and image.namespace_id == transaction.namespace_id \
+                and take(transaction, image):
             return image
     return NULL
 
@@ -340,23 +393,21 @@ cdef inline Image* loaded_from_files(
 
 
 cdef inline void remember_name(Linker* linker, Image* image, const char* name) noexcept nogil:
-    """A further name that a file answers to from now on; without memory it is found by its
-    file again."""
+    """A further name that a file answers to from now on, whatever becomes of that name in the file
+    system; without memory it is found by its file again."""
     cdef Registry* registry = &linker.registry
-    cdef char* copy
-    if image.is_host:
-        return                   # read without a lock, and owned by the host's list
-    copy = copy_text(&registry.allocator, name, strlen(name))
-    if copy == NULL:
+    cdef size_t size = strlen(name) + 1
+    cdef Name* further = <Name*>allocate(&registry.allocator, sizeof(Name) + size)
+    if further == NULL:
         return
+    memcpy(further.text, name, size)
     lock_acquire(&registry.lock)
-    if image.state != DLOPEN_STATE_LOADING or not pointers_add(
-        &registry.allocator, &image.names, copy
-    ):
-        lock_release(&registry.lock)
-        release(&registry.allocator, copy)
-        return
+    if not answers_to(image, name):      # nor has another thread been first
+        further.next = image.further_names
+        store_pointer(&image.further_names, further)
+        further = NULL
     lock_release(&registry.lock)
+    release(&registry.allocator, further)
 
 
 cdef inline bint holds_text(const Pointers* texts, const char* text) noexcept nogil:
@@ -530,7 +581,7 @@ cdef inline int take_file(
         code = file_open(file, path, transaction.error)
     if code == 0:
         result[0] = loaded_from_files(transaction, path) if file.is_from_files \
-            else loaded_by_file(transaction, file, own_only)
+            else loaded_by_file(transaction, file, asker, own_only)
         if result[0] != NULL:
             remember_name(transaction.linker, result[0], name)
         elif transaction.mode & RTLD_NOLOAD:
@@ -617,12 +668,35 @@ cdef inline int acquire(
         code = take_from_files(transaction, name, asker, own_only, &trail, result)
     if code == HOSTS_OWN or code == 0 and result[0] == NULL:
         code = 0
-        result[0] = loaded_by_name(transaction, name, own_only)
+        result[0] = loaded_by_name(transaction, name, asker, own_only)
         if result[0] == NULL and not holds_text(&transaction.missing_names, name):
             code = search_and_take(transaction, name, asker, own_only, files, &trail, result)
     if code == HOSTS_OWN:
         code = search_and_take(transaction, name, asker, own_only, NULL, &trail, result)
     trail_free(&transaction.linker.registry.allocator, &trail)
+    return code
+
+
+cdef inline int acquire_needed(
+    Transaction* transaction, const char* name, Image* image, Image** result
+) noexcept nogil:
+    """By a name in the dynamic section. Its $ORIGIN is expanded before it is compared with names
+    of what is loaded: of two images it means two files. (As glibc; not so for dlopen(3).)"""
+    cdef Linker* linker = transaction.linker
+    cdef Text text
+    cdef int code
+    if strchr(name, 0x24) == NULL:
+        return acquire(transaction, name, image, False, result)
+    memset(&text, 0, sizeof(text))
+    prepare_search(linker, transaction.snapshot)
+    if expand(linker, image, name, strlen(name), &text) and text.data != NULL \
+            and not text.failed:
+        code = acquire(transaction, text.data, image, False, result)
+    elif text.failed:
+        code = fail_memory(transaction.error, name)
+    else:
+        code = acquire(transaction, name, image, False, result)    # which says what is wrong
+    text_free(&linker.registry.allocator, &text)
     return code
 
 
@@ -637,7 +711,7 @@ cdef inline int load_filtees(Transaction* transaction, Image* image) noexcept no
     for i in range(image.filter_entries.count):
         entry = <const Dyn*>image.filter_entries.items[i]
         filtee = NULL
-        code = acquire(transaction, image.strtab + entry.d_val, image, False, &filtee)
+        code = acquire_needed(transaction, image.strtab + entry.d_val, image, &filtee)
         if code and entry.d_tag == DT_AUXILIARY and code != DLOPEN_E_STOPPED:
             error_clear(transaction.error)
         elif code:
@@ -665,8 +739,8 @@ cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
         image.dependencies.count = 0
         image.filtees.count = 0
         for j in range(image.needed.count):
-            code = acquire(
-                transaction, <const char*>image.needed.items[j], image, False, &dependency
+            code = acquire_needed(
+                transaction, <const char*>image.needed.items[j], image, &dependency
             )
             if code:
                 error_needed_by(transaction.error, image_name(image))
@@ -1522,6 +1596,7 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     cdef bint own = request.mode & DLOPEN_PRIVATE != 0
     # Bytes answer to their name in a namespace of their own only.
     cdef bint is_base = transaction.namespace_id == 0
+    cdef Image* image
     cdef int code
     if request.bytes != NULL:
         memset(&path, 0, sizeof(path))
@@ -1542,10 +1617,12 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     if request.name == NULL:
         transaction.root = transaction.snapshot.hosts[0]
         return 0
-    code = acquire(
-        transaction, request.name, image_of_caller(transaction.snapshot, request.caller), own,
-        &transaction.root
-    )
+    transaction.asker = image_of_caller(transaction.snapshot, request.caller)
+    image = NULL if own else loaded_by_own_text(transaction, request.name)
+    if image != NULL:
+        transaction.root = image
+        return 0
+    code = acquire(transaction, request.name, transaction.asker, own, &transaction.root)
     if code == 0 and transaction.root != NULL and not transaction.root.is_host \
             and load_u32(&transaction.root.state) == DLOPEN_STATE_LOADING:
         transaction.root.loader = NULL     # the caller's paths were for finding it only
@@ -1613,7 +1690,8 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             return False
     lock_acquire(&linker.registry.lock)
-    if load_u32(&root.is_replaced) or (
+    # An old version, or one that is not in force yet, may hold itself.
+    if load_u32(&root.is_replaced) and root != transaction.asker or (
         root.is_host and not pointers_hold(&linker.registry.hosts, root)
     ):
         # Or the host's list was read anew: another image is in its place.
@@ -1918,7 +1996,7 @@ cdef inline int open_existing(
     cdef size_t i
     cdef int code
     begin(&transaction, linker, RTLD_NOLOAD | RTLD_LAZY, 0, error)
-    transaction.root = loaded_by_name(&transaction, name, False)
+    transaction.root = loaded_by_name(&transaction, name, NULL, False)
     if transaction.root == NULL:
         for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
             image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
