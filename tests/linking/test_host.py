@@ -42,6 +42,31 @@ def test_a_library_of_libcs_own_can_be_opened(steps: Steps, name: str) -> None:
     assert steps.both(f"open:{name}", f"linkmap:/{name}", "close:0") == ["opened", "1", "closed"]
 
 
+def test_a_path_that_only_the_host_has_opened_it_by(steps: Steps) -> None:
+    """As glibc, which remembers each: known by it when the file has gone."""
+    source = r"""
+    #include <unistd.h>
+    static void *opened;
+    static void *glibcs(const char *name) {
+      return ((__typeof__(dlopen) *)dlsym(RTLD_NEXT, "dlopen"))(name, RTLD_NOW);
+    }
+    __attribute__((constructor)) static void open_by_two_names(void) {
+      unlink("libalias.so");
+      opened = glibcs("./liba.so");
+      if (!opened || symlink("liba.so", "libalias.so") || glibcs("./libalias.so") != opened)
+        _exit(99);
+      unlink("libalias.so");
+    }
+    """
+    steps.library("a", "int call(void) { return 3; }")
+    steps.make_program(source)
+    assert steps.both("open:./libalias.so", "call:0:call", "mapped:/liba.so") == steps.both(
+        "open:./liba.so", "call:0:call", "mapped:/liba.so"
+    )
+    assert steps.both("open:./libalias.so:o", "call:0:call") == ["opened", "3"]
+    steps.refused("open:./libother.so", detail="No such file")
+
+
 def test_opening_a_library_that_the_host_has_loaded(steps: Steps) -> None:
     assert steps.both("open:libc.so.6", "find:0:getpid", "linkmap:/libc.so.6", "close:0") == [
         *("opened", "found", "1", "closed"),

@@ -43,7 +43,7 @@ from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
-    Image, Name, SearchList, Unique, Version, image_asked_name, image_free_records, image_name,
+    Image, LinkMap, Name, SearchList, Unique, Version, image_asked_name, image_free_records, image_name,
     is_of_ones_own,
 )
 from dlopen.core.image.registry cimport (
@@ -653,6 +653,29 @@ cdef inline int take_from_files(
     return code
 
 
+cdef inline Image* known_to_host(Transaction* transaction, const char* name) noexcept nogil:
+    """The image that the host has opened by a path which leads nowhere by now: it tells nobody
+    what else than its own name an image answers to. A name that is searched for it would search
+    for, too, which is dear."""
+    cdef Linker* linker = transaction.linker
+    cdef Image* image = NULL
+    cdef void* handle
+    cdef size_t i
+    if transaction.namespace_id != 0 or strchr(name, 0x2f) == NULL or strchr(name, 0x24) != NULL:
+        return NULL
+    handle = open_host(linker, name, RTLD_LAZY | RTLD_NOLOAD)
+    if handle == NULL:
+        linker.host.dlerror()
+        return NULL
+    for i in range(transaction.snapshot.host_count):
+        if transaction.snapshot.hosts[i].link_map.l_ld == (<LinkMap*>handle).l_ld \
+                and take(transaction, transaction.snapshot.hosts[i]):
+            image = transaction.snapshot.hosts[i]
+            remember_name(linker, image, name)
+    close_host(linker, handle)
+    return image
+
+
 cdef inline int acquire(
     Transaction* transaction, const char* name, Image* asker, bint own_only, Image** result
 ) noexcept nogil:
@@ -673,6 +696,11 @@ cdef inline int acquire(
             code = search_and_take(transaction, name, asker, own_only, files, &trail, result)
     if code == HOSTS_OWN:
         code = search_and_take(transaction, name, asker, own_only, NULL, &trail, result)
+    if (code == DLOPEN_E_NOT_FOUND or code == DLOPEN_E_OPEN) and not own_only:
+        result[0] = known_to_host(transaction, name)
+        if result[0] != NULL:
+            error_clear(transaction.error)
+            code = 0
     trail_free(&transaction.linker.registry.allocator, &trail)
     return code
 
