@@ -6,10 +6,11 @@ Not imported before it is used: `importlib.machinery` takes longer than all of t
 from __future__ import annotations
 
 import sys
-from _thread import RLock, get_ident
+from _thread import get_ident
 from importlib.machinery import ExtensionFileLoader
 
 from dlopen import _linker
+from dlopen._locks import new_lock
 from dlopen.errors import Error
 
 TYPE_CHECKING = False
@@ -183,4 +184,4 @@ class _Finder:
 
 _finder = _Finder()
 # Of the thread that is in a block.  It is the caller's own code that runs in it.
-_turn = RLock()
+_turn = new_lock()

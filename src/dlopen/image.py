@@ -6,10 +6,10 @@ import os
 import sys
 import warnings
 from functools import cached_property
-from threading import Lock
 
 from dlopen import _linker
 from dlopen._files import reader
+from dlopen._locks import new_lock
 from dlopen._records import Record, log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
 from dlopen.modes import RTLD_NOW, flags_of
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
-    from typing import NoReturn, Self
+    from typing import Any, NoReturn, Self
 
     from typing_extensions import Buffer
 
@@ -223,7 +223,7 @@ class Mapped:
 
     _image: int | None = None
     _path = ""
-    _lock: Lock
+    _lock: Any
     _warns = False
     _keys: tuple[str, ...] | None = None
     """Of its exports, once they were listed."""
@@ -232,7 +232,7 @@ class Mapped:
         self._image = image
         self._path = path
         self._warns = warns
-        self._lock = Lock()
+        self._lock = new_lock()
         log("dlopen.library", "opened %r", self)
 
     def _open_image(self) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from threading import Lock
 from types import MappingProxyType
 
 from dlopen import _linker
+from dlopen._locks import new_lock
 from dlopen.image import Info
 from dlopen.library import Blocker, Library
 from dlopen.modes import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
@@ -63,7 +63,7 @@ class Namespace:
         sys.audit("dlopen.namespace", name, folders)
         self._name = name
         self._path = folders
-        self._lock = Lock()  # guards the next two
+        self._lock = new_lock()  # guards the next two
         self._open: dict[Library, None] = {}  # in the order in which they were opened
         self._is_closed = False
         self._modules: dict[str, ModuleType] = {}

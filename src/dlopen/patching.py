@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import os
 import sys
 from _ctypes import CFuncPtr
-from threading import Lock
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 from dlopen import _linker
+from dlopen._locks import new_lock
 from dlopen._records import log
 from dlopen._replacing import address_of, is_kept, keep
 from dlopen.callbacks import is_callback, make_callback
@@ -91,16 +90,8 @@ class _Switch:
 # function is kept for the image; it may be here longer, when another image has the same address.
 # Under `_lock`, which is not held while foreign code runs.
 _switches: WeakValueDictionary[tuple[object, ...], _Switch] = WeakValueDictionary()
-_lock = Lock()
+_lock = new_lock()
 _in_force: dict[int, Patch] = {}  # by number
-
-
-def _after_fork() -> None:
-    global _lock  # noqa: PLW0603  (another thread may have held it)
-    _lock = Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 class Patch:
@@ -122,22 +113,24 @@ class Patch:
         sys.audit("dlopen.patch", library._path, tuple(replacements))
         self._library = library
         self._replacements = dict(replacements)  # alive while they are in force
-        # Guarded by the library's lock, as its version is: a reload moves what is in force.
-        self._in_force = True
-        self._applied = self._apply_and_register()
-        self._lock = Lock()  # guards what follows
+        self._lock = new_lock()  # guards what follows
         self._collects = True
         self._errors: list[BaseException] = []
         self._error_count = 0
-        self._describe()
+        # Guarded by the library's lock, as its version is: a reload moves what is in force.
+        self._in_force = True
+        self._applied: Applied
+        # All the rest was set: what is called through a place that is patched, and a reload, which
+        # finds this in `_in_force`, may come at once.
+        self._apply_and_register()
         log("dlopen.patch", "patched %r: %r", library, dict(self.places))
 
-    def _apply_and_register(self) -> Applied:
+    def _apply_and_register(self) -> None:
         # As a call that is inside: the version that is patched stays mapped meanwhile.
         with self._library._inside():
-            return self._apply_inside(self._library)
+            self._apply_inside(self._library)
 
-    def _apply_inside(self, library: Library) -> Applied:
+    def _apply_inside(self, library: Library) -> None:
         while True:
             with library._lock:
                 image, version = library._open_image(), library._version
@@ -149,8 +142,10 @@ class Patch:
                 continue
             with library._lock:
                 if library._version == version:
+                    self._applied = applied
+                    self._describe()
                     _in_force[applied.number] = self
-                    return applied
+                    return
             applied.take_back()
 
     def apply_to(self, image: int) -> Applied:

@@ -12,11 +12,12 @@ import ctypes
 import os
 import sys
 from contextlib import contextmanager
-from threading import Condition, Lock, get_ident
+from threading import Condition, get_ident
 from time import monotonic, sleep
 from weakref import WeakSet, ref
 
 from dlopen import _linker
+from dlopen._locks import new_lock
 from dlopen._records import Record, log
 from dlopen._replacing import forget_gone
 from dlopen._replacing import keep as keep_replacements
@@ -98,13 +99,14 @@ class Gate:
     """
 
     def __init__(self, image: int) -> None:
-        self._lock = Lock()
+        self._lock = new_lock()
         self._opened = Condition(self._lock)  # what calls wait for: none is woken in vain
         self._left = Condition(self._lock)  # what who has closed it waits for
         self._current = _Version(0, image)
         self._old: list[_Version] = []
         self._depths: dict[int, int] = {}  # of the threads that are inside
         self._is_closed = False
+        self._reloader: int | None = None  # the thread that reloads, in which foreign code runs
         _gates.add(self)
 
     def forget_other_threads(self) -> None:
@@ -113,9 +115,26 @@ class Gate:
         What they were inside of stays mapped.
         """
         me = get_ident()
-        self._changed = Condition(Lock())
+        # Who waited for them does so no more; their lock is free: see `_locks`.
+        self._opened = Condition(self._lock)
+        self._left = Condition(self._lock)
         self._depths = {me: self._depths[me]} if me in self._depths else {}
         self._is_closed = False
+        if self._reloader != me:
+            self._reloader = None
+
+    def begin_reload(self) -> bool:
+        """One reload at a time, which nobody waits for; ends with `end_reload`."""
+        with self._lock:
+            if self._reloader is not None:
+                return False
+            self._reloader = get_ident()
+            return True
+
+    def end_reload(self) -> None:
+        """What `begin_reload` has begun."""
+        with self._lock:
+            self._reloader = None
 
     def enter(self) -> _Version:
         """Before a call; waits while the gate is closed.  Returns what `leave` must be given."""
@@ -242,7 +261,6 @@ class Reloading:
         self._flags = flags | _linker.RELOADABLE
         self._replacements = replacements
         self._things = things
-        self._lock = Lock()  # one reload at a time; held while foreign code runs: never waited for
         self._variables: set[ref[Variable]] = set()
         self.gate: Gate  # from the first load on
 
@@ -296,12 +314,13 @@ class Reloading:
     ) -> Reloaded:
         """See `Library.reload`."""
         names = names_of(keep)
-        if not self._lock.acquire(blocking=False):
+        gate = self.gate
+        if not gate.begin_reload():
             raise Error(f"{library._path} is being reloaded already")
         try:
             return self._reload(library, source, names, timeout)
         finally:
-            self._lock.release()
+            gate.end_reload()
 
     def _reload(
         self, library: Library, source: object, keep: tuple[str, ...], timeout: float

@@ -99,6 +99,49 @@ def waits():
     return 5
 """
 
+# A thread that stops before each line of this package that it runs, for another to do something.
+STEPS = """
+import signal
+def at_each_line(work, act):
+    stopped, may_go = threading.Semaphore(0), threading.Semaphore(0)
+    ended = []
+    def trace(frame, event, argument):
+        if os.path.dirname(frame.f_code.co_filename) != os.path.dirname(dlopen.__file__):
+            return None
+        if event == "line":
+            stopped.release()
+            may_go.acquire()
+        return trace
+    def run():
+        sys.settrace(trace)
+        try:
+            work()
+        finally:
+            sys.settrace(None)
+            ended.append(True)
+            stopped.release()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    lines = 0
+    while stopped.acquire() and not ended:
+        act(may_go)
+        lines += 1
+    thread.join()
+    return lines
+def in_child(act):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)     # for each: a lock that nobody will release
+        try:
+            act()
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, status
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -418,6 +461,75 @@ thread.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert python(code, folder) == ["41"]
+
+
+def test_a_fork_wherever_another_thread_is(folder: Path) -> None:
+    code = """
+lib = dlopen.Library(path, reload=True)
+expected = [1]
+def use():
+    assert lib.version() in expected
+    with lib.patch({"get_time": dlopen.callback(c_long)(lambda: 7)}):
+        assert lib.version() in expected
+def use_all():
+    use()
+    assert lib.reload().version
+    use()
+    lib.close()
+def step(child):
+    def act(may_go):
+        in_child(child)
+        may_go.release()
+    return act
+assert at_each_line(lib.version, step(use_all)) > 5
+assert at_each_line(lambda: lib.patch(get_time=3).restore(), step(use)) > 20
+build("-DVERSION=2")
+expected.append(2)
+assert at_each_line(lib.reload, step(use)) > 50
+assert at_each_line(lambda: (lib.close(), None), step(lambda: lib.closed or use())) > 5
+print("done")
+"""
+    assert python(STEPS + code, folder) == ["done"]
+
+
+def test_a_reload_wherever_a_patch_is_made(folder: Path) -> None:
+    code = """
+build("-DSELF")
+lib = dlopen.Library(path, reload=True)
+failed = []
+def reload(done):
+    try:
+        lib.reload()
+    except BaseException as error:
+        failed.append(repr(error))
+    done.set()
+fake = dlopen.callback(c_int)(lambda: 1234)
+for chosen in range(1000):
+    made, line, done = [], iter(range(1000)), threading.Event()
+    def act(may_go):
+        if next(line) == chosen:
+            thread = threading.Thread(target=reload, args=[done], daemon=True)
+            thread.start()
+            done.wait(0.2)     # or for ever for what the stopped thread holds: then that goes on
+        may_go.release()
+    lines = at_each_line(lambda: made.append(lib.patch(getppid=fake)), act)
+    if chosen >= lines:
+        break
+    done.wait()
+    assert lib.self() == 1234 and made[0].places == {"getppid": 1}, (chosen, made)
+    lib.reload()
+    assert lib.self() == 1234
+    made[0].restore()
+    assert lib.self() == os.getppid()
+    lib.release_old()
+assert chosen > 20
+lib.reload()
+lib.release_old()
+lib.close()
+print(failed, loaded())
+"""
+    (folder / "hot.c").write_text((folder / "hot.c").read_text() + SELF)
+    assert python(STEPS + code, folder) == ["[] 0"]
 
 
 def test_patches_of_others_while_it_is_reloaded(folder: Path) -> None:

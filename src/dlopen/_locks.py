@@ -1,0 +1,34 @@
+"""Locks that a forked child finds free.
+
+The child has one thread.  What another one held in the parent nobody would ever release.  They are
+recursive: such a lock knows whether it is held by this thread, which goes on in the child, and a
+finalizer or a signal handler may come back to where its thread is.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import RLock
+from weakref import WeakSet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_locks: WeakSet[Any] = WeakSet()
+
+
+def new_lock() -> Any:
+    """For short stretches, in which no foreign code is called."""
+    lock = RLock()
+    _locks.add(lock)
+    return lock
+
+
+def _after_fork() -> None:
+    for lock in list(_locks):
+        if not lock._is_owned():
+            lock._at_fork_reinit()
+
+
+os.register_at_fork(after_in_child=_after_fork)
