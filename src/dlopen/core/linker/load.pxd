@@ -43,8 +43,8 @@ from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
-    Image, LinkMap, Name, SearchList, Unique, Version, image_asked_name, image_free_records, image_name,
-    is_of_ones_own,
+    Image, LinkMap, Name, SearchList, Unique, Version, image_asked_name, image_free_records,
+    image_name, is_of_ones_own,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, current_snapshot, join_globals, join_scope, make_snapshot,
@@ -256,15 +256,17 @@ cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
     return False
 
 
-cdef inline bint is_meant(const Image* image, const char* name, const File* file) noexcept nogil:
-    """By the file, or by the name where that is NULL."""
-    if file == NULL:
+cdef inline bint is_meant(
+    const Image* image, const char* name, uint64_t device, uint64_t inode
+) noexcept nogil:
+    """By the name, or by the file where that is NULL."""
+    if name != NULL:
         return answers_to(image, name)
-    return not image.is_from_bytes and image.inode == file.inode and image.device == file.device
+    return not image.is_from_bytes and image.inode == inode and image.device == device
 
 
 cdef inline Image* loaded_with_asker(
-    Transaction* transaction, Image* asker, const char* name, const File* file
+    Transaction* transaction, Image* asker, const char* name, uint64_t device, uint64_t inode
 ) noexcept nogil:
     """What an image of one's own means by a name (NULL), or a file: itself, or what of one's own
     was opened with it. Nobody else sees these, and there may be others of the same name."""
@@ -273,17 +275,33 @@ cdef inline Image* loaded_with_asker(
     cdef size_t i
     if asker == NULL or asker.is_host or not is_of_ones_own(asker):
         return NULL
-    if is_meant(asker, name, file) and take(transaction, asker):
+    if is_meant(asker, name, device, inode) and take(transaction, asker):
         return asker
     scope = <SearchList**>load_pointer(&asker.scope)
     while scope != NULL and scope[0] != NULL:
         for i in range(scope[0].images.count):
             image = <Image*>pointer_at(&scope[0].images, i)
-            if not image.is_host and is_of_ones_own(image) and is_meant(image, name, file) \
-                    and take(transaction, image):
+            if not image.is_host and is_of_ones_own(image) \
+                    and is_meant(image, name, device, inode) and take(transaction, image):
                 return image
         scope += 1
     return NULL
+
+
+cdef inline Image* own_image_of(
+    Transaction* transaction, Image* asker, Image* image
+) noexcept nogil:
+    """`image` answers to a name for all; an image of one's own means by it that of the same file
+    which it was opened with, if there is one."""
+    cdef Image* own
+    if asker == NULL or asker.is_host or not is_of_ones_own(asker) or image.is_from_bytes:
+        return image
+    if image.is_host and not load_u32(&image.is_identified):
+        identify_hosts(transaction.linker, transaction.snapshot)
+    own = loaded_with_asker(
+        transaction, asker, NULL, load_u64(&image.device), load_u64(&image.inode)
+    )
+    return own if own != NULL else image
 
 
 cdef inline Image* loaded_by_name(
@@ -297,17 +315,17 @@ cdef inline Image* loaded_by_name(
             return <Image*>transaction.loaded.items[i]
     if own_only:
         return NULL
-    image = loaded_with_asker(transaction, asker, name, NULL)
+    image = loaded_with_asker(transaction, asker, name, 0, 0)
     if image != NULL:
         return image
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
         if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
-            return image
+            return own_image_of(transaction, asker, image)
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
         if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
-            return image
+            return own_image_of(transaction, asker, image)
     return NULL
 
 
@@ -341,11 +359,11 @@ cdef inline Image* loaded_by_file(
     cdef Image* image
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
-        if is_meant(image, NULL, file):
+        if is_meant(image, NULL, file.device, file.inode):
             return image
     if own_only:
         return NULL
-    image = loaded_with_asker(transaction, asker, NULL, file)
+    image = loaded_with_asker(transaction, asker, NULL, file.device, file.inode)
     if image != NULL:
         return image
     for i in range(transaction.snapshot.host_count):
@@ -360,7 +378,8 @@ cdef inline Image* loaded_by_file(
             return image
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
-        if sees(transaction, image) and is_meant(image, NULL, file) and take(transaction, image):
+        if sees(transaction, image) and is_meant(image, NULL, file.device, file.inode) \
+                and take(transaction, image):
             return image
     return NULL
 
