@@ -97,9 +97,18 @@ cdef inline bint is_cxx_runtime_name(const char* soname) noexcept nogil:
     )
 
 
+cdef inline bint is_stub_name(const char* soname) noexcept nogil:
+    """What was a part of libc before glibc 2.34, and is empty since."""
+    return (
+        strcmp(soname, b"libpthread.so.0") == 0 or strcmp(soname, b"libdl.so.2") == 0
+        or strcmp(soname, b"librt.so.1") == 0 or strcmp(soname, b"libutil.so.1") == 0
+        or strcmp(soname, b"libanl.so.1") == 0
+    )
+
+
 cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
-    """One libc, loader, libm, libgcc_s, libstdc++ and libpython in a process; and what is
-    built into libc (GLIBC_PRIVATE) belongs to it."""
+    """One libc with its stubs, loader, libm, libgcc_s, libstdc++ and libpython in a process; and
+    what is built into libc (GLIBC_PRIVATE) belongs to it."""
     cdef uint32_t i
     cdef const char* name = b""
     if image.soname != NULL:
@@ -109,7 +118,7 @@ cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
                 and strcmp(image.versions[i].name, b"GLIBC_PRIVATE") == 0:
             return True
     return (
-        has_prefix(name, b"libc.so.") or has_prefix(name, b"ld-linux")
+        has_prefix(name, b"libc.so.") or is_stub_name(name) or has_prefix(name, b"ld-linux")
         or has_prefix(name, b"libm.so.")
         or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
         or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")

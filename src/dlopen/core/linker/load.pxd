@@ -20,6 +20,7 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport (
     DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
     DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE,
+    DLOPEN_E_UNSUPPORTED,
     DLOPEN_RELOADABLE, DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE,
     DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_REJECTED_HOSTS,
     DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
@@ -29,7 +30,7 @@ from dlopen.core.base.errors cimport (
 )
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointer_at, pointers_add, pointers_add_once, pointers_free, pointers_hold,
-    text_add, text_free,
+    text_add, text_cut, text_free,
 )
 from dlopen.core.base.kernel cimport (
     EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
@@ -111,6 +112,7 @@ cdef struct Transaction:
     Pointers counted             # void*: handles of the host's, to give back
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers missing_names       # char*, owned: by which they are needed
+    Text hosts_own               # the soname of what was given and must be the host's; "": none
     Pointers globals             # Image*: the global scope, for the batch
     Pointers family              # Image*: what a namespace with a record shares, the program last
     Pointers process             # Image*: what the process was started with, for a namespace
@@ -482,15 +484,16 @@ cdef inline bint note_missing_host(
 
 
 cdef inline int delegate(
-    Transaction* transaction, Image* image, const char* name, const char* path,
+    Transaction* transaction, const File* file, Image* image, const char* name, const char* path,
     const Image* asker, Image** result
 ) noexcept nogil:
     """A library that must be the host's: the one that is there already, of whatever file;
-    or noted, and opened by the host's loader when the whole tree has been checked. Its own
-    mapping was only to look at it."""
+    or noted, and opened by the host's loader when the whole tree has been checked. HOSTS_OWN:
+    it is none of a file that the host can open. Its own mapping was only to look at it."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t i
+    cdef int code = 0
     cdef Image* host
     result[0] = NULL
     for i in range(transaction.snapshot.host_count):
@@ -499,10 +502,16 @@ cdef inline int delegate(
                 and strcmp(host.soname, image.soname) == 0 and take(transaction, host):
             result[0] = host
             break
+    if result[0] == NULL and file.descriptor < 0:
+        code = HOSTS_OWN
+        text_cut(&transaction.hosts_own, 0)
+        text_add(allocator, &transaction.hosts_own, b"")
+        if image.soname != NULL:
+            text_add(allocator, &transaction.hosts_own, image.soname)
     unmap_image(image)
     image_free_records(allocator, image)
-    if result[0] != NULL:
-        return 0
+    if result[0] != NULL or code:
+        return code
     if not note_missing_host(transaction, name, path, asker):
         return fail_memory(transaction.error, path)
     return 0
@@ -528,12 +537,8 @@ cdef inline int load_file(
     if code:
         image_free_records(allocator, image)
         return code
-    if file.is_from_files and must_be_hosts(image):
-        unmap_image(image)
-        image_free_records(allocator, image)
-        return HOSTS_OWN
-    if not is_from_bytes and must_be_hosts(image):
-        return delegate(transaction, image, name, path, loader, result)
+    if must_be_hosts(image):
+        return delegate(transaction, file, image, name, path, loader, result)
     code = refuse(image, name, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
         copy = copy_text(allocator, name, strlen(name))
@@ -1253,6 +1258,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     pointers_free(allocator, &transaction.counted)
     free_texts(allocator, &transaction.missing_hosts)
     free_texts(allocator, &transaction.missing_names)
+    text_free(allocator, &transaction.hosts_own)
     pointers_free(allocator, &transaction.globals)
     pointers_free(allocator, &transaction.family)
     pointers_free(allocator, &transaction.process)
@@ -1636,6 +1642,33 @@ cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller)
     return NULL
 
 
+cdef inline int take_hosts_own(
+    Transaction* transaction, const Request* request, bint is_missing
+) noexcept nogil:
+    """The root, from bytes, must be the host's: it is taken there by its soname, never from the
+    bytes."""
+    cdef const char* soname = transaction.hosts_own.data
+    cdef int code = 0
+    if request.flags & DLOPEN_RELOADABLE:
+        return fail(
+            transaction.error, DLOPEN_E_UNSUPPORTED, request.name,
+            b"there is one of it in a process, the host's own, which cannot be reloaded"
+        )
+    if not is_missing:
+        return 0
+    if soname == NULL or transaction.hosts_own.failed:
+        return fail_memory(transaction.error, request.name)
+    if soname[0] != 0 and not request.flags & DLOPEN_NO_FOREIGN_CODE:
+        code = acquire(transaction, soname, NULL, False, &transaction.root)
+    if code == DLOPEN_E_NOT_FOUND or soname[0] == 0 \
+            or request.flags & DLOPEN_NO_FOREIGN_CODE:
+        return fail(
+            transaction.error, DLOPEN_E_HOST, request.name,
+            b"there is one of it in a process, the host's own, and the process has none"
+        )
+    return code
+
+
 cdef inline int find_root(Transaction* transaction, const Request* request) noexcept nogil:
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef Text path
@@ -1657,6 +1690,8 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
             transaction, &file, request.name, path.data, NULL, is_base, &transaction.root
         )
         text_free(allocator, &path)
+        if code == HOSTS_OWN or code == 0 and transaction.root.is_host:
+            return take_hosts_own(transaction, request, code != 0)
         if code == 0 and request.flags & DLOPEN_RELOADABLE:
             transaction.root.is_reloadable = True
             transaction.root.is_visible = not transaction.root.is_private
@@ -2012,6 +2047,11 @@ cdef inline int relocate_mapped(
     image.exact_scope = True
     transaction.root = image
     code = refuse(image, image_name(image), error)
+    if code == 0 and must_be_hosts(image):
+        code = fail(
+            error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            b"there is one of it in a process, the host's own"
+        )
     if code == 0:
         code = take_scope(&transaction, image, scope, scope_count)
     if code == 0 and not pointers_add(&linker.registry.allocator, &transaction.loaded, image):

@@ -1,0 +1,135 @@
+"""libc and its family: one of each in a process, however a library of them is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import dlopen
+from support.fixtures import compile_library, missing, run_python
+
+FAMILY = [
+    *("libc.so.6", "ld-linux-x86-64.so.2", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6"),
+    *("libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libanl.so.1"),
+    "libresolv.so.2",  # of GLIBC_PRIVATE
+]
+START = """
+import shutil, sys
+from pathlib import Path
+import dlopen
+soname, file, folder = sys.argv[1:]
+data = Path(file).read_bytes()
+
+def check(library=None):
+    found = [info for info in dlopen.libraries() if info.soname == soname]
+    assert [info.is_host for info in found] == [True], found
+    if library is not None:
+        assert library.info.is_host, library
+        assert library.info.map_start == found[0].map_start
+"""
+
+
+def find(soname: str) -> str:
+    return dlopen.find(soname).path or missing(f"{soname} is not installed")
+
+
+def run_with(soname: str, folder: Path, code: str) -> None:
+    run_python(START + code, soname, find(soname), str(folder))
+
+
+WAYS = {
+    "bytes": """
+with dlopen.Library.from_bytes(data, name=soname) as library:
+    check(library)
+""",
+    "bytes of another name": """
+with dlopen.Library.from_bytes(data, name="libother.so") as library:
+    check(library)
+with dlopen.Library.from_bytes(data, mode=dlopen.PRIVATE, name="/nowhere/libother.so") as library:
+    check(library)
+with dlopen.Library.from_bytes(
+    data, mode=dlopen.RTLD_NOW | dlopen.RTLD_GLOBAL, name="libother.so"
+) as library:
+    check(library)
+""",
+    "files": """
+with dlopen.Library(soname, files={soname: data}) as library:
+    check(library)
+""",
+    "bytes and files": """
+with dlopen.Library.from_bytes(data, name="libother.so", files={soname: data}) as library:
+    check(library)
+""",
+    "a copy": """
+copy = shutil.copy(file, Path(folder, "libcopy.so"))
+for mode in (dlopen.RTLD_NOW, dlopen.PRIVATE):
+    with dlopen.Library(copy, mode) as library:
+        check(library)
+""",
+    "namespaces": """
+with dlopen.Namespace("a") as one, dlopen.Namespace("b") as other:
+    for namespace in (one, other):
+        check(namespace.load(soname))
+        check(namespace.load(file))
+        check(dlopen.Library.from_bytes(data, name=soname, namespace=namespace))
+""",
+}
+
+
+@pytest.mark.parametrize("soname", FAMILY)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_hosts_is_taken(soname: str, way: str, tmp_path: Path) -> None:
+    run_with(soname, tmp_path, WAYS[way])
+
+
+@pytest.mark.parametrize("way", ["bytes of another name", "files"])
+def test_files_that_name_it_otherwise(way: str, tmp_path: Path) -> None:
+    """The one that is loaded is known by its soname."""
+    code = """
+with dlopen.Library("libother.so", files={"libother.so": data}) as library:
+    check(library)
+"""
+    run_with("libc.so.6", tmp_path, code if way == "files" else WAYS[way])
+
+
+@pytest.mark.parametrize("soname", FAMILY)
+def test_a_second_one_is_refused(soname: str, tmp_path: Path) -> None:
+    code = """
+for image in (dlopen.Image(file), dlopen.Image.from_bytes(data, name="libother.so")):
+    assert image.symbols
+    try:
+        image.relocate()
+    except dlopen.LoadError as error:
+        assert "one of it in a process" in error.reason, error
+    else:
+        raise AssertionError("it was linked")
+try:
+    dlopen.Library(file, reload=True)
+except dlopen.LoadError as error:
+    assert "cannot be reloaded" in error.reason, error
+else:
+    raise AssertionError("it can be reloaded")
+assert all(info.is_host for info in dlopen.libraries() if info.soname == soname)
+"""
+    run_with(soname, tmp_path, code)
+
+
+def test_what_the_process_has_none_of(tmp_path: Path) -> None:
+    path = compile_library(tmp_path, "libpython3.nonesuch.so", "int value;")
+    with pytest.raises(dlopen.LoadError) as caught:
+        dlopen.Library.from_bytes(path.read_bytes(), name="libother.so")
+    assert caught.value.library == "libother.so"
+    assert "the process has none" in caught.value.reason
+
+
+def test_replacements_are_not_for_it(tmp_path: Path) -> None:
+    code = """
+try:
+    dlopen.Library.from_bytes(data, name=soname, replace={"malloc": 1})
+except dlopen.Error as error:
+    assert "loaded already" in str(error), error
+else:
+    raise AssertionError("it was opened")
+"""
+    run_with("libm.so.6", tmp_path, code)
