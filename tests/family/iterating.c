@@ -247,3 +247,29 @@ CASE(find_object_after_a_close) {
     SAY("%d\n", _dl_find_object(one, &found));
 }
 #endif
+
+/* By the number that it says of a library, as the runtime of D does for its collector. */
+extern void *__tls_get_addr(const size_t module_and_offset[2]);
+
+static int same_block(const char *name) {
+    struct seen seen = look_for(name);
+    size_t index[2] = {seen.info.dlpi_tls_modid, 0};
+    char *block = __tls_get_addr(index);
+    const ElfW(Phdr) *segment = seen.info.dlpi_phdr;
+    void *handle = must_open(name, RTLD_LAZY | RTLD_NOLOAD);
+    while (segment->p_type != PT_TLS) segment++;
+    size_t offset = (size_t)((char *)must_find(handle, "counter") - block);
+    return offset < segment->p_memsz;
+}
+
+static void *same_in_a_thread(void *data) { return same_block(data) ? data : NULL; }
+
+CASE(a_block_by_its_module) {
+    pthread_t thread;
+    void *same = NULL;
+    call(must_open("libtls.so", RTLD_LAZY), "next_counter");
+    SAY("%d\n", same_block("libtls.so"));
+    pthread_create(&thread, NULL, same_in_a_thread, "libtls.so");
+    pthread_join(thread, &same);
+    SAY("%d\n", same != NULL);
+}

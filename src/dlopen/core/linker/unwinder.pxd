@@ -8,6 +8,11 @@ host's, each slot for one of the two is *rebound*: not in libgcc_s alone, since 
 unwinder may be linked into any program or library, and nothing tells it from others
 that ask. Those then see our images too, as they would with a preloaded libdlopen.so.
 
+One more name is rebound in an image that has such slots: __tls_get_addr. Who takes a module's
+id from what dl_iterate_phdr says of an image of ours (the runtime of D does) may ask for its
+block, which ld.so's function would look for far outside of its tables. Ours passes on the ids
+that are the host's.
+
 A slot is rebound once the host has relocated it, or it would be written again: first
 the image is counted, which waits for the dlopen that is loading it. A thread that is
 just binding a lazy slot may still win; the slot is looked at again at each change of
@@ -38,11 +43,14 @@ ctypedef bint (*SlotStep)(Linker* linker, const Image* image, uint64_t place, ui
     noexcept nogil
 
 
-cdef inline uint64_t own_unwinder_function(const Linker* linker, const char* name) noexcept nogil:
+cdef inline uint64_t own_unwinder_function(
+    const Linker* linker, const char* name, bint with_tls
+) noexcept nogil:
     """0 for other names."""
     cdef int i = 0
     if name == NULL or (
         strcmp(name, b"_dl_find_object") != 0 and strcmp(name, b"dl_iterate_phdr") != 0
+        and (not with_tls or strcmp(name, b"__tls_get_addr") != 0)
     ):
         return 0
     while linker.own_names[i].name != NULL:
@@ -53,9 +61,10 @@ cdef inline uint64_t own_unwinder_function(const Linker* linker, const char* nam
 
 
 cdef inline bint walk_slots(
-    Linker* linker, const Image* image, const Rela* table, uint64_t count, SlotStep step
+    Linker* linker, const Image* image, const Rela* table, uint64_t count, bint with_tls,
+    SlotStep step
 ) noexcept nogil:
-    """Each slot for one of the two functions, until `step` says stop: False then."""
+    """Each slot for one of the functions, until `step` says stop: False then."""
     cdef uint64_t i, function
     cdef uint32_t kind
     cdef const Sym* symbol
@@ -66,7 +75,7 @@ cdef inline bint walk_slots(
         # One that defines the name itself stands between others and libc: it stays there.
         if symbol.st_shndx != SHN_UNDEF:
             continue
-        function = own_unwinder_function(linker, symbol_name(image, symbol))
+        function = own_unwinder_function(linker, symbol_name(image, symbol), with_tls)
         if function == 0:
             continue
         kind = relocation_kind(THIS_MACHINE, relocation_type(&table[i]))
@@ -78,13 +87,13 @@ cdef inline bint walk_slots(
 
 
 cdef inline bint walk_unwinder_slots(
-    Linker* linker, const Image* image, SlotStep step
+    Linker* linker, const Image* image, bint with_tls, SlotStep step
 ) noexcept nogil:
     """Of a host image that cannot go meanwhile."""
     cdef Tables tables
     read_tables(image, &tables)
-    return walk_slots(linker, image, tables.rela, tables.rela_count, step) \
-        and walk_slots(linker, image, tables.jmprel, tables.jmprel_count, step)
+    return walk_slots(linker, image, tables.rela, tables.rela_count, with_tls, step) \
+        and walk_slots(linker, image, tables.jmprel, tables.jmprel_count, with_tls, step)
 
 
 cdef inline bint stop_at_first(
@@ -95,7 +104,9 @@ cdef inline bint stop_at_first(
 
 cdef inline bint asks_for_frames(Linker* linker, const Image* image) noexcept nogil:
     """It has such slots. Under the host's lock."""
-    return not image.is_c_library and not walk_unwinder_slots(linker, image, stop_at_first)
+    return not image.is_c_library and not walk_unwinder_slots(
+        linker, image, False, stop_at_first
+    )
 
 
 cdef inline bint rebind_slot(
@@ -118,4 +129,4 @@ cdef inline bint rebind_slot(
 
 cdef inline void rebind_unwinder(Linker* linker, const Image* image) noexcept nogil:
     """Of an image that the caller has counted, with no lock held; again does no harm."""
-    walk_unwinder_slots(linker, image, rebind_slot)
+    walk_unwinder_slots(linker, image, True, rebind_slot)
