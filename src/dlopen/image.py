@@ -124,7 +124,8 @@ class Info(Record):
     map_start: int
     map_end: int
     dynamic: int
-    """Address of the dynamic section."""
+    """Address of the dynamic section: the file's until the image is linked, then as libc leaves it,
+    with addresses of the process."""
     phdr: int
     """Address of the program headers."""
     device: int

@@ -267,7 +267,8 @@ class Library(Mapped):
 
         The content is copied before it is checked; later changes of `data` have no effect.
         `name` stands in for its path: a `$ORIGIN` in it is that of the name.  Each call gives an
-        image of its own.  `files` may have what it needs, as if it were one of them.
+        image of its own; of libc and its family, of which there is one in a process, the process's.
+        `files` may have what it needs, as if it were one of them.
         """
         self = cls.__new__(cls)
         data, encoded = content(data), encode_name(name)

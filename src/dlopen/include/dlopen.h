@@ -227,7 +227,7 @@ struct DLOPEN_info {
   const char *soname, *rpath, *runpath, *interpreter;
   uint64_t load_bias;            /* run address - p_vaddr */
   uint64_t map_start, map_end;
-  uint64_t dynamic;              /* address of the dynamic section */
+  uint64_t dynamic;              /* address of the dynamic section, as libc leaves it; mapped only: the file's */
   uint64_t phdr;                 /* address of the program headers (Elf64_Phdr) */
   uint64_t device, inode;        /* 0, 0 when unknown */
   uint64_t flags, flags_1;       /* DT_FLAGS, DT_FLAGS_1 */
