@@ -1,11 +1,11 @@
-"""Every relocated place of a library and its dependencies, under glibc and under this linker, and
-every word of the dynamic section.
+"""Every relocated place of a library and its dependencies, under glibc and under this linker.
 
-Both processes run driver.c, which shows memory and knows nothing of relocations; the places come
-from the files.  A word is compared by what it means: the file that it points into and the offset
-there, which for a symbol is its definition.  In thread-local storage that is the file whose storage
-it is, and the offset in its PT_TLS: module ids, distances from the thread pointer and what
-descriptors give are looked up in what the driver says of this thread's blocks.
+And every word of their dynamic sections. Both processes run driver.c, which shows memory and knows
+nothing of relocations; the places come from the files. A word is compared by what it means: the
+file that it points into and the offset there, which for a symbol is its definition. In thread-
+local storage that is the file whose storage it is, and the offset in its PT_TLS: module ids,
+distances from the thread pointer and what descriptors give are looked up in what the driver says
+of this thread's blocks.
 """
 
 from __future__ import annotations
@@ -368,8 +368,10 @@ class Comparison:
 
 
 def relocated_places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
-    """Each place with the name of its type; for DT_RELR the addend is what the file has there, for
-    the dynamic section the tag that the word belongs to."""
+    """Each place with the name of its type, and each word of the dynamic section.
+
+    For DT_RELR the addend is what the file has there, in that section the tag of the entry.
+    """
     section = elf.segment(elf64.PT_DYNAMIC)
     if section and elf.is_writable(section.address):
         for place in range(section.address, section.address + section.file_size - 15, 16):

@@ -181,7 +181,10 @@ LIBRARIES = {
         flags=("-Wl,-z,pack-relative-relocs",),
     ),
     "libdynamictext.so": Library(
-        '__asm__(".text\\n.globl word\\nword: .quad target\\n.data\\n.globl target\\ntarget: .quad 1");',
+        """
+        __asm__(".text\\n.globl word\\nword: .quad target\\n"
+                ".data\\n.globl target\\ntarget: .quad 1");
+        """,
         flags=("-Wl,-z,notext",),
     ),
     "libdynamicnorelro.so": Library("int f(void) { return 1; }", flags=("-Wl,-z,norelro",)),
@@ -1060,11 +1063,11 @@ def _build_others(folder: Path) -> None:
     )
 
     # The same name of two files.
-    for number, name in enumerate(("left", "right")):
+    for which, name in enumerate(("left", "right")):
         original = compile_library(
             folder / name,
             "liboriginal.so",
-            f"int which(void) {{ return {number}; }}",
+            f"int which(void) {{ return {which}; }}",
             soname="$ORIGIN/liboriginal.so",
         )
         compile_library(
