@@ -2,10 +2,10 @@
 
 And every word of their dynamic sections. Both processes run driver.c, which shows memory and knows
 nothing of relocations; the places come from the files. A word is compared by what it means: the
-file that it points into and the offset there, which for a symbol is its definition. In thread-
-local storage that is the file whose storage it is, and the offset in its PT_TLS: module ids,
-distances from the thread pointer and what descriptors give are looked up in what the driver says
-of this thread's blocks.
+file that it points into and the offset there, which for a symbol is its definition. In
+thread-local storage that is the file whose storage it is, and the offset in its PT_TLS: module
+ids, distances from the thread pointer and what descriptors give are looked up in what the driver
+says of this thread's blocks.
 """
 
 from __future__ import annotations
