@@ -95,7 +95,10 @@ def fixture(kind: str) -> Path:
 
 
 # Beginnings of the sonames that are left to the host's loader: it would get the mutated files.
-HOSTS = ("libc.so.", "ld-linux", "libgcc_s.so.", "libstdc++.so.", "libpython3")
+HOSTS = (
+    *("libc.so.", "ld-linux", "libm.so.", "libgcc_s.so.", "libstdc++.so.", "libpython3"),
+    *("libpthread.so.", "libdl.so.", "librt.so.", "libutil.so.", "libanl.so."),
+)
 OPENABLE = """
 import ctypes, os, sys
 for path in sys.argv[1:]:

@@ -302,3 +302,11 @@ with (
         assert library.by_own_name(dlopen.RTLD_LAZY) == 1
 """
     run_python(code, str(path), env={"DLOPEN_DEBUGGER": "gdb"})
+
+
+def test_what_is_only_mapped_is_not_opened(path: Path) -> None:
+    """Though the text of its name is handed out, too."""
+    with dlopen.Image(path) as image, dlopen.Library(path) as library:
+        assert library.by(bytes(path), RTLD_NOLOAD) == 1
+        assert image.info.state == "mapped"
+        assert library.by_own_name(RTLD_NOLOAD) == 1

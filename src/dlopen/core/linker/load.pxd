@@ -394,8 +394,8 @@ cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
         if (name == image_asked_name(image) or name == image.link_map.l_name) \
-                and is_of_ones_own(image) and image.namespace_id == transaction.namespace_id \
-                and take(transaction, image):
+                and load_u32(&image.state) != DLOPEN_STATE_MAPPED and is_of_ones_own(image) \
+                and image.namespace_id == transaction.namespace_id and take(transaction, image):
             return image
     return NULL
 
@@ -502,7 +502,13 @@ cdef inline int delegate(
                 and strcmp(host.soname, image.soname) == 0 and take(transaction, host):
             result[0] = host
             break
-    if result[0] == NULL and file.descriptor < 0:
+    if result[0] == NULL and transaction.loaded.count == 0 \
+            and transaction.flags & DLOPEN_NO_FOREIGN_CODE:
+        code = fail(
+            transaction.error, DLOPEN_E_HOST, path,
+            b"the host's loader would run its code: there is one of it in a process"
+        )
+    elif result[0] == NULL and file.descriptor < 0:
         code = HOSTS_OWN
         text_cut(&transaction.hosts_own, 0)
         text_add(allocator, &transaction.hosts_own, b"")
@@ -677,7 +683,9 @@ cdef inline int take_from_files(
     return code
 
 
-cdef inline Image* known_to_host(Transaction* transaction, const char* name) noexcept nogil:
+cdef inline Image* known_to_host(
+    Transaction* transaction, const char* name, const Image* asker
+) noexcept nogil:
     """The image that the host has opened by a path which leads nowhere by now: it tells nobody
     what else than its own name an image answers to. A name that is searched for it would search
     for, too, which is dear."""
@@ -686,6 +694,8 @@ cdef inline Image* known_to_host(Transaction* transaction, const char* name) noe
     cdef void* handle
     cdef size_t i
     if transaction.namespace_id != 0 or strchr(name, 0x2f) == NULL or strchr(name, 0x24) != NULL:
+        return NULL
+    if transaction.loaded.count != 0 and is_path_in_files(asker, name):
         return NULL
     handle = open_host(linker, name, RTLD_LAZY | RTLD_NOLOAD)
     if handle == NULL:
@@ -721,7 +731,7 @@ cdef inline int acquire(
     if code == HOSTS_OWN:
         code = search_and_take(transaction, name, asker, own_only, NULL, &trail, result)
     if (code == DLOPEN_E_NOT_FOUND or code == DLOPEN_E_OPEN) and not own_only:
-        result[0] = known_to_host(transaction, name)
+        result[0] = known_to_host(transaction, name, asker)
         if result[0] != NULL:
             error_clear(transaction.error)
             code = 0
@@ -1658,10 +1668,9 @@ cdef inline int take_hosts_own(
         return 0
     if soname == NULL or transaction.hosts_own.failed:
         return fail_memory(transaction.error, request.name)
-    if soname[0] != 0 and not request.flags & DLOPEN_NO_FOREIGN_CODE:
+    if soname[0] != 0:
         code = acquire(transaction, soname, NULL, False, &transaction.root)
-    if code == DLOPEN_E_NOT_FOUND or soname[0] == 0 \
-            or request.flags & DLOPEN_NO_FOREIGN_CODE:
+    if code == DLOPEN_E_NOT_FOUND or soname[0] == 0:
         return fail(
             transaction.error, DLOPEN_E_HOST, request.name,
             b"there is one of it in a process, the host's own, and the process has none"
