@@ -925,6 +925,7 @@ cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexce
         return
     # A scratch linker with the same host, whose settings are copied under the lock.
     mine.host = linker.host
+    mine.habits = linker.habits
     mine.secure = linker.secure
     make_subfolders(mine)
     read_default_folders(mine, snapshot)
