@@ -6,6 +6,7 @@ import pytest
 
 from linking.steps import Steps
 from support.elf64 import Elf
+from support.fixtures import compile_library
 
 
 def test_libc_is_there_once(steps: Steps) -> None:
@@ -65,6 +66,29 @@ def test_a_path_that_only_the_host_has_opened_it_by(steps: Steps) -> None:
     )
     assert steps.both("open:./libalias.so:o", "call:0:call") == ["opened", "3"]
     steps.refused("open:./libother.so", detail="No such file")
+
+
+@pytest.mark.parametrize("how", ["started with", "opened"])
+def test_what_the_host_needs_by_origin(steps: Steps, how: str) -> None:
+    """Found through who needs it, as under glibc, which has expanded the name for itself."""
+    inner = compile_library(
+        steps.directory, "libb.so", "int value(void) { return 4; }", soname="$ORIGIN/libb.so"
+    )
+    needs = steps.library("a", needs=[inner], rpath="")
+    steps.library("b", "int value(void) { return 4; }")  # whose soname does not say it
+    steps.library("c", "int value(void); int call(void) { return value(); }", needs=[needs])
+    opens = r"""
+    __attribute__((constructor)) static void open_it(void) {
+      ((__typeof__(dlopen) *)dlsym(RTLD_NEXT, "dlopen"))("./liba.so", RTLD_NOW);
+    }
+    """
+    env: dict[str, str] = {}
+    if how == "opened":
+        steps.make_program(opens)
+    else:
+        # LD_PRELOAD cannot hold a path with a space.
+        env = {"LD_PRELOAD": needs.name, "LD_LIBRARY_PATH": str(steps.directory)}
+    assert steps.both("open:./libc.so", "call:0:call", env=env) == ["opened", "4"]
 
 
 def test_opening_a_library_that_the_host_has_loaded(steps: Steps) -> None:

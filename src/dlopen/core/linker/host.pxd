@@ -21,7 +21,7 @@ from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.base.strings cimport has_prefix, strcmp, strlen, strncmp, strrchr
+from dlopen.core.base.strings cimport has_prefix, strchr, strcmp, strlen, strncmp, strrchr
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport (
     DT_DEBUG, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS,
@@ -470,9 +470,17 @@ cdef inline size_t min_size(size_t one, size_t other) noexcept nogil:
     return one if one < other else other
 
 
+cdef inline const char* base_name(const char* path) noexcept nogil:
+    cdef const char* slash = strrchr(path, 0x2f)
+    return slash + 1 if slash != NULL else path
+
+
 cdef inline bint has_base_name(const Image* image, const char* name) noexcept nogil:
-    cdef const char* slash = strrchr(image.path, 0x2f)
-    return strcmp(slash + 1 if slash != NULL else image.path, name) == 0
+    """What the host made of a name with $ORIGIN in it, it tells nobody: there the last part of it
+    has to do."""
+    if strchr(name, 0x24) != NULL:
+        name = base_name(name)
+    return strcmp(base_name(image.path), name) == 0
 
 
 cdef inline void pick_missing_probes(Collection* collection) noexcept nogil:

@@ -57,8 +57,8 @@ from dlopen.core.linker.catching cimport (
 from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
     RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
-    bring_unwinder, count_host_image, identify_hosts, look_for_globals, must_be_hosts,
-    refresh_hosts,
+    bring_unwinder, count_host_image, has_base_name, identify_hosts, look_for_globals,
+    must_be_hosts, refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.namespaces cimport (
@@ -822,7 +822,8 @@ cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
 cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noexcept nogil:
     cdef size_t i
     for i in range(snapshot.host_count):
-        if answers_to(snapshot.hosts[i], name) or same_file_name(snapshot.hosts[i], name):
+        if answers_to(snapshot.hosts[i], name) or same_file_name(snapshot.hosts[i], name) \
+                or has_base_name(snapshot.hosts[i], name):
             return snapshot.hosts[i]
     return NULL
 
