@@ -100,6 +100,8 @@ cdef struct Image:
     bint is_cxx_runtime          # host: whose __cxa_thread_atexit we answer for
     bint is_family               # host: one of those that there is only one of in a process
     bint is_private
+    bint is_own                  # PRIVATE, from bytes or files: of a set, symbols/scopes.pxd
+    bint is_own_first            # and its set comes first: not RTLD_GLOBAL, nor RTLD_DEEPBIND
     bint is_from_bytes
     bint is_reloadable           # another image may take its place: linker/swap.pxd
     uint32_t is_replaced         # atomic: and one has

@@ -37,6 +37,7 @@ from dlopen.core.symbols.report cimport log_binding
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, symbol_name, symbol_version,
 )
+from dlopen.core.symbols.scopes cimport Scopes
 
 
 cdef extern from "<errno.h>" nogil:
@@ -203,6 +204,14 @@ cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept no
         pointers_free(&linker.registry.allocator, &globals.images)
 
 
+cdef inline Scopes scopes_of(const Image* asker, const Globals* globals) noexcept nogil:
+    cdef Scopes scopes
+    scopes.globals = &globals.images
+    scopes.family = &globals.family if asker.namespace_id != 0 else NULL
+    scopes.process = &globals.process if asker.namespace_id != 0 else NULL
+    return scopes
+
+
 cdef inline bint resolve_call(
     Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol, Globals* globals,
     Definition* definition
@@ -215,11 +224,8 @@ cdef inline bint resolve_call(
     borrow_globals(linker, snapshot, image, globals)
     call.linker = linker
     call.snapshot = snapshot
-    batch.globals = &globals.images
+    batch.scopes = scopes_of(image, globals)
     batch.refuses_unversioned = linker.habits.asserts_versions
-    if image.namespace_id != 0:
-        batch.family = &globals.family
-        batch.process = &globals.process
     batch.share_unique = share_unique_of_call
     batch.context = &call
     return resolve(&batch, image, symbol, True, NULL, definition) == 0

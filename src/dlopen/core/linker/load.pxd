@@ -85,6 +85,7 @@ from dlopen.core.symbols.report cimport (
     report_host_open, report_loaded, report_mapped, report_open, report_scope, report_textrel,
     report_version,
 )
+from dlopen.core.symbols.scopes cimport shares_uniques
 from dlopen.core.symbols.unique cimport (
     UniqueTable, add_unique, fill_unique, find_unique, take_unique,
 )
@@ -537,6 +538,9 @@ cdef inline int load_file(
     image.namespace_id = transaction.namespace_id
     image.shares_family = transaction.space != NULL
     image.deepbind = transaction.mode & RTLD_DEEPBIND != 0
+    image.is_own = image.is_private or is_from_bytes
+    image.is_own_first = image.is_own \
+        and transaction.mode & (RTLD_GLOBAL | RTLD_DEEPBIND) == 0
     image.nodelete = image.flags_1 & DF_1_NODELETE != 0
     if is_from_bytes:
         keep_file_for_debugger(linker, image, file)
@@ -895,8 +899,7 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
 
 
 cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
-    """What a namespace shares with the process: linker/namespaces.pxd, and `search` of
-    relocation/relocate.pxd."""
+    """What a namespace shares with the process: linker/namespaces.pxd, symbols/scopes.pxd."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef const Snapshot* snapshot = transaction.snapshot
     cdef size_t i
@@ -968,7 +971,7 @@ cdef inline int share_unique(
     cdef Transaction* transaction = <Transaction*>context
     cdef Linker* linker = transaction.linker
     cdef Unique* entry = NULL
-    if definition.image.is_private or definition.image.is_reloadable:
+    if not shares_uniques(definition.image):
         return 0
     if transaction.uniques != NULL:
         entry = find_unique(transaction.uniques, transaction.namespace_id, reference)
@@ -1059,8 +1062,6 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
             return fail_memory(transaction.error, image_name(image))
-        # A private image finds its own definitions and its dependencies' first.
-        image.deepbind = image.deepbind or image.is_private
         image.scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
         if image.scope == NULL:
             return fail_memory(transaction.error, image_name(image))
@@ -1081,10 +1082,10 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     if code:
         return code
     batch.allocator = allocator
-    batch.globals = &transaction.globals
+    batch.scopes.globals = &transaction.globals
     if transaction.namespace_id != 0:
-        batch.family = &transaction.family
-        batch.process = &transaction.process
+        batch.scopes.family = &transaction.family
+        batch.scopes.process = &transaction.process
     batch.own_names = linker.own_names
     batch.share_unique = share_unique
     batch.ask_for_static_tls = ask_for_static_tls
@@ -1902,6 +1903,8 @@ cdef inline int map_only(
     if code == 0:
         image.state = DLOPEN_STATE_MAPPED
         image.is_private = True
+        image.is_own = True
+        image.is_own_first = True
         image.open_count = 1
         lock_acquire(&registry.lock)
         snapshot = make_snapshot(registry, 1, registry.hosts.count)

@@ -194,30 +194,37 @@ cdef inline const Sym* lookup_in_image(
     return NULL
 
 
+cdef inline bint lookup_export(
+    Image* image, Reference* reference, Definition* definition
+) noexcept nogil:
+    """What this image exports; without it `definition` is as before."""
+    cdef const Sym* symbol
+    cdef uint32_t index = 0
+    if image == reference.home:
+        definition.image = image
+        definition.symbol = &image.symtab[reference.home_index]
+        definition.index = reference.home_index
+        return True
+    if not may_define(image, reference.hash):
+        return False
+    symbol = lookup_in_image(image, reference, &index)
+    if symbol == NULL or not is_export(symbol):
+        return False
+    definition.image = image
+    definition.symbol = symbol
+    definition.index = index
+    return True
+
+
 cdef inline bint lookup_in_list(
     const Pointers* images, Reference* reference, const Image* skip, Definition* definition
 ) noexcept nogil:
     """The first image of the list that exports it; `skip` is passed over."""
     cdef size_t i
     cdef Image* image
-    cdef const Sym* symbol
-    cdef uint32_t index = 0
     for i in range(images.count):
         image = <Image*>pointer_at(images, i)
-        if image == skip:
-            continue
-        if image == reference.home:
-            definition.image = image
-            definition.symbol = &image.symtab[reference.home_index]
-            definition.index = reference.home_index
-            return True
-        if not may_define(image, reference.hash):
-            continue
-        symbol = lookup_in_image(image, reference, &index)
-        if symbol != NULL and is_export(symbol):
-            definition.image = image
-            definition.symbol = symbol
-            definition.index = index
+        if image != skip and lookup_export(image, reference, definition):
             return True
     return False
 
