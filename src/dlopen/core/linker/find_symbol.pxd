@@ -15,7 +15,7 @@ from dlopen.core.elf.structures cimport Sym, symbol_type
 from dlopen.core.image.image cimport Image, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.calls cimport (
-    Globals, borrow_globals, give_back_globals, scopes_of,
+    Globals, borrow_globals, give_back_globals, scopes_of, take_lasting_globals,
 )
 from dlopen.core.linker.host cimport borrow_host_image, give_back_host_image
 from dlopen.core.linker.host_lock cimport enter_host, leave_host
@@ -137,11 +137,16 @@ cdef inline bint lookup_default(
     """RTLD_DEFAULT: as a reference in the caller would be bound."""
     cdef Globals globals
     cdef Scopes scopes
-    cdef bint found
+    cdef bint found, is_all
     if caller == NULL:
         return lookup_everywhere(linker, snapshot, 0, reference, definition)
+    is_all = take_lasting_globals(snapshot, caller, &globals)
+    scopes = scopes_of(caller, &globals, is_all)
+    found = search(&scopes, caller, reference, NULL, definition)
+    if found or is_all:
+        return found
     borrow_globals(linker, snapshot, caller, &globals)
-    scopes = scopes_of(caller, &globals)
+    scopes = scopes_of(caller, &globals, True)
     found = search(&scopes, caller, reference, NULL, definition)
     give_back_globals(linker, &globals)
     return found

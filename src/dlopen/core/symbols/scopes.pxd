@@ -45,6 +45,7 @@ cdef extern from *:
 
 cdef struct Scopes:              # what a search goes through beside the image's own lists
     const Pointers* globals      # Image*: the global scope of its namespace
+    bint is_part                 # only the first of it: what comes after that is not searched
     # Image*: the family and the program, for those that share them; NULL: none.
     const Pointers* family
     # Image*: what the process was started with, in a namespace of its own; NULL: in the base.
@@ -105,15 +106,17 @@ cdef inline bint search_as_glibc(
     if image.deepbind:
         return lookup_in_scopes(image, reference, skip, definition) \
             or lookup_in_list(scopes.globals, reference, skip, definition)
-    return lookup_in_list(scopes.globals, reference, skip, definition) \
-        or lookup_in_scopes(image, reference, skip, definition)
+    return lookup_in_list(scopes.globals, reference, skip, definition) or (
+        not scopes.is_part and lookup_in_scopes(image, reference, skip, definition)
+    )
 
 
 cdef inline bint search(
     const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
     Definition* definition
 ) noexcept nogil:
-    """What a reference of `image` finds, past `skip`. The caller keeps the images of the scopes."""
+    """What a reference of `image` finds, past `skip`. The caller keeps the images of the scopes.
+    Found in a part, it is found."""
     cdef uint32_t index = 0
     cdef const Sym* symbol
     cdef Definition first
