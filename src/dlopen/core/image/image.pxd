@@ -202,7 +202,7 @@ cdef struct Image:
     uint32_t replacement_count
     SearchList search_list       # of the image as a root; filled when it is first opened
     # In order, after the global scope (or before it: deepbind); a NULL ends it. Owned;
-    # replaced as a whole under Registry.lock, read with load_pointer.
+    # replaced as a whole, or an entry of it, under Registry.lock; read with load_pointer.
     SearchList** scope
     bint deepbind
     bint exact_scope             # no global scope: it was linked by hand, with a list

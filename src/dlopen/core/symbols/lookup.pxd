@@ -229,15 +229,23 @@ cdef inline bint lookup_in_list(
     return False
 
 
+cdef inline const SearchList* list_in_scope(SearchList** scope, size_t i) noexcept nogil:
+    """NULL at its end. Another one may take its place just now: registry.pxd, `leave_scope`."""
+    return <const SearchList*>load_pointer(&scope[i]) if scope != NULL else NULL
+
+
 cdef inline bint lookup_in_scopes(
     const Image* image, Reference* reference, const Image* skip, Definition* definition
 ) noexcept nogil:
     """In the search lists of an image's scope, in order."""
     cdef SearchList** scope = <SearchList**>load_pointer(&image.scope)
-    while scope != NULL and scope[0] != NULL:
-        if lookup_in_list(&scope[0].images, reference, skip, definition):
+    cdef const SearchList* list = list_in_scope(scope, 0)
+    cdef size_t i = 0
+    while list != NULL:
+        if lookup_in_list(&list.images, reference, skip, definition):
             return True
-        scope += 1
+        i += 1
+        list = list_in_scope(scope, i)
     definition.image = NULL
     return False
 

@@ -25,8 +25,8 @@ from dlopen.core.elf.constants cimport STB_GNU_UNIQUE
 from dlopen.core.elf.structures cimport Sym, symbol_binding
 from dlopen.core.image.image cimport Image, SearchList
 from dlopen.core.symbols.lookup cimport (
-    Definition, Reference, is_export, lookup_export, lookup_in_image, lookup_in_list,
-    lookup_in_scopes,
+    Definition, Reference, is_export, list_in_scope, lookup_export, lookup_in_image,
+    lookup_in_list, lookup_in_scopes,
 )
 
 
@@ -80,14 +80,14 @@ cdef inline bint search_set(
     const Image* image, Reference* reference, const Image* skip, Definition* definition
 ) noexcept nogil:
     """What comes before glibc's order."""
-    cdef SearchList** scope = <SearchList**>load_pointer(&image.scope)
+    cdef const SearchList* list
     cdef Image* other
     cdef size_t i
-    if not image.is_own_first or scope == NULL or scope[0] == NULL \
-            or is_allocation(reference.name):
+    if not image.is_own_first or is_allocation(reference.name):
         return False
-    for i in range(scope[0].images.count):
-        other = <Image*>pointer_at(&scope[0].images, i)
+    list = list_in_scope(<SearchList**>load_pointer(&image.scope), 0)
+    for i in range(list.images.count if list != NULL else 0):
+        other = <Image*>pointer_at(&list.images, i)
         if other != skip and is_in_set(image, other) \
                 and lookup_export(other, reference, definition):
             return symbol_binding(definition.symbol) != STB_GNU_UNIQUE \
