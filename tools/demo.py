@@ -163,13 +163,17 @@ def show_bindings(library: dlopen.Library) -> None:
         target = dlopen.dladdr(value) if value else None
         if target is None:  # a weak reference to something that is not there
             continue
+        # The process may have the same library too: bytes come first.
+        own = library.symbols.get(place.symbol or "")
+        if own is not None and target.library != library.info and own.binding != "UNIQUE":
+            raise MismatchError(f"{place.symbol} is its own, but leads to {target.library.path}")
+        shown += 1
+        if shown > 6:
+            continue
         name = f"{place.symbol}@{place.version}" if place.version else place.symbol
         where = os.path.basename(target.library.path) or "the program"  # noqa: PTH119
         offset = value - target.library.load_bias
         print(f"   {place.kind:<9} {name:<32} → {where} + {offset:#x}")
-        shown += 1
-        if shown == 6:
-            break
     if not shown:
         raise MismatchError("no symbol was bound")
     print(f"   … {len(bound)} places refer to symbols, of {library.info.relocation_count} in all")

@@ -226,6 +226,35 @@ CASE(the_scope_of_the_root_that_stays) {
     use(s);
 }
 
+static int ended;
+
+static void *look_up(void *survivor) {
+    struct survivor *s = survivor;
+    intptr_t missed = 0;
+    while (!__atomic_load_n(&ended, __ATOMIC_ACQUIRE))
+        missed += !s->find(RTLD_DEFAULT, "part") + !s->find(RTLD_DEFAULT, "leaf")
+            + !s->find(RTLD_NEXT, "leaf");
+    return (void *)missed;
+}
+
+CASE(while_roots_come_and_go) {
+    struct survivor s = left_by("flag", "brings", RTLD_LAZY);
+    pthread_t threads[2];
+    void *missed[2];
+    int i, out = dup(1);
+    dup2(open("/dev/null", O_WRONLY), 1); /* what constructors say */
+    for (i = 0; i < 2; i++) pthread_create(&threads[i], NULL, look_up, &s);
+    for (i = 0; i < 200; i++) {
+        void *above = bring("flag", "above", RTLD_LAZY), *other = bring("flag", "another", RTLD_LAZY);
+        dlclose(i % 2 ? above : other);
+        dlclose(i % 2 ? other : above);
+    }
+    __atomic_store_n(&ended, 1, __ATOMIC_RELEASE);
+    for (i = 0; i < 2; i++) pthread_join(threads[i], &missed[i]);
+    dup2(out, 1);
+    SAY("missed %d %d\n", (int)(intptr_t)missed[0], (int)(intptr_t)missed[1]);
+}
+
 CASE(opened_by_itself_later) {
     struct survivor s = left_by("flag", "brings", RTLD_LAZY);
     void *own = must_open("libtrace_survivor_flag.so", RTLD_LAZY);

@@ -388,19 +388,25 @@ def test_what_stands_before_the_family_stands_before_it_in_namespaces(tmp_path: 
         tmp_path, "libbefore.so", 'const char *l64a(long value) { return "preloaded"; }\n'
     )
     source = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
     #include <stdlib.h>
     const char *call(void) { return l64a(1); }
+    const char *find(void) { return ((const char *(*)(long))dlsym(RTLD_DEFAULT, "l64a"))(1); }
     """
     path = compile_library(tmp_path, "libcalls.so", source)
     code = """
 import sys, dlopen
 from ctypes import c_char_p
-for mode in (dlopen.RTLD_NOW, dlopen.RTLD_LAZY):
-    with dlopen.Namespace("a") as namespace:
-        print(namespace.load(sys.argv[1], mode).function("call", c_char_p)().decode())
+for way in (dlopen.RTLD_LOCAL, dlopen.RTLD_GLOBAL, dlopen.RTLD_DEEPBIND, dlopen.PRIVATE):
+    for mode in (way | dlopen.RTLD_NOW, way | dlopen.RTLD_LAZY):
+        with dlopen.Namespace("a") as namespace:
+            library = namespace.load(sys.argv[1], mode)
+            for name in ("call", "find"):
+                print(library.function(name, c_char_p)().decode())
 """
     env = {"LD_PRELOAD": preloaded.name, "LD_LIBRARY_PATH": str(tmp_path)}
-    assert run_python(code, str(path), env=env).stdout == "preloaded\npreloaded\n"
+    assert run_python(code, str(path), env=env).stdout == 16 * "preloaded\n"
 
 
 def test_the_program_comes_last(tmp_path: Path) -> None:

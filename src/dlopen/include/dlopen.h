@@ -29,7 +29,10 @@ extern "C" {
  * the DLOPEN_ABI that a client was compiled with. */
 #define DLOPEN_ABI 2u
 
-/* One image of its own, beside any other of the same file (mode of DLOPEN_open). */
+/* One image of its own, beside any other of the same file (mode of DLOPEN_open).  It, what is loaded with it, and
+ * images from bytes or the caller's files find each other's definitions first, then those that any library would
+ * find; but for malloc's family, operator new and delete, and the unique symbols that the process shares.  Not with
+ * RTLD_GLOBAL or RTLD_DEEPBIND, which mean what they mean for others. */
 #define DLOPEN_PRIVATE 0x400
 
 /* An image: an ELF object that is mapped in this process, ours or the host's.
@@ -161,8 +164,8 @@ int DLOPEN_open(const struct DLOPEN_request *request, DLOPEN_image **image, stru
 int DLOPEN_map(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
 
 /* Relocate and initialise a mapped image, once.  Its references are bound to `find` (or a replacement),
- * then to its own definitions, then to those of the images in `scope` and of no other, in this order; DT_NEEDED
- * counts for nothing.  Of the request, mode and flags, replacements and find count.  When it fails, the
+ * then to its own definitions, then to those of the images in `scope` and of no other, in this order (of
+ * malloc's family, operator new and delete its own come last); DT_NEEDED counts for nothing.  Of the request, mode and flags, replacements and find count.  When it fails, the
  * image is closed. */
 int DLOPEN_relocate(DLOPEN_image *image, const struct DLOPEN_request *request, DLOPEN_image **scope,
                     size_t scope_count, struct DLOPEN_error *error);

@@ -100,6 +100,9 @@ cdef struct Image:
     bint is_cxx_runtime          # host: whose __cxa_thread_atexit we answer for
     bint is_family               # host: one of those that there is only one of in a process
     bint is_private
+    # PRIVATE, from bytes or files: there may be others of the same name. Of a set: symbols/scopes.pxd.
+    bint is_own
+    bint is_own_first            # and its set comes first: not RTLD_GLOBAL, nor RTLD_DEEPBIND
     bint is_from_bytes
     bint is_reloadable           # another image may take its place: linker/swap.pxd
     uint32_t is_replaced         # atomic: and one has
@@ -200,7 +203,7 @@ cdef struct Image:
     uint32_t replacement_count
     SearchList search_list       # of the image as a root; filled when it is first opened
     # In order, after the global scope (or before it: deepbind); a NULL ends it. Owned;
-    # replaced as a whole under Registry.lock, read with load_pointer.
+    # replaced as a whole, or an entry of it, under Registry.lock; read with load_pointer.
     SearchList** scope
     bint deepbind
     bint exact_scope             # no global scope: it was linked by hand, with a list
@@ -274,11 +277,6 @@ cdef inline const char* image_name(const Image* image) noexcept nogil:
     if image.from_main:
         return b"(main program)"
     return b"(unnamed)"
-
-
-cdef inline bint is_of_ones_own(const Image* image) noexcept nogil:
-    """PRIVATE, from bytes or from the caller's files: there may be others of the same name."""
-    return image.is_private or image.is_from_bytes
 
 
 cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:

@@ -37,6 +37,7 @@ from dlopen.core.symbols.report cimport log_binding
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, symbol_name, symbol_version,
 )
+from dlopen.core.symbols.scopes cimport Scopes
 
 
 cdef extern from "<errno.h>" nogil:
@@ -154,26 +155,45 @@ cdef inline void borrow(
     pointers_add(allocator, images, image)
 
 
+cdef inline void take_process(const Snapshot* snapshot, Globals* globals) noexcept nogil:
+    """For a namespace: nothing of it ever goes."""
+    globals.process.items = <void**>snapshot.globals
+    while globals.process.count < snapshot.global_count \
+            and snapshot.globals[globals.process.count].is_startup:
+        globals.process.count += 1
+
+
+cdef inline bint take_lasting_globals(
+    const Snapshot* snapshot, const Image* asker, Globals* globals
+) noexcept nogil:
+    """The first of them, up to one that may go when the host likes: most is found there, at no
+    cost. True: that is all."""
+    cdef const Image* image
+    cdef size_t count = 0
+    memset(globals, 0, sizeof(Globals))
+    if asker.exact_scope:
+        return True
+    if asker.namespace_id != 0:
+        take_process(snapshot, globals)
+        return False
+    while count < snapshot.global_count:
+        image = snapshot.globals[count]
+        if image.namespace_id != 0 or (image.is_host and not image.is_startup):
+            break
+        count += 1
+    globals.images.items = <void**>snapshot.globals
+    globals.images.count = count
+    return count == snapshot.global_count
+
+
 cdef inline void borrow_globals(
     Linker* linker, const Snapshot* snapshot, const Image* asker, Globals* globals
 ) noexcept nogil:
-    """Those of its namespace. As a rule all of it stays anyhow, and is used as it is. Libraries
-    that the host opened RTLD_GLOBAL by itself may go: these, rare, cost memory and a lock of
-    the host's."""
+    """All of them, where those that stay anyhow are not all: libraries that the host opened
+    RTLD_GLOBAL by itself. These, rare, cost memory and a lock of the host's."""
     cdef size_t i
     cdef Image* image
-    cdef bint all_stay = True
     memset(globals, 0, sizeof(Globals))
-    if asker.exact_scope:
-        return
-    for i in range(snapshot.global_count):
-        image = snapshot.globals[i]
-        all_stay = all_stay and image.namespace_id == asker.namespace_id \
-            and (image.is_startup or not image.is_host)
-    if all_stay:
-        globals.images.items = <void**>snapshot.globals
-        globals.images.count = snapshot.global_count
-        return
     # Without memory the rest is not searched.
     for i in range(snapshot.global_count):
         image = snapshot.globals[i]
@@ -181,10 +201,7 @@ cdef inline void borrow_globals(
             borrow(linker, image, globals, &globals.images)
     if asker.namespace_id == 0:
         return
-    globals.process.items = <void**>snapshot.globals
-    while globals.process.count < snapshot.global_count \
-            and snapshot.globals[globals.process.count].is_startup:
-        globals.process.count += 1
+    take_process(snapshot, globals)
     if not asker.shares_family:
         return
     for i in range(snapshot.host_count):
@@ -203,6 +220,17 @@ cdef inline void give_back_globals(Linker* linker, Globals* globals) noexcept no
         pointers_free(&linker.registry.allocator, &globals.images)
 
 
+cdef inline Scopes scopes_of(
+    const Image* asker, const Globals* globals, bint is_all
+) noexcept nogil:
+    cdef Scopes scopes
+    scopes.globals = &globals.images
+    scopes.is_part = not is_all
+    scopes.family = &globals.family if asker.namespace_id != 0 else NULL
+    scopes.process = &globals.process if asker.namespace_id != 0 else NULL
+    return scopes
+
+
 cdef inline bint resolve_call(
     Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol, Globals* globals,
     Definition* definition
@@ -211,17 +239,20 @@ cdef inline bint resolve_call(
     defines it. In any case `globals` is the caller's to give back."""
     cdef Batch batch
     cdef Call call
+    cdef bint is_all, found
     memset(&batch, 0, sizeof(batch))
-    borrow_globals(linker, snapshot, image, globals)
     call.linker = linker
     call.snapshot = snapshot
-    batch.globals = &globals.images
     batch.refuses_unversioned = linker.habits.asserts_versions
-    if image.namespace_id != 0:
-        batch.family = &globals.family
-        batch.process = &globals.process
     batch.share_unique = share_unique_of_call
     batch.context = &call
+    is_all = take_lasting_globals(snapshot, image, globals)
+    batch.scopes = scopes_of(image, globals, is_all)
+    found = resolve(&batch, image, symbol, True, NULL, definition) == 0
+    if is_all or (found and definition.image != NULL):
+        return found
+    borrow_globals(linker, snapshot, image, globals)
+    batch.scopes = scopes_of(image, globals, True)
     return resolve(&batch, image, symbol, True, NULL, definition) == 0
 
 

@@ -14,14 +14,17 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
 from dlopen.core.image.image cimport Image, symbol_count
 from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.linker.calls cimport (
+    Globals, borrow_globals, give_back_globals, scopes_of, take_lasting_globals,
+)
 from dlopen.core.linker.host cimport borrow_host_image, give_back_host_image
 from dlopen.core.linker.host_lock cimport enter_host, leave_host
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.relocation.relocate cimport Resolver
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,
-    lookup_in_scopes,
 )
+from dlopen.core.symbols.scopes cimport Scopes, search
 from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
 
 
@@ -127,35 +130,26 @@ cdef inline bint lookup_everywhere(
     return False
 
 
-cdef inline bint lookup_shared(
-    Linker* linker, const Snapshot* snapshot, const Image* caller, Reference* reference,
-    Definition* definition
-) noexcept nogil:
-    """What a namespace shares: the family, then the program."""
-    cdef size_t i
-    if caller == NULL or not caller.shares_family:
-        return False
-    for i in range(snapshot.host_count):
-        if snapshot.hosts[i].is_family and export_of(
-            linker, snapshot.hosts[i], reference, definition
-        ):
-            return True
-    return export_of(linker, snapshot.hosts[0], reference, definition)
-
-
 cdef inline bint lookup_default(
     Linker* linker, const Snapshot* snapshot, Image* caller, Reference* reference,
     Definition* definition
 ) noexcept nogil:
     """RTLD_DEFAULT: as a reference in the caller would be bound."""
-    cdef int64_t namespace_id = caller.namespace_id if caller != NULL else 0
-    if caller != NULL and caller.deepbind:
-        return lookup_in_scopes(caller, reference, NULL, definition) \
-            or lookup_everywhere(linker, snapshot, namespace_id, reference, definition) \
-            or lookup_shared(linker, snapshot, caller, reference, definition)
-    return lookup_everywhere(linker, snapshot, namespace_id, reference, definition) or (
-        caller != NULL and lookup_in_scopes(caller, reference, NULL, definition)
-    ) or lookup_shared(linker, snapshot, caller, reference, definition)
+    cdef Globals globals
+    cdef Scopes scopes
+    cdef bint found, is_all
+    if caller == NULL:
+        return lookup_everywhere(linker, snapshot, 0, reference, definition)
+    is_all = take_lasting_globals(snapshot, caller, &globals)
+    scopes = scopes_of(caller, &globals, is_all)
+    found = search(&scopes, caller, reference, NULL, definition)
+    if found or is_all:
+        return found
+    borrow_globals(linker, snapshot, caller, &globals)
+    scopes = scopes_of(caller, &globals, True)
+    found = search(&scopes, caller, reference, NULL, definition)
+    give_back_globals(linker, &globals)
+    return found
 
 
 cdef inline bint lookup_next(

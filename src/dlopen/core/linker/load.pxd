@@ -45,7 +45,7 @@ from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
     Image, LinkMap, Name, SearchList, Unique, Version, image_asked_name, image_free_records,
-    image_name, is_of_ones_own,
+    image_name,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, current_snapshot, join_globals, join_scope, make_snapshot,
@@ -86,6 +86,7 @@ from dlopen.core.symbols.report cimport (
     report_host_open, report_loaded, report_mapped, report_open, report_scope, report_textrel,
     report_version,
 )
+from dlopen.core.symbols.scopes cimport shares_uniques
 from dlopen.core.symbols.unique cimport (
     UniqueTable, add_unique, fill_unique, find_unique, take_unique,
 )
@@ -275,7 +276,7 @@ cdef inline Image* loaded_with_asker(
     cdef SearchList** scope
     cdef Image* image
     cdef size_t i
-    if asker == NULL or asker.is_host or not is_of_ones_own(asker):
+    if asker == NULL or asker.is_host or not asker.is_own:
         return NULL
     if is_meant(asker, name, device, inode) and take(transaction, asker):
         return asker
@@ -283,7 +284,7 @@ cdef inline Image* loaded_with_asker(
     while scope != NULL and scope[0] != NULL:
         for i in range(scope[0].images.count):
             image = <Image*>pointer_at(&scope[0].images, i)
-            if not image.is_host and is_of_ones_own(image) \
+            if not image.is_host and image.is_own \
                     and is_meant(image, name, device, inode) and take(transaction, image):
                 return image
         scope += 1
@@ -296,7 +297,7 @@ cdef inline Image* own_image_of(
     """`image` answers to a name for all; an image of one's own means by it that of the same file
     which it was opened with, if there is one."""
     cdef Image* own
-    if asker == NULL or asker.is_host or not is_of_ones_own(asker) or image.is_from_bytes:
+    if asker == NULL or asker.is_host or not asker.is_own or image.is_from_bytes:
         return image
     if image.is_host and not load_u32(&image.is_identified):
         identify_hosts(transaction.linker, transaction.snapshot)
@@ -394,7 +395,7 @@ cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
         if (name == image_asked_name(image) or name == image.link_map.l_name) \
-                and load_u32(&image.state) != DLOPEN_STATE_MAPPED and is_of_ones_own(image) \
+                and load_u32(&image.state) != DLOPEN_STATE_MAPPED and image.is_own \
                 and image.namespace_id == transaction.namespace_id and take(transaction, image):
             return image
     return NULL
@@ -567,6 +568,9 @@ cdef inline int load_file(
     image.namespace_id = transaction.namespace_id
     image.shares_family = transaction.space != NULL
     image.deepbind = transaction.mode & RTLD_DEEPBIND != 0
+    image.is_own = image.is_private or is_from_bytes
+    image.is_own_first = image.is_own \
+        and transaction.mode & (RTLD_GLOBAL | RTLD_DEEPBIND) == 0
     image.nodelete = image.flags_1 & DF_1_NODELETE != 0
     if is_from_bytes:
         keep_file_for_debugger(linker, image, file)
@@ -930,8 +934,7 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
 
 
 cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
-    """What a namespace shares with the process: linker/namespaces.pxd, and `search` of
-    relocation/relocate.pxd."""
+    """What a namespace shares with the process: linker/namespaces.pxd, symbols/scopes.pxd."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef const Snapshot* snapshot = transaction.snapshot
     cdef size_t i
@@ -1003,7 +1006,7 @@ cdef inline int share_unique(
     cdef Transaction* transaction = <Transaction*>context
     cdef Linker* linker = transaction.linker
     cdef Unique* entry = NULL
-    if definition.image.is_private or definition.image.is_reloadable:
+    if not shares_uniques(definition.image):
         return 0
     if transaction.uniques != NULL:
         entry = find_unique(transaction.uniques, transaction.namespace_id, reference)
@@ -1094,8 +1097,6 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
             return fail_memory(transaction.error, image_name(image))
-        # A private image finds its own definitions and its dependencies' first.
-        image.deepbind = image.deepbind or image.is_private
         image.scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
         if image.scope == NULL:
             return fail_memory(transaction.error, image_name(image))
@@ -1116,10 +1117,10 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     if code:
         return code
     batch.allocator = allocator
-    batch.globals = &transaction.globals
+    batch.scopes.globals = &transaction.globals
     if transaction.namespace_id != 0:
-        batch.family = &transaction.family
-        batch.process = &transaction.process
+        batch.scopes.family = &transaction.family
+        batch.scopes.process = &transaction.process
     batch.own_names = linker.own_names
     batch.share_unique = share_unique
     batch.ask_for_static_tls = ask_for_static_tls
@@ -1966,6 +1967,8 @@ cdef inline int map_only(
     if code == 0:
         image.state = DLOPEN_STATE_MAPPED
         image.is_private = True
+        image.is_own = True
+        image.is_own_first = True
         image.open_count = 1
         lock_acquire(&registry.lock)
         snapshot = make_snapshot(registry, 1, registry.hosts.count)

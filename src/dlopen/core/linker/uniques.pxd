@@ -23,6 +23,7 @@ from dlopen.core.linker.state cimport Linker
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer,
 )
+from dlopen.core.symbols.scopes cimport shares_uniques
 from dlopen.core.symbols.unique cimport add_unique, fill_unique, find_unique, take_unique
 
 
@@ -144,7 +145,8 @@ cdef inline void share_unique_of_lookup(
     cdef UniqueHosts hosts
     cdef Unique* entry
     cdef bint found
-    if symbol_binding(definition.symbol) != STB_GNU_UNIQUE or definition.image.is_private:
+    if symbol_binding(definition.symbol) != STB_GNU_UNIQUE \
+            or not shares_uniques(definition.image):
         return
     entry = find_unique(&linker.uniques, definition.image.namespace_id, reference)
     if entry == NULL:

@@ -21,7 +21,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF, DLOPEN_STATE_LOADING, Error,
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_add_once, pointers_hold
+from dlopen.core.base.growable cimport pointers_add, pointers_add_once, pointers_hold
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.strings cimport strcmp, strrchr
 from dlopen.core.base.words cimport ranges_overlap
@@ -43,10 +43,10 @@ from dlopen.core.relocation.lazy cimport (
     RESERVED_SIZE, can_bind_lazily, leave_lazy, prepare_lazy_calls,
 )
 from dlopen.core.symbols.lookup cimport (
-    Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
-    lookup_in_list, lookup_in_scopes, symbol_name, symbol_version,
+    Definition, Reference, definition_address, is_defined, is_export, symbol_name, symbol_version,
 )
 from dlopen.core.symbols.report cimport log_binding, report_relocation, report_resolver
+from dlopen.core.symbols.scopes cimport Scopes, search
 from dlopen.core.tls.modules cimport TlsIndex
 
 
@@ -84,11 +84,7 @@ cdef struct DeferredTls:         # a place that waits for where its module's sto
 
 cdef struct Batch:
     Allocator* allocator
-    const Pointers* globals      # Image*: the global scope of the namespace
-    # Image*: the family and the program, for those that share them; NULL: none.
-    const Pointers* family
-    # Image*: what the process was started with, in a namespace of its own; NULL: in the base.
-    const Pointers* process
+    Scopes scopes
     const OwnName* own_names     # ends with a NULL name
     # Replaces an STB_GNU_UNIQUE definition by the process's; a code.
     ShareUnique share_unique
@@ -200,40 +196,6 @@ cdef inline bint finds_itself(
         and symbol.st_shndx != SHN_UNDEF and is_defined(symbol, False) and is_export(symbol)
 
 
-cdef inline bint search(
-    Batch* batch, const Image* image, Reference* reference, const Image* skip,
-    Definition* definition
-) noexcept nogil:
-    """The scopes of an image in glibc's order: itself if symbolic, the global one, then
-    those of the opens that brought it in; with DEEPBIND these come first."""
-    cdef uint32_t index = 0
-    cdef const Sym* symbol
-    cdef Definition first
-    cdef bint found
-    if image.is_symbolic and not image.deepbind and image != skip:
-        symbol = lookup_in_image(image, reference, &index)
-        if symbol != NULL:
-            definition.image = <Image*>image
-            definition.symbol = symbol
-            definition.index = index
-            return True
-    if image.deepbind:
-        found = lookup_in_scopes(image, reference, skip, definition) \
-            or lookup_in_list(batch.globals, reference, skip, definition)
-    else:
-        found = lookup_in_list(batch.globals, reference, skip, definition) \
-            or lookup_in_scopes(image, reference, skip, definition)
-    if not found and batch.family != NULL and image.shares_family:
-        found = lookup_in_list(batch.family, reference, skip, definition)
-    # There is one family: what stands before it in the process (a preloaded malloc, the copy
-    # of a variable in the program) does so for all, or two would serve one heap.
-    if found and batch.process != NULL and definition.image.is_family and lookup_in_list(
-        batch.process, reference, skip, &first
-    ):
-        definition[0] = first
-    return found
-
-
 cdef inline int resolve(
     Batch* batch, Image* image, uint32_t index, bint for_call, const Image* skip,
     Definition* definition
@@ -272,14 +234,14 @@ cdef inline int resolve(
     if finds_itself(image, index, symbol, &reference):
         reference.home = image
         reference.home_index = index
-    found = search(batch, image, &reference, skip, definition)
+    found = search(&batch.scopes, image, &reference, skip, definition)
     if found and visibility == STV_PROTECTED and definition.image != image:
         # Its own definition, unless the program's copy of it stands for it everywhere
         # (a canonical PLT address or a COPY of data): glibc's rule.
         called.image = NULL
         if not for_call:
             reference.for_call = True
-            search(batch, image, &reference, skip, &called)
+            search(&batch.scopes, image, &reference, skip, &called)
         if for_call or (called.image != NULL and called.image != image):
             definition.image = image
             definition.symbol = symbol

@@ -194,32 +194,44 @@ cdef inline const Sym* lookup_in_image(
     return NULL
 
 
+cdef inline bint lookup_export(
+    Image* image, Reference* reference, Definition* definition
+) noexcept nogil:
+    """What this image exports; without it `definition` is as before."""
+    cdef const Sym* symbol
+    cdef uint32_t index = 0
+    if image == reference.home:
+        definition.image = image
+        definition.symbol = &image.symtab[reference.home_index]
+        definition.index = reference.home_index
+        return True
+    if not may_define(image, reference.hash):
+        return False
+    symbol = lookup_in_image(image, reference, &index)
+    if symbol == NULL or not is_export(symbol):
+        return False
+    definition.image = image
+    definition.symbol = symbol
+    definition.index = index
+    return True
+
+
 cdef inline bint lookup_in_list(
     const Pointers* images, Reference* reference, const Image* skip, Definition* definition
 ) noexcept nogil:
     """The first image of the list that exports it; `skip` is passed over."""
     cdef size_t i
     cdef Image* image
-    cdef const Sym* symbol
-    cdef uint32_t index = 0
     for i in range(images.count):
         image = <Image*>pointer_at(images, i)
-        if image == skip:
-            continue
-        if image == reference.home:
-            definition.image = image
-            definition.symbol = &image.symtab[reference.home_index]
-            definition.index = reference.home_index
-            return True
-        if not may_define(image, reference.hash):
-            continue
-        symbol = lookup_in_image(image, reference, &index)
-        if symbol != NULL and is_export(symbol):
-            definition.image = image
-            definition.symbol = symbol
-            definition.index = index
+        if image != skip and lookup_export(image, reference, definition):
             return True
     return False
+
+
+cdef inline const SearchList* list_in_scope(SearchList** scope, size_t i) noexcept nogil:
+    """NULL at its end. Another one may take its place just now: registry.pxd, `leave_scope`."""
+    return <const SearchList*>load_pointer(&scope[i]) if scope != NULL else NULL
 
 
 cdef inline bint lookup_in_scopes(
@@ -227,10 +239,13 @@ cdef inline bint lookup_in_scopes(
 ) noexcept nogil:
     """In the search lists of an image's scope, in order."""
     cdef SearchList** scope = <SearchList**>load_pointer(&image.scope)
-    while scope != NULL and scope[0] != NULL:
-        if lookup_in_list(&scope[0].images, reference, skip, definition):
+    cdef const SearchList* list = list_in_scope(scope, 0)
+    cdef size_t i = 0
+    while list != NULL:
+        if lookup_in_list(&list.images, reference, skip, definition):
             return True
-        scope += 1
+        i += 1
+        list = list_in_scope(scope, i)
     definition.image = NULL
     return False
 

@@ -16,6 +16,7 @@ from dlopen.core.elf.constants cimport STB_LOCAL, STT_GNU_IFUNC, STT_TLS, STV_HI
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type, symbol_visibility
 from dlopen.core.image.image cimport Image, Version, image_name
 from dlopen.core.symbols.lookup cimport Definition, definition_address, symbol_name, symbol_version
+from dlopen.core.symbols.scopes cimport is_in_set
 
 
 # Opening and closing --------------------------------------------------------------
@@ -150,14 +151,21 @@ cdef inline void add_names(Line* line, const Pointers* images) noexcept nogil:
 
 
 cdef inline void report_scope(const Image* image, const Pointers* globals) noexcept nogil:
-    """In the order of a look-up: relocation/relocate.pxd, `search`."""
+    """In the order of a look-up: symbols/scopes.pxd."""
     cdef Line line
+    cdef size_t i
     if not logs(LOG_DEBUG):
         return
     begin_line(&line, LOG_DEBUG)
     add(&line, b"scope of ")
     add(&line, image_name(image))
     add(&line, b":")
+    if image.is_own_first:
+        for i in range(image.scope[0].images.count):
+            if is_in_set(image, <const Image*>image.scope[0].images.items[i]):
+                add(&line, b" ")
+                add(&line, image_name(<const Image*>image.scope[0].images.items[i]))
+        add(&line, b" |")
     if not image.deepbind:
         add_names(&line, globals)
         add(&line, b" |")

@@ -1,0 +1,142 @@
+# cython: cdivision=True
+"""Which definition of several comes first: the one rule, for places that are relocated, calls
+that are bound lazily, and dlsym(3) from inside.
+
+glibc's order is the image itself if it is symbolic, the global scope, then the search lists of the
+opens that brought it in; with RTLD_DEEPBIND these come before the global scope.
+
+An image of one's own (PRIVATE, from bytes or from the caller's files) has a *set*: what is of
+one's own in the search list of its open, in the order of that. The set comes before glibc's order:
+a library that the process has in another version, made global, would else take the place of what
+was given. Not first are
+
+- STB_GNU_UNIQUE definitions that the process shares: there must be one of each;
+- the allocation family: what one image frees another has allocated, strdup(3) for instance.
+
+With RTLD_GLOBAL or RTLD_DEEPBIND an image of one's own has glibc's order.
+"""
+
+from libc.stdint cimport uint32_t
+
+from dlopen.core.base.atomics cimport load_pointer
+from dlopen.core.base.growable cimport Pointers, pointer_at
+from dlopen.core.base.strings cimport has_prefix, strcmp, strlen
+from dlopen.core.elf.constants cimport STB_GNU_UNIQUE
+from dlopen.core.elf.structures cimport Sym, symbol_binding
+from dlopen.core.image.image cimport Image, SearchList
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, is_export, list_in_scope, lookup_export, lookup_in_image,
+    lookup_in_list, lookup_in_scopes,
+)
+
+
+cdef extern from *:
+    """
+    /* Each ends with a NUL, the last one with two. Those of malloc(3); those of C23; glibc's own
+       names of them. */
+    static const char dlopen_allocation_names[] =
+        "malloc\\0calloc\\0realloc\\0reallocarray\\0free\\0aligned_alloc\\0memalign\\0posix_memalign\\0"
+        "valloc\\0pvalloc\\0malloc_usable_size\\0cfree\\0free_sized\\0free_aligned_sized\\0"
+        "__libc_malloc\\0__libc_calloc\\0__libc_realloc\\0__libc_reallocarray\\0__libc_free\\0"
+        "__libc_memalign\\0__libc_valloc\\0__libc_pvalloc\\0__posix_memalign\\0";
+    """
+    const char* allocation_names "dlopen_allocation_names"
+
+
+cdef struct Scopes:              # what a search goes through beside the image's own lists
+    const Pointers* globals      # Image*: the global scope of its namespace
+    bint is_part                 # only the first of it: what comes after that is not searched
+    # Image*: the family and the program, for those that share them; NULL: none.
+    const Pointers* family
+    # Image*: what the process was started with, in a namespace of its own; NULL: in the base.
+    const Pointers* process
+
+
+cdef inline bint is_allocation(const char* name) noexcept nogil:
+    """It allocates, or frees what others may have allocated."""
+    cdef const char* each = allocation_names
+    # Itanium C++ ABI, 5.1.6: operator new, new[], delete and delete[], of whatever parameters.
+    if name[0] == 0x5f and name[1] == 0x5a:
+        return has_prefix(name, b"_Znw") or has_prefix(name, b"_Zna") \
+            or has_prefix(name, b"_Zdl") or has_prefix(name, b"_Zda")
+    while each[0] != 0:
+        if each[0] == name[0] and strcmp(each, name) == 0:
+            return True
+        each += strlen(each) + 1
+    return False
+
+
+cdef inline bint shares_uniques(const Image* image) noexcept nogil:
+    """Its STB_GNU_UNIQUE definitions may stand for all of the process, or others' for them."""
+    return not image.is_private and not image.is_reloadable
+
+
+cdef inline bint is_in_set(const Image* image, const Image* other) noexcept nogil:
+    """`other` is in a search list of `image`. What was linked by hand is alone."""
+    return other.is_own and (not image.exact_scope or other == image)
+
+
+cdef inline bint search_set(
+    const Image* image, Reference* reference, const Image* skip, Definition* definition
+) noexcept nogil:
+    """What comes before glibc's order."""
+    cdef const SearchList* list
+    cdef Image* other
+    cdef size_t i
+    if not image.is_own_first or is_allocation(reference.name):
+        return False
+    list = list_in_scope(<SearchList**>load_pointer(&image.scope), 0)
+    for i in range(list.images.count if list != NULL else 0):
+        other = <Image*>pointer_at(&list.images, i)
+        if other != skip and is_in_set(image, other) \
+                and lookup_export(other, reference, definition):
+            return symbol_binding(definition.symbol) != STB_GNU_UNIQUE \
+                or not shares_uniques(other)
+    return False
+
+
+cdef inline bint search_as_glibc(
+    const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
+    Definition* definition
+) noexcept nogil:
+    if image.exact_scope:
+        # What was given stands for the process, which the image itself comes after.
+        return (skip == NULL and lookup_in_scopes(image, reference, image, definition)) \
+            or lookup_in_scopes(image, reference, skip, definition)
+    if image.deepbind:
+        return lookup_in_scopes(image, reference, skip, definition) \
+            or lookup_in_list(scopes.globals, reference, skip, definition)
+    return lookup_in_list(scopes.globals, reference, skip, definition) or (
+        not scopes.is_part and lookup_in_scopes(image, reference, skip, definition)
+    )
+
+
+cdef inline bint search(
+    const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
+    Definition* definition
+) noexcept nogil:
+    """What a reference of `image` finds, past `skip`. The caller keeps the images of the scopes.
+    Found in a part, it is found."""
+    cdef uint32_t index = 0
+    cdef const Sym* symbol
+    cdef Definition first
+    cdef bint found
+    if image.is_symbolic and not image.deepbind and image != skip:
+        symbol = lookup_in_image(image, reference, &index)
+        if symbol != NULL and is_export(symbol):
+            definition.image = <Image*>image
+            definition.symbol = symbol
+            definition.index = index
+            return True
+    if search_set(image, reference, skip, definition):
+        return True
+    found = search_as_glibc(scopes, image, reference, skip, definition)
+    if not found and scopes.family != NULL and image.shares_family:
+        found = lookup_in_list(scopes.family, reference, skip, definition)
+    # There is one family: what stands before it in the process (a preloaded malloc, the copy
+    # of a variable in the program) does so for all, or two would serve one heap.
+    if found and scopes.process != NULL and definition.image.is_family and lookup_in_list(
+        scopes.process, reference, skip, &first
+    ):
+        definition[0] = first
+    return found
