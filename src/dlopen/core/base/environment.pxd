@@ -37,6 +37,7 @@ cdef struct Environment:         # of the start; written once, with the lock or 
 cdef inline size_t counted_length(const char* entry) noexcept nogil:
     """With its NUL, of a variable that concerns us; 0 of another."""
     if entry[0] == 0x44 and strncmp(entry, b"DLOPEN_", 7) == 0 \
+            or entry[0] == 0x58 and strncmp(entry, b"XDG_RUNTIME_DIR=", 16) == 0 \
             or entry[0] == 0x4c and (
                 strncmp(entry, b"LD_LIBRARY_PATH=", 16) == 0
                 or strncmp(entry, b"LD_BIND_NOW=", 12) == 0
