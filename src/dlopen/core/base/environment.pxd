@@ -94,10 +94,10 @@ cdef inline const char* first_string(int argc, char** argv, const char* end) noe
     return last + strlen(last) + 1 if last != NULL else NULL
 
 
-cdef inline const char* end_of_string(const char* text) noexcept nogil:
-    """Its NUL, eight bytes at a time: on the stack there are as many behind the last string."""
+cdef inline const char* end_of_string(const char* text, const char* end) noexcept nogil:
+    """Its NUL, which is before `end`; eight bytes at a time."""
     cdef uint64_t word
-    while True:
+    while text + sizeof(word) <= end:
         memcpy(&word, text, sizeof(word))
         if (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL:
             break
@@ -122,7 +122,7 @@ cdef inline bint keep_strings(
             text += 1
         if text[0] == 0:
             return False
-        entry = end_of_string(text) + 1
+        entry = end_of_string(text, end) + 1
     # An empty one may also be a title that ends just there.
     return entry == end and entry != first
 

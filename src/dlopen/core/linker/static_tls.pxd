@@ -128,7 +128,7 @@ cdef inline void* give_file_to_host(
     cdef int turn, _try
     for turn in range(3):
         folder = donor_folder(linker, turn)
-        if folder == NULL or strlen(folder) > 200:
+        if folder == NULL or folder[0] != 0x2f or strlen(folder) > 200:
             continue
         descriptor = -EEXIST
         for _try in range(100):
