@@ -52,7 +52,23 @@ class ExtensionLoader(ExtensionFileLoader):
         if not function:
             message = f"{path} does not define the module export function {symbol}"
             raise ImportError(message, name=spec.name, path=path)
-        return _linker.create_module(function, spec)
+        number = self._give_package_context(function) if "." in spec.name else 0
+        try:
+            return _linker.create_module(function, spec)
+        finally:
+            if number:
+                _linker.unpatch(number)
+
+    @staticmethod
+    def _give_package_context(function: int) -> int:
+        """A single-phase module is named when it is made, and its functions with it.
+
+        What the interpreter's own import says of the package is out of reach (a variable that
+        libpython of 3.12 hides), but the call that makes the module is not: the number of a patch.
+        """
+        found = _linker.address(function)
+        assert found
+        return _linker.patch(found[0], [(b"PyModule_Create2", None, _linker.CREATE_IN_PACKAGE)])[0]
 
 
 def top_of(name: str) -> str:

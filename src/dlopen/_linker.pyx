@@ -13,7 +13,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset, strcmp, strlen, strrchr
 
 from dlopen.errors import exception_for
 
@@ -32,12 +32,15 @@ cdef extern from "Python.h":
     PyInterpreterState *PyInterpreterState_Get()
     int64_t PyInterpreterState_GetID(PyInterpreterState *interpreter)
     ctypedef struct PyObject
-    ctypedef struct PyModuleDef
+    ctypedef struct PyModuleDef:
+        const char *m_name
     ctypedef struct PyTypeObject
     PyTypeObject *PyModuleDef_TypePointer "&PyModuleDef_Type"
     PyTypeObject *Py_TYPE(PyObject *thing)
     object PyModule_FromDefAndSpec(PyModuleDef *definition, object spec)
     PyModuleDef *PyModule_GetDef(object module) except? NULL
+    PyObject *PyModule_Create2(PyModuleDef *definition, int version)
+    const char *PyModule_GetName(object module) except NULL
     PyObject *PyState_FindModule(PyModuleDef *definition)
     int PyState_AddModule(object module, PyModuleDef *definition) except -1
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
@@ -1049,11 +1052,40 @@ def keep_for_ever(thing):
 
 
 # Extension modules that this package loads.  See PEP 489.
-ctypedef PyObject *(*init_function)() except? NULL
+ctypedef PyObject *(*init_function)() noexcept
 
 
 cdef int raise_pending() except? -1:
     return -1
+
+
+cdef extern from *:
+    """
+    /* The module that this thread imports, with its package; NULL: none, or it was made. */
+    static __thread const char *dlopen_package_context;
+    """
+    const char *package_context "dlopen_package_context"
+
+
+cdef PyObject *create_in_package(PyModuleDef *definition, int version) noexcept:
+    """PyModule_Create2 of an extension module that is being imported: where the interpreter would
+    give the module's name its package, so do we. Only it can tell itself which one it imports."""
+    cdef const char *name = package_context
+    cdef const char *last = NULL
+    cdef const char *own = definition.m_name
+    cdef PyObject *made
+    if name != NULL:
+        last = strrchr(name, 0x2e)
+    if last == NULL or own == NULL or strcmp(last + 1, own) != 0:
+        return PyModule_Create2(definition, version)
+    (&package_context)[0] = NULL        # once, as the interpreter's
+    definition.m_name = name
+    made = PyModule_Create2(definition, version)
+    definition.m_name = own
+    return made
+
+
+CREATE_IN_PACKAGE = <uintptr_t><void *>create_in_package
 
 
 def create_module(uintptr_t function, spec):
@@ -1061,9 +1093,18 @@ def create_module(uintptr_t function, spec):
 
     Nothing is kept of single-phase initialisation for a second import: each image has its own.
     """
-    cdef PyObject *made = (<init_function><void *>function)()
+    cdef bytes name = spec.name.encode()
+    cdef bytes last = name.rpartition(b".")[2]
+    cdef const char *outer = package_context
+    cdef const char *unused
+    cdef PyObject *made
     cdef PyModuleDef *definition
+    (&package_context)[0] = name
+    made = (<init_function><void *>function)()
+    unused = package_context
+    (&package_context)[0] = outer       # of the module whose import has brought this one
     if made == NULL:
+        raise_pending()
         raise SystemError(f"initialization of {spec.name} failed without raising an exception")
     raise_pending()
     if Py_TYPE(made) == NULL:
@@ -1077,7 +1118,8 @@ def create_module(uintptr_t function, spec):
         raise SystemError(f"initialization of {spec.name} did not return an extension module")
     if PyState_FindModule(definition) == NULL:
         PyState_AddModule(module, definition)
-    module.__name__ = spec.name
+    if unused != NULL and strcmp(PyModule_GetName(module), last) == 0:
+        module.__name__ = spec.name     # made by a library on its behalf (Boost.Python)
     return module
 
 
@@ -1085,11 +1127,14 @@ cdef object loaded_file():
     """The file that holds the linker in this process."""
     cdef uintptr_t address = <uintptr_t><void *>DLOPEN_abi
     import builtins
-    with builtins.open("/proc/self/maps", errors="surrogateescape") as maps:
-        for line in maps:
-            start, end = line.split(maxsplit=1)[0].split("-")
-            if int(start, 16) <= address < int(end, 16):
-                return line.split(maxsplit=5)[5].strip()
+    try:
+        with builtins.open("/proc/self/maps", errors="surrogateescape") as maps:
+            for line in maps:
+                start, end = line.split(maxsplit=1)[0].split("-")
+                if int(start, 16) <= address < int(end, 16):
+                    return line.split(maxsplit=5)[5].strip()
+    except OSError:
+        pass                            # there is no /proc
     return "an unknown file"
 
 

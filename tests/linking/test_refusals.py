@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import dlopen
 from linking.steps import Steps
 from support import elf64
 from support.elf64 import Elf
@@ -234,3 +235,37 @@ def test_a_handle_that_is_none(steps: Steps) -> None:
     steps.library("a")
     done = steps.run(str(steps.libdlopen), "open:./liba.so", "close:0", "close:0", "close:5")
     assert done.stdout.splitlines() == ["opened", "closed", "not closed", "not closed"]
+
+
+_NAMES = {
+    "a symbol": ("nowhere", "int nowhere(void); int call(void) { return nowhere(); }"),
+    "a library": ("libgone.so", "int call(void) { return 1; }"),
+    "a version": ("VERS_2.0", "int value(void); int call(void) { return value(); }"),
+}
+
+
+@pytest.mark.parametrize("kind", _NAMES)
+def test_a_name_from_a_file_does_not_break_the_line(steps: Steps, kind: str) -> None:
+    """Control characters of names are shown as the log shows them."""
+    name, source = _NAMES[kind]
+    needs = []
+    if kind == "a library":
+        needs = [steps.library("gone")]
+    elif kind == "a version":
+        script = steps.directory / "map"
+        script.write_text("VERS_2.0 { global: value; local: *; };")
+        flag = f"-Wl,--version-script={script}"
+        needs = [steps.library("b", "int value(void) { return 1; }", flag)]
+    a = steps.library("a", source, needs=needs)
+    content = a.read_bytes()
+    assert name.encode() + b"\0" in content
+    a.write_bytes(content.replace(name.encode(), name[:3].encode() + b"\n\x1b" + name[5:].encode()))
+    done = steps.run(str(steps.libdlopen), "open:./liba.so")
+    assert done.stdout == "not opened\n"
+    assert done.stderr.count("\n") == 1
+    assert f"{name[:3]}??{name[5:]}" in done.stderr
+    with pytest.raises(dlopen.LoadError if kind != "a symbol" else dlopen.SymbolError) as caught:
+        dlopen.Library(a)
+    assert f"{name[:3]}??{name[5:]}" in str(caught.value)
+    # The attributes have it as it is.
+    assert f"{name[:3]}\n\x1b{name[5:]}" in vars(caught.value).values()

@@ -151,6 +151,58 @@ def test_a_package_twice_side_by_side(tmp_path: Path, site: Path) -> None:
         import pack.multi  # type: ignore[import-not-found]  # noqa: PLC0415  (by the interpreter, which has no such path)
 
 
+NAMED = """
+#include <Python.h>
+static char during[200];
+static PyObject *saved(PyObject *module, PyObject *none) { return PyUnicode_FromString(during); }
+static PyMethodDef methods[] = {{"saved", saved, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "NAME", NULL, -1, methods, NULL, NULL, NULL, NULL};
+static struct PyModuleDef inner = {
+    PyModuleDef_HEAD_INIT, "last", NULL, -1, NULL, NULL, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_last(void) {
+    if (IMPORTS) Py_XDECREF(PyImport_ImportModule("IMPORTED"));
+    PyObject *module = PyModule_Create(&definition);
+    PyObject *second = PyModule_Create(&inner);  /* has no package any more */
+    if (!module || !second) return NULL;
+    strcat(strcat(strcpy(during, PyModule_GetName(module)), " "), PyModule_GetName(second));
+    Py_DECREF(second);
+    return module;
+}
+"""
+SHOW = """
+import importlib, pickle, sys
+sys.path.insert(0, sys.argv[1])
+def show():
+    for name in ("top.sub.last", "top.other.last", "last"):
+        module = importlib.import_module(name)
+        saved = module.saved
+        print(name, module.__name__, saved.__module__, saved(), module.__package__, module.__file__)
+        if name == module.__name__: print(pickle.loads(pickle.dumps(saved)) is saved)
+"""
+
+
+def test_single_phase_modules_are_named_as_by_the_interpreter(tmp_path: Path) -> None:
+    """`__name__` has the package from the first moment, and so has `__module__` of functions."""
+    for folder, name, imported in [
+        ("top/sub", "last", "top.other.last"),
+        ("top/other", "another", ""),
+        ("", "last", ""),
+    ]:
+        source = NAMED.replace("NAME", name).replace("IMPORTED", imported)
+        source = source.replace("IMPORTS", str(int(bool(imported))))
+        place = tmp_path / folder
+        extension(place, "last", source, level=None)
+        if folder:
+            (place / "__init__.py").write_text("")
+    (tmp_path / "top/__init__.py").write_text("")
+    own = "import dlopen\nwith dlopen.Namespace('a').imports('top', 'last'):"
+    interpreters = run_python(f"{SHOW}\nshow()", str(tmp_path)).stdout
+    ours = run_python(f"{SHOW}\n{own} show()", str(tmp_path)).stdout
+    assert "top.sub.last top.sub.last top.sub.last top.sub.last last" in interpreters
+    assert ours == interpreters
+
+
 def test_on_entering_again_they_are_back(tmp_path: Path, site: Path) -> None:
     namespace = dlopen.Namespace("a", [tmp_path / "v1"])
     with namespace.imports():

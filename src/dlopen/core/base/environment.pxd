@@ -10,7 +10,7 @@ then does not count, either. /proc/self/environ is the same memory, and an open(
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
@@ -19,6 +19,25 @@ from dlopen.core.base.strings cimport strlen, strncmp
 
 cdef extern from "<unistd.h>" nogil:
     char** process_environment "environ"
+
+
+cdef extern from *:
+    """
+    /* The names that concern us, as numbers in the code: who looks for them in each process that
+       starts shall not touch the page of constants. */
+    #define DLOPEN_WORD(a, b, c, d, e, f, g, h) ( \
+        (uint64_t)(a) | (uint64_t)(b) << 8 | (uint64_t)(c) << 16 | (uint64_t)(d) << 24 | \
+        (uint64_t)(e) << 32 | (uint64_t)(f) << 40 | (uint64_t)(g) << 48 | (uint64_t)(h) << 56)
+    """
+    enum:
+        DLOPEN_ "DLOPEN_WORD('D', 'L', 'O', 'P', 'E', 'N', '_', 0)"
+        LD_LIBRA "DLOPEN_WORD('L', 'D', '_', 'L', 'I', 'B', 'R', 'A')"
+        RY_PATH_IS "DLOPEN_WORD('R', 'Y', '_', 'P', 'A', 'T', 'H', '=')"
+        LD_BIND_ "DLOPEN_WORD('L', 'D', '_', 'B', 'I', 'N', 'D', '_')"
+        NOW_IS "DLOPEN_WORD('N', 'O', 'W', '=', 0, 0, 0, 0)"
+        NOT_IS "DLOPEN_WORD('N', 'O', 'T', '=', 0, 0, 0, 0)"
+        XDG_RUNT "DLOPEN_WORD('X', 'D', 'G', '_', 'R', 'U', 'N', 'T')"
+        IME_DIR_IS "DLOPEN_WORD('I', 'M', 'E', '_', 'D', 'I', 'R', '=')"
 
 
 cdef extern from "<sys/auxv.h>" nogil:
@@ -34,14 +53,22 @@ cdef struct Environment:         # of the start; written once, with the lock or 
     bint is_of_start             # False: of later, since something else was where it stood
 
 
+cdef inline bint begins(const char* text, uint64_t word) noexcept nogil:
+    """With the characters of the word, the lowest byte's first."""
+    while word != 0:
+        if <uint8_t>text[0] != (word & 0xffU):
+            return False
+        text += 1
+        word >>= 8
+    return True
+
+
 cdef inline size_t counted_length(const char* entry) noexcept nogil:
     """With its NUL, of a variable that concerns us; 0 of another."""
-    if entry[0] == 0x44 and strncmp(entry, b"DLOPEN_", 7) == 0 \
-            or entry[0] == 0x4c and (
-                strncmp(entry, b"LD_LIBRARY_PATH=", 16) == 0
-                or strncmp(entry, b"LD_BIND_NOW=", 12) == 0
-                or strncmp(entry, b"LD_BIND_NOT=", 12) == 0
-            ):
+    if begins(entry, DLOPEN_) or begins(entry, LD_LIBRA) and begins(entry + 8, RY_PATH_IS) \
+            or begins(entry, LD_BIND_) and (
+                begins(entry + 8, NOW_IS) or begins(entry + 8, NOT_IS)
+            ) or begins(entry, XDG_RUNT) and begins(entry + 8, IME_DIR_IS):
         return strlen(entry) + 1
     return 0
 
@@ -67,10 +94,10 @@ cdef inline const char* first_string(int argc, char** argv, const char* end) noe
     return last + strlen(last) + 1 if last != NULL else NULL
 
 
-cdef inline const char* end_of_string(const char* text) noexcept nogil:
-    """Its NUL, eight bytes at a time: on the stack there are as many behind the last string."""
+cdef inline const char* end_of_string(const char* text, const char* end) noexcept nogil:
+    """Its NUL, which is before `end`; eight bytes at a time."""
     cdef uint64_t word
-    while True:
+    while text + sizeof(word) <= end:
         memcpy(&word, text, sizeof(word))
         if (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL:
             break
@@ -95,7 +122,7 @@ cdef inline bint keep_strings(
             text += 1
         if text[0] == 0:
             return False
-        entry = end_of_string(text) + 1
+        entry = end_of_string(text, end) + 1
     # An empty one may also be a title that ends just there.
     return entry == end and entry != first
 

@@ -48,7 +48,41 @@ cdef extern from *:
     #define dlopen_unmap(address, size) dlopen_system_call( \
         SYS_munmap, (long)(address), (long)(size), 0, 0, 0, 0)
     #endif
+    /* Where a machine has not all of them, and where a filter lets pass only those that its
+       author's libc used: fstat and newfstatat (as libc since 2.33), then statx. */
+    #ifdef SYS_fstat
+    #define dlopen_fstat(file, status) dlopen_kernel_call( \
+        SYS_fstat, file, (long)(status), 0, 0, 0, 0)
+    #else
+    #define dlopen_fstat(file, status) (-ENOSYS)
+    #endif
+    #ifdef SYS_newfstatat
+    #define dlopen_fstatat(file, path, status, flags) dlopen_kernel_call( \
+        SYS_newfstatat, file, (long)(path), (long)(status), flags, 0, 0)
+    #else
+    #define dlopen_fstatat(file, path, status, flags) (-ENOSYS)
+    #endif
+    static long dlopen_statx(long file, const char *path, struct stat *status, long flags) {
+        struct statx found;
+        long result = dlopen_kernel_call(
+            SYS_statx, file, (long)path, flags, STATX_BASIC_STATS, (long)&found, 0);
+        if (result != 0) return result;
+        /* The kernel's dev_t for user space (new_encode_dev). */
+        status->st_dev = (found.stx_dev_minor & 0xff) | (uint64_t)found.stx_dev_major << 8
+            | (uint64_t)(found.stx_dev_minor & ~0xffu) << 12;
+        status->st_ino = found.stx_ino;
+        status->st_mode = found.stx_mode;
+        status->st_size = (int64_t)found.stx_size;
+        return 0;
+    }
     """
+    long dlopen_fstat(long descriptor, FileStatus* status) noexcept nogil
+    long dlopen_fstatat(
+        long descriptor, const char* path, FileStatus* status, long flags
+    ) noexcept nogil
+    long dlopen_statx(
+        long descriptor, const char* path, FileStatus* status, long flags
+    ) noexcept nogil
     long dlopen_map(
         uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
     ) noexcept nogil
@@ -57,15 +91,17 @@ cdef extern from *:
         long number, long a, long b, long c, long d, long e, long f
     ) noexcept nogil
     enum:
-        SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_fstat, SYS_newfstatat
+        SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write
         SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_nanosleep, SYS_readlinkat
         SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
-        AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_CLOEXEC, MFD_CLOEXEC, F_DUPFD_CLOEXEC
+        SYS_unlinkat
+        AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC
+        MFD_CLOEXEC, F_DUPFD_CLOEXEC
         FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
         EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
-        ESRCH
+        ESRCH, ENOSYS, EEXIST, AT_EMPTY_PATH
     cdef struct FileStatus "stat":
         uint64_t st_dev
         uint64_t st_ino
@@ -105,6 +141,22 @@ cdef inline long kernel_open_for_appending(const char* path) noexcept nogil:
         kernel_close(result)
         return moved
     return result
+
+
+cdef inline long kernel_create(const char* path) noexcept nogil:
+    """A new file, for its owner alone, to be written; -EEXIST if there is one, or a link."""
+    cdef long result
+    while True:
+        result = dlopen_system_call(
+            SYS_openat, AT_FDCWD, <long>path,
+            O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600, 0, 0
+        )
+        if result != -EINTR:
+            return result
+
+
+cdef inline void kernel_unlink(const char* path) noexcept nogil:
+    dlopen_system_call(SYS_unlinkat, AT_FDCWD, <long>path, 0, 0, 0, 0)
 
 
 cdef inline long kernel_read_at(
@@ -156,12 +208,22 @@ cdef inline long kernel_memory_file(const char* name) noexcept nogil:
     return dlopen_system_call(SYS_memfd_create, <long>name, MFD_CLOEXEC, 0, 0, 0, 0)
 
 
+cdef inline bint is_filtered(long result) noexcept nogil:
+    """The kernel, or a filter (seccomp(2)), knows no such call. A question for a file's status has
+    no other reason for these."""
+    return result == -ENOSYS or result == -EPERM
+
+
 cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept nogil:
-    return dlopen_system_call(SYS_fstat, descriptor, <long>status, 0, 0, 0, 0)
+    cdef long result = dlopen_fstat(descriptor, status)
+    if is_filtered(result):
+        result = dlopen_fstatat(descriptor, b"", status, AT_EMPTY_PATH)
+    return dlopen_statx(descriptor, b"", status, AT_EMPTY_PATH) if is_filtered(result) else result
 
 
 cdef inline long kernel_status(const char* path, FileStatus* status) noexcept nogil:
-    return dlopen_system_call(SYS_newfstatat, AT_FDCWD, <long>path, <long>status, 0, 0, 0)
+    cdef long result = dlopen_fstatat(AT_FDCWD, path, status, 0)
+    return dlopen_statx(AT_FDCWD, path, status, 0) if is_filtered(result) else result
 
 
 cdef inline long kernel_read_link(const char* path, char* buffer, size_t size) noexcept nogil:

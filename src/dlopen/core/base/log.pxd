@@ -28,7 +28,7 @@ from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open_for_appending, kernel_process_id, kernel_status_of,
     kernel_working_directory, kernel_write,
 )
-from dlopen.core.base.strings cimport strcmp, strlen
+from dlopen.core.base.strings cimport printable, strcmp, strlen
 
 
 cdef enum:
@@ -91,13 +91,12 @@ cdef inline const char* level_name(uint32_t level) noexcept nogil:
 
 
 cdef inline void add(Line* line, const char* text) noexcept nogil:
-    """Names come from files and programs: control characters could forge a line. What is too
-    long is cut; two bytes stay for the mark of that and the line's end."""
+    """What is too long is cut; two bytes stay for the mark of that and the line's end."""
     cdef size_t i = 0
     if text == NULL:
         return
     while text[i] != 0 and line.length < sizeof(line.text) - 2:
-        line.text[line.length] = 0x3f if 0 <= text[i] < 0x20 or text[i] == 0x7f else text[i]
+        line.text[line.length] = printable(text[i])
         line.length += 1
         i += 1
     if text[i] != 0:

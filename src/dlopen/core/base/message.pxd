@@ -8,6 +8,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_HOST, DLOPEN_E_NOT_FOUND, DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_VERSION,
     Error,
 )
+from dlopen.core.base.strings cimport printable
 
 
 cdef extern from "<string.h>" nogil:
@@ -20,7 +21,7 @@ cdef inline size_t append(
     """The length that the text has with it; what has no room is left out."""
     while text[0] != 0:
         if length + 1 < size:
-            buffer[length] = text[0]
+            buffer[length] = printable(text[0])
         length += 1
         text += 1
     return length
@@ -47,6 +48,15 @@ cdef inline size_t write_message(
     const Error* error, char* buffer, size_t size
 ) noexcept nogil:
     """Returns the length, as snprintf does."""
+    cdef size_t length = compose(error, buffer, size)
+    cdef size_t i
+    for i in range(length if length < size else size):
+        if buffer[i] != 0:
+            buffer[i] = printable(buffer[i])
+    return length
+
+
+cdef inline size_t compose(const Error* error, char* buffer, size_t size) noexcept nogil:
     cdef size_t length
     if error.code == DLOPEN_E_SYMBOL:
         length = write_undefined(error.library, error.symbol, error.version, buffer, size, 0)

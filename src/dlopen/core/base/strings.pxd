@@ -62,3 +62,9 @@ cdef inline char* strrchr(const char* text, int wanted) noexcept nogil:
 
 cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil:
     return strncmp(text, prefix, strlen(prefix)) == 0
+
+
+cdef inline char printable(char character) noexcept nogil:
+    """Names come from files and programs: their control characters could break a line, or forge
+    one."""
+    return 0x3f if 0 <= character < 0x20 or character == 0x7f else character

@@ -40,11 +40,13 @@ from dlopen.core.base.strings cimport strcmp, strlen
 from dlopen.core.elf.probes cimport find_probe
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.linker.host cimport find_host_debug
-from dlopen.core.linker.host_lock cimport LM_ID_NEWLM, close_host, enter_host, leave_host
+from dlopen.core.linker.host_lock cimport (
+    LM_ID_BASE, LM_ID_NEWLM, close_host, enter_host, leave_host,
+)
 from dlopen.core.linker.state cimport Debugger, HostDebug, HostInfo, Linker
-from dlopen.core.linker.static_tls cimport give_to_host, give_to_host_in
+from dlopen.core.linker.static_tls cimport give_to_host
 from dlopen.core.memory.file cimport File, descriptors_folder
-from dlopen.core.tls.donor cimport make_caller
+from dlopen.core.tls.donor cimport DonorFile, make_caller
 
 
 cdef extern from "<link.h>" nogil:
@@ -154,6 +156,8 @@ cdef inline void keep_place_in_chain(Linker* linker) noexcept nogil:
     cdef HostDebug* host = host_debug(linker)
     cdef HostDebug* second
     cdef void* handle
+    cdef DonorFile file
+    cdef long problem = 0
     if not linker.habits.overwrites_chain or linker.host.dlmopen == NULL or host == NULL:
         return
     second = <HostDebug*>load_pointer(&host.r_next)
@@ -161,7 +165,8 @@ cdef inline void keep_place_in_chain(Linker* linker) noexcept nogil:
         second = <HostDebug*>load_pointer(&second.r_next)
     if second != NULL or not needs_files(linker):
         return
-    handle = give_to_host_in(linker, LM_ID_NEWLM, make_caller(NULL))
+    make_caller(&file, NULL)
+    handle = give_to_host(linker, LM_ID_NEWLM, &file, sizeof(file), &problem)
     if handle != NULL:
         close_host(linker, handle)
 
@@ -231,8 +236,11 @@ cdef inline void pass_probes(Linker* linker) noexcept nogil:
     """Where the host's loader has probes, gdb has its breakpoints there and not at r_brk:
     the host is given something to load and to unload."""
     cdef void* handle
+    cdef DonorFile file
+    cdef long problem = 0
+    make_caller(&file, NULL)
     enter_host(linker)
-    handle = give_to_host(linker, make_caller(NULL))
+    handle = give_to_host(linker, LM_ID_BASE, &file, sizeof(file), &problem)
     if handle != NULL:
         close_host(linker, handle)
     leave_host(linker)
@@ -283,6 +291,8 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     cdef Debugger* debugger = &linker.debugger
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Errand errand
+    cdef DonorFile file
+    cdef long problem = 0
     cdef Pointers old
     cdef void* handle
     cdef size_t i
@@ -301,7 +311,8 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     errand.state = state
     errand.done = False
     (&current_errand)[0] = &errand
-    handle = give_to_host(linker, make_caller(<void*>run_errand))
+    make_caller(&file, <void*>run_errand)
+    handle = give_to_host(linker, LM_ID_BASE, &file, sizeof(file), &problem)
     (&current_errand)[0] = NULL
     leave_host(linker)
     lock_acquire(&debugger.lock)

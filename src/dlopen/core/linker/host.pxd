@@ -21,10 +21,12 @@ from dlopen.core.base.kernel cimport (
     FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.base.strings cimport has_prefix, strchr, strcmp, strlen, strncmp, strrchr
+from dlopen.core.base.strings cimport (
+    has_prefix, memcmp, strchr, strcmp, strlen, strncmp, strrchr,
+)
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport (
-    DT_DEBUG, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS,
+    DT_DEBUG, PF_R, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS,
     SHN_UNDEF, STT_FUNC, STT_OBJECT, VERSYM_HIDDEN,
 )
 from dlopen.core.elf.structures cimport Dyn, Phdr, Sym, symbol_type
@@ -43,6 +45,7 @@ from dlopen.core.linker.state cimport (
     HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
 )
 from dlopen.core.linker.unwinder cimport asks_for_frames, rebind_unwinder
+from dlopen.core.memory.file cimport File, file_close, file_init, file_open
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer, symbol_name,
 )
@@ -52,7 +55,7 @@ from dlopen.core.tls.modules cimport TlsIndex
 cdef extern from "<sys/auxv.h>" nogil:
     unsigned long getauxval(unsigned long kind)
     enum:
-        AT_PHDR, AT_PHNUM, AT_PAGESZ, AT_SECURE, AT_SYSINFO_EHDR
+        AT_PHDR, AT_PHNUM, AT_PAGESZ, AT_SECURE, AT_SYSINFO_EHDR, AT_EXECFN
 
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -255,6 +258,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     cdef char target[4096]
     cdef long length
     cdef const char* probe
+    cdef const char* name
     if image == NULL:
         return NULL
     image.is_host = True
@@ -300,7 +304,13 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.link_map.l_ld = <void*>image.dynamic
     if image.from_main:
         length = kernel_read_link(b"/proc/self/exe", &target[0], sizeof(target))
-        image.path = copy_text(allocator, &target[0], <size_t>length if length > 0 else 0)
+        name = <const char*>getauxval(AT_EXECFN)
+        if length > 0:
+            image.path = copy_text(allocator, &target[0], <size_t>length)
+        else:                    # without /proc: as execve(2) was given it
+            if name == NULL or name[0] != 0x2f:
+                name = b""
+            image.path = copy_text(allocator, name, strlen(name))
     else:
         image.path = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
     # The name as the host has it: what its dlopen finds the image by.
@@ -798,31 +808,9 @@ cdef inline void identify_line(const Pointers* wanted, size_t* found, char* line
     store_u64(&image.inode, inode)
 
 
-cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
-    """Device and inode of each host image from the process's own map: its name may be
-    relative, or a newer file's by now."""
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Pointers wanted
-    cdef size_t found = 0
-    cdef size_t i
-    memset(&wanted, 0, sizeof(wanted))
-    for i in range(snapshot.host_count):
-        if not load_u32(&snapshot.hosts[i].is_identified):
-            # Without memory it is looked for another time.
-            pointers_add(allocator, &wanted, snapshot.hosts[i])
-    if wanted.count == 0:
-        return
-    read_process_map(&wanted, &found)
-    # Also those without a file, such as the vDSO. Threads that get here together all find
-    # the same.
-    for i in range(wanted.count):
-        store_u32(&(<Image*>wanted.items[i]).is_identified, 1)
-    pointers_free(allocator, &wanted)
-
-
-cdef inline void read_process_map(const Pointers* wanted, size_t* found) noexcept nogil:
+cdef inline bint read_process_map(const Pointers* wanted, size_t* found) noexcept nogil:
     """No further than needed: the kernel makes each line when it is read, and what was
-    loaded last has low addresses."""
+    loaded last has low addresses. False: there is none."""
     cdef char buffer[8192]
     cdef size_t held = 0
     cdef size_t line
@@ -830,7 +818,7 @@ cdef inline void read_process_map(const Pointers* wanted, size_t* found) noexcep
     cdef long count
     cdef long descriptor = kernel_open(b"/proc/self/maps")
     if descriptor < 0:
-        return
+        return False
     while found[0] < wanted.count:
         count = kernel_read(descriptor, &buffer[held], sizeof(buffer) - 1 - held)
         if count <= 0:
@@ -849,3 +837,65 @@ cdef inline void read_process_map(const Pointers* wanted, size_t* found) noexcep
         for i in range(held):
             buffer[i] = buffer[line + i]
     kernel_close(descriptor)
+    return True
+
+
+cdef inline bint starts_as(const Image* image, const File* file) noexcept nogil:
+    """What is mapped of the file's start, headers and build-id as a rule, is the same."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    for i in range(image.layout.phnum):
+        segment = &image.layout.phdrs[i]
+        if segment.p_type == PT_LOAD and segment.p_offset == 0 and segment.p_flags & PF_R:
+            return file.start_size != 0 and memcmp(
+                &file.start[0], <const void*>(image.load_bias + segment.p_vaddr),
+                min_size(file.start_size, segment.p_filesz)
+            ) == 0
+    return False
+
+
+cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
+    """Where there is no /proc: by the path that the host has found it at, if the file there still
+    is the one that is mapped."""
+    cdef const char* path = image.link_map.l_name
+    cdef void* borrowed = NULL
+    cdef File file
+    file_init(&file)
+    if strrchr(path, 0x2f) == NULL or image.from_main or file_open(&file, path, NULL) != 0:
+        return
+    borrowed = <void*>image
+    if not image.is_startup:
+        borrowed = borrow_host_image(linker, image)
+    if borrowed != NULL and starts_as(image, &file):
+        store_u64(&image.device, file.device)
+        store_u64(&image.inode, file.inode)
+        store_u32(&image.is_identified, 1)
+    if borrowed != NULL:
+        give_back_host_image(linker, image, borrowed)
+    file_close(&file)
+
+
+cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Device and inode of each host image from the process's own map: its name may be
+    relative, or a newer file's by now. With no lock held."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Pointers wanted
+    cdef size_t found = 0
+    cdef size_t i
+    cdef bint has_map
+    memset(&wanted, 0, sizeof(wanted))
+    for i in range(snapshot.host_count):
+        if not load_u32(&snapshot.hosts[i].is_identified):
+            # Without memory it is looked for another time.
+            pointers_add(allocator, &wanted, snapshot.hosts[i])
+    if wanted.count == 0:
+        return
+    has_map = read_process_map(&wanted, &found)
+    # Also those without a file, such as the vDSO. Threads that get here together all find
+    # the same.
+    for i in range(wanted.count):
+        if has_map:
+            store_u32(&(<Image*>wanted.items[i]).is_identified, 1)
+        else:
+            identify_by_path(linker, <Image*>wanted.items[i])
+    pointers_free(allocator, &wanted)

@@ -24,7 +24,7 @@ from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MA
 from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
-    ENOENT, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
+    ENOENT, ENOTDIR, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
     kernel_open, kernel_status, kernel_status_of, kernel_unmap, kernel_working_directory,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
@@ -170,7 +170,7 @@ cdef inline bint add_origin(Linker* linker, const Image* image, Text* text) noex
     cdef const char* slash
     cdef char folder[4096]
     cdef Allocator* allocator = &linker.registry.allocator
-    if image == NULL or image.path == NULL:
+    if image == NULL or image.path == NULL or image.path[0] == 0:
         return False
     path = image.path
     if path[0] != 0x2f and not image.is_from_files:
@@ -430,19 +430,23 @@ cdef inline Folder* known_folder(Linker* linker, const char* path) noexcept nogi
     return folder
 
 
-cdef inline bint folder_exists(Folder* folder, size_t subfolder, const char* path) noexcept nogil:
-    """As glibc: looked for once; what is made later is not found."""
+cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* path) noexcept nogil:
+    """0 if it is there, else a positive errno. As glibc it is looked for once: what is made later
+    is not found. But where it could not be looked for, nothing is known, which glibc takes for
+    an answer."""
     cdef FileStatus status
     cdef uint32_t state
+    cdef long result
     if folder == NULL:
-        return True
+        return 0
     state = load_u32(&folder.states[subfolder])
     if state == FOLDER_UNKNOWN:
-        state = FOLDER_MISSING
-        if kernel_status(path, &status) == 0 and is_directory(status.st_mode):
-            state = FOLDER_EXISTS
+        result = kernel_status(path, &status)
+        if result < 0 and result != -ENOENT and result != -ENOTDIR:
+            return <int>-result
+        state = FOLDER_EXISTS if result == 0 and is_directory(status.st_mode) else FOLDER_MISSING
         store_u32(&folder.states[subfolder], state)
-    return state == FOLDER_EXISTS
+    return 0 if state == FOLDER_EXISTS else ENOENT
 
 
 cdef struct Walk:                # over the folders of a search
@@ -512,7 +516,6 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     cdef size_t i
     cdef const char* subfolder = linker.search.subfolders.data
     cdef int result
-    cdef bint exists
     if walk.files != NULL and try_folder_in_files(data):
         return True
     if walk.in_files_only:
@@ -520,10 +523,12 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     for i in range(linker.search.subfolder_count):
         text_cut(path, length)
         text_add(allocator, path, subfolder)
-        exists = folder_exists(folder, i, path.data)
-        if exists or subfolder[0] == 0:
+        result = folder_problem(folder, i, path.data)
+        if result == 0 or subfolder[0] == 0:
             text_add(allocator, path, walk.name)
-            result = probe_file(path.data, walk.file) if exists else ENOENT
+            # The file may be there all the same, if its folder could not be looked for.
+            if result != ENOENT:
+                result = probe_file(path.data, walk.file)
             report_candidate(walk.name, path.data, walk.origin, result)
             if result == 0 or subfolder[0] == 0 or result != ENOENT:
                 trail_add(allocator, walk.trail, path.data, walk.origin, result, walk.file)

@@ -13,9 +13,14 @@ from libc.stdio cimport snprintf
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
+from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
-from dlopen.core.base.kernel cimport kernel_close, kernel_yield
+from dlopen.core.base.kernel cimport (
+    EEXIST, ENOMEM, kernel_close, kernel_create, kernel_memory_file, kernel_open,
+    kernel_process_id, kernel_unlink, kernel_write, kernel_yield,
+)
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap, image_name
@@ -44,35 +49,106 @@ cdef inline void* open_donor_of_size(
     uint64_t first_byte, long* problem
 ) noexcept nogil:
     """The host's handle; NULL when it refuses. A negative *problem is an errno."""
-    problem[0] = make_donor(
-        &linker.registry.allocator, content, content_size, size, alignment, first_byte
+    cdef uint64_t file_size = 0
+    cdef char* file = make_donor(
+        &linker.registry.allocator, content, content_size, size, alignment, first_byte, &file_size
     )
-    return give_to_host(linker, problem[0])
-
-
-cdef inline void* give_to_host(Linker* linker, long descriptor) noexcept nogil:
-    return give_to_host_in(linker, LM_ID_BASE, descriptor)
-
-
-cdef inline void* give_to_host_in(
-    Linker* linker, long namespace, long descriptor
-) noexcept nogil:
-    """The handle of a file in memory that the host has opened, NULL when it refuses or there
-    is none (a negative errno); closes the descriptor. With no lock held."""
-    cdef char path[160]
     cdef void* handle
-    cdef uint64_t number
-    if descriptor < 0:
+    if file == NULL:
+        problem[0] = -ENOMEM
         return NULL
+    handle = give_to_host(linker, LM_ID_BASE, file, file_size, problem)
+    release(&linker.registry.allocator, file)
+    return handle
+
+
+cdef inline uint64_t next_donor(Linker* linker) noexcept nogil:
+    cdef uint64_t number
     lock_acquire(&linker.tls.lock)
     linker.donors_made += 1
     number = linker.donors_made
     lock_release(&linker.tls.lock)
-    donor_path(descriptor, number, &path[0])
-    handle = open_host_in(linker, namespace, &path[0], RTLD_NOW)
+    return number
+
+
+cdef inline void* open_by_path(Linker* linker, long namespace, const char* path) noexcept nogil:
+    cdef void* handle = open_host_in(linker, namespace, path, RTLD_NOW)
     if handle == NULL:
         linker.host.dlerror()
-    kernel_close(descriptor)
+    return handle
+
+
+cdef inline void* give_to_host(
+    Linker* linker, long namespace, const void* content, uint64_t size, long* problem
+) noexcept nogil:
+    """The handle of a library of this content that the host has opened, in a namespace of its own
+    numbers; NULL when it refuses, or when there could be no such file, for the errno in *problem
+    (negative). With no lock held."""
+    cdef char path[160]
+    cdef void* handle = NULL
+    cdef long found
+    cdef long descriptor = kernel_memory_file(b"dlopen-tls")
+    problem[0] = 0
+    if descriptor >= 0:
+        problem[0] = kernel_write(descriptor, content, size)
+        if problem[0] == 0:
+            donor_path(descriptor, next_donor(linker), &path[0])
+            handle = open_by_path(linker, namespace, &path[0])
+        if handle == NULL and problem[0] == 0:
+            found = kernel_open(&path[0])        # where there is no /proc, there is no such path
+            if found >= 0:
+                kernel_close(found)
+            else:
+                problem[0] = found
+        kernel_close(descriptor)
+        if problem[0] == 0:
+            return handle
+    return give_file_to_host(linker, namespace, content, size, problem)
+
+
+cdef inline const char* donor_folder(const Linker* linker, int turn) noexcept nogil:
+    """For files of the length of one open; NULL: there is none here. They hold no code,
+    so that it may be mounted noexec."""
+    if turn == 0 and linker.secure:
+        return NULL
+    if turn == 0:
+        return environment_value(&linker.environment, b"XDG_RUNTIME_DIR=")
+    return b"/dev/shm" if turn == 1 else b"/tmp"
+
+
+cdef inline void* give_file_to_host(
+    Linker* linker, long namespace, const void* content, uint64_t size, long* problem
+) noexcept nogil:
+    """As above, through a file that nobody else can read, and that has a name only until the host
+    has opened it. A name is never used twice: the host would take it for the old file's."""
+    cdef char path[320]
+    cdef void* handle = NULL
+    cdef const char* folder
+    cdef long descriptor
+    cdef int turn, _try
+    for turn in range(3):
+        folder = donor_folder(linker, turn)
+        if folder == NULL or folder[0] != 0x2f or strlen(folder) > 200:
+            continue
+        descriptor = -EEXIST
+        for _try in range(100):
+            snprintf(
+                &path[0], sizeof(path), b"%s/.dlopen-%u-%llu", folder, kernel_process_id(),
+                <unsigned long long>next_donor(linker)
+            )
+            descriptor = kernel_create(&path[0])
+            if descriptor != -EEXIST:
+                break
+        if descriptor < 0:
+            problem[0] = descriptor
+            continue
+        problem[0] = kernel_write(descriptor, content, size)
+        if problem[0] == 0:
+            handle = open_by_path(linker, namespace, &path[0])
+        kernel_unlink(&path[0])
+        kernel_close(descriptor)
+        if problem[0] == 0:
+            break
     return handle
 
 
@@ -200,7 +276,9 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
         if problem < 0:
             return fail_system(
                 error, DLOPEN_E_MEMORY, image_name(image),
-                b"cannot make a file in memory for static TLS", problem
+                b"static TLS needs a file for libc to open, and none could be made: in memory "
+                b"(memfd_create, seen through /proc), in $XDG_RUNTIME_DIR, /dev/shm or /tmp",
+                problem
             )
         return no_static_tls(linker, image, error)
     file = donor_file(donor.handle)
@@ -263,16 +341,19 @@ cdef inline bint ask_host_for_static_tls(
     cdef const char* name = symbol_name(owner, definition.symbol)
     cdef const DonorFile* file
     cdef void* handle
-    cdef long descriptor
+    cdef char* question
+    cdef uint64_t size = 0
+    cdef long problem = 0
     cdef bint found = False
     cdef bint begun
     if name == NULL:
         return False
-    descriptor = make_question(&linker.registry.allocator, name, owner.link_map.l_name)
-    if descriptor < 0:
+    question = make_question(&linker.registry.allocator, name, owner.link_map.l_name, &size)
+    if question == NULL:
         return False
     begun = begin_donors(linker)
-    handle = give_to_host(linker, descriptor)
+    handle = give_to_host(linker, LM_ID_BASE, question, size, &problem)
+    release(&linker.registry.allocator, question)
     if handle != NULL:
         file = donor_file(handle)
         found = file.module == owner.tls_module_id  # and no other library's of this name

@@ -12,10 +12,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport DTPMOD_NUMBER, THIS_MACHINE, TPOFF_NUMBER
-from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.kernel cimport (
-    ENOMEM, kernel_close, kernel_memory_file, kernel_write,
-)
+from dlopen.core.base.allocator cimport Allocator, allocate
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
@@ -110,45 +107,25 @@ cdef inline void fill_donor(
     file.relocations[1].r_info = DTPMOD_NUMBER
 
 
-cdef inline long file_in_memory(
-    const char* name, const void* content, uint64_t size
-) noexcept nogil:
-    """Its descriptor, or a negative errno."""
-    cdef long descriptor = kernel_memory_file(name)
-    cdef long result
-    if descriptor >= 0:
-        result = kernel_write(descriptor, content, size)
-        if result < 0:
-            kernel_close(descriptor)
-            return result
-    return descriptor
-
-
-cdef inline long written(Allocator* allocator, void* file, uint64_t size) noexcept nogil:
-    """The same; releases the buffer."""
-    cdef long descriptor = file_in_memory(b"dlopen-tls", file, size)
-    release(allocator, file)
-    return descriptor
-
-
-cdef inline long make_donor(
+cdef inline char* make_donor(
     Allocator* allocator, const void* content, uint64_t content_size, uint64_t size,
-    uint64_t alignment, uint64_t first_byte
+    uint64_t alignment, uint64_t first_byte, uint64_t* file_size
 ) noexcept nogil:
-    """A file in memory; its descriptor, or a negative errno. `first_byte` is the p_vaddr of
-    the image's PT_TLS modulo the alignment, which its offsets count on."""
+    """A file, to be released; NULL without memory. `first_byte` is the p_vaddr of the image's
+    PT_TLS modulo the alignment, which its offsets count on."""
     cdef uint64_t start = align_up(sizeof(DonorFile), alignment) + first_byte
     cdef char* file = <char*>allocate(allocator, start + content_size)
+    file_size[0] = start + content_size
     if file == NULL:
-        return -ENOMEM
+        return NULL
     fill_donor(<DonorFile*>file, start, content_size, size, alignment)
     if content_size != 0:
         memcpy(file + start, content, content_size)
-    return written(allocator, file, start + content_size)
+    return file
 
 
-cdef inline long make_question(
-    Allocator* allocator, const char* symbol, const char* library
+cdef inline char* make_question(
+    Allocator* allocator, const char* symbol, const char* library, uint64_t* file_size
 ) noexcept nogil:
     """As above: without storage of its own, it refers to a thread-local symbol of a library
     of the host's."""
@@ -157,8 +134,9 @@ cdef inline long make_question(
     cdef size_t size = sizeof(DonorFile) + 1 + symbol_size + library_size
     cdef DonorFile* file = <DonorFile*>allocate(allocator, size)
     cdef char* strings = <char*>file + sizeof(DonorFile)
+    file_size[0] = size
     if file == NULL:
-        return -ENOMEM
+        return NULL
     fill_donor(file, size, 0, 0, 1)
     memcpy(strings + 1, symbol, symbol_size)
     memcpy(strings + 1 + symbol_size, library, library_size)
@@ -170,23 +148,21 @@ cdef inline long make_question(
     file.symbols[1].st_info = STB_GLOBAL << 4 | STT_TLS
     file.relocations[0].r_info |= <uint64_t>1 << 32
     file.relocations[1].r_info |= <uint64_t>1 << 32
-    return written(allocator, <char*>file, size)
+    return <char*>file
 
 
-cdef inline long make_caller(void* function) noexcept nogil:
-    """A donor of nothing whose one constructor is a function of ours, which the host's
-    loader then runs under its own lock. A descriptor, or a negative errno."""
-    cdef DonorFile file
-    memset(&file, 0, sizeof(file))
-    fill_donor(&file, sizeof(file), 0, 0, 1)
+cdef inline void make_caller(DonorFile* file, void* function) noexcept nogil:
+    """A donor of nothing whose one constructor is a function of ours, if any, which the host's
+    loader then runs under its own lock."""
+    memset(file, 0, sizeof(DonorFile))
+    fill_donor(file, sizeof(DonorFile), 0, 0, 1)
     # Instead of the relocations. The loader takes the array's entries as they are.
     file.offset = <uint64_t>function
     file.dynamic[4].d_tag = DT_INIT_ARRAY
-    file.dynamic[4].d_val = <uint64_t>&file.offset - <uint64_t>&file
+    file.dynamic[4].d_val = <uint64_t>&file.offset - <uint64_t>file
     file.dynamic[5].d_tag = DT_INIT_ARRAYSZ
     file.dynamic[5].d_val = sizeof(file.offset) if function != NULL else 0
     file.dynamic[6].d_tag = DT_NULL
-    return file_in_memory(b"dlopen-call", &file, sizeof(file))
 
 
 cdef inline void donor_path(long descriptor, uint64_t number, char* path) noexcept nogil:
