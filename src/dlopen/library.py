@@ -204,7 +204,8 @@ class Library(Mapped):
 
     Its functions are attributes, and items where a name is taken: ctypes function objects, the
     same one each time.  (So are its variables, to be cast and passed on; calling one raises
-    `TypeError`.)  A symbol whose value is NULL is a `SymbolError`, as one that is not there.  Opening a library twice gives two objects on one image.
+    `TypeError`.)  A symbol whose value is NULL is a `SymbolError`, as one that is not there.
+    Opening a library twice gives two objects on one image.
 
     Args:
         path: A path, or a name without a slash, which is searched as ld.so(8) does (an
