@@ -112,10 +112,10 @@ def caches() -> Iterator[tuple[str, bytes]]:
     # Their last bytes are the beginning of the name, or of its path, and there is no NUL.
     unended = []
     for field, text in ((4, b"libb.so.1"), (8, b"/lib/libb.so.1")):
-        content = bytearray(cache(plain, subfolders=("x86-64-v2",))) + text
+        broken = bytearray(cache(plain, subfolders=("x86-64-v2",))) + text
         entry = 48 + 24 * sorted(plain, reverse=True).index("libb.so.1")
-        content[entry + field : entry + field + 4] = struct.pack("<I", len(content) - len(text))
-        unended.append(bytes(content))
+        broken[entry + field : entry + field + 4] = struct.pack("<I", len(broken) - len(text))
+        unended.append(bytes(broken))
     for name, content in {
         "unended-name": unended[0],
         "unended-path": unended[1],
