@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import dlopen
+from malformed.elf import Elf
 from support.fixtures import compile_library, run_python
 
 SOURCE = """
@@ -192,3 +193,17 @@ with space.imports():
         str(path.parent),
     )
     assert "ImportError" in done.stdout
+
+
+def test_a_resolver_that_is_no_code_is_not_called(tmp_path: Path) -> None:
+    """Which a file with a wrong type of symbol asks for."""
+    elf = Elf(compile_library(tmp_path, "liba.so", "int data = 5;").read_bytes())
+    elf.put(elf.symbol_named("data")["st_info"], 0x1A)  # GLOBAL, IFUNC
+    (tmp_path / "liba.so").write_bytes(bytes(elf.data))
+    code = """
+import sys, dlopen
+lib = dlopen.Library(sys.argv[1])
+assert lib.symbols["data"].type == "IFUNC"
+assert not hasattr(lib, "data") and lib.symbols["data"].address == 0
+"""
+    run_python(code, str(tmp_path / "liba.so"))
