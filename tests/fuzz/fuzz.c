@@ -17,7 +17,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -113,7 +112,7 @@ static void asked(int signal, siginfo_t *what, void *context)
   errno = before;
 }
 
-/* Calls from the text of libdlopen.so alone, which the filter knows by their address. */
+/* Calls from the text of libdlopen.so alone, which the filter knows by their address; seccomp(2). */
 static void watch_system_calls(void)
 {
   FILE *maps = fopen("/proc/self/maps", "r");
@@ -139,8 +138,6 @@ static void watch_system_calls(void)
   if (sigaction(SIGSYS, &action, NULL) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
     wrong("no filter of system calls: %s", strerror(errno));
-  int file = open("/etc/hostname", O_RDONLY | O_CLOEXEC);      /* not the linker's call */
-  if (file >= 0) close(file);
 }
 
 /* ---- pieces of the targets ---- */
@@ -265,15 +262,16 @@ static void fuzz_steps(const uint8_t *data, size_t size)
   struct DLOPEN_patched patched[2];
   struct DLOPEN_replacement replacements[2] = {
     { .name = "puts", .address = &stand_ins[1] }, { .name = "counter", .address = &stand_ins[2] } };
+  char *names[2] = { NULL, NULL }, *versions[2] = { NULL, NULL };
   uint32_t options = options_of(data, size);
   uint64_t number;
   if (!may_open(data, size)) return;
   DLOPEN_image *image = map(data, size), *scope[2] = { libc, image };
   if (!image) return;
   inspect_all(image);
-  for (uint32_t i = 1; i <= 2 && DLOPEN_symbol_at(image, i * 3, &symbol) == DLOPEN_OK; i++) {
-    replacements[i - 1].name = strdup(symbol.name);
-    replacements[i - 1].version = options & 2 ? NULL : strdup(symbol.version);
+  for (uint32_t i = 0; i < 2 && DLOPEN_symbol_at(image, 3 + i * 3, &symbol) == DLOPEN_OK; i++) {
+    replacements[i].name = names[i] = strdup(symbol.name);
+    if (!(options & 2)) replacements[i].version = versions[i] = strdup(symbol.version);
   }
   if (options & 4) request.find = find, request.find_data = &options;
   if (options & 8) request.replacements = replacements, request.replacement_count = 2;
@@ -288,11 +286,7 @@ static void fuzz_steps(const uint8_t *data, size_t size)
     }
     close_image(image, 1);
   }
-  for (int i = 0; i < 2; i++)
-    if (replacements[i].version || options & 2) {
-      if (replacements[i].name != (i ? "counter" : "puts")) free((char *)replacements[i].name);
-      free((char *)replacements[i].version);
-    }
+  for (int i = 0; i < 2; i++) free(names[i]), free(versions[i]);
 }
 
 static void look_up(DLOPEN_image *image, const uint8_t *data, size_t size)
