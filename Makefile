@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-glibc lint types bench differential programs debug sanitize faults stress race docs wheel clean
+.PHONY: help build demo test test-glibc lint types bench differential programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -84,6 +84,11 @@ faults: ## each allocation and each kernel call of the linker fails in turn, und
 	@DLOPEN_FAULTS_SITE="$(CURDIR)/build/faults/site" $(RUN) -m pytest -s -m "slow or not slow" tests/faults $(ARGS)
 	@$(RUN) tools/install.py faults-sanitized
 	@DLOPEN_FAULTS_SITE="$(CURDIR)/build/faults-sanitized/site" $(RUN) -m pytest -s -m "slow or not slow" tests/faults $(ARGS)
+
+SECONDS := 60
+fuzz: ## the linker under libFuzzer (clang): SECONDS=60 for each target; TARGETS="map files" a few
+	$(PREPARE) build test
+	@$(RUN) tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS) $(ARGS)
 
 stress: build ## eight threads at random for DLOPEN_STRESS_SECONDS (300)
 	$(PREPARE) test

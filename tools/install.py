@@ -22,6 +22,7 @@ SETUP = {
         "-Dfaults=true",
         "-Dsanitizer=address",
     ],
+    "fuzz": ["-Dbuildtype=debug", "-Doptimization=1", "-Dsanitizer=fuzzer"],
     "race": ["-Dbuildtype=debug", "-Doptimization=1", "-Dsanitizer=thread"],
 }
 

@@ -610,8 +610,9 @@ def symbol(uintptr_t image, bytes name not None, bytes version, bint own):
 
 
 def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own):
-    """Where a symbol is, its resolver called if it has one; None if there is none.
+    """Where a symbol is, its resolver called if it has one, and its type; None if there is none.
 
+    The address may be 0: an absolute symbol of that value, or a resolver that says so.
     Outside of the readers' section: a resolver is foreign code, and may close libraries.
     """
     cdef DLOPEN_error error
@@ -631,7 +632,7 @@ def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own
         raise failure(&error)
     if found.type == STT_TLS and found.address == 0:
         raise exception_for("STATE", 0, f"{decoded(text)} is a thread-local symbol")
-    return found.address
+    return found.address, found.type
 
 
 def exports(uintptr_t image):

@@ -19,7 +19,7 @@ from dlopen.image import Mapped, content, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
 from dlopen.reloading import Gate, Reloaded, Reloading, check_size, opened, redirect
-from dlopen.symbols import Symbol, Symbols, split_key, undefined
+from dlopen.symbols import TYPES, Symbol, Symbols, split_key, undefined, without_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +64,24 @@ class ClosedFunction(Function):
         raise ValueError(f"{self.__name__} called, but {library._path} {reason}")
 
 
+class Data(Function):
+    """What a symbol of the type OBJECT or TLS is among a library's attributes.
+
+    It can be cast, and passed to C as a pointer, as in ctypes; calling raises `TypeError`.
+    """
+
+    _flags_ = FUNCFLAG_CDECL
+    _restype_ = ctypes.c_int
+
+    def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
+        """Raise `TypeError`."""
+        name = self.__name__
+        raise TypeError(
+            f"{name} of {self._library._path} is a variable, not a function: "
+            f"use variable({name!r}, TYPE)"
+        )
+
+
 def _number_of(namespace: Namespace) -> int:
     from dlopen.namespaces import Namespace  # noqa: PLC0415  (which is built on this module)
 
@@ -89,8 +107,8 @@ class ReloadableFunction(Function):
         gate = self._library._gate()
         version = gate.enter()
         try:
-            if isinstance(self, ClosedFunction):  # since it began to wait
-                return ClosedFunction.__call__(self)
+            if isinstance(self, (ClosedFunction, Data)):  # since it began to wait
+                return self(*arguments, **keywords)
             return CFuncPtr.__call__(self, *arguments, **keywords)
         finally:
             gate.leave(version)
@@ -111,6 +129,9 @@ def _function_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
         },
     )
 
+
+# Types of symbols that are called by mistake only; not NOTYPE, which assembler sources leave.
+_DATA = {number for number, name in TYPES.items() if name in ("OBJECT", "COMMON", "TLS")}
 
 # The core's own function that stands for those of closed libraries.
 _CLOSED = _linker.closed_function()
@@ -139,7 +160,11 @@ class Variable:
     @property
     def address(self) -> int:
         """Where it is in this process."""
-        return self._symbol.address
+        symbol = self._symbol
+        address = symbol.address
+        if not address:  # of a new version, or a resolver changed its mind
+            raise without_address(symbol.key, symbol._source._path)
+        return address
 
     @property
     def value(self) -> Any:
@@ -178,7 +203,9 @@ class Library(Mapped):
     """A shared library, loaded by this package's own linker; see dlopen(3).
 
     Its functions are attributes, and items where a name is taken: ctypes function objects, the
-    same one each time.  Opening a library twice gives two objects on one image.
+    same one each time.  (So are its variables, to be cast and passed on; calling one raises
+    `TypeError`.)  A symbol whose value is NULL is a `SymbolError`, as one that is not there.
+    Opening a library twice gives two objects on one image.
 
     Args:
         path: A path, or a name without a slash, which is searched as ld.so(8) does (an
@@ -372,15 +399,21 @@ class Library(Mapped):
         self._forget()
         self._open_image()
 
-    def _redirect(self, function: Function, image: int, address: int | None = None) -> None:
-        """Let it lead into another version, to `address` if that is known."""
-        if address is None:
-            address = _linker.symbol_address(image, *split_key(function.__name__), False)
-        if address is None:  # handed out in the moment of the switch
+    def _redirect(
+        self, function: Function, image: int, found: tuple[int, int] | None = None
+    ) -> None:
+        """Let it lead into another version, to the address and of the type that are `found`."""
+        if found is None:
+            found = _linker.symbol_address(image, *split_key(function.__name__), False)
+        if found is None or not found[0]:  # handed out in the moment of the switch
             self._functions.pop(function.__name__, None)
             self.__dict__.pop(function.__name__, None)
             _turn_off(function)
         else:
+            address, type_ = found
+            kind = Data if type_ in _DATA else self._type
+            if type(function) not in (kind, ClosedFunction):
+                function.__class__ = kind
             redirect(function, address)
 
     def function(self, name: str, restype: Any = ctypes.c_int, *argtypes: Any) -> Function:
@@ -392,7 +425,7 @@ class Library(Mapped):
             argtypes: Those of its parameters.
 
         Raises:
-            SymbolError: There is none.
+            SymbolError: There is none, or its value is NULL.
             ValueError: The library is closed.
         """
         image = self._image
@@ -407,25 +440,31 @@ class Library(Mapped):
 
     def _make(self, name: str) -> Function:
         sys.audit("dlopen.symbol", self._path, name)
-        symbol, version = split_key(name)
-        address = _linker.symbol_address(self._open_image(), symbol, version, False)
-        if address is None:
+        found = _linker.symbol_address(self._open_image(), *split_key(name), False)
+        if found is None:
             raise undefined(name, self._path, Symbols(self))
+        address, type_ = found
+        if not address:
+            raise without_address(name, self._path)
         function = self._type(address)
+        if type_ in _DATA:
+            function.__class__ = Data
         function.__name__ = name
         function._library = self
         return function
 
     def _address_of_own(self, name: str) -> int | None:
-        """Of a function that this library itself defines; None if it does not."""
+        """Of a function that this library itself defines; None if it does not, or at NULL."""
         sys.audit("dlopen.symbol", self._path, name)
-        return _linker.symbol_address(self._open_image(), name.encode(), None, True)
+        found = _linker.symbol_address(self._open_image(), name.encode(), None, True)
+        return found[0] or None if found else None
 
     def variable(self, name: str, type_: type[Any]) -> Variable:
         """A variable of the given ctypes type, of this library or of one that it needs.
 
         Raises:
-            SymbolError: There is none of that name ("name@VERSION" is possible).
+            SymbolError: There is none of that name ("name@VERSION" is possible), or its value is
+                NULL.
             ValueError: It is smaller than the type, or the library is closed.
         """
         sys.audit("dlopen.symbol", self._path, name)
@@ -435,6 +474,8 @@ class Library(Mapped):
         symbol = Symbol(found, self, own=False)
         check_size(name, symbol.size, type_)
         variable = Variable(symbol, type_)
+        if symbol.type != "TLS":  # which the calling thread may not have yet
+            variable.address  # noqa: B018  (for its error)
         if self._reloading:
             self._reloading.note_variable(variable)
         return variable

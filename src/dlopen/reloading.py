@@ -86,7 +86,7 @@ os.register_at_fork(after_in_child=_after_fork)
 class _Checked(Record):
     """What was found in a new version."""
 
-    addresses: dict[str, int]  # of functions
+    addresses: dict[str, tuple[int, int]]  # and types, of functions
     variables: set[ref[Variable]]
 
 
@@ -413,7 +413,7 @@ class Reloading:
         library: Library,
         old: int,
         new: int,
-        addresses: dict[str, int],
+        addresses: dict[str, tuple[int, int]],
         patches: dict[Patch, Applied | None],
         outdated: list[Applied],
     ) -> int:
@@ -482,11 +482,11 @@ def _missing(library: Library, name: str) -> Exception:
     )
 
 
-def _address(library: Library, image: int, name: str) -> int:
-    address = _linker.symbol_address(image, *split_key(name), False)
-    if address is None:
+def _address(library: Library, image: int, name: str) -> tuple[int, int]:
+    found = _linker.symbol_address(image, *split_key(name), False)
+    if found is None or not found[0]:
         raise _missing(library, name)
-    return address
+    return found
 
 
 def _move(library: Library, old: int, new: int, name: str) -> tuple[int, int, int]:

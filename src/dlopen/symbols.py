@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # As readelf(1) prints them; values in elf(5).
-_TYPES = {
+TYPES = {
     0: "NOTYPE",
     1: "OBJECT",
     2: "FUNC",
@@ -72,7 +72,7 @@ class Symbol:
         self, found: tuple[str, str, int, int, int, int, int], source: Source, own: bool = True
     ) -> None:
         self.name, self.version, self._address, _, self.size, type_, binding = found
-        self.type = _TYPES.get(type_, str(type_))
+        self.type = TYPES.get(type_, str(type_))
         self.binding = _BINDINGS.get(binding, str(binding))
         self._source = source
         self._image = source._image
@@ -92,16 +92,18 @@ class Symbol:
     def address(self) -> int:
         """Where it is in this process; of a TLS symbol, for the calling thread.
 
-        The resolver of an IFUNC is called when this is first read.
-        Raises `ValueError` when the library is closed.
+        The resolver of an IFUNC is called when this is first read.  0 where dlsym(3) returns NULL
+        for a symbol that is there: an absolute one of that value (as those that name a version
+        are), or a resolver that says so.  Raises `ValueError` when the library is closed.
         """
         image = self._source._open_image()
         if self._address and image == self._image:
             return self._address
         name, version = os.fsencode(self.name), os.fsencode(self.version) or None
-        address = _linker.symbol_address(image, name, version, self._own)
-        if address is None:  # it was there: the library was reloaded
+        found = _linker.symbol_address(image, name, version, self._own)
+        if found is None:  # it was there: the library was reloaded
             raise undefined(self.key, self._source._path, ())
+        address, _ = found
         if self.type != "TLS":
             self._address, self._image = address, image
         return address
@@ -136,6 +138,17 @@ def undefined(key: str, library: str, exports: Iterable[str]) -> SymbolError:
         version=version,
         library=library,
         exports=exports,
+    )
+
+
+def without_address(key: str, library: str) -> SymbolError:
+    """The error for a symbol whose value is NULL, where something is to be there."""
+    name, _, version = key.partition("@")
+    return SymbolError(
+        f"{library}: {key} is at no address: its value is NULL",
+        symbol=name,
+        version=version.removeprefix("@"),
+        library=library,
     )
 
 

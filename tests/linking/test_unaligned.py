@@ -1,5 +1,4 @@
-"""Tables at addresses that the gABI does not allow and libc takes: editors of ELF files (LIEF)
-write them."""
+"""Tables at addresses that the gABI does not allow and libc takes: LIEF writes such files."""
 
 from __future__ import annotations
 
@@ -16,7 +15,8 @@ STEPS = (
     *("open:./liba.so:l", "call:0:sum", "value:0:counter", "call:0:value", "call:0:value@V1"),
     *("find:0:value@V3", "find:0:none", "close:0", "mapped:liba.so"),
 )
-SAID = ["begin", "opened", "350", "42", "5000", "1000", "not found", "not found", "end 42", "closed", "0"]
+SAID = ["begin", "opened", "350", "42", "5000", "1000", "not found", "not found"]
+SAID += ["end 42", "closed", "0"]
 
 ALL = {
     what: number % 7 + 1

@@ -19,7 +19,6 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -35,6 +34,8 @@
 #include <unistd.h>
 
 #include "dlopen.h"
+#include "inspect.h"
+#include "mutation.h"
 
 /* Of the sanitizers' runtime, when there is one. */
 int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
@@ -117,117 +118,12 @@ static size_t read_file(const char *path, unsigned char **content)
   return (size_t)status.st_size;
 }
 
-/* ---- mutation ---- */
-
-static struct region { uint64_t start, size; } regions[32];
-static unsigned region_count;
-static uint64_t state;
-
-static uint64_t random_word(void)        /* splitmix64 */
-{
-  uint64_t z = state += 0x9e3779b97f4a7c15;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-  z = (z ^ z >> 27) * 0x94d049bb133111eb;
-  return z ^ z >> 31;
-}
-
-static uint64_t below(uint64_t n) { return n ? random_word() % n : 0; }
-
-static void add_region(uint64_t start, uint64_t size)
-{
-  if (start >= base_size || region_count == sizeof regions / sizeof *regions) return;
-  if (size > base_size - start) size = base_size - start;
-  regions[region_count++] = (struct region){ start, size };
-}
-
-static int by_start(const void *a, const void *b)
-{
-  uint64_t left = ((const struct region *)a)->start, right = ((const struct region *)b)->start;
-  return (left > right) - (left < right);
-}
-
-/* Where the linker's tables are.  Each but the first three reaches to the next one, or 16 KiB. */
-static void find_regions(void)
-{
-  Elf64_Ehdr header;
-  Elf64_Phdr segments[64];
-  memcpy(&header, base, sizeof header);
-  if (header.e_phnum > 64) _exit(UNUSABLE);
-  memcpy(segments, base + header.e_phoff, header.e_phnum * sizeof *segments);
-  add_region(0, sizeof header);
-  add_region(header.e_phoff, header.e_phnum * sizeof *segments);
-  for (int i = 0; i < header.e_phnum; i++) {
-    if (segments[i].p_type != PT_DYNAMIC) continue;
-    add_region(segments[i].p_offset, segments[i].p_filesz);
-    for (uint64_t at = 0; at < segments[i].p_filesz; at += sizeof (Elf64_Dyn)) {
-      Elf64_Dyn entry;
-      memcpy(&entry, base + segments[i].p_offset + at, sizeof entry);
-      switch (entry.d_tag) {
-      case DT_HASH: case DT_GNU_HASH: case DT_STRTAB: case DT_SYMTAB: case DT_RELA: case DT_JMPREL:
-      case DT_VERSYM: case DT_VERNEED: case DT_VERDEF: case DT_INIT_ARRAY: case DT_FINI_ARRAY:
-      case 36 /* DT_RELR */:
-        for (int j = 0; j < header.e_phnum; j++) {
-          uint64_t distance = entry.d_un.d_ptr - segments[j].p_vaddr;
-          if (segments[j].p_type == PT_LOAD && distance < segments[j].p_filesz)
-            add_region(segments[j].p_offset + distance, 16384);
-        }
-      }
-    }
-  }
-  if (region_count < 6) _exit(UNUSABLE);
-  qsort(regions + 3, region_count - 3, sizeof *regions, by_start);
-  for (unsigned i = 3; i + 1 < region_count; i++)
-    if (regions[i].size > regions[i + 1].start - regions[i].start)
-      regions[i].size = regions[i + 1].start - regions[i].start;
-}
-
-static uint64_t place(void)
-{
-  if (below(4) == 0) return below(base_size);
-  struct region *region = &regions[below(region_count)];
-  return region->start + below(region->size);
-}
-
-static size_t mutate(unsigned char *data, size_t size)
-{
-  static const uint64_t nasty[] = {
-    0, 1, 2, 7, 0x7f, 0x80, 0xff, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0xffff, 0x7fffffff,
-    0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffff, 0x800000000000, 0x3fffffffffffffff,
-    0x4000000000000000, 0x7fffffffffffffff, 0x8000000000000000, 0xfffffffffffff000,
-    0xfffffffffffffffe, 0xffffffffffffffff };
-  uint64_t edits = 1 + (below(4) ? below(3) : below(16));
-  while (edits--) {
-    uint64_t at = place(), width = 1u << below(4), word = 0, from;
-    if (below(4)) at -= at % width;
-    if (at + 64 > size) continue;
-    memcpy(&word, data + at, width);
-    switch (below(8)) {
-    case 0: data[at] ^= (unsigned char)(1u << below(8)); continue;
-    case 1: data[at] = (unsigned char)random_word(); continue;
-    case 2: word = random_word(); break;
-    case 3: word = nasty[below(sizeof nasty / sizeof *nasty)]; break;
-    case 4: word = size - 1 + below(3); break;
-    case 5: word += below(33) - 16; break;
-    case 6:
-      from = place();
-      if (from + 64 <= size) memmove(data + at, data + from, 1 + below(64));
-      continue;
-    default:
-      if (below(8) == 0) size = 64 + below(size - 64);
-      else memset(data + at, 0, 1 + below(64));
-      continue;
-    }
-    memcpy(data + at, &word, width);
-  }
-  return size;
-}
-
 static size_t content(uint64_t number, unsigned char **data)
 {
   unsigned char *file;
   size_t size;
   if (mutating) {
-    state = number;
+    random_state = number;
     unsigned char *copy = malloc(base_size);
     if (!copy) _exit(UNUSABLE);
     memcpy(copy, base, base_size);
@@ -245,79 +141,11 @@ static size_t content(uint64_t number, unsigned char **data)
   return size;
 }
 
-/* ---- what is asked of an image that came through ---- */
-
-static volatile uint64_t seen;           /* keeps the reads below from being dropped */
-
-static void read_text(const char *text) { if (text) seen += strlen(text); }
-
-static void visit(const struct DLOPEN_relocation *relocation, void *data)
-{
-  seen += relocation->place + relocation->kind;
-  ++*(uint64_t *)data;
-}
-
-static void read_symbol(DLOPEN_image *image, const struct DLOPEN_symbol *symbol)
-{
-  struct DLOPEN_symbol found;
-  DLOPEN_image *owner;
-  read_text(symbol->name);
-  read_text(symbol->version);
-  seen += DLOPEN_symbol_is_export(symbol) + symbol->address + symbol->size;
-  DLOPEN_symbol_find(image, symbol->name, NULL, DLOPEN_NO_RESOLVE, &found, NULL);
-  DLOPEN_symbol_find(image, symbol->name, symbol->version, DLOPEN_OWN_ONLY | DLOPEN_NO_RESOLVE,
-                     &found, NULL);
-  if (DLOPEN_address((const void *)(uintptr_t)symbol->address, &owner, &found) == DLOPEN_OK)
-    read_text(found.name);
-}
-
-static const char *inspect(DLOPEN_image *image)
-{
-  struct DLOPEN_info info = { .size = sizeof info };
-  struct DLOPEN_symbol symbol;
-  struct DLOPEN_version version;
-  struct DLOPEN_relocation relocation;
-  static struct DLOPEN_error error;
-  uint64_t visited = 0;
-  if (DLOPEN_info(image, &info)) return "DLOPEN_info of a good image fails";
-  read_text(info.path), read_text(info.soname), read_text(info.rpath), read_text(info.runpath);
-  read_text(info.interpreter), read_text(info.name);
-  for (uint32_t i = 0; i <= info.needed_count; i++) read_text(DLOPEN_needed_at(image, i));
-  for (uint32_t i = 0; DLOPEN_version_at(image, i, &version) == DLOPEN_OK; i++)
-    read_text(version.name), read_text(version.library);
-  DLOPEN_relocations(image, visit, &visited);
-  if (visited != info.relocation_count) return "relocation_count is not what is visited";
-  if (visited) DLOPEN_relocation_at(image, info.relocation_count - 1, &relocation);
-  if (DLOPEN_relocation_at(image, info.relocation_count, &relocation) == DLOPEN_OK)
-    return "a relocation past the end";
-  uint32_t step = 1 + info.symbol_count / 64;
-  for (uint32_t i = 0; i < info.symbol_count; i += step) {
-    if (DLOPEN_symbol_at(image, i, &symbol)) return "a symbol before the end is refused";
-    read_symbol(image, &symbol);
-  }
-  if (DLOPEN_symbol_at(image, info.symbol_count, &symbol) == DLOPEN_OK)
-    return "a symbol past the end";
-  if (DLOPEN_symbol_find(image, "none", "none", DLOPEN_OWN_ONLY, &symbol, &error) == DLOPEN_OK)
-    return "a symbol that is not there is found";
-  return NULL;
-}
-
 /* ---- one case ---- */
 
 struct outcome { int map, open, open_path; char message[512]; };
 
 static int stays;                        /* something that was open is DF_1_NODELETE */
-
-static int is_nodelete(DLOPEN_image *image, int depth)
-{
-  struct DLOPEN_info info = { .size = sizeof info };
-  DLOPEN_image *needed;
-  if (DLOPEN_info(image, &info) || info.is_host) return 0;
-  if (info.nodelete) return 1;
-  for (uint32_t i = 0; depth && (needed = DLOPEN_dependency_at(image, i)); i++)
-    if (is_nodelete(needed, depth - 1)) return 1;
-  return 0;
-}
 
 /* An error of loading with a text, or success; the image is inspected and closed. */
 static const char *attempt(int relocate, const struct DLOPEN_request *request, int *code,
@@ -558,7 +386,8 @@ int main(int count, char **arguments)
     first = strtoull(arguments[i + 1], NULL, 0), cases = strtoull(arguments[i + 2], NULL, 0);
     paths = arguments + i + 3;
     base_size = read_file(paths[0], &base);
-    find_regions();
+    find_regions(base, base_size);
+    if (region_count < 6) _exit(UNUSABLE);
     need_base();
     reserve(largest = base_size);
   } else if (!strcmp(arguments[i], "files")) {

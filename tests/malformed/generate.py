@@ -588,7 +588,8 @@ def unaligned(elf: Elf) -> Iterator[Case]:
     rooms = [elf.get(elf.symbol_named(name)["st_value"]) for name in ("room", "writable_room")]
     there = [name for name in (*READ_ONLY, *RELOCATED) if elf.tag(name) is not None]
     tables = (*there, *OTHERS)
-    for whither in (*({what: odd} for what in tables for odd in range(1, 8)), dict.fromkeys(tables, 1)):
+    one = [{what: odd} for what in tables for odd in range(1, 8)]
+    for whither in (*one, dict.fromkeys(tables, 1)):
         copy = Elf(bytes(elf.data))
         mover = Mover(copy, *rooms)
         for what, odd in whither.items():

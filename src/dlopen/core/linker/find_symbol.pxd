@@ -12,6 +12,7 @@ from dlopen.core.base.contract cimport DLOPEN_STATE_MAPPED
 from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
+from dlopen.core.image.dynamic cimport is_code
 from dlopen.core.image.image cimport Image, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.calls cimport (
@@ -51,13 +52,17 @@ cdef inline uint64_t thread_address(
 cdef inline uint64_t resolved_address(
     Linker* linker, const Definition* definition
 ) noexcept nogil:
-    """With the IFUNC's resolver called; a TLS symbol's is the calling thread's."""
+    """With the IFUNC's resolver called; a TLS symbol's is the calling thread's. 0 where a resolver
+    may not be called, or is no code."""
     cdef uint64_t address
     if symbol_type(definition.symbol) == STT_TLS:
         return thread_address(linker, definition)
     address = definition_address(definition)
     if symbol_type(definition.symbol) == STT_GNU_IFUNC and definition.symbol.st_shndx != SHN_UNDEF:
-        if definition.image.no_foreign_code or definition.image.state == DLOPEN_STATE_MAPPED:
+        if definition.image.no_foreign_code or definition.image.state == DLOPEN_STATE_MAPPED or (
+            not definition.image.is_host
+            and not is_code(definition.image, definition.symbol.st_value)
+        ):
             return 0
         return (<Resolver>address)()
     return address

@@ -681,8 +681,8 @@ cdef inline int compare_cache_names(const char* one, const char* other) noexcept
 
 
 cdef inline uint32_t hwcaps_priority(
-    const Linker* linker, const char* cache, uint64_t size, const CacheHeader* header,
-    uint64_t hwcap
+    const Linker* linker, const char* cache, uint64_t size, uint64_t text_end,
+    const CacheHeader* header, uint64_t hwcap
 ) noexcept nogil:
     """1 for the best subfolder of this machine, 0 for one that it cannot use."""
     cdef const Word* words
@@ -692,7 +692,7 @@ cdef inline uint32_t hwcaps_priority(
     cdef const char* name
     cdef const char* subfolder = linker.search.subfolders.data
     cdef uint64_t offset = header.extension_offset
-    if offset == 0 or offset & 3 or offset + 8 > size:
+    if offset == 0 or offset + 8 > size:
         return 0
     words = <const Word*>(cache + offset)
     if words[0] != 0xeaa42174U or words[1] > (size - offset - 8) // 16:
@@ -702,10 +702,10 @@ cdef inline uint32_t hwcaps_priority(
             names = words[2 + i * 4 + 2]
             count = words[2 + i * 4 + 3] // 4
     j = <uint32_t>(hwcap & 0xffffffffU)
-    if j >= count or names & 3 or <uint64_t>names + <uint64_t>count * 4 > size:
+    if j >= count or <uint64_t>names + <uint64_t>count * 4 > size:
         return 0
     offset = (<const Word*>(cache + names))[j]
-    if offset >= size:
+    if offset >= text_end:
         return 0
     name = cache + offset
     for i in range(linker.search.hwcaps_count):
@@ -730,7 +730,7 @@ cdef inline bint search_cache_file(
     cdef uint32_t priority
     cdef uint32_t best_priority = 0
     cdef const char* best = NULL
-    cdef uint64_t skip
+    cdef uint64_t skip, text_end
     cdef const CacheEntry* entry
     # An old-format header may stand before the new one.
     if size > 16 and memcmp(cache, b"ld.so-1.7.0", 11) == 0:
@@ -740,19 +740,20 @@ cdef inline bint search_cache_file(
         cache += skip
         size -= skip
     header = <const CacheHeader*>cache
+    text_end = size
     if size < sizeof(CacheHeader) or memcmp(cache, b"glibc-ld.so.cache1.1", 20) != 0 \
-            or header.nlibs > (size - sizeof(CacheHeader)) // sizeof(
-                CacheEntry
-            ) or cache[size - 1] != 0 \
-            and header.extension_offset == 0:
+            or header.nlibs > (size - sizeof(CacheHeader)) // sizeof(CacheEntry):
         return False
+    # A string that begins before this has its end within the file.
+    while text_end != 0 and cache[text_end - 1] != 0:
+        text_end -= 1
     entries = <const CacheEntry*>(cache + sizeof(CacheHeader))
     low = 0
     high = <long>header.nlibs
     # The table is sorted downwards: find the first entry that is not above the name.
     while low < high:
         middle = (low + high) // 2
-        if entries[middle].key >= size:
+        if entries[middle].key >= text_end:
             return False
         order = compare_cache_names(name, cache + entries[middle].key)
         if order < 0:
@@ -761,14 +762,14 @@ cdef inline bint search_cache_file(
             high = middle
     while low < <long>header.nlibs:
         entry = &entries[low]
-        if entry.key >= size or entry.value >= size \
+        if entry.key >= text_end or entry.value >= text_end \
                 or compare_cache_names(name, cache + entry.key) != 0:
             break
         low += 1
         if entry.flags != 0x0303 and entry.flags != 1:       # ELF, libc6, x86-64
             continue
         if (entry.hwcap >> 32) & ~<uint64_t>0x3ff == 0x40000000:
-            priority = hwcaps_priority(linker, cache, size, header, entry.hwcap)
+            priority = hwcaps_priority(linker, cache, size, text_end, header, entry.hwcap)
             if priority != 0 and (best_priority == 0 or priority < best_priority):
                 best = cache + entry.value
                 best_priority = priority
