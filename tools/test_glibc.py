@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Where pip, and what it fetches with, look for settings; later ones win.
@@ -32,7 +33,7 @@ def step(text: str) -> None:
     print(f"==> {text}", flush=True)
 
 
-def fail(text: str) -> None:
+def fail(text: str) -> NoReturn:
     """End with status 1 and this reason."""
     sys.exit(f"test-glibc: {text}")
 
@@ -40,17 +41,20 @@ def fail(text: str) -> None:
 def handed_in(environment: Mapping[str, str], files: Sequence[str] = PIP_FILES) -> dict[str, str]:
     """The variables that make pip work there as it works here: files of settings become some."""
     parser = configparser.RawConfigParser(strict=False)
-    parser.read([Path(name).expanduser() for name in (*files, environment.get("PIP_CONFIG_FILE"))
-                 if name])
+    parser.read(
+        [Path(name).expanduser() for name in (*files, environment.get("PIP_CONFIG_FILE")) if name]
+    )
     found = {
         "PIP_" + key.upper().replace("-", "_"): " ".join(value.split())
         for section in ("global", "install")
         if parser.has_section(section)
         for key, value in parser.items(section)
     }
-    for name, value in environment.items():
-        if name.startswith("PIP_") or name in CERTIFICATES or name in PROXIES:
-            found[name] = value
+    found |= {
+        name: value
+        for name, value in environment.items()
+        if name.startswith("PIP_") or name in CERTIFICATES or name in PROXIES
+    }
     found.pop("PIP_CONFIG_FILE", None)
     return found
 
@@ -68,16 +72,27 @@ def apt_settings() -> list[str]:
     """How apt of this machine fetches: proxies, time-outs, what it checks."""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     kinds = ("http", "https", "Check", "Retries", "ForceIPv")
-    return [line for line in dump.splitlines()
-            if line.startswith(tuple(f"Acquire::{kind}" for kind in kinds))]
+    return [
+        line
+        for line in dump.splitlines()
+        if line.startswith(tuple(f"Acquire::{kind}" for kind in kinds))
+    ]
 
 
 def find_mirror() -> str:
     """Debian's address among apt's sources of this machine; the environment's MIRROR before it."""
     if chosen := os.environ.get("MIRROR"):
         return chosen
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)",
-               "Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main"]
+    command = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+        "Origin: Debian",
+        "Label: Debian",
+        "Component: main",
+    ]
     for _ in range(2):
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         if found:
@@ -85,7 +100,6 @@ def find_mirror() -> str:
         # apt knows whose a source is when it has read its list.
         subprocess.run(["apt-get", "update", "-qq"], check=True)
     fail("apt's sources of this machine name no mirror of Debian; give MIRROR=ADDRESS")
-    raise AssertionError
 
 
 def make_userland(release: str, root: Path) -> None:
@@ -99,11 +113,19 @@ def make_userland(release: str, root: Path) -> None:
     settings.write_text("\n".join(apt_settings()) + "\n")
     keyring = [f"--keyring={KEYRING}"] if KEYRING.exists() else []
     if shutil.which("mmdebstrap"):
-        command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--aptopt={settings}"]
+        command = ["mmdebstrap", "--quiet", "--mode=root", f"--aptopt={settings}"]
     else:
-        command = ["debootstrap", "--variant=minbase"]
+        command = ["debootstrap"]
     subprocess.run(
-        [*command, *keyring, "--include=ca-certificates", release, str(partial), mirror],
+        [
+            *command,
+            *keyring,
+            "--variant=minbase",
+            "--include=ca-certificates",
+            release,
+            str(partial),
+            mirror,
+        ],
         check=True,
     )
     shutil.copy(settings, partial / "etc/apt/apt.conf.d/90machine")
@@ -179,7 +201,8 @@ def main() -> int:
     if not options.in_namespace:
         # Whatever ends this process ends all of that namespace, and with it its mounts.
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        os.execvp(unshare[0], [*unshare, sys.executable, sys.argv[0], "--in-namespace", *sys.argv[1:]])
+        again = [sys.executable, sys.argv[0], "--in-namespace", *sys.argv[1:]]
+        os.execvp(unshare[0], [*unshare, *again])
 
     root = Path("build/glibc", options.release).absolute()
     if options.renew:

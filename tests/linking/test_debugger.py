@@ -93,8 +93,8 @@ def gdb(command: Sequence[str | Path], *steps: str, cwd: Path | None = None) -> 
 def listed(output: str) -> Iterator[list[str]]:
     """The files of each `info sharedlibrary`, in order."""
     for part in output.split("Shared Object Library\n")[1:]:
-        # gdb 17 has a column for namespaces when there are some.
-        line = r"^0x\S+ +0x\S+ +(?:\[\[\d+\]\] +)?Yes(?: \(\*\))? +(.*)$"
+        # Newer ones have a column for the linker's namespaces, where there are some.
+        line = r"^0x\S+ +0x\S+ +(?:\S+ +)?Yes(?: \(\*\))? +(.*)$"
         yield re.findall(line, part, flags=re.MULTILINE)
 
 

@@ -73,16 +73,26 @@ def make_secure(program: Path) -> None:
 
 
 def compiler(language: str) -> str:
-    """The path of the compiler for `language`, under the same rule as `need_tool`."""
+    """The path of the compiler for `language`, under the same rule as `need_tool`.
+
+    The first on PATH that runs: rustup's rustc, for one, does not before it has a toolchain.
+    """
     variable, names, _ = _COMPILERS[language]
     chosen = os.environ.get(variable)
-    return need_tool(chosen or next(filter(shutil.which, names), names[0]))
+    for name in [chosen] if chosen else names:
+        for folder in os.get_exec_path():
+            path = shutil.which(name, path=folder)
+            if path and _compiler_version(path):
+                return path
+    missing(f"{chosen or names[0]} is not installed, or does not run")
 
 
 @cache
 def _compiler_version(path: str) -> bytes:
+    """Nothing where it does not run."""
     argument = "version" if Path(path).name == "go" else "--version"
-    return subprocess.run([path, argument], capture_output=True, check=True).stdout
+    done = subprocess.run([path, argument], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else b""
 
 
 def _compile(

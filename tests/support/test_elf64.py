@@ -46,7 +46,8 @@ def test_relr(samples: list[Elf]) -> None:
         output = readelf("-r", elf)
         # The places alone; since binutils 2.43 beside their entries and symbols.
         shown = re.search(r"\n *(\d+) offsets\n((?:[0-9a-f]{16}\n)*)", output) or re.search(
-            r" which relocate (\d+) locations:\nIndex: .*\n((?:[0-9a-f:]* +[0-9a-f]{16}.*\n)*)", output
+            r" which relocate (\d+) locations:\nIndex: .*\n((?:[0-9a-f:]* +[0-9a-f]{16}.*\n)*)",
+            output,
         )
         if shown:
             places = re.findall(r"^(?:\w+: +\w+)? *\b([0-9a-f]{16})\b", shown[2], re.MULTILINE)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from support.fixtures import compile_library, compile_program, maps, need_tool, run_python
+from support.fixtures import (
+    compile_library,
+    compile_program,
+    compiler,
+    maps,
+    need_tool,
+    run_python,
+)
 
 ANSWER = {
     "c": "int answer(void) { return 42; }",
@@ -38,6 +45,29 @@ def test_each_language_makes_a_library_that_can_be_called(tmp_path: Path, langua
     library = compile_library(tmp_path, "libanswer.so", ANSWER[language], language=language)
     code = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).answer())"
     assert run_python(code, str(library)).stdout == "42\n"
+
+
+def test_a_compiler_that_cannot_run_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that can, later on PATH, is found behind it."""
+    monkeypatch.delenv("RUSTC", raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    for folder, status in (("shim", 1), ("real", 0)):
+        (tmp_path / folder).mkdir()
+        program = tmp_path / folder / "rustc"
+        program.write_text(f"#!/bin/sh\necho rustc 1.0\nexit {status}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/shim")
+    with pytest.raises(pytest.skip.Exception, match="does not run"):
+        compiler("rust")
+    monkeypatch.setenv("PATH", f"{tmp_path}/shim:{tmp_path}/real")
+    assert compiler("rust") == f"{tmp_path}/real/rustc"
+
+
+def test_what_a_child_prints_before_os_exit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    assert run_python("import os; print(1); os._exit(0)").stdout == "1\n"
 
 
 def test_a_program_is_linked_to_its_libraries(tmp_path: Path) -> None:

@@ -63,9 +63,10 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     uint64_t* stack_end          # the loader's __libc_stack_end: where argc is (psABI)
 
 
-cdef struct HostHabits:          # of its loader, by release: linker/assumptions.pxd; set at the start
+cdef struct HostHabits:          # of its loader, by release: linker/assumptions.pxd
     bint has_debug_chain         # HostDebug.r_next is there
-    # dlmopen's first list of a number stands where r_next of the list before led; else at the end.
+    # A list that dlmopen adds is stored in the r_next of its last one, whatever stood there;
+    # else at the end of the chain.
     bint overwrites_chain
     bint searches_platform_folders       # tls/, x86_64/ … beside glibc-hwcaps/
     # A definition without version table, where the reference names its file, ends the process.

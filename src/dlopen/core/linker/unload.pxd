@@ -291,9 +291,10 @@ cdef inline void collect(Linker* linker, const Image* closed) noexcept nogil:
 
 
 cdef inline Image* first_of_namespace(const Registry* registry, const Image* image) noexcept nogil:
-    """The oldest image of the one that this image is in, NULL if it is gone. Under the lock."""
+    """The oldest image of the one that this image is in; NULL if it is gone, and in the base one,
+    which begins with the program. Under the lock."""
     cdef size_t i
-    if not pointers_hold(&registry.images, image):
+    if not pointers_hold(&registry.images, image) or image.namespace_id == 0:
         return NULL
     for i in range(registry.images.count):
         if (<const Image*>registry.images.items[i]).namespace_id == image.namespace_id:
