@@ -19,7 +19,7 @@ class Mode(IntFlag):
     RTLD_GLOBAL = os.RTLD_GLOBAL
     RTLD_NODELETE = os.RTLD_NODELETE
     PRIVATE = _linker.PRIVATE
-    """An image of one's own, beside any other of the same file."""
+    """An image of one's own, beside any other of the same file; it finds itself first."""
 
 
 _HIGHEST = (1 << 32) - 1
