@@ -81,7 +81,9 @@ from dlopen.core.relocation.relocate cimport (
 )
 from dlopen.core.relocation.replace cimport find_replacements
 from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
-from dlopen.core.symbols.lookup cimport Definition, Reference, refer, symbol_name
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, list_in_scope, refer, symbol_name,
+)
 from dlopen.core.symbols.report cimport (
     report_host_open, report_loaded, report_mapped, report_open, report_scope, report_textrel,
     report_version,
@@ -274,20 +276,24 @@ cdef inline Image* loaded_with_asker(
     """What an image of one's own means by a name (NULL), or a file: itself, or what of one's own
     was opened with it. Nobody else sees these, and there may be others of the same name."""
     cdef SearchList** scope
+    cdef const SearchList* list
     cdef Image* image
     cdef size_t i
+    cdef size_t number = 0
     if asker == NULL or asker.is_host or not asker.is_own:
         return NULL
     if is_meant(asker, name, device, inode) and take(transaction, asker):
         return asker
     scope = <SearchList**>load_pointer(&asker.scope)
-    while scope != NULL and scope[0] != NULL:
-        for i in range(scope[0].images.count):
-            image = <Image*>pointer_at(&scope[0].images, i)
+    list = list_in_scope(scope, 0)
+    while list != NULL:
+        for i in range(list.images.count):
+            image = <Image*>pointer_at(&list.images, i)
             if not image.is_host and image.is_own \
                     and is_meant(image, name, device, inode) and take(transaction, image):
                 return image
-        scope += 1
+        number += 1
+        list = list_in_scope(scope, number)
     return NULL
 
 
