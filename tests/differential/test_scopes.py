@@ -88,7 +88,18 @@ def order(rng: random.Random, libraries: list[Path]) -> list[str]:
     return steps
 
 
+def needs_before_users(stops: list[str], libraries: list[Path]) -> set[tuple[str, str]]:
+    """Whose destructors ran before those of a library that needs it."""
+    return {
+        (needed, number)
+        for at, number in enumerate(stops)
+        for needed in {name[3:-3] for name in open_elf(str(libraries[int(number)])).needed}
+        if needed in stops[:at]
+    }
+
+
 def trace_differences(glibc: str, ours: str, libraries: list[Path]) -> list[str]:
+    """Newer releases of glibc finish what is closed first, also before what needs it."""
     found = []
     for there, here in zip(glibc.split("|"), ours.split("|"), strict=True):
         starts, stops = (
@@ -97,10 +108,9 @@ def trace_differences(glibc: str, ours: str, libraries: list[Path]) -> list[str]
         )
         if starts[0] != starts[1] or sorted(stops[0]) != sorted(stops[1]):
             found.append(f"trace {there.split()} under glibc, {here.split()} here")
-        for at, number in enumerate(stops[1]):
-            needed = {name[3:-3] for name in open_elf(str(libraries[int(number)])).needed}
-            if early := needed.intersection(stops[1][:at]):
-                found.append(f"destructors of {early} before that of {number}, which needs them")
+        early = [needs_before_users(said, libraries) for said in stops]
+        if early[0] != early[1]:
+            found.append(f"finished before what needs it: {early[0]} under glibc, {early[1]} here")
     return found
 
 
