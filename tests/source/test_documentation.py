@@ -105,7 +105,9 @@ def test_prerequisites_are_those_that_the_check_names() -> None:
     for line in re.findall(r"sudo (?:apt-get install|dnf install|apk add) (.*?)`", readme()):
         for package in line.split():
             name = package.replace("python3-", "python$suffix-")
-            assert package == "make" or package in check or name in check, package
+            # make runs the check, and only one of the tests asks pkg-config, where it is.
+            unchecked = package == "make" or package.startswith("pkg")
+            assert unchecked or package in check or name in check, package
 
 
 def readme() -> str:
