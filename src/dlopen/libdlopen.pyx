@@ -36,7 +36,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,
 )
-from dlopen.core.image.image cimport Image, Version, image_asked_name, image_name
+from dlopen.core.image.image cimport Image, Version, image_asked_name, image_name, is_linked
 from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
@@ -61,6 +61,7 @@ from dlopen.core.linker.load cimport (
 )
 from dlopen.core.linker.namespaces cimport end_namespace, make_namespace
 from dlopen.core.linker.patch cimport patch_image, unpatch
+from dlopen.core.linker.section cimport in_section
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED
 from dlopen.core.linker.swap cimport retain, swap_images
@@ -149,33 +150,6 @@ cdef extern from *:
     #else
     static int dlopen_find_xsave(void) { return 0; }
     #endif
-    /* A visitor may throw, or its thread may be cancelled: what the frame below has begun
-       must end all the same.  No language of exceptions here, so it has a personality
-       routine that cleans up by itself, and no landing pad (Itanium C++ ABI, level I). */
-    struct dlopen_visit_section { struct dlopen_visit_section *outer; void *data; uint32_t phase; };
-    static __thread struct dlopen_visit_section *dlopen_innermost_section;
-    int dlopen_visit_section(const struct dlopen_visit_section *section);
-    void dlopen_leave_section(uint32_t phase);
-    static void dlopen_end_section(void) {
-        struct dlopen_visit_section *section = dlopen_innermost_section;
-        dlopen_innermost_section = section->outer;
-        dlopen_leave_section(section->phase);
-    }
-    __attribute__((visibility("hidden"), used)) int dlopen_section_personality(
-        int version, int actions, uint64_t kind, void *exception, void *context
-    ) {
-        enum { CLEANUP_PHASE = 2, CONTINUE_UNWIND = 8 };
-        if (actions & CLEANUP_PHASE) dlopen_end_section();
-        return CONTINUE_UNWIND;
-    }
-    __attribute__((noinline)) static int dlopen_in_section(struct dlopen_visit_section *section) {
-        __asm__ volatile (".cfi_personality 0x1b, dlopen_section_personality");
-        section->outer = dlopen_innermost_section;
-        dlopen_innermost_section = section;
-        int result = dlopen_visit_section(section);
-        dlopen_end_section();
-        return result;
-    }
     """
     enum:
         STARTUP_TEXT "sizeof(dlopen_startup.text)"
@@ -190,10 +164,6 @@ cdef extern from *:
     bint has_xsave "dlopen_has_xsave"
     bint find_xsave "dlopen_find_xsave"() noexcept nogil
     void trap "__builtin_trap"() noexcept nogil
-    ctypedef struct VisitSection "struct dlopen_visit_section":
-        void* data
-        uint32_t phase
-    int dlopen_in_section(VisitSection* section) noexcept nogil
     const char* entry_dlsym "dlopen_entry_dlsym"
     const char* entry_dlvsym "dlopen_entry_dlvsym"
     const void* caller_address "DLOPEN_CALLER"
@@ -478,15 +448,18 @@ cdef public int DLOPEN_relocate(
     Error* error
 ) noexcept nogil:
     cdef Linker* linker = ready_linker()
+    cdef bint is_closed = False
     cdef int code
     error_clear(error)
     if linker == NULL:
         return no_host(error)
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
-    code = relocate_mapped(linker, <Image*>image, request, <Image**>scope, scope_count, error)
-    if code and code != DLOPEN_E_STATE:
-        close_image(linker, <Image*>image, NULL)
+    code = relocate_mapped(
+        linker, <Image*>image, request, <Image**>scope, scope_count, &is_closed, error
+    )
+    if is_closed:
+        collect(linker, <Image*>image)
     return code
 
 
@@ -817,7 +790,8 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     info.symbol_count = <uint32_t>symbol_count_of(image)
     info.relocation_count = count_relocations(image)
     info.needed_count = <uint32_t>image.needed.count
-    info.dependency_count = <uint32_t>image.dependencies.count
+    if is_linked(image):
+        info.dependency_count = <uint32_t>image.dependencies.count
     info.version_count = count_versions(image)
     info.has_textrel = image.has_textrel
     info.nodelete = image.nodelete
@@ -840,7 +814,7 @@ cdef public PublicImage* DLOPEN_dependency_at(PublicImage* handle, uint32_t inde
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = DLOPEN_read_enter()
     cdef PublicImage* dependency = NULL
-    if snapshot_holds(current_snapshot(&the_linker.registry), image) \
+    if snapshot_holds(current_snapshot(&the_linker.registry), image) and is_linked(image) \
             and index < image.dependencies.count:
         dependency = <PublicImage*>image.dependencies.items[index]
     DLOPEN_read_leave(phase)
@@ -1175,6 +1149,7 @@ cdef struct HostVisit:
     void* data
     uint64_t our_adds, our_subs
     uint64_t adds, subs          # the host's and ours, as the visitor is told
+    uint32_t phase               # of our readers
     bint stopped
 
 
@@ -1191,18 +1166,16 @@ cdef int pass_host_info(HostInfo* info, size_t size, void* data) noexcept nogil:
     return result
 
 
-cdef enum:
-    HOST_SECTION = 2             # instead of a generation of readers: in the host's loader
+cdef int visit_hosts(void* data) noexcept nogil:
+    return the_linker.host.dl_iterate_phdr(pass_host_info, data)
 
 
-cdef public int dlopen_visit_section(const VisitSection* section) noexcept nogil:
-    """Called by dlopen_in_section; its frame ends the section, however this one ends."""
-    if section.phase == HOST_SECTION:
-        return the_linker.host.dl_iterate_phdr(pass_host_info, section.data)
-    return visit_own(<const HostVisit*>section.data)
+cdef void end_visit_of_hosts(void* data) noexcept nogil:
+    leave_host(&the_linker)
 
 
-cdef int visit_own(const HostVisit* host) noexcept nogil:
+cdef int visit_own(void* data) noexcept nogil:
+    cdef const HostVisit* host = <const HostVisit*>data
     cdef const Snapshot* snapshot = current_snapshot(&the_linker.registry)
     cdef const Image* image
     cdef HostInfo info
@@ -1227,11 +1200,8 @@ cdef int visit_own(const HostVisit* host) noexcept nogil:
     return result
 
 
-cdef public void dlopen_leave_section(uint32_t phase) noexcept nogil:
-    if phase == HOST_SECTION:
-        leave_host(&the_linker)
-        return
-    reader_leave(&the_linker.registry, phase)
+cdef void end_visit_of_own(void* data) noexcept nogil:
+    reader_leave(&the_linker.registry, (<const HostVisit*>data).phase)
 
 
 cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept nogil:
@@ -1239,7 +1209,6 @@ cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept n
     in a reader section, so that what it looks at stays mapped. It may throw."""
     cdef Linker* linker = ready_linker()
     cdef HostVisit host
-    cdef VisitSection section
     cdef int result
     if linker == NULL:
         return 0
@@ -1251,14 +1220,12 @@ cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept n
     host.our_adds = load_u64(&linker.registry.adds)
     host.our_subs = load_u64(&linker.registry.subs)
     host.stopped = False
-    section.data = &host
-    section.phase = HOST_SECTION
     enter_host(linker)
-    result = dlopen_in_section(&section)
+    result = in_section(visit_hosts, end_visit_of_hosts, &host)
     if host.stopped:
         return result
-    section.phase = reader_enter(&linker.registry)
-    return dlopen_in_section(&section)
+    host.phase = reader_enter(&linker.registry)
+    return in_section(visit_own, end_visit_of_own, &host)
 
 
 cdef public int dlopen_entry_find_object(void* address, void* answer) noexcept nogil:

@@ -19,7 +19,9 @@ from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_R
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try, locks_held
-from dlopen.core.image.image cimport Image, SearchList, image_free_records
+from dlopen.core.image.image cimport (
+    Image, SearchList, image_free_records, is_being_linked,
+)
 
 
 cdef extern from *:
@@ -434,6 +436,11 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
         image = <Image*>registry.images.items[i]
         if image.state == DLOPEN_STATE_INITIALISING and image.initialiser != this_thread():
             image.state = DLOPEN_STATE_READY
+        if image.is_claimed and image.initialiser != this_thread():
+            image.is_claimed = False
+            if is_being_linked(image):       # none of these is counted: it can be closed only
+                image.dependencies.count = 0
+                image.bindings.count = 0
         if not is_reading():
             image.pins = 0       # a transaction of this thread's would be a reader
     after_fork(registry)

@@ -26,7 +26,8 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
 from dlopen.core.base.errors cimport (
-    error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
+    error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_handle, fail_memory,
+    fail_system,
 )
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointer_at, pointers_add, pointers_add_once, pointers_free, pointers_hold,
@@ -45,7 +46,7 @@ from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
     Image, LinkMap, Name, SearchList, Unique, Version, image_asked_name, image_free_records,
-    image_name,
+    image_name, is_linked,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, current_snapshot, join_globals, join_scope, make_snapshot,
@@ -1991,12 +1992,14 @@ cdef inline int map_only(
 
 
 cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
-    """Once: a second thread finds it claimed."""
+    """Once: a second thread finds it claimed. It stays then, though another one may close it."""
     cdef bint is_mapped
     lock_acquire(&registry.lock)
     is_mapped = pointers_hold(&registry.images, image) \
         and load_u32(&image.state) == DLOPEN_STATE_MAPPED and image.scope == NULL
     if is_mapped:
+        image.is_claimed = True
+        image.initialiser = this_thread()
         store_u32(&image.state, DLOPEN_STATE_LOADING)
     lock_release(&registry.lock)
     return is_mapped
@@ -2011,8 +2014,9 @@ cdef inline int take_scope(
     if not pointers_add(allocator, &image.search_list.images, image):
         return fail_memory(transaction.error, image_name(image))
     for i in range(count):
-        if not snapshot_holds(transaction.snapshot, scope[i]) \
-                or load_u32(&scope[i].state) == DLOPEN_STATE_MAPPED \
+        if scope[i] == image:
+            continue             # it is the first in any case
+        if not snapshot_holds(transaction.snapshot, scope[i]) or not is_linked(scope[i]) \
                 or not take(transaction, scope[i]):
             return fail(
                 transaction.error, DLOPEN_E_HANDLE, image_name(image),
@@ -2044,19 +2048,17 @@ cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
     return 0
 
 
-cdef inline int relocate_mapped(
+cdef inline int link_mapped(
     Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
     Error* error
 ) noexcept nogil:
-    """The second step after map_only. When it fails, the caller closes the image."""
+    """The image is this thread's: `is_being_linked`."""
     cdef Transaction transaction
     cdef int code
-    if not claim_mapped(&linker.registry, image):
-        return fail(
-            error, DLOPEN_E_STATE, b"", b"only an image that is mapped, and once, can be relocated"
-        )
-    bring_unwinder(linker)
+    if not request.flags & DLOPEN_NO_FOREIGN_CODE:
+        bring_unwinder(linker)
     begin(&transaction, linker, request.mode, request.flags, error)
+    image.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
     image.exact_scope = True
     transaction.root = image
     code = refuse(image, image_name(image), error)
@@ -2077,14 +2079,41 @@ cdef inline int relocate_mapped(
         code = publish_relocated(&transaction)
     transaction.loaded.count = 0     # it is the registry's
     if code:
-        # Nothing of it was counted.
-        image.dependencies.count = 0
-        image.bindings.count = 0
-        store_u32(&image.state, DLOPEN_STATE_MAPPED)
+        forget_linking(&linker.registry, image)
     end(&transaction)
+    return code
+
+
+cdef inline void forget_linking(Registry* registry, Image* image) noexcept nogil:
+    """It has failed: nothing of it was counted. The image stays claimed: places are written."""
+    lock_acquire(&registry.lock)
+    image.dependencies.count = 0
+    image.bindings.count = 0
+    lock_release(&registry.lock)
+
+
+cdef inline int relocate_mapped(
+    Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
+    bint* is_closed, Error* error
+) noexcept nogil:
+    """The second step after map_only. `is_closed`: by this, as it has failed, or by another thread
+    meanwhile: for collect()."""
+    cdef Registry* registry = &linker.registry
+    cdef int code
+    if not claim_mapped(registry, image):
+        return fail(
+            error, DLOPEN_E_STATE, b"", b"only an image that is mapped, and once, can be relocated"
+        )
+    code = link_mapped(linker, image, request, scope, scope_count, error)
     if code == 0:
         code = initialise(linker, image, True, error)
-    return code
+    lock_acquire(&registry.lock)
+    image.is_claimed = False
+    if code and image.open_count != 0:
+        image.open_count -= 1
+    is_closed[0] = image.open_count == 0
+    lock_release(&registry.lock)
+    return fail_handle(error) if code == 0 and is_closed[0] else code
 
 
 cdef inline int open_existing(
