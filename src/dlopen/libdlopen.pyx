@@ -54,7 +54,9 @@ from dlopen.core.linker.host cimport (
     AT_PAGESZ, AT_SECURE, RTLD_LAZY, bind_host_functions, borrow_host_image, getauxval,
     give_back_host_image, identify_hosts, refresh_hosts,
 )
-from dlopen.core.linker.host_lock cimport await_hosts_before_fork, enter_host, in_host, leave_host
+from dlopen.core.linker.host_lock cimport (
+    await_hosts_before_fork, enter_host, has_forked, in_host, leave_host,
+)
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
     relocate_mapped,
@@ -70,7 +72,7 @@ from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport (
     close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
 )
-from dlopen.core.memory.file cimport File, file_close, file_init
+from dlopen.core.memory.file cimport file_close, file_init
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     nearest_symbol, refer, symbol_name, symbol_version,
@@ -139,16 +141,23 @@ cdef extern from *:
     __attribute__((visibility("hidden")))
     extern const char dlopen_entry_dlsym[], dlopen_entry_dlvsym[];
     #define DLOPEN_CALLER __builtin_return_address(0)
-    /* For arch/<machine>.S: XSAVE, enabled by the kernel. */
+    /* For arch/<machine>.S: XSAVE, enabled by the kernel, and how much of the stack the state of
+       the processor takes that it saves: FXSAVE's 512 bytes, or what the components that the
+       kernel has enabled (XCR0) take in XSAVE's standard format. */
     __attribute__((visibility("hidden"))) int dlopen_has_xsave;
+    __attribute__((visibility("hidden"))) uint64_t dlopen_state_size = 2688;
     #if defined(__x86_64__)
     #include <cpuid.h>
-    static int dlopen_find_xsave(void) {
-        unsigned a, b, c = 0, d;
-        return __get_cpuid(1, &a, &b, &c, &d) && c & bit_OSXSAVE;
+    static void dlopen_find_xsave(void) {
+        unsigned a, b, c = 0, d, enabled = 0;
+        dlopen_state_size = 512;
+        if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
+        __asm__ ("xgetbv" : "=a" (enabled), "=d" (d) : "c" (0));
+        dlopen_state_size = enabled & 0xe0 ? 2688 : enabled & 0x18 ? 1088 : 832;
+        dlopen_has_xsave = 1;
     }
     #else
-    static int dlopen_find_xsave(void) { return 0; }
+    static void dlopen_find_xsave(void) { }
     #endif
     """
     enum:
@@ -161,8 +170,7 @@ cdef extern from *:
         size_t kept
         char text[1024]
     Startup startup "dlopen_startup"
-    bint has_xsave "dlopen_has_xsave"
-    bint find_xsave "dlopen_find_xsave"() noexcept nogil
+    void find_xsave "dlopen_find_xsave"() noexcept nogil
     void trap "__builtin_trap"() noexcept nogil
     const char* entry_dlsym "dlopen_entry_dlsym"
     const char* entry_dlvsym "dlopen_entry_dlvsym"
@@ -256,7 +264,7 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     if not begin_preparing(linker, &usable):
         return usable
     dlopen_expect_fork()         # before a lock of ours or of the host's loader is taken
-    (&has_xsave)[0] = find_xsave()
+    find_xsave()
     linker.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker)
@@ -293,6 +301,7 @@ cdef void after_fork_here() noexcept nogil:
     lock_release(&the_linker.tls.lock)
     lock_release(&the_linker.debugger.lock)
     sub_u32(&the_linker.forking, 1)
+    has_forked()
 
 
 cdef void after_fork_in_child_here() noexcept nogil:
@@ -300,6 +309,7 @@ cdef void after_fork_in_child_here() noexcept nogil:
     the_linker.donors_change = False
     the_linker.in_host = in_host
     the_linker.forking = 0
+    has_forked()
     after_fork_in_child(&the_linker.registry)
     forget_other_threads(&the_linker.tls, &the_linker.registry.allocator)
     lock_release(&the_linker.tls.lock)
@@ -485,10 +495,9 @@ cdef public int DLOPEN_find(
     const char* name, const void* caller, VisitCandidate* visit, void* data, Error* error
 ) noexcept nogil:
     cdef Linker* linker = ready_linker()
-    cdef Transaction transaction
-    cdef Trail trail
+    cdef Transaction* transaction
+    cdef Trail* trail
     cdef Text path
-    cdef File file
     cdef Image* asker
     cdef Image* loaded
     cdef size_t i
@@ -498,18 +507,20 @@ cdef public int DLOPEN_find(
     error_clear(error)
     if linker == NULL:
         return no_host(error)
-    memset(&trail, 0, sizeof(trail))
     memset(&path, 0, sizeof(path))
-    file_init(&file)
-    begin(&transaction, linker, RTLD_LAZY, 0, error)
+    transaction = begin(linker, RTLD_LAZY, 0, error)
+    if transaction == NULL:
+        return fail_memory(error, name)
+    trail = &transaction.trail
+    file_init(&transaction.file)
     asker = image_of_caller(transaction.snapshot, caller)
-    loaded = loaded_by_name(&transaction, name, asker, False)
+    loaded = loaded_by_name(transaction, name, asker, False)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
-        linker, transaction.snapshot, name, asker, NULL, &path, &trail, &file, NULL
+        linker, transaction.snapshot, name, asker, NULL, &path, trail, &transaction.file, NULL
     )
-    file_close(&file)
+    file_close(&transaction.file)
     candidate = trail.paths.data
     origin = trail.origins.data
     for i in range(trail.count):
@@ -519,8 +530,8 @@ cdef public int DLOPEN_find(
     if found and trail.count == 0:
         visit(path.data, b"path", 0, data)
     text_free(&linker.registry.allocator, &path)
-    trail_free(&linker.registry.allocator, &trail)
-    end(&transaction)
+    trail_free(&linker.registry.allocator, trail)
+    end(transaction)
     if not found and loaded == NULL:
         return fail(error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file")
     return 0

@@ -6,7 +6,8 @@ Blocks come zeroed, in size classes of two steps an octave, each behind a 16-byt
 header; larger ones are mappings of their own. Freed blocks go to their class's list.
 
 `Allocator.lock` guards every field and is a leaf: nothing is called while it is held
-but the kernel. In a DLOPEN_SANITIZE build blocks come from malloc, so that the
+but the kernel. A signal handler that has interrupted this thread in here waits for
+nothing: what it allocates is a mapping of its own, what it frees of the classes is lost. In a DLOPEN_SANITIZE build blocks come from malloc, so that the
 sanitizers see each one's bounds and life.
 """
 
@@ -40,6 +41,14 @@ cdef extern from *:
     void* dlopen_malloc(size_t size) noexcept nogil
     void dlopen_free(void* block) noexcept nogil
     int count_leading_zeros "__builtin_clzll"(unsigned long long value) noexcept nogil
+
+
+cdef extern from *:
+    """
+    /* This thread holds Allocator.lock, or is about to: what a signal handler finds. */
+    static __thread uint32_t dlopen_allocates;
+    """
+    uint32_t allocates "dlopen_allocates"
 
 
 cdef enum:
@@ -84,6 +93,11 @@ cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
     return power + (power >> 1) if size_class & 1 else power
 
 
+cdef inline bint is_allocating() noexcept nogil:
+    """In a signal handler: it has interrupted the allocator."""
+    return allocates != 0
+
+
 cdef inline void* allocate(Allocator* allocator, uint64_t size) noexcept nogil:
     """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
     cdef void* block = NULL
@@ -103,7 +117,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
     if DLOPEN_USES_MALLOC:
         return dlopen_malloc(size)
     whole = size + HEADER_SIZE
-    if whole > LARGEST_CLASS_SIZE:
+    if whole > LARGEST_CLASS_SIZE or is_allocating():
         whole = align_up(whole, PAGE)
         mapped = kernel_map(0, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if mapped < 0 and mapped > -4096:
@@ -113,6 +127,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
         return <char*>mapped + HEADER_SIZE
     size_class = size_class_of(whole)
     whole = size_of_class(size_class)
+    (&allocates)[0] = 1
     lock_acquire(&allocator.lock)
     if allocator.free_blocks[size_class] != NULL:
         block = <char*>allocator.free_blocks[size_class]
@@ -130,6 +145,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
             allocator.chunk += whole
             allocator.chunk_left -= whole
     lock_release(&allocator.lock)
+    (&allocates)[0] = 0
     if block == NULL:
         return NULL
     (<BlockHeader*>block).size = whole
@@ -152,11 +168,15 @@ cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
     if header.size_class == CLASS_COUNT:
         kernel_unmap(<uint64_t>header, header.size)
         return
+    if is_allocating():
+        return
     block = <FreeBlock*>header
+    (&allocates)[0] = 1
     lock_acquire(&allocator.lock)
     block.next = allocator.free_blocks[header.size_class]
     allocator.free_blocks[header.size_class] = block
     lock_release(&allocator.lock)
+    (&allocates)[0] = 0
 
 
 cdef inline char* copy_text(Allocator* allocator, const char* text, size_t length) noexcept nogil:

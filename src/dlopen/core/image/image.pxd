@@ -173,7 +173,10 @@ cdef struct Image:
     uint32_t open_count
     uint32_t pins                # transactions that rely on it
     bint is_claimed              # DLOPEN_relocate is at it
-    uint32_t mark                # scratch for traversals
+    # Scratch for traversals, which take no stack: a chain of dependencies may be long.
+    uint32_t mark
+    Image* visited_from          # or the next that is to be visited
+    size_t visit_next            # which of its needs
     uint32_t is_global           # atomic
     bint nodelete
     uint32_t is_visible          # atomic: found by name and identity

@@ -84,6 +84,7 @@ cdef struct Registry:
     Pointers hosts               # Image*, the host's, in its order
     # Image*: taken out of `images`, but destructors or thread_local objects still need them.
     Pointers closing
+    uint64_t closer              # atomic: the thread that decides what is to go, and has the lock
     bint sweep_again             # they held something when it was last looked for what may go
     LiveObject* live_objects
     uint64_t host_adds, host_subs  # as Snapshot's

@@ -32,7 +32,7 @@ from dlopen.core.image.image cimport (
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, leave_scope, make_snapshot, publish_snapshot,
-    reader_enter, reader_leave, reclaim, retire, snapshot_holds,
+    reader_enter, reader_leave, reclaim, retire, snapshot_holds, this_thread,
 )
 from dlopen.core.linker.debugger cimport hide_from_debugger
 from dlopen.core.linker.host_lock cimport close_host
@@ -54,21 +54,16 @@ cdef extern from *:
     uint32_t collecting "dlopen_collecting"
 
 
-cdef inline void mark_held(Image* image) noexcept nogil:
-    cdef size_t i
+cdef inline void hold(Image** held, Image* image) noexcept nogil:
+    """`held` are those that are marked and not looked at yet, linked by `visited_from`."""
     if image.mark or image.is_host:
         return
     image.mark = 1
-    if is_being_linked(image):
-        return
-    for i in range(image.dependencies.count):
-        mark_held(<Image*>image.dependencies.items[i])
-    for i in range(image.bindings.count):
-        mark_held(<Image*>image.bindings.items[i])
-    mark_patched(image)
+    image.visited_from = held[0]
+    held[0] = image
 
 
-cdef inline void mark_patched(const Image* image) noexcept nogil:
+cdef inline void hold_patched(Image** held, const Image* image) noexcept nogil:
     """What the patches of an image that stays lead to."""
     cdef const PatchedPlace* patched = image.patched
     cdef const PlaceValue* value
@@ -76,9 +71,37 @@ cdef inline void mark_patched(const Image* image) noexcept nogil:
         value = patched.top
         while value != NULL:
             if value.leads_to != NULL:
-                mark_held(value.leads_to)
+                hold(held, value.leads_to)
             value = value.below
         patched = patched.next
+
+
+cdef inline void mark_all(Image* held) noexcept nogil:
+    """And what these need."""
+    cdef Image* image
+    cdef size_t i
+    while held != NULL:
+        image = held
+        held = image.visited_from
+        if is_being_linked(image):
+            continue
+        for i in range(image.dependencies.count):
+            hold(&held, <Image*>image.dependencies.items[i])
+        for i in range(image.bindings.count):
+            hold(&held, <Image*>image.bindings.items[i])
+        hold_patched(&held, image)
+
+
+cdef inline void mark_held(Image* image) noexcept nogil:
+    cdef Image* held = NULL
+    hold(&held, image)
+    mark_all(held)
+
+
+cdef inline void mark_patched(const Image* image) noexcept nogil:
+    cdef Image* held = NULL
+    hold_patched(&held, image)
+    mark_all(held)
 
 
 cdef inline bint is_root(const Image* image) noexcept nogil:
@@ -395,7 +418,9 @@ cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogi
         closed = NULL
     elif closed != NULL:
         oldest = first_of_namespace(registry, closed)
+    store_u64(&registry.closer, this_thread())
     sweep(linker, &finishing.dead)
+    store_u64(&registry.closer, 0)
     adopt_abandoned(registry, &finishing.dead)
     sort_for_destructors(
         &registry.allocator, &finishing.dead, closed_first(&finishing.dead, closed, oldest),
