@@ -181,22 +181,26 @@ static long sleeps(void) {
   return usage.ru_nvcsw;
 }
 
-static void iterate(void) {
-  int images = 0;
+static void read_awake(void) {
   long before = sleeps();
-  our_iterate(count_image, &images);
+  read_and_call_late();
   slept += sleeps() - before;
 }
 
 static void forking(void) {
   int status = 0;
-  in_trap = iterate;
+  check(dlopen("./liblate.so", RTLD_NOW | RTLD_GLOBAL) != NULL, "late");
+  user = open_one("./liblateuser.so", RTLD_LAZY);
+  call_late = (int (*)(void))library_find(user, "call_late");
+  user = open_one("./libuser.so", RTLD_LAZY);
+  call_target = (int (*)(void))library_find(user, "call_target");
+  in_trap = read_awake;
   step();
   pid_t child = fork();
   step_no_more();
   if (child == 0) {
     in_trap = NULL;
-    read_all();
+    read_and_call_late();
     _exit(7);
   }
   in_trap = NULL;
@@ -228,7 +232,6 @@ int main(int argc, char **argv) {
   library_close(user);
   for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
     if (strcmp(scenarios[i].name, argv[2]) == 0) {
-      if (scenarios[i].run != closing) user = open_one("./libuser.so", RTLD_LAZY);
       scenarios[i].run();
       dprintf(1, "done\n");
       return 0;

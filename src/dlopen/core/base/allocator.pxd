@@ -7,8 +7,10 @@ header; larger ones are mappings of their own. Freed blocks go to their class's 
 
 `Allocator.lock` guards every field and is a leaf: nothing is called while it is held
 but the kernel. A signal handler that has interrupted this thread in here waits for
-nothing: what it allocates is a mapping of its own, what it frees of the classes is lost. In a DLOPEN_SANITIZE build blocks come from malloc, so that the
-sanitizers see each one's bounds and life.
+nothing: what it allocates is a mapping of its own, what it frees of the classes is lost.
+
+In a DLOPEN_SANITIZE build blocks come from malloc, so that the sanitizers see each one's
+bounds and life.
 """
 
 from libc.stddef cimport size_t
@@ -19,7 +21,7 @@ from dlopen.core.base.faults cimport FAULT_ALLOCATION, fault_at, note_block
 from dlopen.core.base.kernel cimport (
     MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, kernel_map, kernel_unmap,
 )
-from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
+from dlopen.core.base.lock cimport Lock, is_forking, lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 
 
@@ -95,7 +97,18 @@ cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
 
 cdef inline bint is_allocating() noexcept nogil:
     """In a signal handler: it has interrupted the allocator."""
-    return allocates != 0
+    return allocates != 0 and not is_forking()
+
+
+cdef inline void allocator_acquire(Allocator* allocator) noexcept nogil:
+    (&allocates)[0] = 1
+    lock_acquire(&allocator.lock)
+
+
+cdef inline void allocator_release(Allocator* allocator) noexcept nogil:
+    lock_release(&allocator.lock)
+    if not is_forking():         # who forks has it until the end
+        (&allocates)[0] = 0
 
 
 cdef inline void* allocate(Allocator* allocator, uint64_t size) noexcept nogil:
@@ -127,8 +140,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
         return <char*>mapped + HEADER_SIZE
     size_class = size_class_of(whole)
     whole = size_of_class(size_class)
-    (&allocates)[0] = 1
-    lock_acquire(&allocator.lock)
+    allocator_acquire(allocator)
     if allocator.free_blocks[size_class] != NULL:
         block = <char*>allocator.free_blocks[size_class]
         allocator.free_blocks[size_class] = allocator.free_blocks[size_class].next
@@ -144,8 +156,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
             block = allocator.chunk
             allocator.chunk += whole
             allocator.chunk_left -= whole
-    lock_release(&allocator.lock)
-    (&allocates)[0] = 0
+    allocator_release(allocator)
     if block == NULL:
         return NULL
     (<BlockHeader*>block).size = whole
@@ -171,12 +182,10 @@ cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
     if is_allocating():
         return
     block = <FreeBlock*>header
-    (&allocates)[0] = 1
-    lock_acquire(&allocator.lock)
+    allocator_acquire(allocator)
     block.next = allocator.free_blocks[header.size_class]
     allocator.free_blocks[header.size_class] = block
-    lock_release(&allocator.lock)
-    (&allocates)[0] = 0
+    allocator_release(allocator)
 
 
 cdef inline char* copy_text(Allocator* allocator, const char* text, size_t length) noexcept nogil:

@@ -11,7 +11,9 @@ writer as a rule, the last reader where the writer may not wait (it is a reader 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport (
+    Allocator, allocate, allocator_acquire, allocator_release, release,
+)
 from dlopen.core.base.atomics cimport (
     add_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_pointer, store_u32, sub_u32,
 )
@@ -415,12 +417,12 @@ cdef inline Image* snapshot_image_at(const Snapshot* snapshot, uint64_t address)
 cdef inline void before_fork(Registry* registry) noexcept nogil:
     lock_acquire(&registry.reclaiming)
     lock_acquire(&registry.lock)
-    lock_acquire(&registry.allocator.lock)
+    allocator_acquire(&registry.allocator)
 
 
 cdef inline void after_fork(Registry* registry) noexcept nogil:
     """In the parent, and at the end in the child."""
-    lock_release(&registry.allocator.lock)
+    allocator_release(&registry.allocator)
     lock_release(&registry.lock)
     lock_release(&registry.reclaiming)
 

@@ -121,7 +121,8 @@ cdef inline void absorb_lazy_bindings(Registry* registry, Image* image) noexcept
     """Under the lock: what its calls were bound to lately joins `bindings`."""
     cdef uint64_t i
     cdef Image* definer
-    if is_being_linked(image) or image.lazy_bindings == NULL or not exchange_u32(&image.has_lazy_bindings, 0):
+    if is_being_linked(image) or image.lazy_bindings == NULL \
+            or not exchange_u32(&image.has_lazy_bindings, 0):
         return
     for i in range(image.jmprel_count):
         definer = <Image*>load_pointer(&image.lazy_bindings[i])
