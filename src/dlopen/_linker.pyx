@@ -285,12 +285,37 @@ cdef int check_stream(Stream *stream) except -1:
 cdef object decoded(const char *text):
     return PyUnicode_DecodeFSDefaultAndSize(text, <Py_ssize_t>strlen(text))
 
+# One that is not in use: there is seldom need for a second.
+cdef DLOPEN_error *spare_record = NULL
+
+cdef class Failure:
+    """What the core may fill in: half of a small thread's stack."""
+    cdef DLOPEN_error *record
+
+    def __cinit__(self):
+        global spare_record
+        self.record = spare_record
+        spare_record = NULL
+        if self.record == NULL:
+            self.record = <DLOPEN_error *>malloc(sizeof(DLOPEN_error))
+        if self.record == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        global spare_record
+        if spare_record == NULL:
+            spare_record = self.record
+        else:
+            free(self.record)
+
+
 cdef object failure(const DLOPEN_error *error):
     """The exception that stands for an error of the core."""
-    cdef char line[4096]
-    cdef size_t size = DLOPEN_message(error, line, sizeof(line))
+    cdef size_t size = DLOPEN_message(error, NULL, 0)
+    cdef bytearray line = bytearray(size + 1)
     cdef const char *path = error.searched
     cdef uint32_t i
+    DLOPEN_message(error, <char *>line, size + 1)
     searched = []
     for i in range(error.searched_count):
         result = error.searched_errno[i] if i < 64 else 0
@@ -299,7 +324,7 @@ cdef object failure(const DLOPEN_error *error):
     return exception_for(
         CODES.get(error.code, "UNKNOWN"),
         error.errnum,
-        PyUnicode_DecodeFSDefaultAndSize(line, <Py_ssize_t>min(size, sizeof(line) - 1)),
+        PyUnicode_DecodeFSDefaultAndSize(line, <Py_ssize_t>size),
         library=decoded(error.library),
         reason=decoded(error.detail),
         symbol=decoded(error.symbol),
@@ -384,7 +409,7 @@ cdef int ask_for_file(
 def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find):
     """`find` is called with a name and a version or None, and returns an address, or 0."""
     cdef DLOPEN_request request
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef DLOPEN_replacement *made
     cdef DLOPEN_image **images
     cdef list state = [find, None]
@@ -407,32 +432,32 @@ def relocate(uintptr_t image, list scope, uint32_t mode, list replacements, find
         for i in range(len(scope)):
             images[i] = <DLOPEN_image *><uintptr_t>scope[i]
         with nogil:
-            code = DLOPEN_relocate(<DLOPEN_image *>image, &request, images, count, &error)
+            code = DLOPEN_relocate(<DLOPEN_image *>image, &request, images, count, error.record)
     finally:
         PyMem_Free(images)
         PyMem_Free(made)
     if state[1] is not None:
         raise state[1]
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
 
 
 def new_namespace(bytes search_path):
     """Its number; `search_path` as LD_LIBRARY_PATH, or None."""
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef const char *path = NULL
     cdef int64_t namespace = 0
     if search_path is not None:
         path = search_path
-    if DLOPEN_namespace_new(path, &namespace, &error) != DLOPEN_OK:
-        raise failure(&error)
+    if DLOPEN_namespace_new(path, &namespace, error.record) != DLOPEN_OK:
+        raise failure(error.record)
     return namespace
 
 
 def end_namespace(int64_t namespace):
-    cdef DLOPEN_error error
-    if DLOPEN_namespace_end(namespace, &error) != DLOPEN_OK:
-        raise failure(&error)
+    cdef Failure error = Failure()
+    if DLOPEN_namespace_end(namespace, error.record) != DLOPEN_OK:
+        raise failure(error.record)
 
 
 cdef object load(
@@ -441,7 +466,7 @@ cdef object load(
 ):
     cdef DLOPEN_request request
     cdef DLOPEN_replacement *made = NULL
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef DLOPEN_image *image = NULL
     cdef Content content
     cdef list state = [files, None, {}]
@@ -465,19 +490,19 @@ cdef object load(
         request.replacements = made = make_replacements(replacements)
         request.replacement_count = <size_t>len(replacements or ())
         if keeps_gil:
-            code = DLOPEN_open(&request, &image, &error)
+            code = DLOPEN_open(&request, &image, error.record)
         else:
             with nogil:
                 if link:
-                    code = DLOPEN_open(&request, &image, &error)
+                    code = DLOPEN_open(&request, &image, error.record)
                 else:
-                    code = DLOPEN_map(&request, &image, &error)
+                    code = DLOPEN_map(&request, &image, error.record)
     finally:
         PyMem_Free(made)
     if state[1] is not None:
         raise state[1]
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
     return <uintptr_t>image
 
 
@@ -496,14 +521,14 @@ def map(bytes name, data, uint32_t flags=0, files=None):
 
 
 def existing(bytes name not None):
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef DLOPEN_image *image = NULL
     cdef const char *text = name
     cdef int code
     with nogil:
-        code = DLOPEN_existing(text, &image, &error)
+        code = DLOPEN_existing(text, &image, error.record)
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
     return <uintptr_t>image
 
 
@@ -513,15 +538,15 @@ cdef void pass_holder(int kind, DLOPEN_image *holder, void *data) noexcept nogil
 
 def close(uintptr_t image):
     """Whether something still holds the image."""
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef int code
     cdef size_t holders = 0
     with nogil:
-        code = DLOPEN_close(<DLOPEN_image *>image, &error)
+        code = DLOPEN_close(<DLOPEN_image *>image, error.record)
         if code == DLOPEN_OK:
             holders = DLOPEN_holders(<DLOPEN_image *>image, pass_holder, NULL)
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
     return holders != 0
 
 
@@ -544,17 +569,17 @@ cdef void put_candidate(
 
 def find(bytes name not None):
     cdef Stream stream
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef const char *text = name
     cdef int code
     memset(&stream, 0, sizeof(stream))
     candidates = []
     try:
         with nogil:
-            code = DLOPEN_find(text, NULL, put_candidate, &stream, &error)
+            code = DLOPEN_find(text, NULL, put_candidate, &stream, error.record)
         check_stream(&stream)
         if code not in (DLOPEN_OK, DLOPEN_E_NOT_FOUND):
-            raise failure(&error)
+            raise failure(error.record)
         while stream.cursor < stream.used:
             path = take_text(&stream)
             origin = take_text(&stream)
@@ -582,7 +607,7 @@ cdef object take_symbol(Stream *stream):
 def symbol(uintptr_t image, bytes name not None, bytes version, bint own):
     """One definition, its resolver not called; None if there is none."""
     cdef Stream stream
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef DLOPEN_symbol found
     cdef const char *text = name
     cdef const char *version_text = NULL
@@ -595,7 +620,7 @@ def symbol(uintptr_t image, bytes name not None, bytes version, bint own):
         with nogil:
             token = DLOPEN_read_enter()
             code = DLOPEN_symbol_find(
-                <DLOPEN_image *>image, text, version_text, flags, &found, &error)
+                <DLOPEN_image *>image, text, version_text, flags, &found, error.record)
             if code == DLOPEN_OK:
                 put_symbol(&stream, &found)
             DLOPEN_read_leave(token)
@@ -603,7 +628,7 @@ def symbol(uintptr_t image, bytes name not None, bytes version, bint own):
         if code in (DLOPEN_E_SYMBOL, DLOPEN_E_VERSION):
             return None
         if code != DLOPEN_OK:
-            raise failure(&error)
+            raise failure(error.record)
         return take_symbol(&stream)
     finally:
         free(stream.data)
@@ -615,7 +640,7 @@ def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own
     The address may be 0: an absolute symbol of that value, or a resolver that says so.
     Outside of the readers' section: a resolver is foreign code, and may close libraries.
     """
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef DLOPEN_symbol found
     cdef const char *text = name
     cdef const char *version_text = NULL
@@ -625,11 +650,11 @@ def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own
     with nogil:
         code = DLOPEN_symbol_find(
             <DLOPEN_image *>image, text, version_text, DLOPEN_OWN_ONLY if own else 0,
-            &found, &error)
+            &found, error.record)
     if code in (DLOPEN_E_SYMBOL, DLOPEN_E_VERSION):
         return None
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
     if found.type == STT_TLS and found.address == 0:
         raise exception_for("STATE", 0, f"{decoded(text)} is a thread-local symbol")
     return found.address, found.type
@@ -899,7 +924,7 @@ def address(uintptr_t address):
 
 def patch(uintptr_t image, list replacements):
     """(number, [(places, original) for each])"""
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef DLOPEN_replacement *made = NULL
     cdef DLOPEN_patched *patched = NULL
     cdef uint64_t number = 0
@@ -912,9 +937,9 @@ def patch(uintptr_t image, list replacements):
         if patched == NULL:
             raise MemoryError
         with nogil:
-            code = DLOPEN_patch(<DLOPEN_image *>image, made, count, patched, &number, &error)
+            code = DLOPEN_patch(<DLOPEN_image *>image, made, count, patched, &number, error.record)
         if code != DLOPEN_OK:
-            raise failure(&error)
+            raise failure(error.record)
         return number, [(patched[i].places, patched[i].original) for i in range(count)]
     finally:
         PyMem_Free(made)
@@ -922,39 +947,39 @@ def patch(uintptr_t image, list replacements):
 
 
 def unpatch(uint64_t number):
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef int code
     with nogil:
-        code = DLOPEN_unpatch(number, &error)
+        code = DLOPEN_unpatch(number, error.record)
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
 
 
 def swap(uintptr_t old, uintptr_t successor):
     """How many places were bound anew."""
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef uint64_t places = 0
     cdef int code
     with nogil:
-        code = DLOPEN_swap(<DLOPEN_image *>old, <DLOPEN_image *>successor, &places, &error)
+        code = DLOPEN_swap(<DLOPEN_image *>old, <DLOPEN_image *>successor, &places, error.record)
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
     return places
 
 
 def retain(uintptr_t image):
-    cdef DLOPEN_error error
-    if DLOPEN_retain(<DLOPEN_image *>image, &error) != DLOPEN_OK:
-        raise failure(&error)
+    cdef Failure error = Failure()
+    if DLOPEN_retain(<DLOPEN_image *>image, error.record) != DLOPEN_OK:
+        raise failure(error.record)
 
 
 def release(uintptr_t image):
-    cdef DLOPEN_error error
+    cdef Failure error = Failure()
     cdef int code
     with nogil:
-        code = DLOPEN_release(<DLOPEN_image *>image, &error)
+        code = DLOPEN_release(<DLOPEN_image *>image, error.record)
     if code != DLOPEN_OK:
-        raise failure(&error)
+        raise failure(error.record)
 
 
 cdef void put_holder(int kind, DLOPEN_image *holder, void *data) noexcept nogil:

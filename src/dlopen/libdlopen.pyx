@@ -36,7 +36,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,
 )
-from dlopen.core.image.image cimport Image, Version, image_asked_name, image_name
+from dlopen.core.image.image cimport Image, Version, image_asked_name, image_name, is_linked
 from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
@@ -54,13 +54,16 @@ from dlopen.core.linker.host cimport (
     AT_PAGESZ, AT_SECURE, RTLD_LAZY, bind_host_functions, borrow_host_image, getauxval,
     give_back_host_image, identify_hosts, refresh_hosts,
 )
-from dlopen.core.linker.host_lock cimport await_hosts_before_fork, enter_host, in_host, leave_host
+from dlopen.core.linker.host_lock cimport (
+    await_hosts_before_fork, enter_host, has_forked, in_host, leave_host,
+)
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
     relocate_mapped,
 )
 from dlopen.core.linker.namespaces cimport end_namespace, make_namespace
 from dlopen.core.linker.patch cimport patch_image, unpatch
+from dlopen.core.linker.section cimport in_section
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED
 from dlopen.core.linker.swap cimport retain, swap_images
@@ -69,7 +72,7 @@ from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport (
     close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
 )
-from dlopen.core.memory.file cimport File, file_close, file_init
+from dlopen.core.memory.file cimport file_close, file_init
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     nearest_symbol, refer, symbol_name, symbol_version,
@@ -138,44 +141,24 @@ cdef extern from *:
     __attribute__((visibility("hidden")))
     extern const char dlopen_entry_dlsym[], dlopen_entry_dlvsym[];
     #define DLOPEN_CALLER __builtin_return_address(0)
-    /* For arch/<machine>.S: XSAVE, enabled by the kernel. */
+    /* For arch/<machine>.S: XSAVE, enabled by the kernel, and how much of the stack the state of
+       the processor takes that it saves: FXSAVE's 512 bytes, or what the components that the
+       kernel has enabled (XCR0) take in XSAVE's standard format. */
     __attribute__((visibility("hidden"))) int dlopen_has_xsave;
+    __attribute__((visibility("hidden"))) uint64_t dlopen_state_size = 2688;
     #if defined(__x86_64__)
     #include <cpuid.h>
-    static int dlopen_find_xsave(void) {
-        unsigned a, b, c = 0, d;
-        return __get_cpuid(1, &a, &b, &c, &d) && c & bit_OSXSAVE;
+    static void dlopen_find_xsave(void) {
+        unsigned a, b, c = 0, d, enabled = 0;
+        dlopen_state_size = 512;
+        if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
+        __asm__ ("xgetbv" : "=a" (enabled), "=d" (d) : "c" (0));
+        dlopen_state_size = enabled & 0xe0 ? 2688 : enabled & 0x18 ? 1088 : 832;
+        dlopen_has_xsave = 1;
     }
     #else
-    static int dlopen_find_xsave(void) { return 0; }
+    static void dlopen_find_xsave(void) { }
     #endif
-    /* A visitor may throw, or its thread may be cancelled: what the frame below has begun
-       must end all the same.  No language of exceptions here, so it has a personality
-       routine that cleans up by itself, and no landing pad (Itanium C++ ABI, level I). */
-    struct dlopen_visit_section { struct dlopen_visit_section *outer; void *data; uint32_t phase; };
-    static __thread struct dlopen_visit_section *dlopen_innermost_section;
-    int dlopen_visit_section(const struct dlopen_visit_section *section);
-    void dlopen_leave_section(uint32_t phase);
-    static void dlopen_end_section(void) {
-        struct dlopen_visit_section *section = dlopen_innermost_section;
-        dlopen_innermost_section = section->outer;
-        dlopen_leave_section(section->phase);
-    }
-    __attribute__((visibility("hidden"), used)) int dlopen_section_personality(
-        int version, int actions, uint64_t kind, void *exception, void *context
-    ) {
-        enum { CLEANUP_PHASE = 2, CONTINUE_UNWIND = 8 };
-        if (actions & CLEANUP_PHASE) dlopen_end_section();
-        return CONTINUE_UNWIND;
-    }
-    __attribute__((noinline)) static int dlopen_in_section(struct dlopen_visit_section *section) {
-        __asm__ volatile (".cfi_personality 0x1b, dlopen_section_personality");
-        section->outer = dlopen_innermost_section;
-        dlopen_innermost_section = section;
-        int result = dlopen_visit_section(section);
-        dlopen_end_section();
-        return result;
-    }
     """
     enum:
         STARTUP_TEXT "sizeof(dlopen_startup.text)"
@@ -187,13 +170,8 @@ cdef extern from *:
         size_t kept
         char text[1024]
     Startup startup "dlopen_startup"
-    bint has_xsave "dlopen_has_xsave"
-    bint find_xsave "dlopen_find_xsave"() noexcept nogil
+    void find_xsave "dlopen_find_xsave"() noexcept nogil
     void trap "__builtin_trap"() noexcept nogil
-    ctypedef struct VisitSection "struct dlopen_visit_section":
-        void* data
-        uint32_t phase
-    int dlopen_in_section(VisitSection* section) noexcept nogil
     const char* entry_dlsym "dlopen_entry_dlsym"
     const char* entry_dlvsym "dlopen_entry_dlvsym"
     const void* caller_address "DLOPEN_CALLER"
@@ -286,7 +264,7 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     if not begin_preparing(linker, &usable):
         return usable
     dlopen_expect_fork()         # before a lock of ours or of the host's loader is taken
-    (&has_xsave)[0] = find_xsave()
+    find_xsave()
     linker.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker)
@@ -323,6 +301,7 @@ cdef void after_fork_here() noexcept nogil:
     lock_release(&the_linker.tls.lock)
     lock_release(&the_linker.debugger.lock)
     sub_u32(&the_linker.forking, 1)
+    has_forked()
 
 
 cdef void after_fork_in_child_here() noexcept nogil:
@@ -330,6 +309,7 @@ cdef void after_fork_in_child_here() noexcept nogil:
     the_linker.donors_change = False
     the_linker.in_host = in_host
     the_linker.forking = 0
+    has_forked()
     after_fork_in_child(&the_linker.registry)
     forget_other_threads(&the_linker.tls, &the_linker.registry.allocator)
     lock_release(&the_linker.tls.lock)
@@ -478,15 +458,18 @@ cdef public int DLOPEN_relocate(
     Error* error
 ) noexcept nogil:
     cdef Linker* linker = ready_linker()
+    cdef bint is_closed = False
     cdef int code
     error_clear(error)
     if linker == NULL:
         return no_host(error)
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
-    code = relocate_mapped(linker, <Image*>image, request, <Image**>scope, scope_count, error)
-    if code and code != DLOPEN_E_STATE:
-        close_image(linker, <Image*>image, NULL)
+    code = relocate_mapped(
+        linker, <Image*>image, request, <Image**>scope, scope_count, &is_closed, error
+    )
+    if is_closed:
+        collect(linker, <Image*>image)
     return code
 
 
@@ -512,10 +495,9 @@ cdef public int DLOPEN_find(
     const char* name, const void* caller, VisitCandidate* visit, void* data, Error* error
 ) noexcept nogil:
     cdef Linker* linker = ready_linker()
-    cdef Transaction transaction
-    cdef Trail trail
+    cdef Transaction* transaction
+    cdef Trail* trail
     cdef Text path
-    cdef File file
     cdef Image* asker
     cdef Image* loaded
     cdef size_t i
@@ -525,18 +507,20 @@ cdef public int DLOPEN_find(
     error_clear(error)
     if linker == NULL:
         return no_host(error)
-    memset(&trail, 0, sizeof(trail))
     memset(&path, 0, sizeof(path))
-    file_init(&file)
-    begin(&transaction, linker, RTLD_LAZY, 0, error)
+    transaction = begin(linker, RTLD_LAZY, 0, error)
+    if transaction == NULL:
+        return fail_memory(error, name)
+    trail = &transaction.trail
+    file_init(&transaction.file)
     asker = image_of_caller(transaction.snapshot, caller)
-    loaded = loaded_by_name(&transaction, name, asker, False)
+    loaded = loaded_by_name(transaction, name, asker, False)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
-        linker, transaction.snapshot, name, asker, NULL, &path, &trail, &file, NULL
+        linker, transaction.snapshot, name, asker, NULL, &path, trail, &transaction.file, NULL
     )
-    file_close(&file)
+    file_close(&transaction.file)
     candidate = trail.paths.data
     origin = trail.origins.data
     for i in range(trail.count):
@@ -546,8 +530,8 @@ cdef public int DLOPEN_find(
     if found and trail.count == 0:
         visit(path.data, b"path", 0, data)
     text_free(&linker.registry.allocator, &path)
-    trail_free(&linker.registry.allocator, &trail)
-    end(&transaction)
+    trail_free(&linker.registry.allocator, trail)
+    end(transaction)
     if not found and loaded == NULL:
         return fail(error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file")
     return 0
@@ -817,7 +801,8 @@ cdef public int DLOPEN_info(PublicImage* handle, Info* info) noexcept nogil:
     info.symbol_count = <uint32_t>symbol_count_of(image)
     info.relocation_count = count_relocations(image)
     info.needed_count = <uint32_t>image.needed.count
-    info.dependency_count = <uint32_t>image.dependencies.count
+    if is_linked(image):
+        info.dependency_count = <uint32_t>image.dependencies.count
     info.version_count = count_versions(image)
     info.has_textrel = image.has_textrel
     info.nodelete = image.nodelete
@@ -840,7 +825,7 @@ cdef public PublicImage* DLOPEN_dependency_at(PublicImage* handle, uint32_t inde
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = DLOPEN_read_enter()
     cdef PublicImage* dependency = NULL
-    if snapshot_holds(current_snapshot(&the_linker.registry), image) \
+    if snapshot_holds(current_snapshot(&the_linker.registry), image) and is_linked(image) \
             and index < image.dependencies.count:
         dependency = <PublicImage*>image.dependencies.items[index]
     DLOPEN_read_leave(phase)
@@ -1175,6 +1160,7 @@ cdef struct HostVisit:
     void* data
     uint64_t our_adds, our_subs
     uint64_t adds, subs          # the host's and ours, as the visitor is told
+    uint32_t phase               # of our readers
     bint stopped
 
 
@@ -1191,18 +1177,16 @@ cdef int pass_host_info(HostInfo* info, size_t size, void* data) noexcept nogil:
     return result
 
 
-cdef enum:
-    HOST_SECTION = 2             # instead of a generation of readers: in the host's loader
+cdef int visit_hosts(void* data) noexcept nogil:
+    return the_linker.host.dl_iterate_phdr(pass_host_info, data)
 
 
-cdef public int dlopen_visit_section(const VisitSection* section) noexcept nogil:
-    """Called by dlopen_in_section; its frame ends the section, however this one ends."""
-    if section.phase == HOST_SECTION:
-        return the_linker.host.dl_iterate_phdr(pass_host_info, section.data)
-    return visit_own(<const HostVisit*>section.data)
+cdef void end_visit_of_hosts(void* data) noexcept nogil:
+    leave_host(&the_linker)
 
 
-cdef int visit_own(const HostVisit* host) noexcept nogil:
+cdef int visit_own(void* data) noexcept nogil:
+    cdef const HostVisit* host = <const HostVisit*>data
     cdef const Snapshot* snapshot = current_snapshot(&the_linker.registry)
     cdef const Image* image
     cdef HostInfo info
@@ -1227,11 +1211,8 @@ cdef int visit_own(const HostVisit* host) noexcept nogil:
     return result
 
 
-cdef public void dlopen_leave_section(uint32_t phase) noexcept nogil:
-    if phase == HOST_SECTION:
-        leave_host(&the_linker)
-        return
-    reader_leave(&the_linker.registry, phase)
+cdef void end_visit_of_own(void* data) noexcept nogil:
+    reader_leave(&the_linker.registry, (<const HostVisit*>data).phase)
 
 
 cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept nogil:
@@ -1239,7 +1220,6 @@ cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept n
     in a reader section, so that what it looks at stays mapped. It may throw."""
     cdef Linker* linker = ready_linker()
     cdef HostVisit host
-    cdef VisitSection section
     cdef int result
     if linker == NULL:
         return 0
@@ -1251,14 +1231,12 @@ cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept n
     host.our_adds = load_u64(&linker.registry.adds)
     host.our_subs = load_u64(&linker.registry.subs)
     host.stopped = False
-    section.data = &host
-    section.phase = HOST_SECTION
     enter_host(linker)
-    result = dlopen_in_section(&section)
+    result = in_section(visit_hosts, end_visit_of_hosts, &host)
     if host.stopped:
         return result
-    section.phase = reader_enter(&linker.registry)
-    return dlopen_in_section(&section)
+    host.phase = reader_enter(&linker.registry)
+    return in_section(visit_own, end_visit_of_own, &host)
 
 
 cdef public int dlopen_entry_find_object(void* address, void* answer) noexcept nogil:

@@ -13,6 +13,13 @@ static LOADER_TYPE(DLOPEN_patch) *our_patch;
 static LOADER_TYPE(DLOPEN_unpatch) *our_unpatch;
 static LOADER_TYPE(DLOPEN_swap) *our_swap;
 static LOADER_TYPE(DLOPEN_existing) *our_existing;
+static LOADER_TYPE(DLOPEN_map) *our_map;
+static LOADER_TYPE(DLOPEN_relocate) *our_relocate;
+static LOADER_TYPE(DLOPEN_retain) *our_retain;
+static LOADER_TYPE(DLOPEN_release) *our_release;
+static LOADER_TYPE(DLOPEN_info) *our_info;
+static LOADER_TYPE(DLOPEN_dependency_at) *our_dependency;
+static LOADER_TYPE(DLOPEN_holders) *our_holders;
 static struct DLOPEN_error error;
 static struct DLOPEN_patched patched[4];
 static uint64_t patch;
@@ -268,8 +275,6 @@ static void fails_under_libc_names(void) {
   static DLOPEN_image *images[256];
   other = open_one("./libplainopen.so", RTLD_LAZY);
   for (int i = 0; i < 3; i++) check(call(other, "open_throwing") == 0, "it was opened");
-  LOADER_TYPE(DLOPEN_info) *our_info =
-      (LOADER_TYPE(DLOPEN_info) *)dlsym(dlopen(getenv("LINKER"), RTLD_LAZY), "DLOPEN_info");
   size_t count = loader_images(images, 256);
   int seen = 0;
   for (size_t i = 0; i < count; i++) {
@@ -308,6 +313,159 @@ static void other_runtime(void) {
   check(call(user, "uncaught") == 0, "an exception is left");
 }
 
+/* A destructor throws through the close; it goes on to who closes, and the next close does what
+ * is left: the destructor of what it needs, and both are unmapped. */
+static int ends, says_done;
+
+__attribute__((visibility("default"))) void ended(void) {
+  ends++;
+  if (says_done) dprintf(1, "done\n");
+}
+
+static void destructor_throws(void) {
+  void *catcher = open_one("./libcatches.so", RTLD_LAZY);
+  int (*catches)(void (*)(void)) = (int (*)(void (*)(void)))library_find(catcher, "catches");
+  for (int turn = 1; turn < 4; turn++) {
+    user = open_one("./libthrowsatend.so", RTLD_LAZY);
+    check(is_loaded("throws_at_end") == 1 && is_loaded("says_end") == 1, "before");
+    check(catches(close_user) == 7, "the exception has not come through");
+    library_close(open_one("./liblast.so", RTLD_LAZY));
+    check(!is_loaded("last"), "nothing is unloaded any more");
+    check(ends == turn, "the destructor of what it needs");
+    check(!is_loaded("throws_at_end") && !is_loaded("says_end"), "a library is left");
+  }
+}
+
+static void destructor_throws_before_the_end(void) {
+  void *catcher = open_one("./libcatches.so", RTLD_LAZY);
+  user = open_one("./libthrowsatend.so", RTLD_LAZY);
+  check(((int (*)(void (*)(void)))library_find(catcher, "catches"))(close_user) == 7, "catches");
+  check(ends == 0, "too early");
+  says_done = 1; /* by the destructor that is left */
+  exit(0);
+}
+
+/* DLOPEN_retain counts. */
+static void retained_twice(void) {
+  user = open_one("./liblast.so", RTLD_LAZY);
+  check(our_release(user, &error) == DLOPEN_E_STATE, "released, but not retained");
+  check(our_retain(user, &error) == 0 && our_retain(user, &error) == 0, "retain");
+  check(our_release(user, &error) == 0, "release");
+  library_close(user);
+  check(call(user, "last") == 5, "it has gone with the first release");
+  check(our_release(user, &error) == 0, "release again");
+  check(our_release(user, &error) == DLOPEN_E_HANDLE, "released, but gone");
+}
+
+static DLOPEN_image *map_one(const char *name) {
+  struct DLOPEN_request request;
+  DLOPEN_image *image;
+  memset(&request, 0, sizeof request);
+  request.size = sizeof request;
+  request.name = name;
+  check(our_map(&request, &image, &error) == 0, name);
+  return image;
+}
+
+static int relocate_one(DLOPEN_image *image, unsigned flags, DLOPEN_find_symbol *find) {
+  struct DLOPEN_request request;
+  memset(&request, 0, sizeof request);
+  request.size = sizeof request;
+  request.mode = RTLD_NOW;
+  request.flags = flags;
+  request.find = find;
+  return our_relocate(image, &request, NULL, 0, &error);
+}
+
+static int find_own(const char *name, const char *version, const void **address, void *data) {
+  (void)version, (void)data;
+  if (strcmp(name, "hook") == 0) *address = (const void *)hook;
+  if (strcmp(name, "ended") == 0) *address = (const void *)ended;
+  return 0;
+}
+
+static void count_end(void) { ends++; }
+
+/* Neither constructor, resolver nor destructor runs; and libgcc_s is not brought in. */
+static void relocate_without_foreign_code(void) {
+  in_hook = count_end;
+  user = map_one("./liballcode.so");
+  check(relocate_one(user, DLOPEN_NO_FOREIGN_CODE, find_own) == 0, "relocate");
+  check(in_hook == count_end && ends == 0, "a constructor or a resolver has run");
+  check(!dlopen("libgcc_s.so.1", RTLD_LAZY | RTLD_NOLOAD), "an unwinder was brought in");
+  library_close(user);
+  check(in_hook == count_end && ends == 0, "a destructor has run");
+  user = map_one("./liballcode.so");
+  check(relocate_one(user, 0, find_own) == 0, "relocate");
+  check(in_hook == NULL && ends == 1, "the constructor or the resolver has not run");
+  library_close(user);
+  check(ends == 2, "the destructor has not run");
+}
+
+/* It is closed by another thread while it is relocated, or while its constructor runs. */
+static void *close_in_thread(void *data) {
+  library_close(data);
+  return NULL;
+}
+
+static void close_elsewhere(void) {
+  pthread_t thread;
+  pthread_create(&thread, NULL, close_in_thread, user);
+  pthread_join(thread, NULL);
+}
+
+static int find_and_close(const char *name, const char *version, const void **address, void *data) {
+  if (ends++ == 0) close_elsewhere();
+  return find_own(name, version, address, data);
+}
+
+static void closed_while_relocated(void) {
+  user = map_one("./liballcode.so");
+  check(relocate_one(user, 0, find_and_close) == DLOPEN_E_HANDLE, "it is open still");
+  check(ends > 1 && !is_loaded("all_code"), "a library is left, or its destructor has not run");
+  in_hook = close_elsewhere;
+  user = map_one("./liballcode.so");
+  check(relocate_one(user, 0, find_own) == DLOPEN_E_HANDLE, "it is open still");
+  check(in_hook == NULL && !is_loaded("all_code"), "a library is left");
+}
+
+/* Others do not see the lists of one that is being linked, and it is linked once. */
+static void count_holder(int kind, DLOPEN_image *holder, void *data) {
+  (void)holder;
+  if (kind == DLOPEN_HELD_DEPENDENCY) ++*(int *)data;
+}
+
+static int find_and_look(const char *name, const char *version, const void **address, void *data) {
+  struct DLOPEN_info info = {.size = sizeof info};
+  int dependents = 0;
+  check(our_info(user, &info) == 0 && info.state == DLOPEN_STATE_LOADING, "info");
+  check(info.dependency_count == 0 && our_dependency(user, 0) == NULL, "a dependency");
+  our_holders(other, count_holder, &dependents);
+  check(dependents == 0, "it holds what it may never need");
+  check(relocate_one(user, 0, NULL) == DLOPEN_E_STATE, "twice");
+  library_close(open_one("./libhelper.so", RTLD_LAZY));
+  return find_own(name, version, address, data);
+}
+
+static void seen_while_relocated(void) {
+  struct DLOPEN_request request;
+  int dependents = 0;
+  memset(&request, 0, sizeof request);
+  request.size = sizeof request;
+  request.mode = RTLD_NOW;
+  request.find = find_and_look;
+  other = open_one("./liblast.so", RTLD_LAZY);
+  user = map_one("./liballcode.so");
+  check(our_relocate(user, &request, &other, 1, &error) == 0, "relocate");
+  check(our_dependency(user, 0) == other, "no dependency");
+  our_holders(other, count_holder, &dependents);
+  check(dependents == 1, "it holds it not");
+  library_close(other);
+  check(is_loaded("last") == 1, "it has gone");
+  library_close(user);
+  check(!is_loaded("last") && !is_loaded("all_code"), "a library is left");
+}
+
 static const struct {
   const char *name;
   void (*run)(void);
@@ -317,18 +475,26 @@ static const struct {
   SCENARIO(patch_of_the_host), SCENARIO(patch_of_the_unwinder), SCENARIO(swap_while_opening),
   SCENARIO(swap_back), SCENARIO(swap_of_pieces), SCENARIO(nested_open_fails),
   SCENARIO(throw_through_dlopen), SCENARIO(fails_under_libc_names), SCENARIO(constructor_jumps),
-  SCENARIO(other_runtime),
+  SCENARIO(other_runtime), SCENARIO(destructor_throws), SCENARIO(destructor_throws_before_the_end),
+  SCENARIO(retained_twice), SCENARIO(relocate_without_foreign_code),
+  SCENARIO(closed_while_relocated), SCENARIO(seen_while_relocated),
 };
 
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
   use_loader(argv[1]);
-  setenv("LINKER", argv[1], 1);
   void *linker = dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD);
   LOADER_FUNCTION(our_patch, "DLOPEN_patch");
   LOADER_FUNCTION(our_unpatch, "DLOPEN_unpatch");
   LOADER_FUNCTION(our_swap, "DLOPEN_swap");
   LOADER_FUNCTION(our_existing, "DLOPEN_existing");
+  LOADER_FUNCTION(our_map, "DLOPEN_map");
+  LOADER_FUNCTION(our_relocate, "DLOPEN_relocate");
+  LOADER_FUNCTION(our_retain, "DLOPEN_retain");
+  LOADER_FUNCTION(our_release, "DLOPEN_release");
+  LOADER_FUNCTION(our_info, "DLOPEN_info");
+  LOADER_FUNCTION(our_dependency, "DLOPEN_dependency_at");
+  LOADER_FUNCTION(our_holders, "DLOPEN_holders");
   alarm(20);
   for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
     if (strcmp(scenarios[i].name, argv[2]) == 0) {

@@ -72,6 +72,32 @@ _UNCAUGHT = """
 #include <exception>
 extern "C" int uncaught(void) { return std::uncaught_exceptions(); }
 """
+_CATCHES = """
+extern "C" int catches(void (*function)())
+{
+  try { function(); } catch (int number) { return number; }
+  return 0;
+}
+"""
+_SAYS_END = """
+void ended(void);
+int says_end(void) { return 0; }
+__attribute__((destructor)) static void end(void) { ended(); }
+"""
+_THROWS_AT_END = """
+extern "C" int says_end();
+extern "C" int throws_at_end() { return says_end(); }
+__attribute__((destructor)) static void end() { throw 7; }
+"""
+_ALL_CODE = """
+void hook(void), ended(void);
+static int answer(void) { return 42; }
+static int (*resolve(void))(void) { hook(); return answer; }
+int all_code(void) __attribute__((ifunc("resolve")));
+int (*volatile pointer)(void) = all_code;
+__attribute__((constructor)) static void start(void) { hook(); }
+__attribute__((destructor)) static void end(void) { ended(); }
+"""
 _IN_C = (
     "patched_image_goes",
     "definition_goes",
@@ -82,12 +108,18 @@ _IN_C = (
     "swap_back",
     "swap_of_pieces",
     "constructor_jumps",
+    "retained_twice",
+    "relocate_without_foreign_code",
+    "closed_while_relocated",
+    "seen_while_relocated",
 )
 _IN_CXX = (
     "nested_open_fails",
     "throw_through_dlopen",
     "fails_under_libc_names",
     "other_runtime",
+    "destructor_throws",
+    "destructor_throws_before_the_end",
 )
 
 
@@ -116,6 +148,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     last = library("last", _LAST)
     hooked = library("hooked", _HOOKED)
     library("first", "int last(void); int first(void) { return last(); }", last, hooked)
+    library("allcode", _ALL_CODE, flags=[*undefined, "-nostartfiles"])
     return folder
 
 
@@ -142,6 +175,17 @@ def cxx_folder(folder: Path) -> Path:
     )
     compile_library(folder, "libopens.so", _OPENS)
     compile_library(folder, "libplainopen.so", _PLAIN_OPEN)
+    compile_library(folder, "libcatches.so", _CATCHES, language="c++", flags=flags)
+    says_end = compile_library(folder, "libsaysend.so", _SAYS_END)
+    compile_library(
+        folder,
+        "libthrowsatend.so",
+        _THROWS_AT_END,
+        language="c++",
+        libraries=[says_end],
+        flags=flags,
+        rpath="$ORIGIN",
+    )
     compile_library(folder, "libuncaught.so", _UNCAUGHT, language="c++", flags=flags)
     compile_library(
         folder,

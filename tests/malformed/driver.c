@@ -3,7 +3,7 @@
  *
  *   driver [OPTION]... files PATH...
  *       Each file as it is; one line a file on standard output: PATH, the codes of map, open from
- *       bytes and open from a path, message.
+ *       bytes and open from a path, message.  What can be mapped is then relocated by hand, too.
  *   driver [OPTION]... mutate FIRST COUNT BASE
  *       BASE with the edits that the seeds FIRST... stand for; those with an odd seed are opened as
  *       well as mapped.
@@ -141,6 +141,8 @@ static size_t content(uint64_t number, unsigned char **data)
   return size;
 }
 
+static void misbehave(void);
+
 /* ---- one case ---- */
 
 struct outcome { int map, open, open_path; char message[512]; };
@@ -168,6 +170,41 @@ static const char *attempt(int relocate, const struct DLOPEN_request *request, i
   return wrong;
 }
 
+static int find_anything(const char *name, const char *version, const void **address, void *data)
+{
+  read_text(name), read_text(version);
+  *address = data;
+  return 0;
+}
+
+/* The two steps, with libc for a scope, or each symbol answered by the caller. */
+static const char *relocate(const struct DLOPEN_request *mapped, int answers)
+{
+  static struct DLOPEN_error error;
+  struct DLOPEN_request request = *mapped;
+  struct DLOPEN_info info = { .size = sizeof info };
+  DLOPEN_image *image = NULL, *libc = NULL;
+  if (DLOPEN_existing("libc.so.6", &libc, &error)) return "libc is not there";
+  if (DLOPEN_map(&request, &image, &error)) {
+    DLOPEN_close(libc, NULL);            /* it does not fit into memory twice */
+    return error.code == DLOPEN_E_MAP ? NULL : "it was mapped, and is not again";
+  }
+  if (answers) request.find = find_anything, request.find_data = (void *)(uintptr_t)misbehave;
+  int code = DLOPEN_relocate(image, &request, &libc, 1, &error);
+  const char *wrong = NULL;
+  if (code < DLOPEN_OK || code > DLOPEN_E_HOST) wrong = "relocate: no error of loading";
+  else if (code != error.code && code != DLOPEN_OK) wrong = "relocate: the error's code is another";
+  else if (code == DLOPEN_OK) {
+    if (is_nodelete(image, 0)) stays = 1;
+    wrong = inspect(image);
+    if (DLOPEN_relocate(image, &request, &libc, 1, &error) != DLOPEN_E_STATE)
+      wrong = "it is relocated twice";
+    if (DLOPEN_close(image, &error)) wrong = "closing fails";
+  } else if (DLOPEN_info(image, &info) != DLOPEN_E_HANDLE) wrong = "relocate: it is not closed";
+  DLOPEN_close(libc, NULL);
+  return wrong;
+}
+
 static const char *run_case(uint64_t number, int copy, struct outcome *outcome)
 {
   unsigned char *data;
@@ -178,6 +215,7 @@ static const char *run_case(uint64_t number, int copy, struct outcome *outcome)
   memset(outcome, 0, sizeof *outcome);
   char *message = outcome->message;
   const char *wrong = attempt(0, &request, &outcome->map, message, sizeof outcome->message);
+  if (!wrong && outcome->map == DLOPEN_OK) wrong = relocate(&request, number & 2);
   if (wrong || (mutating && number % 2 == 0)) return wrong;
   wrong = attempt(1, &request, &outcome->open, message, sizeof outcome->message);
   if (wrong || (mutating && number % 4 == 1)) return wrong;

@@ -35,6 +35,7 @@ static uint64_t seed;
 static std::string plant;
 static LOADER_TYPE(DLOPEN_info) *loader_info;
 static LOADER_TYPE(DLOPEN_map) *loader_map;
+static LOADER_TYPE(DLOPEN_relocate) *loader_relocate;
 static LOADER_TYPE(DLOPEN_existing) *loader_existing;
 static LOADER_TYPE(DLOPEN_read_enter) *loader_enter;
 static LOADER_TYPE(DLOPEN_read_leave) *loader_leave;
@@ -46,15 +47,16 @@ static LOADER_TYPE(DLOPEN_release) *loader_release;
 
 /* What each thread does: one line of the report each. */
 enum Step {
-  OPEN, OPEN_GLOBAL, OPEN_PRIVATE, OPEN_BYTES, MAP, EXISTING, CLOSE,
+  OPEN, OPEN_GLOBAL, OPEN_PRIVATE, OPEN_BYTES, MAP, RELOCATE, EXISTING, CLOSE, RETAIN,
   LOOK_UP, LOOK_UP_MISSING, THROW, CALL, IMAGES, ADDRESS, PATCH, UNPATCH, SWAP, FORK, STEPS
 };
 static const char *const step_names[STEPS] = {
-  "open", "open RTLD_GLOBAL", "open PRIVATE", "open from bytes", "map", "existing", "close",
+  "open", "open RTLD_GLOBAL", "open PRIVATE", "open from bytes", "map", "relocate", "existing",
+  "close", "retain",
   "look up", "look up what is missing", "throw to the program", "call", "images", "address",
   "patch", "take a patch back", "swap", "fork"
 };
-static const unsigned weights[STEPS] = {20, 4, 10, 10, 4, 6, 45, 20, 10, 15, 60, 10, 15, 15, 10, 4, 1};
+static const unsigned weights[STEPS] = {20, 4, 10, 10, 4, 8, 6, 45, 8, 20, 10, 15, 60, 10, 15, 15, 10, 4, 1};
 static std::atomic<uint64_t> done[STEPS], threads_begun;
 
 /* Each exports `int work(int)`, which does what the library is for and returns its argument. */
@@ -75,6 +77,9 @@ static std::atomic<Held *> slots[SLOTS];
 /* Patches that are in force, and what some of them lead to. */
 static std::atomic<uint64_t> patches[SLOTS];
 static DLOPEN_image *instead;
+/* What libraries that are relocated by hand are bound to. */
+enum { RUNTIME = 5 };
+static DLOPEN_image *runtime[RUNTIME];
 /* libuser.so needs the image that takes its own place now and then: an old version goes when nobody
  * is inside. */
 static const char hot_name[] = "./libhot.so";
@@ -229,6 +234,30 @@ static void swap() {
   hot = successor;
 }
 
+/* The second step after map: for one that needs nothing but the runtime. */
+static Held *relocate(Held *held) {
+  static thread_local DLOPEN_error error;
+  DLOPEN_request request = {};
+  request.size = sizeof request;
+  request.mode = held->name == LOCAL ? RTLD_LAZY : RTLD_NOW;
+  if (loader_relocate(held->image, &request, runtime, RUNTIME, &error) != DLOPEN_OK) give_up(error);
+  held->only_mapped = false;
+  return held;
+}
+
+/* Each retains it for itself, whatever others do with the same image. */
+static void retain_and_close(Held *held) {
+  DLOPEN_image *image = held->image;
+  bool only_mapped = held->only_mapped;
+  unsigned name = held->name;
+  check(loader_retain(image, nullptr) == 0 && loader_retain(image, nullptr) == 0, "retain");
+  close_held(held);
+  check(loader_release(image, nullptr) == 0, "release");
+  DLOPEN_symbol symbol;
+  check(only_mapped || loader_find(image, "work", nullptr, 0, &symbol, nullptr) == 0, names[name]);
+  check(loader_release(image, nullptr) == 0, "release again");
+}
+
 static void throw_from_program() { throw std::runtime_error("program"); }
 
 static void throw_through(const Held *held, unsigned kind) {
@@ -307,6 +336,10 @@ static void with_held(Step step, Random &random) {
     close_held(held);
     return;
   }
+  if (step == RETAIN) {
+    retain_and_close(held);
+    return;
+  }
   if (held->only_mapped) {
     /* nothing of it runs */
   } else if (step == CALL) {
@@ -347,6 +380,11 @@ static void make_step(Random &random) {
       break;
     }
     case MAP: keep(random, open_held(name, 0, nullptr, true)); break;
+    case RELOCATE: {
+      unsigned alone[] = {PLAIN, THROWING, LOCAL};
+      keep(random, relocate(open_held(alone[random.below(3)], 0, nullptr, true)));
+      break;
+    }
     case EXISTING:
       if (loader_existing(names[name], &image, nullptr) == 0)
         keep(random, new Held{image, name, false});
@@ -466,6 +504,7 @@ int main(int argc, char **argv) {
   void *linker = dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD);
   LOADER_FUNCTION(loader_info, "DLOPEN_info");
   LOADER_FUNCTION(loader_map, "DLOPEN_map");
+  LOADER_FUNCTION(loader_relocate, "DLOPEN_relocate");
   LOADER_FUNCTION(loader_existing, "DLOPEN_existing");
   LOADER_FUNCTION(loader_enter, "DLOPEN_read_enter");
   LOADER_FUNCTION(loader_leave, "DLOPEN_read_leave");
@@ -484,6 +523,10 @@ int main(int argc, char **argv) {
   /* The main thread, which watches, may be blocked itself. */
   signal(SIGALRM, crashed);
   alarm(static_cast<unsigned>(seconds) * 2 + 2 * PATIENCE);
+  const char *const runtime_names[] = {"libc.so.6", "ld-linux-x86-64.so.2", "libstdc++.so.6",
+                                       "libgcc_s.so.1", "libm.so.6"};
+  for (unsigned i = 0; i < RUNTIME; i++)
+    check(loader_existing(runtime_names[i], &runtime[i], nullptr) == 0, runtime_names[i]);
   mallopt(M_ARENA_MAX, 1); /* or the rest depends on which threads met */
   Random random = {seed};
   run_turn(seconds / 3, random); /* as much at once as ever after */

@@ -165,14 +165,18 @@ int DLOPEN_map(const struct DLOPEN_request *request, DLOPEN_image **image, struc
 
 /* Relocate and initialise a mapped image, once.  Its references are bound to `find` (or a replacement),
  * then to its own definitions, then to those of the images in `scope` and of no other, in this order (of
- * malloc's family, operator new and delete its own come last); DT_NEEDED counts for nothing.  Of the request, mode and flags, replacements and find count.  When it fails, the
- * image is closed. */
+ * malloc's family, operator new and delete its own come last); DT_NEEDED counts for nothing.  Of the request, mode
+ * and flags, replacements and find count.  When it fails, the
+ * image is closed; but with DLOPEN_E_STATE, if it was not one that is mapped only, it is as it was.  If another
+ * thread closes it meanwhile, it stays until this is done, and DLOPEN_E_HANDLE says so. */
 int DLOPEN_relocate(DLOPEN_image *image, const struct DLOPEN_request *request, DLOPEN_image **scope,
                     size_t scope_count, struct DLOPEN_error *error);
 
 /* An image that is loaded already, by path, soname or base name; counted. */
 int DLOPEN_existing(const char *name, DLOPEN_image **image, struct DLOPEN_error *error);
 
+/* An exception that a destructor throws goes on to the caller.  The image is closed; the destructors that are left
+ * run, and what can be unmapped is unmapped, at the next close of anything, or at the process's end. */
 int DLOPEN_close(DLOPEN_image *image, struct DLOPEN_error *error);
 
 /* Where a name would come from; nothing is loaded.  `visit` is called for each
@@ -314,7 +318,8 @@ int DLOPEN_unpatch(uint64_t number, struct DLOPEN_error *error);
  * changed by one store.  Both stay as they are otherwise: close the old one, with DLOPEN_retain before if threads may
  * still be inside or have its addresses. */
 int DLOPEN_swap(DLOPEN_image *old, DLOPEN_image *successor, uint64_t *places, struct DLOPEN_error *error);
-/* Once closed, the image stays mapped when its destructors have run, until DLOPEN_release. */
+/* Once closed, the image stays mapped when its destructors have run, until each DLOPEN_retain was undone by one
+ * DLOPEN_release; DLOPEN_E_STATE if there is none to undo. */
 int DLOPEN_retain(DLOPEN_image *image, struct DLOPEN_error *error);
 int DLOPEN_release(DLOPEN_image *image, struct DLOPEN_error *error);
 

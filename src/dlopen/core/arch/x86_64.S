@@ -67,9 +67,10 @@ dlopen_make_block_aligned:
  *   out  rax  the variable's distance from the thread pointer
  * Every other register is preserved; the flags are not. */
 
-/* XSAVE of these components at the stack's end, where 2,752 bytes aligned to 64 are free: up to
- * the 32 vector registers they end at 2,688 in its standard format.  Only the header of 64 bytes
- * at 512 must be cleared before.  Clobbers rax and rdx. */
+/* XSAVE of these components at the stack's end, where dlopen_state_size bytes aligned to 64 are
+ * free: in its standard format SSE and AVX end at 832, MPX at 1,088, the 32 vector registers of
+ * AVX-512 at 2,688 or before.  Only the header of 64 bytes at 512 must be cleared before.
+ * Clobbers rax and rdx. */
         .macro  save_state components
         xorl    %eax, %eax
         movq    %rax, 512(%rsp)
@@ -163,7 +164,7 @@ dlopen_tlsdesc_dynamic:
         pushq   %r10
         pushq   %r11
         pushq   %rax
-        subq    $2752, %rsp
+        subq    dlopen_state_size(%rip), %rsp
         andq    $-64, %rsp
         movq    %rax, %rdi
         cmpl    $0, dlopen_has_xsave(%rip)
@@ -231,7 +232,7 @@ dlopen_lazy_call:
         pushq   %r9
         pushq   %r10
         /* x87 holds no argument, and must not be reset. */
-        subq    $2752, %rsp
+        subq    dlopen_state_size(%rip), %rsp
         andq    $-64, %rsp
         cmpl    $0, dlopen_has_xsave(%rip)
         je      1f

@@ -6,8 +6,11 @@ Blocks come zeroed, in size classes of two steps an octave, each behind a 16-byt
 header; larger ones are mappings of their own. Freed blocks go to their class's list.
 
 `Allocator.lock` guards every field and is a leaf: nothing is called while it is held
-but the kernel. In a DLOPEN_SANITIZE build blocks come from malloc, so that the
-sanitizers see each one's bounds and life.
+but the kernel. A signal handler that has interrupted this thread in here waits for
+nothing: what it allocates is a mapping of its own, what it frees of the classes is lost.
+
+In a DLOPEN_SANITIZE build blocks come from malloc, so that the sanitizers see each one's
+bounds and life.
 """
 
 from libc.stddef cimport size_t
@@ -18,7 +21,7 @@ from dlopen.core.base.faults cimport FAULT_ALLOCATION, fault_at, note_block
 from dlopen.core.base.kernel cimport (
     MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, kernel_map, kernel_unmap,
 )
-from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
+from dlopen.core.base.lock cimport Lock, is_forking, lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
 
 
@@ -40,6 +43,14 @@ cdef extern from *:
     void* dlopen_malloc(size_t size) noexcept nogil
     void dlopen_free(void* block) noexcept nogil
     int count_leading_zeros "__builtin_clzll"(unsigned long long value) noexcept nogil
+
+
+cdef extern from *:
+    """
+    /* This thread holds Allocator.lock, or is about to: what a signal handler finds. */
+    static __thread uint32_t dlopen_allocates;
+    """
+    uint32_t allocates "dlopen_allocates"
 
 
 cdef enum:
@@ -84,6 +95,22 @@ cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
     return power + (power >> 1) if size_class & 1 else power
 
 
+cdef inline bint is_allocating() noexcept nogil:
+    """In a signal handler: it has interrupted the allocator."""
+    return allocates != 0 and not is_forking()
+
+
+cdef inline void allocator_acquire(Allocator* allocator) noexcept nogil:
+    (&allocates)[0] = 1
+    lock_acquire(&allocator.lock)
+
+
+cdef inline void allocator_release(Allocator* allocator) noexcept nogil:
+    lock_release(&allocator.lock)
+    if not is_forking():         # who forks has it until the end
+        (&allocates)[0] = 0
+
+
 cdef inline void* allocate(Allocator* allocator, uint64_t size) noexcept nogil:
     """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
     cdef void* block = NULL
@@ -103,7 +130,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
     if DLOPEN_USES_MALLOC:
         return dlopen_malloc(size)
     whole = size + HEADER_SIZE
-    if whole > LARGEST_CLASS_SIZE:
+    if whole > LARGEST_CLASS_SIZE or is_allocating():
         whole = align_up(whole, PAGE)
         mapped = kernel_map(0, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if mapped < 0 and mapped > -4096:
@@ -113,7 +140,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
         return <char*>mapped + HEADER_SIZE
     size_class = size_class_of(whole)
     whole = size_of_class(size_class)
-    lock_acquire(&allocator.lock)
+    allocator_acquire(allocator)
     if allocator.free_blocks[size_class] != NULL:
         block = <char*>allocator.free_blocks[size_class]
         allocator.free_blocks[size_class] = allocator.free_blocks[size_class].next
@@ -129,7 +156,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
             block = allocator.chunk
             allocator.chunk += whole
             allocator.chunk_left -= whole
-    lock_release(&allocator.lock)
+    allocator_release(allocator)
     if block == NULL:
         return NULL
     (<BlockHeader*>block).size = whole
@@ -152,11 +179,13 @@ cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
     if header.size_class == CLASS_COUNT:
         kernel_unmap(<uint64_t>header, header.size)
         return
+    if is_allocating():
+        return
     block = <FreeBlock*>header
-    lock_acquire(&allocator.lock)
+    allocator_acquire(allocator)
     block.next = allocator.free_blocks[header.size_class]
     allocator.free_blocks[header.size_class] = block
-    lock_release(&allocator.lock)
+    allocator_release(allocator)
 
 
 cdef inline char* copy_text(Allocator* allocator, const char* text, size_t length) noexcept nogil:

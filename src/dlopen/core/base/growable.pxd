@@ -82,9 +82,8 @@ cdef struct Text:
     bint failed                  # memory ran out: the text is not complete
 
 
-cdef inline void text_add_bytes(
-    Allocator* allocator, Text* text, const char* data, size_t length
-) noexcept nogil:
+cdef inline bint text_make_room(Allocator* allocator, Text* text, size_t length) noexcept nogil:
+    """For so many bytes more, and a NUL; without memory the text is as before, and `failed`."""
     cdef char* grown
     cdef size_t capacity
     if text.length + length + 1 > text.capacity:
@@ -92,12 +91,20 @@ cdef inline void text_add_bytes(
         grown = <char*>allocate(allocator, capacity)
         if grown == NULL:
             text.failed = True
-            return
+            return False
         if text.length != 0:
             memcpy(grown, text.data, text.length)
         release(allocator, text.data)
         text.data = grown
         text.capacity = capacity
+    return True
+
+
+cdef inline void text_add_bytes(
+    Allocator* allocator, Text* text, const char* data, size_t length
+) noexcept nogil:
+    if not text_make_room(allocator, text, length):
+        return
     memcpy(text.data + text.length, data, length)
     text.length += length
     text.data[text.length] = 0

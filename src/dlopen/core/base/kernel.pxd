@@ -91,7 +91,7 @@ cdef extern from *:
         long number, long a, long b, long c, long d, long e, long f
     ) noexcept nogil
     enum:
-        SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write
+        SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_writev
         SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_nanosleep, SYS_readlinkat
         SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
         SYS_unlinkat
@@ -101,7 +101,7 @@ cdef extern from *:
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
         EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
-        ESRCH, ENOSYS, EEXIST, AT_EMPTY_PATH
+        ESRCH, ENOSYS, EEXIST, ERANGE, AT_EMPTY_PATH
     cdef struct FileStatus "stat":
         uint64_t st_dev
         uint64_t st_ino
@@ -224,6 +224,29 @@ cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept 
 cdef inline long kernel_status(const char* path, FileStatus* status) noexcept nogil:
     cdef long result = dlopen_fstatat(AT_FDCWD, path, status, 0)
     return dlopen_statx(AT_FDCWD, path, status, 0) if is_filtered(result) else result
+
+
+cdef struct IoVector:            # struct iovec of <sys/uio.h>
+    const void* start
+    size_t size
+
+
+cdef enum:
+    MOST_TEXTS = 8
+
+
+cdef inline void kernel_write_texts(
+    long descriptor, const char** texts, size_t count
+) noexcept nogil:
+    """One line of up to MOST_TEXTS texts, at once as far as the kernel takes it so."""
+    cdef IoVector vectors[MOST_TEXTS]
+    cdef size_t i
+    for i in range(count):
+        vectors[i].start = texts[i]
+        vectors[i].size = 0
+        while texts[i][vectors[i].size] != 0:
+            vectors[i].size += 1
+    dlopen_system_call(SYS_writev, descriptor, <long>&vectors[0], <long>count, 0, 0, 0)
 
 
 cdef inline long kernel_read_link(const char* path, char* buffer, size_t size) noexcept nogil:

@@ -27,18 +27,34 @@ cdef inline size_t append(
     return length
 
 
+cdef enum:
+    UNDEFINED_PIECES = 5
+
+
+cdef inline size_t undefined_pieces(
+    const char* object, const char* symbol, const char* version, const char** pieces
+) noexcept nogil:
+    """How many texts make up the message; filled into `pieces`."""
+    pieces[0] = object
+    pieces[1] = b": undefined symbol: "
+    pieces[2] = symbol
+    if version[0] == 0:
+        return 3
+    pieces[3] = b", version "
+    pieces[4] = version
+    return 5
+
+
 cdef inline size_t write_undefined(
     const char* object, const char* symbol, const char* version, char* buffer, size_t size,
     size_t length
 ) noexcept nogil:
     """After `length` bytes of text. `version` is "" where none was asked for. As snprintf,
     which takes longer than to look for the symbol, and is not for signal handlers."""
-    length = append(buffer, size, length, object)
-    length = append(buffer, size, length, b": undefined symbol: ")
-    length = append(buffer, size, length, symbol)
-    if version[0] != 0:
-        length = append(buffer, size, length, b", version ")
-        length = append(buffer, size, length, version)
+    cdef const char* pieces[UNDEFINED_PIECES]
+    cdef size_t i
+    for i in range(undefined_pieces(object, symbol, version, &pieces[0])):
+        length = append(buffer, size, length, pieces[i])
     if size != 0:
         buffer[length if length < size else size - 1] = 0
     return length

@@ -11,6 +11,8 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.atomics cimport load_u32
+from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED
 from dlopen.core.base.growable cimport Pointers, pointers_free
 from dlopen.core.base.kernel cimport kernel_close
 from dlopen.core.elf.constants cimport PF_R
@@ -170,7 +172,11 @@ cdef struct Image:
     Unique* uniques              # owned: its entries in the table of STB_GNU_UNIQUE definitions
     uint32_t open_count
     uint32_t pins                # transactions that rely on it
-    uint32_t mark                # scratch for traversals
+    bint is_claimed              # DLOPEN_relocate is at it
+    # Scratch for traversals, which take no stack: a chain of dependencies may be long.
+    uint32_t mark
+    Image* visited_from          # or the next that is to be visited
+    size_t visit_next            # which of its needs
     uint32_t is_global           # atomic
     bint nodelete
     uint32_t is_visible          # atomic: found by name and identity
@@ -179,10 +185,11 @@ cdef struct Image:
     bint has_failed              # a constructor has thrown: each open of it fails
     bint is_deferred             # closed, but for these: unloaded when the last one has gone
     bint is_finished             # its destructors have run
-    bint is_retained             # and it stays mapped even then
+    bint is_abandoned            # some of those of its close have not: one has thrown an exception
+    uint32_t retain_count        # while it is not 0, it stays mapped even when they have run
     # A futex word; written under Registry.lock, waited for without.
     uint32_t state               # DLOPEN_STATE_*
-    uint64_t initialiser         # the thread that runs the constructors
+    uint64_t initialiser         # the thread that runs the constructors, and links what was mapped
     const Image* opened_for      # the root of the open that has loaded it: to be compared only
 
     # Set before the image is published, never changed.
@@ -217,6 +224,18 @@ cdef struct Image:
     uint32_t uniques_known       # atomic: whether it defines any STB_GNU_UNIQUE: linker/uniques.pxd
     uint64_t counted_symbols     # atomic: 1 + symbol_count, once it was asked for
     char* probe                  # owned: an exported name, to ask libc whether it is global
+
+
+cdef inline bint is_being_linked(const Image* image) noexcept nogil:
+    """By DLOPEN_relocate, if others know it: its places and lists are that thread's alone. What
+    it relies on is pinned by that thread's transaction."""
+    return load_u32(&image.state) == DLOPEN_STATE_LOADING
+
+
+cdef inline bint is_linked(const Image* image) noexcept nogil:
+    """Its dependencies can be read. For a reader, who has no lock."""
+    cdef uint32_t state = load_u32(&image.state)
+    return state != DLOPEN_STATE_MAPPED and state != DLOPEN_STATE_LOADING
 
 
 cdef inline const void* bytes_at(

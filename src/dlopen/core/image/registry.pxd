@@ -11,7 +11,9 @@ writer as a rule, the last reader where the writer may not wait (it is a reader 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport (
+    Allocator, allocate, allocator_acquire, allocator_release, release,
+)
 from dlopen.core.base.atomics cimport (
     add_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_pointer, store_u32, sub_u32,
 )
@@ -19,7 +21,9 @@ from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_R
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try, locks_held
-from dlopen.core.image.image cimport Image, SearchList, image_free_records
+from dlopen.core.image.image cimport (
+    Image, SearchList, image_free_records, is_being_linked,
+)
 
 
 cdef extern from *:
@@ -82,6 +86,7 @@ cdef struct Registry:
     Pointers hosts               # Image*, the host's, in its order
     # Image*: taken out of `images`, but destructors or thread_local objects still need them.
     Pointers closing
+    uint64_t closer              # atomic: the thread that decides what is to go, and has the lock
     bint sweep_again             # they held something when it was last looked for what may go
     LiveObject* live_objects
     uint64_t host_adds, host_subs  # as Snapshot's
@@ -412,12 +417,12 @@ cdef inline Image* snapshot_image_at(const Snapshot* snapshot, uint64_t address)
 cdef inline void before_fork(Registry* registry) noexcept nogil:
     lock_acquire(&registry.reclaiming)
     lock_acquire(&registry.lock)
-    lock_acquire(&registry.allocator.lock)
+    allocator_acquire(&registry.allocator)
 
 
 cdef inline void after_fork(Registry* registry) noexcept nogil:
     """In the parent, and at the end in the child."""
-    lock_release(&registry.allocator.lock)
+    allocator_release(&registry.allocator)
     lock_release(&registry.lock)
     lock_release(&registry.reclaiming)
 
@@ -434,6 +439,11 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
         image = <Image*>registry.images.items[i]
         if image.state == DLOPEN_STATE_INITIALISING and image.initialiser != this_thread():
             image.state = DLOPEN_STATE_READY
+        if image.is_claimed and image.initialiser != this_thread():
+            image.is_claimed = False
+            if is_being_linked(image):       # none of these is counted: it can be closed only
+                image.dependencies.count = 0
+                image.bindings.count = 0
         if not is_reading():
             image.pins = 0       # a transaction of this thread's would be a reader
     after_fork(registry)

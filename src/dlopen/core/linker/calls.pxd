@@ -5,28 +5,31 @@ In any thread, in signal handlers, while other threads open and close: no lock i
 no memory allocated, errno kept. What is bound is written down first, in the slot of
 Image.lazy_bindings that belongs to the call. Who closes reads these under the lock, and
 again when it has marked what goes (linker/unload.pxd): so either it sees the new one, or
-the caller here sees that the image goes, and looks again.
+the caller here sees that the image goes, and looks again. Not where who closes could not go
+on meanwhile: a signal handler has interrupted it, or a thread that holds what it waits for.
+What goes is there until then, for this one call, of which nothing is kept.
 """
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
+from dlopen.core.base.allocator cimport Allocator, is_allocating
 from dlopen.core.base.atomics cimport (
-    compare_and_swap_pointer, full_fence, load_pointer, load_u32, store_pointer, store_u32,
+    compare_and_swap_pointer, full_fence, load_pointer, load_u32, load_u64, store_pointer,
+    store_u32,
 )
 from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
-from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
+from dlopen.core.base.kernel cimport kernel_end_process, kernel_write_texts
 from dlopen.core.base.log cimport LOG_TRACE, logs
-from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.base.message cimport append, write_undefined
+from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
+from dlopen.core.base.message cimport UNDEFINED_PIECES, undefined_pieces
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport relocation_symbol, symbol_type
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
 from dlopen.core.image.registry cimport (
-    Snapshot, current_snapshot, reader_enter, reader_leave,
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, this_thread,
 )
 from dlopen.core.linker.host cimport count_host_image
 from dlopen.core.linker.host_lock cimport close_host
@@ -64,41 +67,43 @@ cdef inline int share_unique_of_call(
 cdef inline void end_for_missing(
     const Linker* linker, const Image* image, uint32_t symbol
 ) noexcept nogil:
-    """There is nothing to return to: glibc's message, and the process ends."""
-    cdef char text[1024]
+    """There is nothing to return to: glibc's message, and the process ends. In pieces: the stack
+    may be a signal handler's, and the allocator's lock be taken."""
     cdef const Version* version = symbol_version(image, symbol)
-    cdef const char* wanted = b""
-    cdef size_t room = sizeof(text) - 1          # for the line's end
-    cdef size_t length
-    if version != NULL:
-        wanted = version.name
-    length = append(&text[0], room, 0, program_name(linker))
-    length = append(&text[0], room, length, b": symbol lookup error: ")
-    length = write_undefined(
-        image_asked_name(image), symbol_name(image, &image.symtab[symbol]), wanted, &text[0], room,
-        length
+    cdef const char* pieces[UNDEFINED_PIECES + 3]
+    cdef size_t count = 2
+    pieces[0] = program_name(linker)
+    pieces[1] = b": symbol lookup error: "
+    count += undefined_pieces(
+        image_asked_name(image), symbol_name(image, &image.symtab[symbol]),
+        version.name if version != NULL else <const char*>b"", &pieces[2]
     )
-    if length >= room:
-        length = room - 1
-    text[length] = 0x0a
-    length += 1
-    kernel_write(2, &text[0], length)
+    pieces[count] = b"\n"
+    kernel_write_texts(2, &pieces[0], count + 1)
     kernel_end_process(EXIT_LOOKUP)
 
 
-cdef inline bint keep_host_for_call(Linker* linker, Image* image, Image* definer) noexcept nogil:
-    """A late image of the host's, rare enough for a lock; False: it has gone."""
+cdef enum Kept:                  # what a call is bound to
+    GONE                         # look again
+    KEPT
+    FOR_THIS_CALL
+
+
+cdef inline Kept keep_host_for_call(Linker* linker, Image* image, Image* definer) noexcept nogil:
+    """A late image of the host's, rare enough for a lock."""
     cdef void* handle
     cdef bint kept = False
     cdef bint known
+    if locks_held != 0:
+        return FOR_THIS_CALL     # a handler, which may have interrupted who has the lock
     lock_acquire(&linker.registry.lock)
     known = pointers_hold(&image.bindings, definer)
     lock_release(&linker.registry.lock)
     if known:
-        return True
+        return KEPT
     handle = count_host_image(linker, definer, 0)
     if handle == NULL:
-        return False
+        return GONE
     lock_acquire(&linker.registry.lock)
     if pointers_hold(&linker.registry.hosts, definer) and pointers_add(
         &linker.registry.allocator, &image.bindings, definer
@@ -111,25 +116,41 @@ cdef inline bint keep_host_for_call(Linker* linker, Image* image, Image* definer
     lock_release(&linker.registry.lock)
     if not kept:
         close_host(linker, handle)
-    return kept
+    return KEPT if kept else GONE
 
 
-cdef inline bint keep_for_call(
+cdef inline bint keeps_closer_waiting(const Registry* registry) noexcept nogil:
+    """This thread is in a signal handler, and who closes goes on only when that has ended."""
+    return load_u64(&registry.closer) == this_thread() or is_allocating()
+
+
+cdef inline Kept keep_for_call(
     Linker* linker, Image* image, Image* definer, uint64_t number
 ) noexcept nogil:
-    """`definer` stays as long as `image` does; False: it is going, or another one has taken
-    its place."""
+    """`definer` stays as long as `image` does, unless it is going, or another one has taken its
+    place."""
+    cdef void** slot
+    cdef void* before
     if definer == image or definer.is_startup or pointers_hold(&image.dependencies, definer):
-        return True
+        return KEPT
     if definer.is_host:
         return keep_host_for_call(linker, image, definer)
-    store_pointer(&image.lazy_bindings[number], definer)
+    slot = <void**>&image.lazy_bindings[number]
+    before = load_pointer(slot)
+    store_pointer(slot, definer)
     store_u32(&image.has_lazy_bindings, 1)
     full_fence()
     # What goes together is destroyed in order of dependency.
-    return load_u32(&image.state) == DLOPEN_STATE_CLOSING or (
+    if load_u32(&image.state) == DLOPEN_STATE_CLOSING or (
         load_u32(&definer.state) != DLOPEN_STATE_CLOSING and not load_u32(&definer.is_replaced)
-    )
+    ):
+        return KEPT
+    # Nothing that has gone stays written down: the next may be none of ours.
+    compare_and_swap_pointer(slot, definer, before)
+    if load_u32(&definer.state) == DLOPEN_STATE_CLOSING \
+            and keeps_closer_waiting(&linker.registry):
+        return FOR_THIS_CALL
+    return GONE
 
 
 cdef struct Globals:             # the global scope while it is searched
@@ -256,27 +277,27 @@ cdef inline bint resolve_call(
     return resolve(&batch, image, symbol, True, NULL, definition) == 0
 
 
-cdef inline bint find_callee(
+cdef inline Kept find_callee(
     Linker* linker, const Snapshot* snapshot, Image* image, uint64_t number, bint must,
     uint64_t* address
 ) noexcept nogil:
-    """False: look again, in a newer snapshot. *address is 0 if nothing defines it; without one
+    """GONE: look again, in a newer snapshot. *address is 0 if nothing defines it; without one
     that a call `must` have the process ends."""
     cdef uint32_t symbol = relocation_symbol(&image.jmprel[number])
     cdef Globals globals
     cdef Definition definition
-    cdef bint kept
+    cdef Kept kept = KEPT        # a weak one may be undefined
     address[0] = replacement_of(image, symbol)
     if address[0] != 0:
-        return True
+        return KEPT
     if not resolve_call(linker, snapshot, image, symbol, &globals, &definition):
         if must:
             end_for_missing(linker, image, symbol)
         definition.image = NULL
-    # A weak one may be undefined.
-    kept = definition.image == NULL or keep_for_call(linker, image, definition.image, number)
+    if definition.image != NULL:
+        kept = keep_for_call(linker, image, definition.image, number)
     give_back_globals(linker, &globals)
-    if definition.image == NULL or not kept:
+    if definition.image == NULL or kept == GONE:
         return kept
     address[0] = own_address(linker.own_names, &definition)
     if logs(LOG_TRACE):
@@ -286,7 +307,7 @@ cdef inline bint find_callee(
         if symbol_type(definition.symbol) == STT_GNU_IFUNC \
                 and definition.symbol.st_shndx != SHN_UNDEF:
             address[0] = (<Resolver>address[0])()
-    return True
+    return kept
 
 
 cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) noexcept nogil:
@@ -296,12 +317,12 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
     cdef uint64_t unbound
     cdef void* place
     cdef uint32_t phase
-    cdef bint found = False
+    cdef Kept found = GONE
     if number >= image.jmprel_count:
         kernel_end_process(EXIT_LOOKUP)
     place = <void*>(image.bytes_bias + image.jmprel[number].r_offset)
     unbound = <uint64_t>load_pointer(place)
-    while not found:
+    while found == GONE:
         phase = reader_enter(&linker.registry)
         found = find_callee(
             linker, current_snapshot(&linker.registry), image, number, True, &address
@@ -309,7 +330,7 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
         reader_leave(&linker.registry, phase)
     # A patch that came in between stays, and so does what it will put back: a call of a
     # patched image is looked up each time. Who put the patch there has counted it first.
-    if not linker.bind_not and load_u32(&image.patch_count) == 0 \
+    if found == KEPT and not linker.bind_not and load_u32(&image.patch_count) == 0 \
             and image.map_start <= unbound < image.map_end:
         compare_and_swap_pointer(<void**>place, <void*>unbound, <void*>address)
     (&errno)[0] = kept_errno

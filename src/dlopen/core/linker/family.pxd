@@ -323,6 +323,9 @@ cdef inline void keep_for_caller(Linker* linker, Image* caller, Image* definer) 
     """What RTLD_DEFAULT hands out stays as long as who asked, as under glibc."""
     if definer.is_host or definer == caller or definer.nodelete:
         return
+    if locks_held != 0:
+        definer.nodelete = True  # a handler, which may have interrupted who has the lock
+        return
     lock_acquire(&linker.registry.lock)
     if caller == NULL or caller.is_host or caller.nodelete:
         definer.nodelete = True

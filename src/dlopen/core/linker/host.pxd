@@ -15,12 +15,14 @@ from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
-    Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
+    Pointers, Text, pointers_add, pointers_free, pointers_hold, pointers_remove, text_free,
+    text_make_room,
 )
 from dlopen.core.base.kernel cimport (
-    FileStatus, kernel_close, kernel_open, kernel_read, kernel_read_link, kernel_status,
+    FileStatus, kernel_close, kernel_open, kernel_read, kernel_status,
 )
-from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
+from dlopen.core.base.paths cimport add_link_target
 from dlopen.core.base.strings cimport (
     has_prefix, memcmp, strchr, strcmp, strlen, strncmp, strrchr,
 )
@@ -255,8 +257,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     cdef const Phdr* segment
     cdef uint64_t end = 0
     cdef uint64_t start = ~<uint64_t>0
-    cdef char target[4096]
-    cdef long length
+    cdef Text target
     cdef const char* probe
     cdef const char* name
     if image == NULL:
@@ -303,14 +304,15 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         return NULL
     image.link_map.l_ld = <void*>image.dynamic
     if image.from_main:
-        length = kernel_read_link(b"/proc/self/exe", &target[0], sizeof(target))
+        memset(&target, 0, sizeof(target))
         name = <const char*>getauxval(AT_EXECFN)
-        if length > 0:
-            image.path = copy_text(allocator, &target[0], <size_t>length)
-        else:                    # without /proc: as execve(2) was given it
+        if add_link_target(allocator, &target, b"/proc/self/exe"):
+            image.path = copy_text(allocator, target.data, target.length)
+        elif not target.failed:  # without /proc: as execve(2) was given it
             if name == NULL or name[0] != 0x2f:
                 name = b""
             image.path = copy_text(allocator, name, strlen(name))
+        text_free(allocator, &target)
     else:
         image.path = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
     # The name as the host has it: what its dlopen finds the image by.
@@ -574,7 +576,8 @@ cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) no
 
 cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
     """Brings registry.hosts up to date with the host's list; True if it changed. Called in
-    a reader section whose snapshot is `known` (NULL at first), with no lock held."""
+    a reader section whose snapshot is `known` (NULL at first), with no lock held. A handler that
+    has interrupted who holds one makes do with what is known."""
     cdef Collection collection
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot
@@ -583,6 +586,8 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
     memset(&collection, 0, sizeof(collection))
     collection.linker = linker
     collection.known = known
+    if known != NULL and locks_held != 0:
+        return False
     if known != NULL:
         collection.only_counters = True
         iterate_hosts(linker, count_host_images, &collection)
@@ -808,36 +813,42 @@ cdef inline void identify_line(const Pointers* wanted, size_t* found, char* line
     store_u64(&image.inode, inode)
 
 
-cdef inline bint read_process_map(const Pointers* wanted, size_t* found) noexcept nogil:
+cdef enum:
+    MAP_ROOM = 4096
+
+
+cdef inline int read_process_map(
+    Allocator* allocator, const Pointers* wanted, size_t* found
+) noexcept nogil:
     """No further than needed: the kernel makes each line when it is read, and what was
-    loaded last has low addresses. False: there is none."""
-    cdef char buffer[8192]
-    cdef size_t held = 0
+    loaded last has low addresses. How many maps there are: 0 or 1; -1 without memory."""
+    cdef Text text
     cdef size_t line
     cdef size_t i
     cdef long count
     cdef long descriptor = kernel_open(b"/proc/self/maps")
     if descriptor < 0:
-        return False
-    while found[0] < wanted.count:
-        count = kernel_read(descriptor, &buffer[held], sizeof(buffer) - 1 - held)
+        return 0
+    memset(&text, 0, sizeof(text))
+    # A page: the kernel gives no more at once. It grows with a line that is longer.
+    while found[0] < wanted.count and text_make_room(allocator, &text, MAP_ROOM):
+        count = kernel_read(descriptor, text.data + text.length, MAP_ROOM)
         if count <= 0:
             break
-        held += <size_t>count
+        text.length += <size_t>count
         line = 0
-        for i in range(held):
-            if buffer[i] == 0x0a:
-                buffer[i] = 0
-                identify_line(wanted, found, &buffer[line])
+        for i in range(text.length):
+            if text.data[i] == 0x0a:
+                text.data[i] = 0
+                identify_line(wanted, found, text.data + line)
                 line = i + 1
-        if line == 0:
-            held = 0             # a line longer than the buffer: not one of ours
-            continue
-        held -= line
-        for i in range(held):
-            buffer[i] = buffer[line + i]
+        text.length -= line
+        for i in range(text.length):
+            text.data[i] = text.data[line + i]
     kernel_close(descriptor)
-    return True
+    count = -1 if text.failed else 1
+    text_free(allocator, &text)
+    return <int>count
 
 
 cdef inline bint starts_as(const Image* image, const File* file) noexcept nogil:
@@ -859,20 +870,27 @@ cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
     is the one that is mapped."""
     cdef const char* path = image.link_map.l_name
     cdef void* borrowed = NULL
-    cdef File file
-    file_init(&file)
-    if strrchr(path, 0x2f) == NULL or image.from_main or file_open(&file, path, NULL) != 0:
+    cdef File* file
+    if strrchr(path, 0x2f) == NULL or image.from_main:
+        return
+    file = <File*>allocate(&linker.registry.allocator, sizeof(File))
+    if file == NULL:
+        return
+    file_init(file)
+    if file_open(file, path, NULL) != 0:
+        release(&linker.registry.allocator, file)
         return
     borrowed = <void*>image
     if not image.is_startup:
         borrowed = borrow_host_image(linker, image)
-    if borrowed != NULL and starts_as(image, &file):
+    if borrowed != NULL and starts_as(image, file):
         store_u64(&image.device, file.device)
         store_u64(&image.inode, file.inode)
         store_u32(&image.is_identified, 1)
     if borrowed != NULL:
         give_back_host_image(linker, image, borrowed)
-    file_close(&file)
+    file_close(file)
+    release(&linker.registry.allocator, file)
 
 
 cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
@@ -882,7 +900,7 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
     cdef Pointers wanted
     cdef size_t found = 0
     cdef size_t i
-    cdef bint has_map
+    cdef int maps
     memset(&wanted, 0, sizeof(wanted))
     for i in range(snapshot.host_count):
         if not load_u32(&snapshot.hosts[i].is_identified):
@@ -890,12 +908,12 @@ cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
             pointers_add(allocator, &wanted, snapshot.hosts[i])
     if wanted.count == 0:
         return
-    has_map = read_process_map(&wanted, &found)
+    maps = read_process_map(allocator, &wanted, &found)
     # Also those without a file, such as the vDSO. Threads that get here together all find
     # the same.
     for i in range(wanted.count):
-        if has_map:
+        if maps > 0:
             store_u32(&(<Image*>wanted.items[i]).is_identified, 1)
-        else:
+        elif maps == 0:
             identify_by_path(linker, <Image*>wanted.items[i])
     pointers_free(allocator, &wanted)

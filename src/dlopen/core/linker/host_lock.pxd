@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t
 
 from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
 from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
-from dlopen.core.base.lock cimport is_forking
+from dlopen.core.base.lock cimport locks_held
 from dlopen.core.linker.state cimport Linker
 
 
@@ -23,8 +23,11 @@ cdef extern from *:
     """
     /* How many of Linker.in_host are this thread's. */
     static __thread uint32_t dlopen_in_host;
+    /* This thread has announced that it forks. */
+    static __thread uint32_t dlopen_announces_fork;
     """
     uint32_t in_host "dlopen_in_host"
+    uint32_t announces_fork "dlopen_announces_fork"
 
 
 cdef enum:
@@ -42,9 +45,10 @@ cdef inline void have_patience(int turn) noexcept nogil:
 cdef inline void enter_host(Linker* linker) noexcept nogil:
     cdef int turn = 0
     add_u32(&linker.in_host, 1)
-    # Not where it would wait for itself.
-    while in_host == 0 and not is_forking() and load_u32_seq(&linker.forking) != 0 \
-            and turn < FORK_PATIENCE:
+    # Not where it would wait for itself: nor in a signal handler that has interrupted who forks,
+    # or who holds a lock that who forks will wait for.
+    while in_host == 0 and not announces_fork and locks_held == 0 \
+            and load_u32_seq(&linker.forking) != 0 and turn < FORK_PATIENCE:
         sub_u32(&linker.in_host, 1)
         have_patience(turn)
         add_u32(&linker.in_host, 1)
@@ -58,11 +62,17 @@ cdef inline void leave_host(Linker* linker) noexcept nogil:
 
 
 cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
+    """Ends with `has_forked`."""
     cdef int turn = 0
+    (&announces_fork)[0] = 1
     add_u32(&linker.forking, 1)
     while load_u32_seq(&linker.in_host) != in_host and turn < FORK_PATIENCE:
         have_patience(turn)
         turn += 1
+
+
+cdef inline void has_forked() noexcept nogil:
+    (&announces_fork)[0] = 0
 
 
 cdef inline void* open_host(Linker* linker, const char* name, int mode) noexcept nogil:

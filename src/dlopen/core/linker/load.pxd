@@ -26,16 +26,18 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
 from dlopen.core.base.errors cimport (
-    error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_memory, fail_system,
+    error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_handle, fail_memory,
+    fail_system,
 )
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointer_at, pointers_add, pointers_add_once, pointers_free, pointers_hold,
     text_add, text_cut, text_free,
 )
 from dlopen.core.base.kernel cimport (
-    EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake, kernel_working_directory,
+    EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake,
 )
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
+from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport has_prefix, memcmp, strchr, strcmp, strlen
 from dlopen.core.elf.constants cimport (
     DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK,
@@ -45,7 +47,7 @@ from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
     Image, LinkMap, Name, SearchList, Unique, Version, image_asked_name, image_free_records,
-    image_name,
+    image_name, is_linked,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, current_snapshot, join_globals, join_scope, make_snapshot,
@@ -127,6 +129,8 @@ cdef struct Transaction:
     Image* root
     Image* asker                 # who opens it; NULL: not an image, or it is not known
     Image* replaces              # in nobody's scope for this transaction
+    Trail trail                  # of the name that is looked for at the moment
+    File file                    # the one that is looked at
     bint is_stale                # an image is there, but what `snapshot` has of it is old
 
 
@@ -137,7 +141,6 @@ cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) no
     cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
     cdef char* copy
     cdef Text text
-    cdef char folder[4096]
     if image == NULL:
         return NULL
     memset(&text, 0, sizeof(text))
@@ -148,8 +151,7 @@ cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) no
         return NULL
     image.link_map.l_name = copy
     if not in_files and name[0] != 0x2f and strchr(name, 0x2f) != NULL \
-            and kernel_working_directory(&folder[0], sizeof(folder)) > 0:
-        text_add(allocator, &text, &folder[0])
+            and add_working_directory(allocator, &text):
         text_add(allocator, &text, b"/")
         text_add(allocator, &text, name + 2 if name[0] == 0x2e and name[1] == 0x2f else name)
         image.path = text.data
@@ -475,17 +477,22 @@ cdef inline bint note_missing_host(
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Text elsewhere
-    cdef File file
+    cdef File* file              # a second one
     cdef bint noted
     memset(&elsewhere, 0, sizeof(elsewhere))
-    file_init(&file)
-    if transaction.space != NULL and find_file(
-        linker, transaction.snapshot, name, asker, NULL, &elsewhere, NULL, &file, NULL
-    ) and elsewhere.data != NULL and not elsewhere.failed:
-        path = elsewhere.data
+    if transaction.space != NULL:
+        file = <File*>allocate(allocator, sizeof(File))
+        if file == NULL:
+            return False
+        file_init(file)
+        if find_file(
+            linker, transaction.snapshot, name, asker, NULL, &elsewhere, NULL, file, NULL
+        ) and elsewhere.data != NULL and not elsewhere.failed:
+            path = elsewhere.data
+        file_close(file)
+        release(allocator, file)
     noted = add_text_once(allocator, &transaction.missing_hosts, path) \
         and add_text_once(allocator, &transaction.missing_names, name)
-    file_close(&file)
     text_free(allocator, &elsewhere)
     return noted
 
@@ -645,13 +652,13 @@ cdef inline int search_and_take(
     cdef const char* own_path = transaction.space.search_path if transaction.space != NULL \
         else NULL
     cdef Text path
-    cdef File file
+    cdef File* file = &transaction.file
     cdef bint found
     cdef int code
     memset(&path, 0, sizeof(path))
-    file_init(&file)
+    file_init(file)
     found = find_file(
-        linker, transaction.snapshot, name, asker, own_path, &path, trail, &file, files
+        linker, transaction.snapshot, name, asker, own_path, &path, trail, file, files
     )
     # What is needed by a relative path; one that is opened itself is the caller's affair.
     if transaction.loaded.count != 0 and file.bytes == NULL and file.descriptor < 0 \
@@ -660,14 +667,14 @@ cdef inline int search_and_take(
     if not found:
         code = not_found(transaction, name, trail)
     elif path.failed or path.data == NULL:
-        file_close(&file)
+        file_close(file)
         code = fail_memory(transaction.error, name)
     else:
-        code = take_file(transaction, &file, name, path.data, asker, own_only, trail, result)
+        code = take_file(transaction, file, name, path.data, asker, own_only, trail, result)
         if code == DLOPEN_E_OPEN and trail.count != 0:
             # A path, which the caller's files have not.
             if transaction.error != NULL:
-                trail_add(allocator, trail, path.data, b"path", transaction.error.errnum, &file)
+                trail_add(allocator, trail, path.data, b"path", transaction.error.errnum, file)
             error_searched(
                 transaction.error, trail.paths.data, &trail.results[0], trail.count
             )
@@ -682,13 +689,13 @@ cdef inline int take_from_files(
     """As it is named; *result is NULL if the caller's files have it not."""
     cdef Linker* linker = transaction.linker
     cdef Text path
-    cdef File file
+    cdef File* file = &transaction.file
     cdef int code = 0
     memset(&path, 0, sizeof(path))
-    file_init(&file)
+    file_init(file)
     text_add(&linker.registry.allocator, &path, name)
-    if try_files(linker, &transaction.files, name, &path, trail, &file):
-        code = take_file(transaction, &file, name, path.data, asker, own_only, trail, result)
+    if try_files(linker, &transaction.files, name, &path, trail, file):
+        code = take_file(transaction, file, name, path.data, asker, own_only, trail, result)
     text_free(&linker.registry.allocator, &path)
     return code
 
@@ -726,26 +733,25 @@ cdef inline int acquire(
     """The image that `name` means for `asker`: loaded already, or loaded now. *result is
     NULL when the host must open it. `own_only`: not one that is loaded already."""
     cdef Files* files = &transaction.files
-    cdef Trail trail
+    cdef Trail* trail = &transaction.trail
     cdef int code = 0
     result[0] = NULL
-    memset(&trail, 0, sizeof(trail))
     # What is opened itself is another image than the one that is there; what is needed is not.
     if files.read != NULL and transaction.loaded.count == 0:
-        code = take_from_files(transaction, name, asker, own_only, &trail, result)
+        code = take_from_files(transaction, name, asker, own_only, trail, result)
     if code == HOSTS_OWN or code == 0 and result[0] == NULL:
         code = 0
         result[0] = loaded_by_name(transaction, name, asker, own_only)
         if result[0] == NULL and not holds_text(&transaction.missing_names, name):
-            code = search_and_take(transaction, name, asker, own_only, files, &trail, result)
+            code = search_and_take(transaction, name, asker, own_only, files, trail, result)
     if code == HOSTS_OWN:
-        code = search_and_take(transaction, name, asker, own_only, NULL, &trail, result)
+        code = search_and_take(transaction, name, asker, own_only, NULL, trail, result)
     if (code == DLOPEN_E_NOT_FOUND or code == DLOPEN_E_OPEN) and not own_only:
         result[0] = known_to_host(transaction, name, asker)
         if result[0] != NULL:
             error_clear(transaction.error)
             code = 0
-    trail_free(&transaction.linker.registry.allocator, &trail)
+    trail_free(&transaction.linker.registry.allocator, trail)
     return code
 
 
@@ -1203,15 +1209,21 @@ cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
 # The transaction -----------------------------------------------------------------
 
 
-cdef inline void begin(
-    Transaction* transaction, Linker* linker, uint32_t mode, uint32_t flags, Error* error
+cdef inline Transaction* begin(
+    Linker* linker, uint32_t mode, uint32_t flags, Error* error
 ) noexcept nogil:
-    memset(transaction, 0, sizeof(Transaction))
+    """Not on the stack, which may be a small thread's. NULL without memory."""
+    cdef Transaction* transaction = <Transaction*>allocate(
+        &linker.registry.allocator, sizeof(Transaction)
+    )
+    if transaction == NULL:
+        return NULL
     transaction.linker = linker
     transaction.error = error
     transaction.mode = mode
     transaction.flags = flags
     look_afresh(transaction)
+    return transaction
 
 
 cdef inline void use_files(Transaction* transaction, const Request* request) noexcept nogil:
@@ -1280,6 +1292,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     pointers_free(allocator, &transaction.globals)
     pointers_free(allocator, &transaction.family)
     pointers_free(allocator, &transaction.process)
+    release(allocator, transaction)
 
 
 cdef inline bint uniques_conflict(const Transaction* transaction) noexcept nogil:
@@ -1689,7 +1702,7 @@ cdef inline int take_hosts_own(
 cdef inline int find_root(Transaction* transaction, const Request* request) noexcept nogil:
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef Text path
-    cdef File file
+    cdef File* file = &transaction.file
     cdef bint own = request.mode & DLOPEN_PRIVATE != 0
     # Bytes answer to their name in a namespace of their own only.
     cdef bint is_base = transaction.namespace_id == 0
@@ -1702,9 +1715,9 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
             return fail_memory(transaction.error, request.name)
         if transaction.files.read != NULL:
             make_plain(path.data)
-        file_from_bytes(&file, request.bytes, request.bytes_size)
+        file_from_bytes(file, request.bytes, request.bytes_size)
         code = load_file(
-            transaction, &file, request.name, path.data, NULL, is_base, &transaction.root
+            transaction, file, request.name, path.data, NULL, is_base, &transaction.root
         )
         text_free(allocator, &path)
         if code == HOSTS_OWN or code == 0 and transaction.root.is_host:
@@ -1857,34 +1870,36 @@ cdef inline int open_once(
     Linker* linker, const Request* request, const Namespace* space, Image** result, Error* error
 ) noexcept nogil:
     """One attempt; TRY_AGAIN if another thread was first."""
-    cdef Transaction transaction
+    cdef Transaction* transaction
     cdef int code
     cdef Image* root = NULL
-    begin(&transaction, linker, request.mode, request.flags, error)
-    use_files(&transaction, request)
+    transaction = begin(linker, request.mode, request.flags, error)
+    if transaction == NULL:
+        return fail_memory(error, request.name)
+    use_files(transaction, request)
     transaction.namespace_id = request.namespace_id
     transaction.replaces = <Image*>request.replaces
     transaction.space = space
     if request.namespace_id == NEW_NAMESPACE:
         transaction.namespace_id = new_namespace(linker)
-    code = load_tree(&transaction, request)
+    code = load_tree(transaction, request)
     if transaction.is_stale and code != DLOPEN_E_STOPPED:
         code = TRY_AGAIN
     if code == 0:
-        code = replace_symbols(&transaction, request)
+        code = replace_symbols(transaction, request)
     if code == 0 and transaction.loaded.count:
-        code = link_images(&transaction)
+        code = link_images(transaction)
         if transaction.is_stale:
             code = TRY_AGAIN
         if code == 0:
-            code = publish(&transaction)
+            code = publish(transaction)
         if code == 0:
             report_loaded(&transaction.loaded)
             transaction.loaded.count = 0      # they are the registry's now
     root = transaction.root
-    if code == 0 and not count_root(&transaction):
+    if code == 0 and not count_root(transaction):
         code = TRY_AGAIN
-    end(&transaction)
+    end(transaction)
     if code == 0:
         if not root.is_host and request.mode & RTLD_GLOBAL:
             make_global(linker, root)
@@ -1929,47 +1944,50 @@ cdef inline int map_only(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
     """One file mapped and checked, known to the registry by its handle only."""
-    cdef Transaction transaction
+    cdef Transaction* transaction
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot = NULL
     cdef Allocator* allocator = &registry.allocator
     cdef Text path
-    cdef Trail trail
-    cdef File file
+    cdef Trail* trail
+    cdef File* file
     cdef Image* image = NULL
     cdef int code = 0
     if request.name == NULL or request.name[0] == 0:
         return fail(error, DLOPEN_E_INVALID, b"", b"an empty name")
     memset(&path, 0, sizeof(path))
-    memset(&trail, 0, sizeof(trail))
-    begin(&transaction, linker, request.mode, request.flags, error)
-    file_init(&file)
+    transaction = begin(linker, request.mode, request.flags, error)
+    if transaction == NULL:
+        return fail_memory(error, request.name)
+    trail = &transaction.trail
+    file = &transaction.file
+    file_init(file)
     text_add(allocator, &path, request.name)
     if request.bytes != NULL:
-        file_from_bytes(&file, request.bytes, request.bytes_size)
+        file_from_bytes(file, request.bytes, request.bytes_size)
     else:
-        use_files(&transaction, request)
+        use_files(transaction, request)
         if (transaction.files.read == NULL or not try_files(
-            linker, &transaction.files, request.name, &path, &trail, &file
+            linker, &transaction.files, request.name, &path, trail, file
         )) and not find_file(
-            linker, transaction.snapshot, request.name, NULL, NULL, &path, &trail, &file,
+            linker, transaction.snapshot, request.name, NULL, NULL, &path, trail, file,
             &transaction.files
         ):
-            code = not_found(&transaction, request.name, &trail)
+            code = not_found(transaction, request.name, trail)
     if transaction.files.stopped:
-        code = stopped(&transaction, request.name)
+        code = stopped(transaction, request.name)
     if code == 0 and file.bytes == NULL:
-        code = file_open(&file, path.data, error)
+        code = file_open(file, path.data, error)
     if code == 0:
         image = new_image(linker, path.data, file.is_from_files)
         if image == NULL:
             code = fail_memory(error, request.name)
         else:
-            code = map_image(linker, &file, image, error)
+            code = map_image(linker, file, image, error)
             if code:
                 image_free_records(allocator, image)
                 image = NULL
-    file_close(&file)
+    file_close(file)
     if code == 0:
         image.state = DLOPEN_STATE_MAPPED
         image.is_private = True
@@ -1991,18 +2009,20 @@ cdef inline int map_only(
             result[0] = image
     report_open(request.name, code, result, error)
     text_free(allocator, &path)
-    trail_free(allocator, &trail)
-    end(&transaction)
+    trail_free(allocator, trail)
+    end(transaction)
     return code
 
 
 cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
-    """Once: a second thread finds it claimed."""
+    """Once: a second thread finds it claimed. It stays then, though another one may close it."""
     cdef bint is_mapped
     lock_acquire(&registry.lock)
     is_mapped = pointers_hold(&registry.images, image) \
         and load_u32(&image.state) == DLOPEN_STATE_MAPPED and image.scope == NULL
     if is_mapped:
+        image.is_claimed = True
+        image.initialiser = this_thread()
         store_u32(&image.state, DLOPEN_STATE_LOADING)
     lock_release(&registry.lock)
     return is_mapped
@@ -2017,8 +2037,9 @@ cdef inline int take_scope(
     if not pointers_add(allocator, &image.search_list.images, image):
         return fail_memory(transaction.error, image_name(image))
     for i in range(count):
-        if not snapshot_holds(transaction.snapshot, scope[i]) \
-                or load_u32(&scope[i].state) == DLOPEN_STATE_MAPPED \
+        if scope[i] == image:
+            continue             # it is the first in any case
+        if not snapshot_holds(transaction.snapshot, scope[i]) or not is_linked(scope[i]) \
                 or not take(transaction, scope[i]):
             return fail(
                 transaction.error, DLOPEN_E_HANDLE, image_name(image),
@@ -2050,19 +2071,19 @@ cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
     return 0
 
 
-cdef inline int relocate_mapped(
+cdef inline int link_mapped(
     Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
     Error* error
 ) noexcept nogil:
-    """The second step after map_only. When it fails, the caller closes the image."""
-    cdef Transaction transaction
+    """The image is this thread's: `is_being_linked`."""
+    cdef Transaction* transaction
     cdef int code
-    if not claim_mapped(&linker.registry, image):
-        return fail(
-            error, DLOPEN_E_STATE, b"", b"only an image that is mapped, and once, can be relocated"
-        )
-    bring_unwinder(linker)
-    begin(&transaction, linker, request.mode, request.flags, error)
+    if not request.flags & DLOPEN_NO_FOREIGN_CODE:
+        bring_unwinder(linker)
+    transaction = begin(linker, request.mode, request.flags, error)
+    if transaction == NULL:
+        return fail_memory(error, image_name(image))
+    image.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
     image.exact_scope = True
     transaction.root = image
     code = refuse(image, image_name(image), error)
@@ -2072,54 +2093,83 @@ cdef inline int relocate_mapped(
             b"there is one of it in a process, the host's own"
         )
     if code == 0:
-        code = take_scope(&transaction, image, scope, scope_count)
+        code = take_scope(transaction, image, scope, scope_count)
     if code == 0 and not pointers_add(&linker.registry.allocator, &transaction.loaded, image):
         code = fail_memory(error, image_name(image))
     if code == 0:
-        code = replace_symbols(&transaction, request)
+        code = replace_symbols(transaction, request)
     if code == 0:
-        code = link_images(&transaction)
+        code = link_images(transaction)
     if code == 0:
-        code = publish_relocated(&transaction)
+        code = publish_relocated(transaction)
     transaction.loaded.count = 0     # it is the registry's
     if code:
-        # Nothing of it was counted.
-        image.dependencies.count = 0
-        image.bindings.count = 0
-        store_u32(&image.state, DLOPEN_STATE_MAPPED)
-    end(&transaction)
+        forget_linking(&linker.registry, image)
+    end(transaction)
+    return code
+
+
+cdef inline void forget_linking(Registry* registry, Image* image) noexcept nogil:
+    """It has failed: nothing of it was counted. The image stays claimed: places are written."""
+    lock_acquire(&registry.lock)
+    image.dependencies.count = 0
+    image.bindings.count = 0
+    lock_release(&registry.lock)
+
+
+cdef inline int relocate_mapped(
+    Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
+    bint* is_closed, Error* error
+) noexcept nogil:
+    """The second step after map_only. `is_closed`: by this, as it has failed, or by another thread
+    meanwhile: for collect()."""
+    cdef Registry* registry = &linker.registry
+    cdef int code
+    if not claim_mapped(registry, image):
+        return fail(
+            error, DLOPEN_E_STATE, b"", b"only an image that is mapped, and once, can be relocated"
+        )
+    code = link_mapped(linker, image, request, scope, scope_count, error)
     if code == 0:
         code = initialise(linker, image, True, error)
-    return code
+    lock_acquire(&registry.lock)
+    image.is_claimed = False
+    if code and image.open_count != 0:
+        image.open_count -= 1
+    is_closed[0] = image.open_count == 0
+    lock_release(&registry.lock)
+    return fail_handle(error) if code == 0 and is_closed[0] else code
 
 
 cdef inline int open_existing(
     Linker* linker, const char* name, Image** result, Error* error
 ) noexcept nogil:
     """By path, soname or base name; counted."""
-    cdef Transaction transaction
+    cdef Transaction* transaction
     cdef Image* image
     cdef size_t i
     cdef int code
-    begin(&transaction, linker, RTLD_NOLOAD | RTLD_LAZY, 0, error)
-    transaction.root = loaded_by_name(&transaction, name, NULL, False)
+    transaction = begin(linker, RTLD_NOLOAD | RTLD_LAZY, 0, error)
+    if transaction == NULL:
+        return fail_memory(error, name)
+    transaction.root = loaded_by_name(transaction, name, NULL, False)
     if transaction.root == NULL:
         for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
             image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
                 else transaction.snapshot.images[i - transaction.snapshot.host_count]
             if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
-                    and take(&transaction, image):
+                    and take(transaction, image):
                 transaction.root = image
                 break
     if transaction.root == NULL and strchr(name, 0x2f) != NULL:
-        acquire(&transaction, name, NULL, False, &transaction.root)
-    if transaction.root == NULL or not count_root(&transaction):
+        acquire(transaction, name, NULL, False, &transaction.root)
+    if transaction.root == NULL or not count_root(transaction):
         code = fail(error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
     else:
         code = 0
         result[0] = transaction.root
     report_open(name, code, result, error)
-    end(&transaction)
+    end(transaction)
     if code == 0:
         # Waits for the thread that is at it.
         code = initialise(linker, result[0], True, error)

@@ -30,29 +30,46 @@ cdef enum:
     MARK_VISITED = 2
 
 
+cdef inline Image* next_need(Image* image, const Image* blank, bint with_bindings) noexcept nogil:
+    """NULL after the last one: dependencies, then what was bound, the last first."""
+    cdef const Pointers* needs = &image.sorted if image.sorted.count else &image.dependencies
+    cdef size_t number = image.visit_next
+    if image == blank:
+        return NULL
+    image.visit_next += 1
+    if number < needs.count:
+        return <Image*>needs.items[number]
+    number -= needs.count
+    if not with_bindings or number >= image.bindings.count:
+        return NULL
+    return <Image*>image.bindings.items[image.bindings.count - 1 - number]
+
+
+cdef inline void visit(Image* image, Image* visited_from) noexcept nogil:
+    image.mark = MARK_VISITED
+    image.visited_from = visited_from
+    image.visit_next = 0
+
+
 cdef inline bint visit_for_order(
     Allocator* allocator, Image* image, const Image* blank, bint with_bindings, Pointers* order
 ) noexcept nogil:
     """Appends in postorder: what is depended on comes first. `blank` counts as without
     dependencies, where a cycle leads to it."""
-    cdef size_t i
-    cdef const Pointers* needs = &image.sorted if image.sorted.count else &image.dependencies
+    cdef Image* need
     if image.mark != MARK_MEMBER:
         return True
-    image.mark = MARK_VISITED
-    if image != blank:
-        for i in range(needs.count):
-            if not visit_for_order(
-                allocator, <Image*>needs.items[i], blank, with_bindings, order
-            ):
+    visit(image, NULL)
+    while image != NULL:
+        need = next_need(image, blank, with_bindings)
+        if need == NULL:
+            if not pointers_add(allocator, order, image):
                 return False
-        if with_bindings:
-            for i in reversed(range(image.bindings.count)):
-                if not visit_for_order(
-                    allocator, <Image*>image.bindings.items[i], blank, with_bindings, order
-                ):
-                    return False
-    return pointers_add(allocator, order, image)
+            image = image.visited_from
+        elif need.mark == MARK_MEMBER:
+            visit(need, image)
+            image = need
+    return True
 
 
 cdef inline bint visit_all(

@@ -36,7 +36,9 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
     snapshot_image_at,
 )
-from dlopen.core.linker.calls cimport Globals, find_callee, give_back_globals, resolve_call
+from dlopen.core.linker.calls cimport (
+    GONE, Globals, find_callee, give_back_globals, resolve_call,
+)
 from dlopen.core.linker.find_symbol cimport host_symbol, resolved_address
 from dlopen.core.linker.host cimport (
     borrow_host_image, give_back_host_image, holds_linker, RTLD_LAZY, RTLD_NOLOAD,
@@ -155,9 +157,9 @@ cdef inline uint64_t bound_function(
         )
     if image.lazy_bindings == NULL:
         return word
-    while not find_callee(
+    while find_callee(
         linker, current_snapshot(&linker.registry), image, match.call, False, &address
-    ):
+    ) == GONE:
         pass
     return address
 

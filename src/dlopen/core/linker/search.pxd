@@ -25,9 +25,10 @@ from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
     ENOENT, ENOTDIR, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
-    kernel_open, kernel_status, kernel_status_of, kernel_unmap, kernel_working_directory,
+    kernel_open, kernel_status, kernel_status_of, kernel_unmap,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport memcmp, strchr, strcmp, strlen, strncmp, strrchr
 from dlopen.core.elf.constants cimport (
     DF_1_NODEFLIB, EI_CLASS, ELFCLASS64, PF_R, PF_W, PT_LOAD,
@@ -114,6 +115,7 @@ cdef inline void trail_free(Allocator* allocator, Trail* trail) noexcept nogil:
     text_free(allocator, &trail.paths)
     text_free(allocator, &trail.origins)
     trail.count = 0
+    trail.other_class = False
 
 
 cdef inline void trail_add(
@@ -168,15 +170,13 @@ cdef inline bint add_origin(Linker* linker, const Image* image, Text* text) noex
     may be relative."""
     cdef const char* path
     cdef const char* slash
-    cdef char folder[4096]
     cdef Allocator* allocator = &linker.registry.allocator
     if image == NULL or image.path == NULL or image.path[0] == 0:
         return False
     path = image.path
     if path[0] != 0x2f and not image.is_from_files:
-        if image.is_from_bytes or kernel_working_directory(&folder[0], sizeof(folder)) <= 0:
+        if image.is_from_bytes or not add_working_directory(allocator, text):
             return False
-        text_add(allocator, text, &folder[0])
         text_add(allocator, text, b"/")
     slash = strrchr(path, 0x2f)
     if slash == NULL and image.is_from_files:

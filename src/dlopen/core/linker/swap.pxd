@@ -19,7 +19,7 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_PROTECT, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
     DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
-    DLOPEN_STATE_LOADING, DLOPEN_STATE_READY, Error,
+    DLOPEN_STATE_READY, Error,
 )
 from dlopen.core.base.errors cimport (
     error_name_symbol, error_needed_by, fail, fail_at, fail_handle, fail_memory
@@ -29,7 +29,9 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
 from dlopen.core.image.dynamic cimport is_code
-from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, image_name
+from dlopen.core.image.image cimport (
+    Image, PatchedPlace, PlaceValue, image_name, is_being_linked,
+)
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
     reader_leave, snapshot_holds,
@@ -262,12 +264,6 @@ cdef inline int find_moves_of_replacements(Swap* swap, Image* image) noexcept no
     return code
 
 
-cdef inline bint is_being_linked(const Image* image) noexcept nogil:
-    """By DLOPEN_relocate: its places and lists are another thread's. It keeps the scope that it
-    was given."""
-    return load_u32(&image.state) == DLOPEN_STATE_LOADING
-
-
 cdef inline int find_moves(Swap* swap) noexcept nogil:
     cdef Image* image
     cdef size_t i
@@ -490,10 +486,16 @@ cdef inline int swap_images(
 
 
 cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error) noexcept nogil:
-    cdef bint valid
+    """Each success is undone by one with `retained` False."""
+    cdef int code = 0
     lock_acquire(&linker.registry.lock)
-    valid = snapshot_holds(current_snapshot(&linker.registry), image) and not image.is_host
-    if valid:
-        image.is_retained = retained
+    if not snapshot_holds(current_snapshot(&linker.registry), image) or image.is_host:
+        code = fail(error, DLOPEN_E_HANDLE, b"", b"not an image of ours")
+    elif retained:
+        image.retain_count += 1
+    elif image.retain_count == 0:
+        code = fail(error, DLOPEN_E_STATE, image_name(image), b"it is not retained")
+    else:
+        image.retain_count -= 1
     lock_release(&linker.registry.lock)
-    return 0 if valid else fail(error, DLOPEN_E_HANDLE, b"", b"not an image of ours")
+    return code

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
-from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type
 from dlopen.core.image.image cimport Image, Unique, symbol_count
@@ -167,9 +167,11 @@ cdef inline Unique* enter_unique(
     Linker* linker, const Reference* reference, const Definition* definition
 ) noexcept nogil:
     """The table's entry of the name, this one if there was none; NULL where the image is
-    being closed, or without memory."""
-    cdef Unique* entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
+    being closed, without memory, or in a handler that may have interrupted who has the lock."""
+    cdef Unique* entry = NULL
     cdef Unique* first
+    if locks_held == 0:
+        entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
     if entry == NULL:
         return NULL
     fill_unique(entry, reference, definition)

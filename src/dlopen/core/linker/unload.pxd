@@ -27,16 +27,19 @@ from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, Unique
+from dlopen.core.image.image cimport (
+    Image, PatchedPlace, PlaceValue, Unique, is_being_linked, is_linked,
+)
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, leave_scope, make_snapshot, publish_snapshot,
-    reader_enter, reader_leave, reclaim, retire, snapshot_holds,
+    reader_enter, reader_leave, reclaim, retire, snapshot_holds, this_thread,
 )
 from dlopen.core.linker.debugger cimport hide_from_debugger
 from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.patch cimport forget_patches
+from dlopen.core.linker.section cimport in_section
 from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.linker.static_tls cimport take_back_tls
 from dlopen.core.symbols.report cimport report_close, report_unload
@@ -51,19 +54,16 @@ cdef extern from *:
     uint32_t collecting "dlopen_collecting"
 
 
-cdef inline void mark_held(Image* image) noexcept nogil:
-    cdef size_t i
+cdef inline void hold(Image** held, Image* image) noexcept nogil:
+    """`held` are those that are marked and not looked at yet, linked by `visited_from`."""
     if image.mark or image.is_host:
         return
     image.mark = 1
-    for i in range(image.dependencies.count):
-        mark_held(<Image*>image.dependencies.items[i])
-    for i in range(image.bindings.count):
-        mark_held(<Image*>image.bindings.items[i])
-    mark_patched(image)
+    image.visited_from = held[0]
+    held[0] = image
 
 
-cdef inline void mark_patched(const Image* image) noexcept nogil:
+cdef inline void hold_patched(Image** held, const Image* image) noexcept nogil:
     """What the patches of an image that stays lead to."""
     cdef const PatchedPlace* patched = image.patched
     cdef const PlaceValue* value
@@ -71,13 +71,41 @@ cdef inline void mark_patched(const Image* image) noexcept nogil:
         value = patched.top
         while value != NULL:
             if value.leads_to != NULL:
-                mark_held(value.leads_to)
+                hold(held, value.leads_to)
             value = value.below
         patched = patched.next
 
 
+cdef inline void mark_all(Image* held) noexcept nogil:
+    """And what these need."""
+    cdef Image* image
+    cdef size_t i
+    while held != NULL:
+        image = held
+        held = image.visited_from
+        if is_being_linked(image):
+            continue
+        for i in range(image.dependencies.count):
+            hold(&held, <Image*>image.dependencies.items[i])
+        for i in range(image.bindings.count):
+            hold(&held, <Image*>image.bindings.items[i])
+        hold_patched(&held, image)
+
+
+cdef inline void mark_held(Image* image) noexcept nogil:
+    cdef Image* held = NULL
+    hold(&held, image)
+    mark_all(held)
+
+
+cdef inline void mark_patched(const Image* image) noexcept nogil:
+    cdef Image* held = NULL
+    hold_patched(&held, image)
+    mark_all(held)
+
+
 cdef inline bint is_root(const Image* image) noexcept nogil:
-    return image.open_count != 0 or image.nodelete or image.pins != 0 \
+    return image.open_count != 0 or image.nodelete or image.pins != 0 or image.is_claimed \
         or image.state == DLOPEN_STATE_INITIALISING
 
 
@@ -93,7 +121,8 @@ cdef inline void absorb_lazy_bindings(Registry* registry, Image* image) noexcept
     """Under the lock: what its calls were bound to lately joins `bindings`."""
     cdef uint64_t i
     cdef Image* definer
-    if image.lazy_bindings == NULL or not exchange_u32(&image.has_lazy_bindings, 0):
+    if is_being_linked(image) or image.lazy_bindings == NULL \
+            or not exchange_u32(&image.has_lazy_bindings, 0):
         return
     for i in range(image.jmprel_count):
         definer = <Image*>load_pointer(&image.lazy_bindings[i])
@@ -150,7 +179,8 @@ cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexc
     full_fence()
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if load_u32(&image.has_lazy_bindings) == 0 or pointers_hold(dead, image):
+        if load_u32(&image.has_lazy_bindings) == 0 or pointers_hold(dead, image) \
+                or is_being_linked(image):
             continue
         absorb_lazy_bindings(registry, image)
         for j in range(image.bindings.count):
@@ -197,7 +227,9 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
             kept += 1
     registry.images.count = kept
     for i in range(kept):
-        outlive(<Image*>registry.images.items[i], dead)
+        image = <Image*>registry.images.items[i]
+        if not is_being_linked(image):
+            outlive(image, dead)
     publish_snapshot(registry, snapshot)
     return True
 
@@ -247,7 +279,7 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
         return
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if not image.is_finished or image.live_objects != 0 or image.is_retained:
+        if not image.is_finished or image.live_objects != 0 or image.retain_count != 0:
             mark_held(image)
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
@@ -323,35 +355,81 @@ cdef inline Image* closed_first(
     return <Image*>closed
 
 
+cdef struct Finishing:           # of what a close has taken out
+    Registry* registry
+    Pointers dead                # Image*
+    Pointers order               # the same, dependencies first
+    bint is_complete
+
+
+cdef inline int run_all_destructors(void* data) noexcept nogil:
+    cdef Finishing* finishing = <Finishing*>data
+    cdef size_t i
+    cdef Image* image
+    for i in reversed(range(finishing.order.count)):
+        image = <Image*>finishing.order.items[i]
+        if image.fini_due:
+            image.fini_due = False
+            run_destructors(image)
+    finishing.is_complete = True
+    return 0
+
+
+cdef inline void end_destructors(void* data) noexcept nogil:
+    """They have run; or one has thrown an exception, which goes on to who closes. Those that are
+    left are for the next close then, and what is to be unmapped, as the exception may be one of
+    the library's own."""
+    cdef Finishing* finishing = <Finishing*>data
+    cdef Registry* registry = finishing.registry
+    cdef size_t i
+    cdef Image* image
+    lock_acquire(&registry.lock)
+    for i in range(finishing.dead.count):
+        image = <Image*>finishing.dead.items[i]
+        image.is_finished = not image.fini_due
+        image.is_abandoned = image.fini_due
+    lock_release(&registry.lock)
+    pointers_free(&registry.allocator, &finishing.dead)
+    pointers_free(&registry.allocator, &finishing.order)
+    if not finishing.is_complete:
+        (&collecting)[0] = 0
+
+
+cdef inline void adopt_abandoned(Registry* registry, Pointers* dead) noexcept nogil:
+    """Under the lock. Without memory they wait for the next close."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if image.is_abandoned and pointers_add(&registry.allocator, dead, image):
+            image.is_abandoned = False
+
+
 cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogil:
     cdef Registry* registry = &linker.registry
     cdef const Image* oldest = NULL
-    cdef Pointers dead
-    cdef Pointers order
+    cdef Finishing finishing
     cdef Pointers gone
     cdef size_t i
-    cdef Image* image
-    memset(&dead, 0, sizeof(dead))
+    memset(&finishing, 0, sizeof(finishing))
     memset(&gone, 0, sizeof(gone))
-    memset(&order, 0, sizeof(order))
+    finishing.registry = registry
     lock_acquire(&registry.lock)
     if not linker.habits.finishes_closed_first:
         closed = NULL
     elif closed != NULL:
         oldest = first_of_namespace(registry, closed)
-    sweep(linker, &dead)
+    store_u64(&registry.closer, this_thread())
+    sweep(linker, &finishing.dead)
+    store_u64(&registry.closer, 0)
+    adopt_abandoned(registry, &finishing.dead)
     sort_for_destructors(
-        &registry.allocator, &dead, closed_first(&dead, closed, oldest), &order
+        &registry.allocator, &finishing.dead, closed_first(&finishing.dead, closed, oldest),
+        &finishing.order
     )
     lock_release(&registry.lock)
-    for i in reversed(range(order.count)):
-        image = <Image*>order.items[i]
-        if image.fini_due:
-            image.fini_due = False
-            run_destructors(image)
+    in_section(run_all_destructors, end_destructors, &finishing)
     lock_acquire(&registry.lock)
-    for i in range(dead.count):
-        (<Image*>dead.items[i]).is_finished = True
     take_gone(registry, &gone)
     for i in range(gone.count):
         if forget_patches(linker, <Image*>gone.items[i]) or registry.sweep_again:
@@ -368,8 +446,6 @@ cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogi
             retire(registry, <Image*>gone.items[i], NULL)
         lock_release(&registry.lock)
     pointers_free(&registry.allocator, &gone)
-    pointers_free(&registry.allocator, &dead)
-    pointers_free(&registry.allocator, &order)
     reclaim(registry, True)
 
 
@@ -424,6 +500,7 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
         # Without memory the rest is not finished.
         if not pointers_add(&registry.allocator, &left, image):
             break
+    adopt_abandoned(registry, &left)
     lock_release(&registry.lock)
     while left.count:
         take_last_namespace(registry, &left, &order)
@@ -479,7 +556,7 @@ cdef inline size_t visit_holders(
     lock_acquire(&registry.lock)
     is_mapped = pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
     is_live = is_mapped and image.live_objects != 0
-    is_retained = is_mapped and image.is_retained
+    is_retained = is_mapped and image.retain_count != 0
     lock_release(&registry.lock)
     if is_live:
         found += 1
@@ -506,9 +583,9 @@ cdef inline size_t visit_holders(
                 continue
             lock_acquire(&registry.lock)
             absorb_lazy_bindings(registry, other)
-            is_bound = pointers_hold(&other.bindings, image)
+            is_bound = not is_being_linked(other) and pointers_hold(&other.bindings, image)
             lock_release(&registry.lock)
-            if pointers_hold(&other.dependencies, image):
+            if is_linked(other) and pointers_hold(&other.dependencies, image):
                 found += 1
                 visit(DLOPEN_HELD_DEPENDENCY, <PublicImage*>other, data)
             elif is_bound:
