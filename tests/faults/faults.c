@@ -158,6 +158,11 @@ static size_t add_maps(char *text, size_t size) {
     if (area.permissions[1] == 'w' && area.permissions[2] == 'x')
       length += snprintf(text + length, size - length, "writable and executable: %s\n", line);
     if (is_noise(&area)) continue;
+    /* What stands in for a file in memory where there is none. */
+    if (strstr(area.name, "/.dlopen-")) {
+      memset(area.name, 0, sizeof area.name);
+      strcpy(area.name, "/memfd:dlopen-tls (deleted)");
+    }
     size_t i = 0;
     while (i < count && (strcmp(areas[i].name, area.name) || strcmp(areas[i].permissions, area.permissions)))
       i++;
