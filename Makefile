@@ -78,12 +78,13 @@ sanitize: ## the tests with malformed files under AddressSanitizer and UBSan
 	@$(RUN) tools/install.py sanitize
 	@DLOPEN_SANITIZED_SITE="$(CURDIR)/build/sanitize/site" $(RUN) -m pytest -m "slow or not slow" tests/malformed $(ARGS)
 
-faults: ## each allocation and each kernel call of the linker fails in turn, under AddressSanitizer too
+faults: ## each allocation and kernel call of the linker fails in turn; SAMPLE=N: each N-th, without AddressSanitizer
 	$(PREPARE) build test
-	@$(RUN) tools/install.py faults
-	@DLOPEN_FAULTS_SITE="$(CURDIR)/build/faults/site" $(RUN) -m pytest -s -m "slow or not slow" tests/faults $(ARGS)
-	@$(RUN) tools/install.py faults-sanitized
-	@DLOPEN_FAULTS_SITE="$(CURDIR)/build/faults-sanitized/site" $(RUN) -m pytest -s -m "slow or not slow" tests/faults $(ARGS)
+	@for variant in faults $(if $(SAMPLE),,faults-sanitized); do \
+	  $(RUN) tools/install.py $$variant && \
+	  DLOPEN_FAULTS_SITE="$(CURDIR)/build/$$variant/site" DLOPEN_FAULTS_STRIDE=$(or $(SAMPLE),1) \
+	    $(RUN) -m pytest -s -m "slow or not slow" tests/faults $(ARGS) || exit; \
+	done
 
 SECONDS := 60
 fuzz: ## the linker under libFuzzer (clang): SECONDS=60 for each target; TARGETS="map files" a few

@@ -867,6 +867,8 @@ def images():
         while True:
             with nogil:
                 count = DLOPEN_images(found, capacity)
+            if count == 0:
+                raise MemoryError
             if count <= capacity:
                 for i in range(count):
                     result.append(<uintptr_t>found[i])
@@ -915,6 +917,8 @@ def address(uintptr_t address):
                 put_symbol(&stream, &symbol)
             DLOPEN_read_leave(token)
         check_stream(&stream)
+        if code == DLOPEN_E_MEMORY:
+            raise MemoryError
         if code != DLOPEN_OK:
             return None
         return <uintptr_t>image, take_symbol(&stream) if stream.used else None

@@ -16,7 +16,7 @@ from dlopen.core.base.atomics cimport (
     compare_and_swap_u32, load_u32, load_u64, store_u32, store_u64, sub_u32,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
+    DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND,
     DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
     DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
     PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
@@ -26,7 +26,9 @@ from dlopen.core.base.environment cimport (
 )
 from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_handle, fail_memory
 from dlopen.core.base.growable cimport Text, text_free
-from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake, kernel_write
+from dlopen.core.base.kernel cimport (
+    kernel_end_process, kernel_process_id, kernel_wait, kernel_wake, kernel_write,
+)
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
 from dlopen.core.base.message cimport write_message
@@ -41,21 +43,23 @@ from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
-from dlopen.core.linker.calls cimport bind_call
+from dlopen.core.linker.calls cimport EXIT_LOOKUP, bind_call
 from dlopen.core.linker.family cimport (
     AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
-    family_dlmopen, family_dlopen, family_dlsym, free_messages, last_message,
+    family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message,
+    no_libc_text, no_memory_text, store_text,
 )
 from dlopen.core.linker.find_symbol cimport (
     host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
 )
 from dlopen.core.linker.debugger cimport read_debugger_wish
 from dlopen.core.linker.host cimport (
-    AT_PAGESZ, AT_SECURE, RTLD_LAZY, bind_host_functions, borrow_host_image, getauxval,
-    give_back_host_image, identify_hosts, refresh_hosts,
+    AT_PAGESZ, AT_SECURE, HOSTS_AS_BEFORE, HOSTS_CHANGED, HOSTS_UNKNOWN, RTLD_LAZY,
+    bind_host_functions, borrow_host_image, getauxval,
+    give_back_host_image, host_knows, identify_hosts, refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport (
-    await_hosts_before_fork, enter_host, has_forked, in_host, leave_host,
+    await_hosts_before_fork, close_host, enter_host, has_forked, in_host, leave_host,
 )
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
@@ -90,7 +94,7 @@ cdef extern from *:
     #include <string.h>
     void dlopen_finish(void);
     void dlopen_keep_environment(void);
-    void dlopen_expect_fork(void);
+    int dlopen_expect_fork(void);
     /* Most processes with libdlopen.so preloaded never call it, and shall not pay for it: each
        page that is touched here costs more than all the code. What the host's loader gives to
        constructors is kept in .data, whose page is written anyhow; the constructor and the
@@ -171,7 +175,6 @@ cdef extern from *:
         char text[1024]
     Startup startup "dlopen_startup"
     void find_xsave "dlopen_find_xsave"() noexcept nogil
-    void trap "__builtin_trap"() noexcept nogil
     const char* entry_dlsym "dlopen_entry_dlsym"
     const char* entry_dlvsym "dlopen_entry_dlvsym"
     const void* caller_address "DLOPEN_CALLER"
@@ -202,11 +205,12 @@ cdef void read_arguments(Linker* linker) noexcept nogil:
         linker.argv = <char**>(stack + 1)
 
 
-cdef void read_settings(Linker* linker) noexcept nogil:
-    """Once, under Registry.lock. DLOPEN_* variables do not count in secure execution (ld.so(8))."""
+cdef bint read_settings(Linker* linker) noexcept nogil:
+    """Once, under Registry.lock; False without memory. DLOPEN_* variables do not count in secure
+    execution (ld.so(8))."""
     cdef Environment* environment = &linker.environment
     if environment.is_complete:
-        return
+        return True
     linker.secure = getauxval(AT_SECURE) != 0
     if load_u32(&startup.is_kept):
         environment.data = &startup.text[0]
@@ -218,17 +222,21 @@ cdef void read_settings(Linker* linker) noexcept nogil:
         read_environment(
             &linker.registry.allocator, linker.argc, linker.argv, process_environment, environment
         )
+    if not environment.is_complete:
+        return False
     linker.bind_now = environment_value(environment, b"LD_BIND_NOW=") != NULL
     linker.bind_not = environment_value(environment, b"LD_BIND_NOT=") != NULL
     if not linker.secure:
         start_log(environment)
         read_debugger_wish(linker)
+    return True
 
 
 cdef bint begin_preparing(Linker* linker, bint* usable) noexcept nogil:
     """False: somebody else has made it usable or not, or this thread is at it: what it calls
     may call us again, a wrapper of malloc for one. Without a lock, which a thread that forks
-    meanwhile would leave taken in the child."""
+    meanwhile would leave taken in the child. Who finds no memory gives up the claim, and the
+    next one tries again."""
     cdef uint32_t process = kernel_process_id()
     cdef uint32_t claimed
     usable[0] = False
@@ -244,47 +252,63 @@ cdef bint begin_preparing(Linker* linker, bint* usable) noexcept nogil:
             usable[0] = linker.registry.snapshot != NULL
             return False
         else:
-            kernel_wait(&linker.ready, UNPREPARED)
+            kernel_wait(&linker.preparing_process, process)
     usable[0] = load_u32(&linker.ready) == READY
     return False
 
 
-cdef void look_first(Linker* linker) noexcept nogil:
+cdef void end_preparing(Linker* linker, uint32_t outcome) noexcept nogil:
+    store_u32(&linker.ready, outcome)
+    # Before the claim is given up: another thread would take this one's name for its own.
+    store_u64(&linker.preparer, 0)
+    store_u32(&linker.preparing_process, 0)
+    kernel_wake(&linker.preparing_process, 0x7fffffff)
+
+
+cdef bint look_first(Linker* linker) noexcept nogil:
     if linker.registry.snapshot == NULL:
         refresh_hosts(linker, NULL)
+    return linker.registry.snapshot != NULL
+
+
+cdef bint make_keys(Linker* linker) noexcept nogil:
+    if not linker.has_tls_key:
+        linker.has_tls_key = make_key(&linker.tls.key, end_of_thread) == 0
+    if not linker.has_message_key:
+        linker.has_message_key = make_key(&linker.message_key, forget_messages) == 0
+    return linker.has_tls_key and linker.has_message_key
 
 
 cdef bint prepare(Linker* linker) noexcept nogil:
     """Makes the linker usable, once: by the first call, which may come before the constructor
     has run (from another library's), and in most processes never comes. False where there is
-    no libc that we know."""
+    no libc that we know, or no memory: then the next call tries again."""
     cdef bint usable = False
     if load_u32(&linker.ready) == READY:
         return True
     if not begin_preparing(linker, &usable):
         return usable
-    dlopen_expect_fork()         # before a lock of ours or of the host's loader is taken
     find_xsave()
     linker.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker)
-    usable = bind_host_functions(linker)
+    if not bind_host_functions(linker):
+        end_preparing(linker, NO_LIBC)
+        return False
     read_arguments(linker)
-    dlopen_begin()
-    if usable:
-        make_key(&linker.tls.key, end_of_thread)
-        make_key(&linker.message_key, forget_messages)
-        look_first(linker)
-    store_u32(&linker.ready, READY if usable else NO_LIBC)
-    kernel_wake(&linker.ready, 0x7fffffff)
+    # The handlers of fork come before a lock of ours or of the host's loader is taken.
+    usable = dlopen_expect_fork() and dlopen_begin() and make_keys(linker) and look_first(linker)
+    end_preparing(linker, READY if usable else UNPREPARED)
     return usable
 
 
-cdef public void dlopen_expect_fork() noexcept nogil:
-    """By the constructor, or by a call that comes before it."""
+cdef public bint dlopen_expect_fork() noexcept nogil:
+    """By the constructor, or by a call that comes before it; False without memory."""
     if not startup.expects_fork:
-        (&startup).expects_fork = 1
-        call_at_fork(before_fork_here, after_fork_here, after_fork_in_child_here)
+        (&startup).expects_fork = call_at_fork(
+            before_fork_here, after_fork_here, after_fork_in_child_here
+        ) == 0
+    return startup.expects_fork
 
 
 cdef void before_fork_here() noexcept nogil:
@@ -321,9 +345,9 @@ cdef void after_fork_in_child_here() noexcept nogil:
 
 
 cdef public void* dlopen_make_block(uint64_t module) noexcept nogil:
-    """The first touch in a thread, or a descriptor of the host's. As glibc: there is no way
-    to report a failure."""
-    cdef const char* message = b"dlopen: cannot allocate memory for thread-local data: ABORT\n"
+    """The first touch in a thread, or a descriptor of the host's. There is no way to report a
+    failure: the process ends, with glibc's words and status."""
+    cdef const char* message = b"cannot allocate memory for thread-local data: ABORT\n"
     cdef TlsIndex index
     cdef char* block
     if not is_own_module(module):
@@ -333,7 +357,7 @@ cdef public void* dlopen_make_block(uint64_t module) noexcept nogil:
     block = make_block(&the_linker.tls, &the_linker.registry.allocator, module)
     if block == NULL:
         kernel_write(2, message, strlen(message))
-        trap()
+        kernel_end_process(EXIT_LOOKUP)
     return block
 
 
@@ -356,20 +380,36 @@ cdef void forget_messages(void* linker) noexcept nogil:
 
 
 cdef inline Linker* ready_linker() noexcept nogil:
-    """NULL where there is no libc that we know."""
+    """NULL where there is no libc that we know, or no memory."""
     return &the_linker if prepare(&the_linker) else NULL
 
 
-cdef inline int no_host(Error* error) noexcept nogil:
-    return fail(
-        error, DLOPEN_E_STATE, b"", b"libc.so.6 was not found in this process: glibc is needed"
-    )
+cdef inline bint has_no_libc() noexcept nogil:
+    return load_u32(&the_linker.ready) == NO_LIBC
 
 
-cdef void dlopen_begin() noexcept nogil:
+cdef int not_ready(Error* error) noexcept nogil:
+    return fail(error, DLOPEN_E_STATE, b"", no_libc_text) if has_no_libc() \
+        else fail_memory(error, b"")
+
+
+cdef void* no_handle() noexcept nogil:
+    """And for dlerror, why."""
+    store_text(&the_linker, no_libc_text if has_no_libc() else no_memory_text)
+    return NULL
+
+
+cdef bint knows_handle(const void* handle) noexcept nogil:
+    """It is the host's; where there is no memory to make the linker usable."""
+    return the_linker.host.dl_iterate_phdr != NULL and host_knows(&the_linker, handle)
+
+
+cdef bint dlopen_begin() noexcept nogil:
+    cdef bint read
     lock_acquire(&the_linker.registry.lock)
-    read_settings(&the_linker)
+    read = read_settings(&the_linker)
     lock_release(&the_linker.registry.lock)
+    return read
 
 
 cdef public void dlopen_keep_environment() noexcept nogil:
@@ -412,7 +452,7 @@ cdef public int DLOPEN_namespace_new(
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     namespace_id[0] = make_namespace(linker, search_path)
     return 0 if namespace_id[0] != 0 else fail_memory(error, b"")
 
@@ -421,7 +461,7 @@ cdef public int DLOPEN_namespace_end(int64_t namespace_id, Error* error) noexcep
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     if not end_namespace(linker, namespace_id):
         return fail(error, DLOPEN_E_INVALID, b"", b"not a namespace, or ended already")
     return 0
@@ -433,7 +473,7 @@ cdef public int DLOPEN_open(
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
     return closed_if_failed(
@@ -447,7 +487,7 @@ cdef public int DLOPEN_map(
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
     return map_only(linker, request, <Image**>image, error)
@@ -462,7 +502,7 @@ cdef public int DLOPEN_relocate(
     cdef int code
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     if request.size < sizeof(Request):
         return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
     code = relocate_mapped(
@@ -477,7 +517,7 @@ cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* er
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     return closed_if_failed(
         linker, open_existing(linker, name, <Image**>image, error), <Image**>image
     )
@@ -487,7 +527,7 @@ cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     return close_image(linker, <Image*>image, error)
 
 
@@ -503,10 +543,10 @@ cdef public int DLOPEN_find(
     cdef size_t i
     cdef const char* candidate
     cdef const char* origin
-    cdef bint found
+    cdef bint found, no_memory
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     memset(&path, 0, sizeof(path))
     transaction = begin(linker, RTLD_LAZY, 0, error)
     if transaction == NULL:
@@ -515,6 +555,9 @@ cdef public int DLOPEN_find(
     file_init(&transaction.file)
     asker = image_of_caller(transaction.snapshot, caller)
     loaded = loaded_by_name(transaction, name, asker, False)
+    if transaction.no_memory:
+        end(transaction)
+        return fail_memory(error, name)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
@@ -527,11 +570,14 @@ cdef public int DLOPEN_find(
         visit(candidate, origin, trail.results[i], data)
         candidate += strlen(candidate) + 1
         origin += strlen(origin) + 1
-    if found and trail.count == 0:
+    no_memory = path.failed or trail.paths.failed or trail.origins.failed
+    if found and trail.count == 0 and not no_memory:
         visit(path.data, b"path", 0, data)
     text_free(&linker.registry.allocator, &path)
     trail_free(&linker.registry.allocator, trail)
     end(transaction)
+    if no_memory:
+        return fail_memory(error, name)
     if not found and loaded == NULL:
         return fail(error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file")
     return 0
@@ -640,7 +686,7 @@ cdef public int DLOPEN_symbol_find(
     cdef bint found = False
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     refer(&reference, name, version)
     if not visit_begin(&visit, image):
         code = fail_handle(error)
@@ -657,10 +703,16 @@ cdef public int DLOPEN_symbol_find(
             )
         else:
             found = lookup_in_tree(image, &reference, &definition)
-        if found:
-            if not flags & DLOPEN_OWN_ONLY:
-                share_unique_of_lookup(linker, snapshot, &reference, &definition)
+        if found and not flags & DLOPEN_OWN_ONLY \
+                and not share_unique_of_lookup(linker, snapshot, &reference, &definition):
+            found = False
+            code = fail_memory(error, image_name(image))
+        elif found:
             describe(&definition, symbol, not flags & DLOPEN_NO_RESOLVE)
+            if symbol_type(definition.symbol) == STT_TLS and symbol.address == 0 \
+                    and not flags & DLOPEN_NO_RESOLVE and definition.image.tls_module_id != 0:
+                found = False
+                code = fail_memory(error, image_name(image))
         elif not flags & DLOPEN_OWN_ONLY and image.is_host:
             definition.image = define_by_host(linker, snapshot, image, name, version, &address)
             if definition.image != NULL:
@@ -679,7 +731,7 @@ cdef public int DLOPEN_symbol_find(
                 image, name, version, definition.image if found else NULL,
                 symbol.address if found else 0
             )
-        if not found:
+        if not found and code == 0:
             code = fail(error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
             error_name_symbol(error, name, version)
     visit_end(&visit)
@@ -723,10 +775,12 @@ cdef public int DLOPEN_address(
     cdef Image* found
     cdef void* borrowed = NULL
     cdef uint32_t phase
+    cdef int hosts
     if linker == NULL:
-        return DLOPEN_E_STATE
+        return not_ready(NULL)
     phase = reader_enter(&linker.registry)
-    if refresh_hosts(linker, current_snapshot(&linker.registry)):
+    hosts = refresh_hosts(linker, current_snapshot(&linker.registry))
+    if hosts == HOSTS_CHANGED:
         reader_leave(&linker.registry, phase)
         phase = reader_enter(&linker.registry)
     found = image_of_caller(current_snapshot(&linker.registry), address)
@@ -740,7 +794,9 @@ cdef public int DLOPEN_address(
             symbol.address = definition_address(&definition)
         give_back_host_image(linker, found, borrowed)
     reader_leave(&linker.registry, phase)
-    return 0 if found != NULL else DLOPEN_E_INVALID
+    if found == NULL:
+        return DLOPEN_E_MEMORY if hosts == HOSTS_UNKNOWN else DLOPEN_E_INVALID
+    return 0
 
 
 cdef bint count_symbols_once(Image* image) noexcept nogil:
@@ -1016,11 +1072,15 @@ cdef public size_t DLOPEN_images(PublicImage** images, size_t capacity) noexcept
     cdef uint32_t phase
     cdef size_t i
     cdef size_t total
+    cdef int hosts
     if linker == NULL:
         return 0
     phase = reader_enter(&linker.registry)
-    if refresh_hosts(linker, current_snapshot(&linker.registry)):
+    hosts = refresh_hosts(linker, current_snapshot(&linker.registry))
+    if hosts != HOSTS_AS_BEFORE:
         reader_leave(&linker.registry, phase)
+        if hosts == HOSTS_UNKNOWN:
+            return 0
         phase = reader_enter(&linker.registry)
     snapshot = current_snapshot(&linker.registry)
     total = snapshot.host_count + snapshot.count
@@ -1042,7 +1102,7 @@ cdef public int DLOPEN_patch(
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     return patch_image(linker, <Image*>image, replacements, count, patched, number, error)
 
 
@@ -1052,7 +1112,7 @@ cdef public int DLOPEN_unpatch(uint64_t number, Error* error) noexcept nogil:
     cdef int code
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     code = unpatch(linker, number, &has_kept, error)
     if has_kept:
         collect(linker, NULL)
@@ -1065,7 +1125,7 @@ cdef public int DLOPEN_swap(
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     return swap_images(linker, <Image*>old, <Image*>successor, places, error)
 
 
@@ -1073,7 +1133,7 @@ cdef public int DLOPEN_retain(PublicImage* image, Error* error) noexcept nogil:
     cdef Linker* linker = ready_linker()
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     return retain(linker, <Image*>image, True, error)
 
 
@@ -1082,7 +1142,7 @@ cdef public int DLOPEN_release(PublicImage* image, Error* error) noexcept nogil:
     cdef int code
     error_clear(error)
     if linker == NULL:
-        return no_host(error)
+        return not_ready(error)
     code = retain(linker, <Image*>image, False, error)
     if code == 0:
         collect(linker, NULL)
@@ -1099,12 +1159,15 @@ cdef public size_t DLOPEN_holders(
 
 
 # Exported: the dl* family --------------------------------------------------------------------
+#
+# While there is no memory to make the linker usable, there is no image of ours: all but opening is
+# the host's affair.
 
 
 cdef public void* dlopen_entry_dlopen(const char* name, int mode) noexcept nogil:
     cdef const void* caller = caller_address
     cdef Linker* linker = ready_linker()
-    return family_dlopen(linker, name, mode, caller) if linker != NULL else NULL
+    return family_dlopen(linker, name, mode, caller) if linker != NULL else no_handle()
 
 
 cdef public void* dlopen_entry_dlmopen(
@@ -1112,11 +1175,16 @@ cdef public void* dlopen_entry_dlmopen(
 ) noexcept nogil:
     cdef const void* caller = caller_address
     cdef Linker* linker = ready_linker()
-    return family_dlmopen(linker, namespace_id, name, mode, caller) if linker != NULL else NULL
+    return family_dlmopen(linker, namespace_id, name, mode, caller) if linker != NULL \
+        else no_handle()
 
 
 cdef public int dlopen_entry_dlclose(void* handle) noexcept nogil:
     cdef Linker* linker = ready_linker()
+    if linker == NULL and knows_handle(handle):
+        return close_host(&the_linker, handle)
+    if linker == NULL:
+        no_handle()
     return family_dlclose(linker, handle) if linker != NULL else -1
 
 
@@ -1128,18 +1196,23 @@ cdef public Answer dlopen_answer_symbol(
     cdef Answer answer
     if linker != NULL:
         return family_dlsym(linker, handle, name, version, caller)
-    answer.result = NULL
+    if the_linker.host.dlsym != NULL \
+            and (handle == NULL or handle == <void*>(-1) or knows_handle(handle)):
+        return forward(&the_linker, version)
+    answer.result = no_handle()
     answer.forward = NULL
     return answer
 
 
 cdef public char* dlopen_entry_dlerror() noexcept nogil:
-    cdef Linker* linker = ready_linker()
-    return last_message(linker) if linker != NULL else NULL
+    ready_linker()
+    return last_message(&the_linker)
 
 
 cdef public int dlopen_entry_dladdr(const void* address, AddressInfo* info) noexcept nogil:
     cdef Linker* linker = ready_linker()
+    if linker == NULL and the_linker.host.dladdr != NULL:
+        return the_linker.host.dladdr(address, info)
     return family_dladdr(linker, address, info, NULL, 0) if linker != NULL else 0
 
 
@@ -1147,11 +1220,17 @@ cdef public int dlopen_entry_dladdr1(
     const void* address, AddressInfo* info, void** extra, int flags
 ) noexcept nogil:
     cdef Linker* linker = ready_linker()
+    if linker == NULL and the_linker.host.dladdr1 != NULL:
+        return the_linker.host.dladdr1(address, info, extra, flags)
     return family_dladdr(linker, address, info, extra, flags) if linker != NULL else 0
 
 
 cdef public int dlopen_entry_dlinfo(void* handle, int request, void* result) noexcept nogil:
     cdef Linker* linker = ready_linker()
+    if linker == NULL and knows_handle(handle):
+        return the_linker.host.dlinfo(handle, request, result)
+    if linker == NULL:
+        no_handle()
     return family_dlinfo(linker, handle, request, result) if linker != NULL else -1
 
 
@@ -1221,6 +1300,8 @@ cdef public int dlopen_entry_dl_iterate_phdr(void* visit, void* data) noexcept n
     cdef Linker* linker = ready_linker()
     cdef HostVisit host
     cdef int result
+    if linker == NULL and the_linker.host.dl_iterate_phdr != NULL:
+        return the_linker.host.dl_iterate_phdr(<PhdrVisitor>visit, data)
     if linker == NULL:
         return 0
     host.visit = <PhdrVisitor>visit
@@ -1246,8 +1327,9 @@ cdef public int dlopen_entry_find_object(void* address, void* answer) noexcept n
     cdef uint32_t phase
     cdef Image* image
     cdef int code = -1
-    if linker == NULL:
-        return -1
+    if linker == NULL:           # an exception for want of memory may be the first call
+        return the_linker.host.dl_find_object(address, result) \
+            if the_linker.host.dl_find_object != NULL else -1
     if linker.host.dl_find_object != NULL \
             and linker.host.dl_find_object(address, result) == 0:
         return 0

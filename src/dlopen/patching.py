@@ -20,6 +20,7 @@ from dlopen._locks import new_lock
 from dlopen._records import log
 from dlopen._replacing import address_of, is_kept, keep
 from dlopen.callbacks import is_callback, make_callback
+from dlopen.errors import Error
 from dlopen.symbols import split_key
 
 TYPE_CHECKING = False
@@ -220,6 +221,7 @@ class Patch:
         Raises:
             Exception: What a callback raised meanwhile: the exception itself, or a
                 `BaseExceptionGroup` of the first ones.
+            LoadError: The kernel does not let the places be changed; the patch is in force still.
         """
         with self._library._lock:
             if not self._in_force:
@@ -227,7 +229,13 @@ class Patch:
             self._in_force = False
             applied = self._applied
             _in_force.pop(applied.number, None)
-        applied.take_back()
+        try:
+            applied.take_back()
+        except Error:
+            with self._library._lock:
+                self._in_force = True
+                _in_force[applied.number] = self
+            raise
         with self._lock:
             self._collects = False
             errors, self._errors = self._errors, []

@@ -369,7 +369,10 @@ class Reloading:
             _linker.close(new)
             raise
         for applied in outdated:
-            applied.take_back()
+            try:
+                applied.take_back()
+            except Error as error:  # it goes with the old version
+                log("dlopen.reload", "a patch stays in the old version: %s", error)
         self.gate.clear()
         log("dlopen.reload", "reloaded %r: version %d", library, number)
         return Reloaded(number, places, keep, held)

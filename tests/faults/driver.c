@@ -34,6 +34,7 @@ struct operation {
   int (*run)(void);          /* 0, or -1 with `message` */
   void (*finish)(void);      /* after it has succeeded: all is as before `prepare` */
   const char *ends_with;     /* it may end the process with status 127 and these words instead */
+  int may_stay;              /* without memory for the record of a thread_local object its library stays */
 };
 
 static struct result {
@@ -45,7 +46,7 @@ static struct result {
 
 static char message[4096];
 static void *handle, *second;
-static DLOPEN_image *image, *other;
+static DLOPEN_image *image;
 static const char *folder;
 
 /* What went wrong ---------------------------------------------------------------------------- */
@@ -77,6 +78,13 @@ static struct {
 static int say(const char *text) {
   snprintf(message, sizeof message, "%s", text ? text : "");
   return -1;
+}
+
+/* It shall fail, and for this reason. */
+static int expect(const char *words) {
+  const char *text = dl.error();
+  say(text);
+  return text && strstr(text, words) ? 0 : -1;
 }
 
 static int say_error(const struct DLOPEN_error *error) {
@@ -148,11 +156,6 @@ static void close_image(void) {
   if (DLOPEN_close(image, &problem)) wrong("close: %d", problem.code);
 }
 
-static void close_both(void) {
-  close_image();
-  if (DLOPEN_close(other, &problem)) wrong("close: %d", problem.code);
-}
-
 static void nothing(void) {}
 
 static int open_path(const char *name, int mode) {
@@ -178,6 +181,15 @@ static uint64_t address_of(DLOPEN_image *of, const char *name) {
 
 static void must(int code) {
   if (code) wrong("prepare: %s", message);
+}
+
+/* And the kernel says that it has ended: then its storage is freed. */
+static void join(pthread_t thread) {
+  struct stat status;
+  pthread_join(thread, NULL);
+  do
+    if (stat("/proc/self/task", &status)) return;
+  while (status.st_nlink != 3 && usleep(1000) == 0);
 }
 
 /* Operations --------------------------------------------------------------------------------- */
@@ -207,7 +219,6 @@ OPEN(bytes_chain, open_bytes("libchain.so", RTLD_NOW, 0, &image))
 OPEN(bytes_initial, open_bytes("libinitial.so", RTLD_NOW, 0, &image))
 OPEN(files_chain, open_files("libchain.so", &image))
 OPEN(private_chain, open_request(path("libchain.so"), RTLD_NOW | DLOPEN_PRIVATE, 0, &image))
-OPEN(request_leaf, open_request(path("libleaf.so"), RTLD_NOW, 0, &image))
 OPEN(request_chain, open_request(path("libchain.so"), RTLD_NOW, 0, &image))
 
 static int open_again(void) {
@@ -235,10 +246,7 @@ static int open_alias(void) {
 
 static int open_missing(void) {
   if (dl.open("libmissing.so", RTLD_NOW)) wrong("found");
-  const char *text = dl.error();
-  say(text);
-  if (!text || !*text) return -1;
-  return 0;
+  return expect("No such file or directory");
 }
 
 static int open_new_namespace(void) {
@@ -266,6 +274,17 @@ static int cxx_work(void) {
   return 0;
 }
 static void prepare_cxx_open(void) { must(open_cxx()); }
+static void *cxx_thread(void *unused) {
+  cxx_work();
+  return unused;
+}
+static int cxx_work_there(void) {
+  pthread_t thread;
+  message[0] = 0;
+  if (pthread_create(&thread, NULL, cxx_thread, NULL)) wrong("thread");
+  join(thread);
+  return message[0] ? -1 : 0;
+}
 
 /* Calls and storage */
 
@@ -299,7 +318,7 @@ static void *touch_there_body(void *unused) {
 static int touch_there(void) {
   pthread_t thread;
   if (pthread_create(&thread, NULL, touch_there_body, NULL)) wrong("thread");
-  pthread_join(thread, NULL);
+  join(thread);
   return 0;
 }
 
@@ -312,8 +331,7 @@ static int look_up_version(void) {
 }
 static int look_up_missing(void) {
   if (dl.sym(handle, "missing")) wrong("found");
-  const char *text = dl.error();
-  return text && *text ? 0 : say(text);
+  return expect("undefined symbol: missing");
 }
 static int look_at_address(void) {
   Dl_info info;
@@ -352,13 +370,13 @@ static int information(void) {
 }
 static int close_nothing(void) {
   if (dl.close((void *)16) == 0) wrong("closed");
-  const char *text = dl.error();
-  return text && *text ? 0 : say(text);
+  return expect("shared object not open");
 }
 
 static int count_images(void) {
   DLOPEN_image *found[256];
-  return DLOPEN_images(found, 256) > 3 ? 0 : say("");
+  size_t count = DLOPEN_images(found, 256);
+  return count > 3 ? 0 : say(count ? "" : "no memory for the list");
 }
 static int existing_leaf(void) {
   return DLOPEN_existing("libleaf.so", &image, &problem) ? say_error(&problem) : 0;
@@ -426,7 +444,7 @@ static int patch_chain(void) { return patch("leaf"); }
 static int unpatch(void) { return DLOPEN_unpatch(patch_number, &problem) ? say_error(&problem) : 0; }
 static void check_patched(void) {
   int (*chain)(int) = (int (*)(int))(uintptr_t)address_of(image, "middle");
-  if (chain(1) != 102) wrong("patched: %d", chain(1));
+  if (chain(1) != 101) wrong("patched: %d", chain(1));
 }
 static void unpatch_and_close(void) {
   check_patched();
@@ -509,93 +527,94 @@ static int fork_once(void) {
 #define NO_CALL "symbol lookup error"
 
 static const struct operation first_operations[] = {
-  {"first dlopen", nothing, open_leaf, close_handle, NULL},
-  {"first dlopen by search", nothing, open_by_search, close_handle, NULL},
-  {"first dlopen of the program", nothing, open_main, close_handle, NULL},
-  {"first dlopen of what is missing", nothing, open_missing, nothing, NULL},
-  {"first dlmopen", nothing, open_new_namespace, close_handle, NULL},
-  {"first dlsym", nothing, look_up_version, nothing, NULL},
-  {"first dlsym of what is missing", nothing, look_up_missing, nothing, NULL},
-  {"first dlclose of nothing", nothing, close_nothing, nothing, NULL},
-  {"first dl_iterate_phdr", nothing, iterate_first, nothing, NULL},
+  {"first dlopen", nothing, open_leaf, close_handle, NULL, 0},
+  {"first dlopen by search", nothing, open_by_search, close_handle, NULL, 0},
+  {"first dlopen of the program", nothing, open_main, close_handle, NULL, 0},
+  {"first dlopen of what is missing", nothing, open_missing, nothing, NULL, 0},
+  {"first dlmopen", nothing, open_new_namespace, close_handle, NULL, 0},
+  {"first dlsym", nothing, look_up_version, nothing, NULL, 0},
+  {"first dlsym of what is missing", nothing, look_up_missing, nothing, NULL, 0},
+  {"first dlclose of nothing", nothing, close_nothing, nothing, NULL, 0},
+  {"first dl_iterate_phdr", nothing, iterate_first, nothing, NULL, 0},
 };
 static const struct operation first_own_operations[] = {
-  {"first DLOPEN_open", nothing, request_chain, close_image, NULL},
-  {"first open of bytes", nothing, bytes_chain, close_image, NULL},
-  {"first open from files", nothing, files_chain, close_image, NULL},
-  {"first initial-exec storage", nothing, bytes_initial, close_image, NULL},
-  {"first DLOPEN_map", nothing, map_leaf, close_image, NULL},
-  {"first DLOPEN_existing", nothing, existing_host, close_image, NULL},
-  {"first DLOPEN_images", nothing, count_images, nothing, NULL},
-  {"first DLOPEN_find", nothing, find, nothing, NULL},
-  {"first namespace", nothing, new_namespace, end_namespace, NULL},
+  {"first DLOPEN_open", nothing, request_chain, close_image, NULL, 0},
+  {"first open of bytes", nothing, bytes_chain, close_image, NULL, 0},
+  {"first open from files", nothing, files_chain, close_image, NULL, 0},
+  {"first initial-exec storage", nothing, bytes_initial, close_image, NULL, 0},
+  {"first DLOPEN_map", nothing, map_leaf, close_image, NULL, 0},
+  {"first DLOPEN_existing", nothing, existing_host, close_image, NULL, 0},
+  {"first DLOPEN_images", nothing, count_images, nothing, NULL, 0},
+  {"first DLOPEN_find", nothing, find, nothing, NULL, 0},
+  {"first namespace", nothing, new_namespace, end_namespace, NULL, 0},
 };
 static const struct operation later_operations[] = {
-  {"dlopen", nothing, open_leaf, close_handle, NULL},
-  {"dlopen by search", nothing, open_by_search, close_handle, NULL},
-  {"dlopen by cache, of the host's", nothing, open_by_cache, close_handle, NULL},
-  {"dlopen of a chain", nothing, open_chain, close_handle, NULL},
-  {"dlopen RTLD_GLOBAL", nothing, open_leaf_global, close_handle, NULL},
-  {"dlopen RTLD_DEEPBIND", nothing, open_leaf_deepbind, close_handle, NULL},
-  {"dlopen RTLD_LAZY", nothing, open_lazy, close_handle, NULL},
-  {"dlopen of C++", nothing, open_cxx, close_handle, NULL},
-  {"dlopen of dynamic storage", nothing, open_tls, close_handle, NULL},
-  {"dlopen of storage by descriptor", nothing, open_tlsdesc, close_handle, NULL},
-  {"dlopen of initial-exec storage", nothing, open_initial, close_handle, NULL},
-  {"dlopen of aligned initial-exec storage", nothing, open_aligned, close_handle, NULL},
-  {"dlopen of text relocations", nothing, open_textrel, close_handle, NULL},
-  {"dlopen of segments of all kinds", nothing, open_segments, close_handle, NULL},
-  {"dlopen of a filter", nothing, open_filter, close_handle, NULL},
-  {"dlopen of the program", nothing, open_main, close_handle, NULL},
-  {"dlopen of libc", nothing, open_host, close_handle, NULL},
-  {"dlopen again", prepare_leaf, open_again, close_twice, NULL},
-  {"dlopen RTLD_NOLOAD", prepare_leaf, open_known, close_twice, NULL},
-  {"dlopen of a dependency", prepare_chain, open_dependency, close_twice, NULL},
-  {"dlopen by another name", prepare_leaf, open_alias, close_twice, NULL},
-  {"dlopen of what is missing", nothing, open_missing, nothing, NULL},
-  {"dlmopen", nothing, open_new_namespace, close_handle, NULL},
-  {"dlclose", prepare_leaf, close_run, nothing, NULL},
-  {"dlclose of a chain", prepare_chain, close_run, nothing, NULL},
-  {"dlclose of C++", prepare_cxx, close_run, nothing, NULL},
-  {"dlclose of a global", prepare_global, close_run, nothing, NULL},
-  {"dlclose of initial-exec storage", prepare_initial, close_run, nothing, NULL},
-  {"dlclose of nothing", nothing, close_nothing, nothing, NULL},
-  {"C++ at work", prepare_cxx_open, cxx_work, close_handle, NO_STORAGE},
-  {"lazy call", prepare_lazy, call_lazily, close_handle, NO_CALL},
-  {"storage touched", prepare_tls, touch_here, close_handle, NO_STORAGE},
-  {"storage touched in a thread", prepare_tls, touch_there, close_handle, NO_STORAGE},
-  {"storage touched by descriptor", prepare_tlsdesc, touch_here, close_handle, NO_STORAGE},
-  {"dlsym", prepare_leaf, look_up, close_handle, NULL},
-  {"dlsym RTLD_DEFAULT", prepare_global, look_up_default, close_handle, NULL},
-  {"dlsym of what is missing", prepare_leaf, look_up_missing, close_handle, NULL},
-  {"dladdr", prepare_leaf, look_at_address, close_handle, NULL},
-  {"dlinfo", prepare_leaf, information, close_handle, NULL},
-  {"dl_iterate_phdr", prepare_leaf, iterate, close_handle, NULL},
-  {"fork", nothing, fork_once, nothing, NULL},
+  {"dlopen", nothing, open_leaf, close_handle, NULL, 0},
+  {"dlopen by search", nothing, open_by_search, close_handle, NULL, 0},
+  {"dlopen by cache, of the host's", nothing, open_by_cache, close_handle, NULL, 0},
+  {"dlopen of a chain", nothing, open_chain, close_handle, NULL, 0},
+  {"dlopen RTLD_GLOBAL", nothing, open_leaf_global, close_handle, NULL, 0},
+  {"dlopen RTLD_DEEPBIND", nothing, open_leaf_deepbind, close_handle, NULL, 0},
+  {"dlopen RTLD_LAZY", nothing, open_lazy, close_handle, NULL, 0},
+  {"dlopen of C++", nothing, open_cxx, close_handle, NULL, 0},
+  {"dlopen of dynamic storage", nothing, open_tls, close_handle, NULL, 0},
+  {"dlopen of storage by descriptor", nothing, open_tlsdesc, close_handle, NULL, 0},
+  {"dlopen of initial-exec storage", nothing, open_initial, close_handle, NULL, 0},
+  {"dlopen of aligned initial-exec storage", nothing, open_aligned, close_handle, NULL, 0},
+  {"dlopen of text relocations", nothing, open_textrel, close_handle, NULL, 0},
+  {"dlopen of segments of all kinds", nothing, open_segments, close_handle, NULL, 0},
+  {"dlopen of a filter", nothing, open_filter, close_handle, NULL, 0},
+  {"dlopen of the program", nothing, open_main, close_handle, NULL, 0},
+  {"dlopen of libc", nothing, open_host, close_handle, NULL, 0},
+  {"dlopen again", prepare_leaf, open_again, close_twice, NULL, 0},
+  {"dlopen RTLD_NOLOAD", prepare_leaf, open_known, close_twice, NULL, 0},
+  {"dlopen of a dependency", prepare_chain, open_dependency, close_twice, NULL, 0},
+  {"dlopen by another name", prepare_leaf, open_alias, close_twice, NULL, 0},
+  {"dlopen of what is missing", nothing, open_missing, nothing, NULL, 0},
+  {"dlmopen", nothing, open_new_namespace, close_handle, NULL, 0},
+  {"dlclose", prepare_leaf, close_run, nothing, NULL, 0},
+  {"dlclose of a chain", prepare_chain, close_run, nothing, NULL, 0},
+  {"dlclose of C++", prepare_cxx, close_run, nothing, NULL, 0},
+  {"dlclose of a global", prepare_global, close_run, nothing, NULL, 0},
+  {"dlclose of initial-exec storage", prepare_initial, close_run, nothing, NULL, 0},
+  {"dlclose of nothing", nothing, close_nothing, nothing, NULL, 0},
+  {"C++ at work", prepare_cxx_open, cxx_work, close_handle, NO_STORAGE, 1},
+  {"C++ at work in a thread", prepare_cxx_open, cxx_work_there, close_handle, NO_STORAGE, 1},
+  {"lazy call", prepare_lazy, call_lazily, close_handle, NO_CALL, 0},
+  {"storage touched", prepare_tls, touch_here, close_handle, NO_STORAGE, 0},
+  {"storage touched in a thread", prepare_tls, touch_there, close_handle, NO_STORAGE, 0},
+  {"storage touched by descriptor", prepare_tlsdesc, touch_here, close_handle, NO_STORAGE, 0},
+  {"dlsym", prepare_leaf, look_up, close_handle, NULL, 0},
+  {"dlsym RTLD_DEFAULT", prepare_global, look_up_default, close_handle, NULL, 0},
+  {"dlsym of what is missing", prepare_leaf, look_up_missing, close_handle, NULL, 0},
+  {"dladdr", prepare_leaf, look_at_address, close_handle, NULL, 0},
+  {"dlinfo", prepare_leaf, information, close_handle, NULL, 0},
+  {"dl_iterate_phdr", prepare_leaf, iterate, close_handle, NULL, 0},
+  {"fork", nothing, fork_once, nothing, NULL, 0},
 };
 static const struct operation later_own_operations[] = {
-  {"DLOPEN_open of bytes", nothing, bytes_leaf, close_image, NULL},
-  {"DLOPEN_open of bytes of a chain", nothing, bytes_chain, close_image, NULL},
-  {"DLOPEN_open of bytes with initial-exec storage", nothing, bytes_initial, close_image, NULL},
-  {"DLOPEN_open from files", nothing, files_chain, close_image, NULL},
-  {"DLOPEN_open DLOPEN_PRIVATE", nothing, private_chain, close_image, NULL},
-  {"DLOPEN_open with replacements", nothing, replace_leaf, close_image, NULL},
-  {"DLOPEN_close", prepare_request_chain, close_image_run, nothing, NULL},
-  {"DLOPEN_close of bytes", prepare_bytes_chain, close_image_run, nothing, NULL},
-  {"DLOPEN_close of a private one", prepare_private, close_image_run, nothing, NULL},
-  {"DLOPEN_existing", prepare_leaf, existing_leaf, close_existing, NULL},
-  {"DLOPEN_existing of the host's", nothing, existing_host, close_image, NULL},
-  {"DLOPEN_images", nothing, count_images, nothing, NULL},
-  {"DLOPEN_find", nothing, find, nothing, NULL},
-  {"DLOPEN_holders", prepare_request_chain, holders, close_image, NULL},
-  {"DLOPEN_map", nothing, map_leaf, close_image, NULL},
-  {"DLOPEN_relocate", map_and_libc, relocate_leaf, close_libc, NULL},
-  {"DLOPEN_patch", prepare_middle, patch_chain, unpatch_and_close, NULL},
-  {"DLOPEN_unpatch", prepare_patched, unpatch, close_unpatched, NULL},
-  {"DLOPEN_swap", prepare_swap, swap, close_swapped, NULL},
-  {"DLOPEN_retain and release", prepare_request_chain, retain_and_close, nothing, NULL},
-  {"DLOPEN_namespace_new", nothing, new_namespace, end_namespace, NULL},
-  {"open in a namespace", prepare_namespace, open_in_namespace, end_with_image, NULL},
+  {"DLOPEN_open of bytes", nothing, bytes_leaf, close_image, NULL, 0},
+  {"DLOPEN_open of bytes of a chain", nothing, bytes_chain, close_image, NULL, 0},
+  {"DLOPEN_open of bytes with initial-exec storage", nothing, bytes_initial, close_image, NULL, 0},
+  {"DLOPEN_open from files", nothing, files_chain, close_image, NULL, 0},
+  {"DLOPEN_open DLOPEN_PRIVATE", nothing, private_chain, close_image, NULL, 0},
+  {"DLOPEN_open with replacements", nothing, replace_leaf, close_image, NULL, 0},
+  {"DLOPEN_close", prepare_request_chain, close_image_run, nothing, NULL, 0},
+  {"DLOPEN_close of bytes", prepare_bytes_chain, close_image_run, nothing, NULL, 0},
+  {"DLOPEN_close of a private one", prepare_private, close_image_run, nothing, NULL, 0},
+  {"DLOPEN_existing", prepare_leaf, existing_leaf, close_existing, NULL, 0},
+  {"DLOPEN_existing of the host's", nothing, existing_host, close_image, NULL, 0},
+  {"DLOPEN_images", nothing, count_images, nothing, NULL, 0},
+  {"DLOPEN_find", nothing, find, nothing, NULL, 0},
+  {"DLOPEN_holders", prepare_request_chain, holders, close_image, NULL, 0},
+  {"DLOPEN_map", nothing, map_leaf, close_image, NULL, 0},
+  {"DLOPEN_relocate", map_and_libc, relocate_leaf, close_libc, NULL, 0},
+  {"DLOPEN_patch", prepare_middle, patch_chain, unpatch_and_close, NULL, 0},
+  {"DLOPEN_unpatch", prepare_patched, unpatch, close_unpatched, NULL, 0},
+  {"DLOPEN_swap", prepare_swap, swap, close_swapped, NULL, 0},
+  {"DLOPEN_retain and release", prepare_request_chain, retain_and_close, nothing, NULL, 0},
+  {"DLOPEN_namespace_new", nothing, new_namespace, end_namespace, NULL, 0},
+  {"open in a namespace", prepare_namespace, open_in_namespace, end_with_image, NULL, 0},
 };
 
 /* The harness -------------------------------------------------------------------------------- */
@@ -606,7 +625,11 @@ static long only_point, stride = 1, tried, failures;
 
 /* What a search has found out stays: blocks are counted at the end, when all of it is known. */
 static void take_state(char *text, int blocks) {
-  DLOPEN_image *found[512];
+  DLOPEN_image *found[512], *opened;
+  /* What could not be closed then is, with the next close; and dlerror keeps its last message. */
+  if (open_bytes("libleaf2.so", RTLD_NOW, 0, &opened)) wrong("cannot open: %s", message);
+  if (DLOPEN_close(opened, &problem)) wrong("cannot close");
+  if (dl.error) dl.error(), dl.error();
   size_t length = faults_state(text, STATE, blocks);
   snprintf(text + length, STATE - length, "images %zu\n", DLOPEN_images(found, 512));
 }
@@ -678,7 +701,7 @@ static int run_point(const struct operation *operation, long number, int stays, 
   close(errors);
   if (status == 0 && shared->done) {
     if (number) compare_states(text, size, "with it done, the state", reference.open_state, shared->open_state);
-    if (number && !text[0])
+    if (number && !text[0] && !(operation->may_stay && shared->hit))
       compare_states(text, size, "after it, the state", reference.final_state, shared->final_state);
   } else if (WIFEXITED(status) && WEXITSTATUS(status) == 127 && operation->ends_with &&
              strstr(said, operation->ends_with)) {
@@ -711,7 +734,7 @@ static void try_operation(const struct operation *operation) {
         printf("FAILED %s, point %ld%s: %s\n", operation->name, number, stays ? " and all after it" : "", text);
         bad++;
       }
-      if (!hit && !text[0]) break;
+      if (!hit) break;
       here++;
       if (only_point) break;
     }

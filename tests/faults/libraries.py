@@ -13,7 +13,9 @@ int leaf(int number) { return number + *place%s; }
 __attribute__((constructor)) static void begin(void) { value += 1; }
 __attribute__((destructor)) static void end(void) { value -= 1; }
 """
-MIDDLE = "int leaf(int); int (*pointer)(int) = leaf; int middle(int number) { return leaf(number); }"
+MIDDLE = (
+    "int leaf(int); int (*pointer)(int) = leaf; int middle(int number) { return leaf(number); }"
+)
 CHAIN = "int middle(int); int leaf(int); int chain(int n) { return middle(n) + leaf(n); }"
 LAZY = "int leaf(int); int lazy(int number) { return leaf(number); }"
 TLS = """
@@ -80,7 +82,10 @@ def make_libraries(folder: Path) -> None:
     compile_library(folder, "libsegments.so", SEGMENTS, flags=["-Wl,-z,now,-z,separate-code"])
     compile_library(folder, "libcalls.so", CALLS)
     compile_library(
-        folder, "libfilter.so", "int leaf(int n) { return n; }", flags=["-Wl,-f,libleaf.so"],
+        folder,
+        "libfilter.so",
+        "int leaf(int n) { return n; }",
+        flags=["-Wl,-f,libleaf.so"],
         libraries=[middle],
     )
     alias = folder / "libalias.so"

@@ -216,7 +216,8 @@ int DLOPEN_symbol_at(DLOPEN_image *image, uint32_t index, struct DLOPEN_symbol *
 int DLOPEN_symbol_is_export(const struct DLOPEN_symbol *symbol);
 
 /* dladdr(3): the image that holds the address, and the nearest symbol.
- * DLOPEN_E_INVALID if no image holds it; symbol->name is NULL if no symbol does. */
+ * DLOPEN_E_INVALID if no image holds it, DLOPEN_E_MEMORY if that cannot be found out;
+ * symbol->name is NULL if no symbol does. */
 int DLOPEN_address(const void *address, DLOPEN_image **image, struct DLOPEN_symbol *symbol);
 
 /* What is known of an image.  Absent strings are NULL. */
@@ -288,7 +289,7 @@ struct DLOPEN_version {
 int DLOPEN_version_at(DLOPEN_image *image, uint32_t index, struct DLOPEN_version *version);
 
 /* All images of the process, the host's in its order, then ours in load order.
- * Writes at most `capacity` and returns how many there are. */
+ * Writes at most `capacity` and returns how many there are; 0: no memory to find out. */
 size_t DLOPEN_images(DLOPEN_image **images, size_t capacity);
 
 /* Readers.  Between enter and leave nothing that was published is unmapped or
@@ -309,7 +310,8 @@ struct DLOPEN_patched {
 };
 int DLOPEN_patch(DLOPEN_image *image, const struct DLOPEN_replacement *replacements, size_t count,
                  struct DLOPEN_patched *patched /* [count] */, uint64_t *number, struct DLOPEN_error *error);
-/* Takes a patch back; again, or after the image has gone, it does nothing. */
+/* Takes a patch back; again, or after the image has gone, it does nothing.  When it fails, the patch is in
+ * force still. */
 int DLOPEN_unpatch(uint64_t number, struct DLOPEN_error *error);
 
 /* Hot swap.  Every place of another image of ours that was bound to `old`, and every place of any image that a patch

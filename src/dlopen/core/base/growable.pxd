@@ -15,22 +15,34 @@ cdef struct Pointers:
     size_t capacity
 
 
+cdef inline bint pointers_reserve(
+    Allocator* allocator, Pointers* array, size_t more
+) noexcept nogil:
+    """So many can be added now, and it does not fail; False without memory, and the array is as
+    before."""
+    cdef void** grown
+    cdef size_t capacity = 8 if array.capacity == 0 else array.capacity
+    while capacity < array.count + more:
+        capacity *= 2
+    if more == 0 or array.count + more <= array.capacity:
+        return True
+    grown = <void**>allocate(allocator, capacity * sizeof(void*))
+    if grown == NULL:
+        return False
+    if array.count != 0:
+        memcpy(grown, array.items, array.count * sizeof(void*))
+    release(allocator, array.items)
+    array.items = grown
+    array.capacity = capacity
+    return True
+
+
 cdef inline bint pointers_add(
     Allocator* allocator, Pointers* array, const void* item
 ) noexcept nogil:
     """False without memory; the array is as before then."""
-    cdef void** grown
-    cdef size_t capacity
-    if array.count == array.capacity:
-        capacity = 8 if array.capacity == 0 else array.capacity * 2
-        grown = <void**>allocate(allocator, capacity * sizeof(void*))
-        if grown == NULL:
-            return False
-        if array.count != 0:
-            memcpy(grown, array.items, array.count * sizeof(void*))
-        release(allocator, array.items)
-        array.items = grown
-        array.capacity = capacity
+    if array.count == array.capacity and not pointers_reserve(allocator, array, 1):
+        return False
     array.items[array.count] = <void*>item
     array.count += 1
     return True

@@ -101,7 +101,7 @@ cdef extern from *:
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
         EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
-        ESRCH, ENOSYS, EEXIST, ERANGE, AT_EMPTY_PATH
+        ESRCH, EMFILE, ENFILE, EIO, ENOSYS, EEXIST, ERANGE, AT_EMPTY_PATH
     cdef struct FileStatus "stat":
         uint64_t st_dev
         uint64_t st_ino
@@ -109,6 +109,12 @@ cdef extern from *:
         int64_t st_size
     bint is_directory "S_ISDIR"(uint32_t mode) noexcept nogil
     bint is_regular "S_ISREG"(uint32_t mode) noexcept nogil
+
+
+cdef inline bint is_shortage(long result) noexcept nogil:
+    """A failure that says nothing of what was asked for: there was no memory or no descriptor for
+    the question, or the disk did not answer. Not to be remembered."""
+    return result == -ENOMEM or result == -EMFILE or result == -ENFILE or result == -EIO
 
 
 cdef inline long kernel_open(const char* path) noexcept nogil:

@@ -8,7 +8,9 @@ from libc.stddef cimport size_t
 
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_make_room
-from dlopen.core.base.kernel cimport ERANGE, kernel_read_link, kernel_working_directory
+from dlopen.core.base.kernel cimport (
+    ERANGE, is_shortage, kernel_read_link, kernel_working_directory,
+)
 
 
 cdef enum:
@@ -17,7 +19,8 @@ cdef enum:
 
 
 cdef inline bint add_working_directory(Allocator* allocator, Text* text) noexcept nogil:
-    """False where it is not known, or without memory; the text is as before then."""
+    """False where it is not known, or for want of memory, for which the text has `failed`; it is as
+    before then."""
     cdef size_t room = FIRST_ROOM
     cdef long length
     while room <= LAST_ROOM and text_make_room(allocator, text, room):
@@ -27,6 +30,7 @@ cdef inline bint add_working_directory(Allocator* allocator, Text* text) noexcep
             return True
         text.data[text.length] = 0
         if length != -ERANGE:
+            text.failed = text.failed or is_shortage(length)
             return False
         room *= 4
     return False
@@ -46,6 +50,7 @@ cdef inline bint add_link_target(
             return True
         text.data[text.length] = 0
         if length < 0:
+            text.failed = text.failed or is_shortage(length)
             return False
         room *= 4                # cut, perhaps
     return False

@@ -475,45 +475,27 @@ cdef inline int read_functions(
     return 0
 
 
-cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) noexcept nogil:
-    """Everything but what `refuse` says of it."""
-    cdef uint64_t values[TAG_COUNT]
-    cdef bint present[TAG_COUNT]
-    cdef uint64_t address = image.layout.dynamic.p_vaddr
-    cdef uint64_t size = image.layout.dynamic.p_memsz
-    cdef uint64_t i
+cdef inline void read_entries(Image* image, uint64_t* values, bint* present) noexcept nogil:
+    """The dynamic section's, up to DT_NULL, by slot."""
+    cdef uint32_t i
     cdef int slot
-    cdef int code
-    cdef const char* text
-    cdef const Phdr* relro = image.layout.relro
-    cdef const Phdr* segment
-    memset(values, 0, sizeof(values))
-    memset(present, 0, sizeof(present))
-    if image.is_host:
-        image.dynamic = <const Dyn*>(image.load_bias + address)
-    else:
-        image.dynamic = <const Dyn*>table_at(image, address, size)
-        if image.dynamic == NULL:
-            return malformed(
-                image, error, b"the dynamic section lies outside the segments", address
-            )
-        if relro != NULL:
-            segment = segment_holding(&image.layout, relro.p_vaddr, 1)
-            if segment == NULL or not segment.p_flags & PF_W or relro.p_memsz > align_up(
-                segment.p_vaddr + segment.p_memsz, image.layout.page
-            ) - relro.p_vaddr:
-                return malformed(
-                    image, error, b"PT_GNU_RELRO lies outside the writable segments", relro.p_vaddr
-                )
-    image.dynamic_count = <uint32_t>(size // sizeof(Dyn))
+    memset(values, 0, TAG_COUNT * sizeof(values[0]))
+    memset(present, 0, TAG_COUNT * sizeof(present[0]))
+    image.dynamic_count = <uint32_t>(image.layout.dynamic.p_memsz // sizeof(Dyn))
     for i in range(image.dynamic_count):
         if image.dynamic[i].d_tag == DT_NULL:
-            image.dynamic_count = <uint32_t>i
+            image.dynamic_count = i
             break
         slot = tag_slot(<uint64_t>image.dynamic[i].d_tag)
         if slot >= 0:
             values[slot] = image.dynamic[i].d_val
             present[slot] = True
+
+
+cdef inline int read_symbols(
+    Image* image, const uint64_t* values, const bint* present, Error* error
+) noexcept nogil:
+    """DT_STRTAB and DT_SYMTAB."""
     if not present[DT_STRTAB] or not present[DT_SYMTAB]:
         if image.is_host:
             return DLOPEN_E_FORMAT
@@ -536,6 +518,69 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
         if values[DT_STRTAB] > values[DT_SYMTAB] \
                 and (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym) < image.symbol_limit:
             image.symbol_limit = (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym)
+    return 0
+
+
+cdef inline int read_hash_tables(
+    Image* image, const uint64_t* values, const bint* present, Error* error
+) noexcept nogil:
+    cdef int code = 0
+    if present[DT_HASH]:
+        code = read_sysv_hash(image, values[DT_HASH], error)
+    if code == 0 and present[EXTRA_GNU_HASH]:
+        code = read_gnu_hash(image, values[EXTRA_GNU_HASH], error)
+    return code
+
+
+cdef inline int read_for_lookup(Image* image) noexcept nogil:
+    """Of an image of the host's, as much as its soname and lookups without a version need: it
+    asks for no memory."""
+    cdef uint64_t values[TAG_COUNT]
+    cdef bint present[TAG_COUNT]
+    cdef int code
+    image.dynamic = <const Dyn*>(image.load_bias + image.layout.dynamic.p_vaddr)
+    read_entries(image, &values[0], &present[0])
+    code = read_symbols(image, &values[0], &present[0], NULL)
+    if code == 0:
+        code = read_hash_tables(image, &values[0], &present[0], NULL)
+    if code == 0 and present[DT_SONAME]:
+        image.soname = string_at(image, values[DT_SONAME])
+    if code == 0 and present[EXTRA_VERSYM]:
+        image.versym = <const uint16_t*>table_at(image, values[EXTRA_VERSYM], 2)
+    return code
+
+
+cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) noexcept nogil:
+    """Everything but what `refuse` says of it."""
+    cdef uint64_t values[TAG_COUNT]
+    cdef bint present[TAG_COUNT]
+    cdef uint64_t address = image.layout.dynamic.p_vaddr
+    cdef uint64_t size = image.layout.dynamic.p_memsz
+    cdef uint64_t i
+    cdef int code
+    cdef const char* text
+    cdef const Phdr* relro = image.layout.relro
+    cdef const Phdr* segment
+    if image.is_host:
+        image.dynamic = <const Dyn*>(image.load_bias + address)
+    else:
+        image.dynamic = <const Dyn*>table_at(image, address, size)
+        if image.dynamic == NULL:
+            return malformed(
+                image, error, b"the dynamic section lies outside the segments", address
+            )
+        if relro != NULL:
+            segment = segment_holding(&image.layout, relro.p_vaddr, 1)
+            if segment == NULL or not segment.p_flags & PF_W or relro.p_memsz > align_up(
+                segment.p_vaddr + segment.p_memsz, image.layout.page
+            ) - relro.p_vaddr:
+                return malformed(
+                    image, error, b"PT_GNU_RELRO lies outside the writable segments", relro.p_vaddr
+                )
+    read_entries(image, &values[0], &present[0])
+    code = read_symbols(image, &values[0], &present[0], error)
+    if code:
+        return code
     image.flags = values[DT_FLAGS]
     image.flags_1 = values[EXTRA_FLAGS_1]
     image.is_symbolic = present[DT_SYMBOLIC] or image.flags & DF_SYMBOLIC != 0
@@ -581,14 +626,9 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
             return malformed(
                 image, error, b"DT_RPATH lies outside the string table", values[DT_RPATH]
             )
-    if present[DT_HASH]:
-        code = read_sysv_hash(image, values[DT_HASH], error)
-        if code:
-            return code
-    if present[EXTRA_GNU_HASH]:
-        code = read_gnu_hash(image, values[EXTRA_GNU_HASH], error)
-        if code:
-            return code
+    code = read_hash_tables(image, &values[0], &present[0], error)
+    if code:
+        return code
     if not image.is_host:
         protect_symbols(image, values)
     code = read_versions(allocator, image, values, present, error)

@@ -84,6 +84,12 @@ cdef struct Name:                # that an image was opened by
     char text[0]                 # NUL-terminated
 
 
+cdef struct Retired:            # image/registry.pxd: what readers may still look at
+    Retired* next
+    Image* image                 # or NULL
+    void* block                  # or NULL
+
+
 cdef struct Image:
     # The handle. Debuggers read beyond the public part of a link map: zeroes follow.
     LinkMap link_map
@@ -159,6 +165,7 @@ cdef struct Image:
     uint32_t table_count
 
     # Guarded by Registry.lock.
+    Retired retired              # once it has gone
     Pointers names               # owned: those that it was loaded by
     Name* further_names          # owned: only grows, and is read with load_pointer
     Pointers dependencies        # Image*, one for each DT_NEEDED, in order; then its filtees

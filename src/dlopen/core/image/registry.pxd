@@ -22,7 +22,7 @@ from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try, locks_held
 from dlopen.core.image.image cimport (
-    Image, SearchList, image_free_records, is_being_linked,
+    Image, Retired, SearchList, image_free_records, is_being_linked,
 )
 
 
@@ -38,6 +38,7 @@ cdef extern from *:
 
 
 cdef struct Snapshot:            # immutable once published
+    Retired retired              # first; for when another one is published
     size_t count
     size_t closing_count
     # In load order, then those whose destructors run: these are not found by name, but for
@@ -58,12 +59,6 @@ cdef struct Waiter:              # on the waiting thread's stack; in Registry.wa
     uint64_t thread
     Image* image
     Waiter* next
-
-
-cdef struct Retired:
-    Retired* next
-    Image* image                 # or NULL
-    void* block                  # a snapshot to free, or NULL
 
 
 ctypedef void (*ObjectDestructor)(void* object) noexcept nogil
@@ -196,12 +191,15 @@ cdef inline void reclaim_alone(Registry* registry, bint wait) noexcept nogil:
         return
     while mine != NULL:
         next = mine.next
-        if mine.image != NULL:
+        if mine.image != NULL:   # which holds the entry
             if not mine.image.is_host:
                 unmap_with_neighbours(mine.image, &start, &end)
             image_free_records(&registry.allocator, mine.image)
-        release(&registry.allocator, mine.block)
-        release(&registry.allocator, mine)
+        elif mine.block == mine:         # a snapshot, which begins with it
+            release(&registry.allocator, mine)
+        else:
+            release(&registry.allocator, mine.block)
+            release(&registry.allocator, mine)
         mine = next
     if end != start:
         kernel_unmap(start, end - start)
@@ -223,13 +221,14 @@ cdef inline void unmap_with_neighbours(
         end[0] = image.map_end
 
 
-cdef inline void retire(Registry* registry, Image* image, void* block) noexcept nogil:
-    """Under the lock. Without memory it stays for ever: a leak, not a crash."""
-    cdef Retired* entry = <Retired*>allocate(&registry.allocator, sizeof(Retired))
-    if entry == NULL:
-        return
-    entry.image = image
-    entry.block = block
+cdef inline void retire_image(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock."""
+    image.retired.image = image
+    retire(registry, &image.retired)
+
+
+cdef inline void retire(Registry* registry, Retired* entry) noexcept nogil:
+    """Under the lock. Needs no memory: what cannot be retired could never be freed."""
     entry.next = registry.retired
     registry.retired = entry
     store_u32(&registry.has_retired, 1)
@@ -245,22 +244,26 @@ cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
     return True
 
 
-cdef inline bint join_scope(
-    Registry* registry, Image* image, const SearchList* list
+cdef inline bint widen_scope(
+    Registry* registry, Image* image, const SearchList* list, Retired** wider
 ) noexcept nogil:
-    """Under the lock: a search list joins an image's scope as the last, once. False without
-    memory: the scope is as before."""
+    """Under the lock: a scope with a search list more, as the last, unless it is there. It waits in
+    `wider` until it is taken, so that several images get theirs, or none. False without memory."""
     cdef size_t count = 0
     cdef size_t kept = 0
     cdef size_t i
     cdef SearchList** old = image.scope
     cdef SearchList** new
+    cdef Retired* entry
     while old != NULL and old[count] != NULL:
         if old[count] == list:
             return True
         count += 1
+    entry = <Retired*>allocate(&registry.allocator, sizeof(Retired))
     new = <SearchList**>allocate(&registry.allocator, (count + 2) * sizeof(SearchList*))
-    if new == NULL:
+    if entry == NULL or new == NULL:
+        release(&registry.allocator, entry)
+        release(&registry.allocator, new)
         return False
     for i in range(count):
         # What `leave_scope` has doubled.
@@ -268,10 +271,34 @@ cdef inline bint join_scope(
             new[kept] = old[i]
             kept += 1
     new[kept] = <SearchList*>list
-    store_pointer(&image.scope, new)
-    if old != NULL:
-        retire(registry, NULL, old)
+    entry.image = image
+    entry.block = new
+    entry.next = wider[0]
+    wider[0] = entry
     return True
+
+
+cdef inline void take_wider_scopes(Registry* registry, Retired* wider) noexcept nogil:
+    """Under the lock, in which they were made."""
+    cdef Retired* entry
+    cdef void* old
+    while wider != NULL:
+        entry = wider
+        wider = entry.next
+        old = entry.image.scope
+        store_pointer(&entry.image.scope, entry.block)
+        entry.image = NULL
+        entry.block = old
+        retire(registry, entry)
+
+
+cdef inline void free_wider_scopes(Registry* registry, Retired* wider) noexcept nogil:
+    cdef Retired* entry
+    while wider != NULL:
+        entry = wider
+        wider = entry.next
+        release(&registry.allocator, entry.block)
+        release(&registry.allocator, entry)
 
 
 cdef inline bint is_list_of(const SearchList* list, const Pointers* images) noexcept nogil:
@@ -312,8 +339,8 @@ cdef inline void leave_scope(Image* image, const Pointers* gone) noexcept nogil:
 
 
 cdef inline Snapshot* make_snapshot(Registry* registry, size_t extra, size_t hosts) noexcept nogil:
-    """Room for `extra` images more than now and for `hosts` of the host's; NULL without
-    memory. Under the lock."""
+    """Room for `extra` images more than now, for `hosts` of the host's, and for as many globals
+    as there is room for in their list; NULL without memory. Under the lock."""
     cdef size_t count = registry.images.count + registry.closing.count + extra
     cdef size_t slots = 16
     cdef Snapshot* snapshot
@@ -321,14 +348,16 @@ cdef inline Snapshot* make_snapshot(Registry* registry, size_t extra, size_t hos
         slots *= 2
     snapshot = <Snapshot*>allocate(
         &registry.allocator,
-        sizeof(Snapshot) + (2 * count + 2 * hosts + registry.globals.count + slots) * sizeof(Image*)
+        sizeof(Snapshot) + (2 * count + 2 * hosts + registry.globals.capacity + slots) * sizeof(
+            Image*
+        )
     )
     if snapshot != NULL:
         snapshot.images = <Image**>(<char*>snapshot + sizeof(Snapshot))
         snapshot.by_address = snapshot.images + count
         snapshot.hosts = snapshot.by_address + count
         snapshot.globals = snapshot.hosts + hosts
-        snapshot.handles = snapshot.globals + hosts + registry.globals.count
+        snapshot.handles = snapshot.globals + hosts + registry.globals.capacity
         snapshot.handle_mask = slots - 1
     return snapshot
 
@@ -392,7 +421,8 @@ cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexce
     registry.generation += 1
     store_pointer(&registry.snapshot, snapshot)
     if old != NULL:
-        retire(registry, NULL, old)
+        old.retired.block = old
+        retire(registry, &old.retired)
 
 
 cdef inline Image* snapshot_image_at(const Snapshot* snapshot, uint64_t address) noexcept nogil:

@@ -8,21 +8,37 @@ people. A release that added no function to libc has no node (2.37): it is taken
 before.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.strings cimport strcmp
-from dlopen.core.image.image cimport Image
+from dlopen.core.elf.constants cimport DT_VERDEF, DT_VERDEFNUM
+from dlopen.core.elf.structures cimport Verdaux, Verdef
+from dlopen.core.image.dynamic cimport entry_at
+from dlopen.core.image.image cimport Image, string_at
 from dlopen.core.linker.state cimport HostHabits
 
 
 cdef inline bint defines_version(const Image* image, const char* name) noexcept nogil:
-    """DT_VERDEF has the node."""
-    cdef uint32_t i
+    """DT_VERDEF has the node. Of the host's; it asks for no memory."""
+    cdef const Verdef* definition
+    cdef const Verdaux* entry
     cdef const char* found
-    for i in range(image.version_count):
-        found = image.versions[i].name
-        if found != NULL and image.versions[i].library == NULL and strcmp(found, name) == 0:
+    cdef uint64_t address = 0
+    cdef uint64_t count = 0
+    cdef uint64_t _i
+    cdef uint32_t i
+    for i in range(image.dynamic_count):
+        if image.dynamic[i].d_tag == DT_VERDEF:
+            address = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_VERDEFNUM:
+            count = image.dynamic[i].d_val
+    for _i in range(count if address != 0 else 0):
+        definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
+        entry = <const Verdaux*>entry_at(image, address + definition.vd_aux, sizeof(Verdaux))
+        found = string_at(image, entry.vda_name)
+        if found != NULL and strcmp(found, name) == 0:
             return True
+        address += definition.vd_next
     return False
 
 

@@ -19,8 +19,10 @@ from dlopen.core.base.atomics cimport (
     compare_and_swap_pointer, full_fence, load_pointer, load_u32, load_u64, store_pointer,
     store_u32,
 )
-from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
+from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, DLOPEN_STATE_CLOSING
+from dlopen.core.base.growable cimport (
+    Pointers, pointers_add, pointers_free, pointers_hold, pointers_reserve,
+)
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write_texts
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
@@ -60,12 +62,12 @@ cdef inline int share_unique_of_call(
     void* context, const Reference* reference, Definition* definition
 ) noexcept nogil:
     cdef const Call* call = <const Call*>context
-    share_unique_of_lookup(call.linker, call.snapshot, reference, definition)
-    return 0
+    return 0 if share_unique_of_lookup(call.linker, call.snapshot, reference, definition) \
+        else DLOPEN_E_MEMORY
 
 
 cdef inline void end_for_missing(
-    const Linker* linker, const Image* image, uint32_t symbol
+    const Linker* linker, const Image* image, uint32_t symbol, int code
 ) noexcept nogil:
     """There is nothing to return to: glibc's message, and the process ends. In pieces: the stack
     may be a signal handler's, and the allocator's lock be taken."""
@@ -74,49 +76,54 @@ cdef inline void end_for_missing(
     cdef size_t count = 2
     pieces[0] = program_name(linker)
     pieces[1] = b": symbol lookup error: "
-    count += undefined_pieces(
-        image_asked_name(image), symbol_name(image, &image.symtab[symbol]),
-        version.name if version != NULL else <const char*>b"", &pieces[2]
-    )
+    if code == DLOPEN_E_MEMORY:
+        pieces[2] = image_asked_name(image)
+        pieces[3] = b": out of memory while binding "
+        pieces[4] = symbol_name(image, &image.symtab[symbol])
+        count += 3
+    else:
+        count += undefined_pieces(
+            image_asked_name(image), symbol_name(image, &image.symtab[symbol]),
+            version.name if version != NULL else <const char*>b"", &pieces[2]
+        )
     pieces[count] = b"\n"
     kernel_write_texts(2, &pieces[0], count + 1)
     kernel_end_process(EXIT_LOOKUP)
 
 
-cdef enum Kept:                  # what a call is bound to
-    GONE                         # look again
-    KEPT
-    FOR_THIS_CALL
+cdef enum:                       # how a search of a call ends, but for DLOPEN_E_*
+    CALL_FOUND = 0
+    CALL_AGAIN = -1              # it was going, or another one has taken its place
+    CALL_ONCE = -2               # found for this one call, of which nothing is kept
 
 
-cdef inline Kept keep_host_for_call(Linker* linker, Image* image, Image* definer) noexcept nogil:
+cdef inline int keep_host_for_call(Linker* linker, Image* image, Image* definer) noexcept nogil:
     """A late image of the host's, rare enough for a lock."""
     cdef void* handle
-    cdef bint kept = False
+    cdef int code = CALL_AGAIN
     cdef bint known
     if locks_held != 0:
-        return FOR_THIS_CALL     # a handler, which may have interrupted who has the lock
+        return CALL_ONCE         # a handler, which may have interrupted who has the lock
     lock_acquire(&linker.registry.lock)
     known = pointers_hold(&image.bindings, definer)
     lock_release(&linker.registry.lock)
     if known:
-        return KEPT
+        return CALL_FOUND
     handle = count_host_image(linker, definer, 0)
     if handle == NULL:
-        return GONE
+        return CALL_AGAIN
     lock_acquire(&linker.registry.lock)
-    if pointers_hold(&linker.registry.hosts, definer) and pointers_add(
-        &linker.registry.allocator, &image.bindings, definer
-    ):
-        kept = pointers_add(&linker.registry.allocator, &image.host_handles, handle)
-        if kept:
+    if pointers_hold(&linker.registry.hosts, definer):
+        code = DLOPEN_E_MEMORY
+        if pointers_reserve(&linker.registry.allocator, &image.host_handles, 1) \
+                and pointers_add(&linker.registry.allocator, &image.bindings, definer):
+            pointers_add(&linker.registry.allocator, &image.host_handles, handle)
             definer.pins += 1
-        else:
-            image.bindings.count -= 1
+            code = CALL_FOUND
     lock_release(&linker.registry.lock)
-    if not kept:
+    if code != CALL_FOUND:
         close_host(linker, handle)
-    return KEPT if kept else GONE
+    return code
 
 
 cdef inline bint keeps_closer_waiting(const Registry* registry) noexcept nogil:
@@ -124,7 +131,7 @@ cdef inline bint keeps_closer_waiting(const Registry* registry) noexcept nogil:
     return load_u64(&registry.closer) == this_thread() or is_allocating()
 
 
-cdef inline Kept keep_for_call(
+cdef inline int keep_for_call(
     Linker* linker, Image* image, Image* definer, uint64_t number
 ) noexcept nogil:
     """`definer` stays as long as `image` does, unless it is going, or another one has taken its
@@ -132,7 +139,7 @@ cdef inline Kept keep_for_call(
     cdef void** slot
     cdef void* before
     if definer == image or definer.is_startup or pointers_hold(&image.dependencies, definer):
-        return KEPT
+        return CALL_FOUND
     if definer.is_host:
         return keep_host_for_call(linker, image, definer)
     slot = <void**>&image.lazy_bindings[number]
@@ -144,13 +151,13 @@ cdef inline Kept keep_for_call(
     if load_u32(&image.state) == DLOPEN_STATE_CLOSING or (
         load_u32(&definer.state) != DLOPEN_STATE_CLOSING and not load_u32(&definer.is_replaced)
     ):
-        return KEPT
+        return CALL_FOUND
     # Nothing that has gone stays written down: the next may be none of ours.
     compare_and_swap_pointer(slot, definer, before)
     if load_u32(&definer.state) == DLOPEN_STATE_CLOSING \
             and keeps_closer_waiting(&linker.registry):
-        return FOR_THIS_CALL
-    return GONE
+        return CALL_ONCE
+    return CALL_AGAIN
 
 
 cdef struct Globals:             # the global scope while it is searched
@@ -158,6 +165,7 @@ cdef struct Globals:             # the global scope while it is searched
     Pointers family              # Image*, owned: what a namespace shares
     Pointers process             # Image*: the snapshot's: what the process was started with
     Pointers handles             # one count of the host's each
+    bint failed                  # no memory for all of it
 
 
 cdef inline void borrow(
@@ -171,9 +179,10 @@ cdef inline void borrow(
         if handle == NULL:
             return
         if not pointers_add(allocator, &globals.handles, handle):
+            globals.failed = True
             close_host(linker, handle)
             return
-    pointers_add(allocator, images, image)
+    globals.failed = globals.failed or not pointers_add(allocator, images, image)
 
 
 cdef inline void take_process(const Snapshot* snapshot, Globals* globals) noexcept nogil:
@@ -215,7 +224,6 @@ cdef inline void borrow_globals(
     cdef size_t i
     cdef Image* image
     memset(globals, 0, sizeof(Globals))
-    # Without memory the rest is not searched.
     for i in range(snapshot.global_count):
         image = snapshot.globals[i]
         if image.namespace_id == asker.namespace_id:
@@ -252,15 +260,17 @@ cdef inline Scopes scopes_of(
     return scopes
 
 
-cdef inline bint resolve_call(
+cdef inline int resolve_call(
     Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol, Globals* globals,
     Definition* definition
 ) noexcept nogil:
-    """What a call binds to; definition.image is NULL for an undefined weak one. False: nothing
-    defines it. In any case `globals` is the caller's to give back."""
+    """What a call binds to; definition.image is NULL for an undefined weak one, and where a code
+    says why there is none. In any case `globals` is the caller's to give back."""
     cdef Batch batch
     cdef Call call
-    cdef bint is_all, found
+    cdef bint is_all
+    cdef int code
+    definition.image = NULL
     memset(&batch, 0, sizeof(batch))
     call.linker = linker
     call.snapshot = snapshot
@@ -269,36 +279,42 @@ cdef inline bint resolve_call(
     batch.context = &call
     is_all = take_lasting_globals(snapshot, image, globals)
     batch.scopes = scopes_of(image, globals, is_all)
-    found = resolve(&batch, image, symbol, True, NULL, definition) == 0
-    if is_all or (found and definition.image != NULL):
-        return found
-    borrow_globals(linker, snapshot, image, globals)
-    batch.scopes = scopes_of(image, globals, True)
-    return resolve(&batch, image, symbol, True, NULL, definition) == 0
+    code = resolve(&batch, image, symbol, True, NULL, definition)
+    if not is_all and code != DLOPEN_E_MEMORY and (code or definition.image == NULL):
+        borrow_globals(linker, snapshot, image, globals)
+        batch.scopes = scopes_of(image, globals, True)
+        code = DLOPEN_E_MEMORY
+        if not globals.failed:
+            code = resolve(&batch, image, symbol, True, NULL, definition)
+    if code:
+        definition.image = NULL
+    return code
 
 
-cdef inline Kept find_callee(
+cdef inline int find_callee(
     Linker* linker, const Snapshot* snapshot, Image* image, uint64_t number, bint must,
     uint64_t* address
 ) noexcept nogil:
-    """GONE: look again, in a newer snapshot. *address is 0 if nothing defines it; without one
-    that a call `must` have the process ends."""
+    """CALL_AGAIN: look again, in a newer snapshot. *address is 0 if nothing defines it; without
+    one that a call `must` have the process ends, as without memory. Else DLOPEN_E_MEMORY."""
     cdef uint32_t symbol = relocation_symbol(&image.jmprel[number])
     cdef Globals globals
     cdef Definition definition
-    cdef Kept kept = KEPT        # a weak one may be undefined
+    cdef int code
     address[0] = replacement_of(image, symbol)
     if address[0] != 0:
-        return KEPT
-    if not resolve_call(linker, snapshot, image, symbol, &globals, &definition):
-        if must:
-            end_for_missing(linker, image, symbol)
-        definition.image = NULL
+        return CALL_FOUND
+    code = resolve_call(linker, snapshot, image, symbol, &globals, &definition)
+    # A weak one may be undefined.
     if definition.image != NULL:
-        kept = keep_for_call(linker, image, definition.image, number)
+        code = keep_for_call(linker, image, definition.image, number)
+    if must and code > 0:
+        end_for_missing(linker, image, symbol, code)
     give_back_globals(linker, &globals)
-    if definition.image == NULL or kept == GONE:
-        return kept
+    if code == DLOPEN_E_MEMORY or code == CALL_AGAIN:
+        return code
+    if definition.image == NULL:
+        return CALL_FOUND
     address[0] = own_address(linker.own_names, &definition)
     if logs(LOG_TRACE):
         log_binding(image, symbol, &definition, address[0])
@@ -307,7 +323,7 @@ cdef inline Kept find_callee(
         if symbol_type(definition.symbol) == STT_GNU_IFUNC \
                 and definition.symbol.st_shndx != SHN_UNDEF:
             address[0] = (<Resolver>address[0])()
-    return kept
+    return code
 
 
 cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) noexcept nogil:
@@ -317,20 +333,20 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
     cdef uint64_t unbound
     cdef void* place
     cdef uint32_t phase
-    cdef Kept found = GONE
+    cdef int code = CALL_AGAIN
     if number >= image.jmprel_count:
         kernel_end_process(EXIT_LOOKUP)
     place = <void*>(image.bytes_bias + image.jmprel[number].r_offset)
     unbound = <uint64_t>load_pointer(place)
-    while found == GONE:
+    while code == CALL_AGAIN:
         phase = reader_enter(&linker.registry)
-        found = find_callee(
+        code = find_callee(
             linker, current_snapshot(&linker.registry), image, number, True, &address
         )
         reader_leave(&linker.registry, phase)
     # A patch that came in between stays, and so does what it will put back: a call of a
     # patched image is looked up each time. Who put the patch there has counted it first.
-    if found == KEPT and not linker.bind_not and load_u32(&image.patch_count) == 0 \
+    if code == CALL_FOUND and not linker.bind_not and load_u32(&image.patch_count) == 0 \
             and image.map_start <= unbound < image.map_end:
         compare_and_swap_pointer(<void**>place, <void*>unbound, <void*>address)
     (&errno)[0] = kept_errno

@@ -17,7 +17,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED,
     DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
-from dlopen.core.base.errors cimport error_clear, fail, fail_system
+from dlopen.core.base.errors cimport error_clear, fail, fail_memory, fail_system
 from dlopen.core.base.growable cimport Text, pointers_add_once, pointers_hold, text_free
 from dlopen.core.base.kernel cimport EINVAL, ENOENT
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
@@ -25,6 +25,8 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
 from dlopen.core.base.registrations cimport call_at_thread_end
 from dlopen.core.base.strings cimport has_prefix, strlen
+from dlopen.core.elf.constants cimport STT_TLS
+from dlopen.core.elf.structures cimport symbol_type
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
@@ -34,8 +36,8 @@ from dlopen.core.linker.find_symbol cimport (
     symbol_count_of,
 )
 from dlopen.core.linker.host cimport (
-    RTLD_DEEPBIND, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE,
-    RTLD_NOLOAD, RTLD_NOW, host_knows, refresh_hosts,
+    HOSTS_CHANGED, RTLD_DEEPBIND, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_GLOBAL, RTLD_LAZY,
+    RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, host_knows, refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.linker.load cimport image_of_caller, open_image
@@ -60,6 +62,12 @@ cdef extern from *:
     static __thread char *dlopen_shown_message;
     static __thread int dlopen_host_was_asked;
     static __thread int dlopen_frees_messages;   /* when it ends: the key is set */
+    /* Where there is none for another: libc's words, and ours. Never freed. */
+    static const char dlopen_no_memory[] = "out of memory";
+    static const char dlopen_no_libc[] =
+        "libc.so.6 was not found in this process: glibc is needed";
+    static const char dlopen_in_handler[] =
+        "not possible in a signal handler that has interrupted the linker";
     /* Of dlsym: in two registers. */
     struct dlopen_answer { void *result, *forward; };
     """
@@ -70,6 +78,9 @@ cdef extern from *:
     char* shown_message "dlopen_shown_message"
     bint host_was_asked "dlopen_host_was_asked"
     bint frees_messages "dlopen_frees_messages"
+    const char* no_memory_text "dlopen_no_memory"
+    const char* no_libc_text "dlopen_no_libc"
+    const char* in_handler_text "dlopen_in_handler"
     enum:
         RTLD_DI_LMID, RTLD_DI_LINKMAP, RTLD_DI_ORIGIN, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA
         RTLD_DL_SYMENT, RTLD_DL_LINKMAP
@@ -88,15 +99,22 @@ cdef enum:
     HOST_NAMESPACES = 16         # libc has these ids; ours are above
     LM_ID_CALLER = -2            # __LM_ID_CALLER of glibc
     RTLD_DI_PHDR_REQUEST = 11    # RTLD_DI_PHDR of glibc 2.36
+    NO_MEMORY = -2               # of answer_information
 
 
 # Errors -------------------------------------------------------------------------------------
 
 
+cdef inline void free_message(Linker* linker, void* message) noexcept nogil:
+    if message != <void*>no_memory_text and message != <void*>no_libc_text \
+            and message != <void*>in_handler_text:
+        release(&linker.registry.allocator, message)
+
+
 cdef inline void clear_message(Linker* linker) noexcept nogil:
     """Each call forgets the error of the one before, as under glibc."""
     if pending_message != NULL and locks_held == 0:
-        release(&linker.registry.allocator, exchange_pointer(&pending_message, NULL))
+        free_message(linker, exchange_pointer(&pending_message, NULL))
     if host_was_asked:
         linker.host.dlerror()
         (&host_was_asked)[0] = False
@@ -137,21 +155,33 @@ cdef inline void say_as_libc(Error* error) noexcept nogil:
 
 
 cdef inline void store_message(Linker* linker, char* message) noexcept nogil:
-    """For this thread's next dlerror; owned from now on."""
+    """For this thread's next dlerror; owned from now on. NULL: there was no memory for it."""
     # At once: a signal handler may be here meanwhile.
-    release(&linker.registry.allocator, exchange_pointer(&pending_message, message))
-    if not frees_messages:
-        (&frees_messages)[0] = True
-        call_at_thread_end(linker.message_key, linker)
+    free_message(linker, exchange_pointer(
+        &pending_message, message if message != NULL else <char*>no_memory_text
+    ))
+    if message != NULL and not frees_messages:
+        # Without memory for it the message of a thread that ends is not freed.
+        (&frees_messages)[0] = call_at_thread_end(linker.message_key, linker) == 0
+
+
+cdef inline void store_text(Linker* linker, const char* text) noexcept nogil:
+    """One of those that are never freed; also where the linker is not usable, or this is a
+    signal handler that has interrupted it: a message that is there already stays then."""
+    if locks_held == 0:
+        free_message(linker, exchange_pointer(&pending_message, <char*>text))
+    elif pending_message == NULL:
+        (&pending_message)[0] = <char*>text
 
 
 cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     """For this thread's next dlerror, in glibc's words: who needed it and what more we know
-    of a file are not among them. Frees the error."""
+    of a file are not among them. Frees the error. There is always something to say."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t length
     cdef char* message
     if error == NULL:
+        store_text(linker, no_memory_text if locks_held == 0 else in_handler_text)
         return
     if error.code == DLOPEN_E_NOT_FOUND:
         error.needed_by = b""
@@ -166,12 +196,13 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
 
 cdef inline char* last_message(Linker* linker) noexcept nogil:
     """dlerror: ours if there is one, else the host's; cleared when read."""
-    release(
-        &linker.registry.allocator,
-        exchange_pointer(&shown_message, exchange_pointer(&pending_message, NULL))
+    free_message(
+        linker, exchange_pointer(&shown_message, exchange_pointer(&pending_message, NULL))
     )
     if shown_message != NULL:
         return shown_message
+    if linker.host.dlerror == NULL:      # nothing could be asked of it yet
+        return NULL
     (&host_was_asked)[0] = False
     return linker.host.dlerror()
 
@@ -179,8 +210,8 @@ cdef inline char* last_message(Linker* linker) noexcept nogil:
 cdef inline void free_messages(Linker* linker) noexcept nogil:
     """At the end of a thread; what a later destructor leaves is freed in the next round."""
     (&frees_messages)[0] = False
-    release(&linker.registry.allocator, pending_message)
-    release(&linker.registry.allocator, shown_message)
+    free_message(linker, pending_message)
+    free_message(linker, shown_message)
     (&pending_message)[0] = NULL
     (&shown_message)[0] = NULL
 
@@ -319,21 +350,22 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
 # Symbols ------------------------------------------------------------------------------------
 
 
-cdef inline void keep_for_caller(Linker* linker, Image* caller, Image* definer) noexcept nogil:
-    """What RTLD_DEFAULT hands out stays as long as who asked, as under glibc."""
+cdef inline bint keep_for_caller(Linker* linker, Image* caller, Image* definer) noexcept nogil:
+    """What RTLD_DEFAULT hands out stays as long as who asked, as under glibc. False without
+    memory."""
+    cdef bint kept = True
     if definer.is_host or definer == caller or definer.nodelete:
-        return
+        return True
     if locks_held != 0:
         definer.nodelete = True  # a handler, which may have interrupted who has the lock
-        return
+        return True
     lock_acquire(&linker.registry.lock)
     if caller == NULL or caller.is_host or caller.nodelete:
         definer.nodelete = True
-    elif not pointers_hold(&caller.dependencies, definer) and not pointers_add_once(
-        &linker.registry.allocator, &caller.bindings, definer
-    ):
-        definer.nodelete = True
+    elif not pointers_hold(&caller.dependencies, definer):
+        kept = pointers_add_once(&linker.registry.allocator, &caller.bindings, definer)
     lock_release(&linker.registry.lock)
+    return kept
 
 
 cdef inline void no_symbol(
@@ -354,6 +386,7 @@ cdef inline void no_symbol(
     if logs(LOG_TRACE):
         log_lookup(image, name, version, NULL, 0)
     if locks_held != 0:
+        store_text(linker, in_handler_text)
         return
     size = strlen(object) + strlen(name) + strlen(wanted) + 64     # what is between them
     message = <char*>allocate(allocator, size)
@@ -363,12 +396,10 @@ cdef inline void no_symbol(
 
 
 cdef inline uint64_t address_for_program(
-    Linker* linker, const Snapshot* snapshot, const Reference* reference, Definition* definition
+    Linker* linker, const Definition* definition
 ) noexcept nogil:
     """Names that are always ours stay ours."""
-    cdef uint64_t address
-    share_unique_of_lookup(linker, snapshot, reference, definition)
-    address = own_address(linker.own_names, definition)
+    cdef uint64_t address = own_address(linker.own_names, definition)
     return address if address != 0 else resolved_address(linker, definition)
 
 
@@ -413,6 +444,7 @@ cdef inline Answer family_dlsym(
     cdef bint is_default = handle == NULL
     cdef bint is_next = handle == <void*>(-1)
     cdef bint found
+    cdef bint no_memory = False
     cdef bint is_hosts = False   # the handle, or nobody's
     clear_message(linker)
     answer.result = NULL
@@ -422,7 +454,8 @@ cdef inline Answer family_dlsym(
     snapshot = current_snapshot(&linker.registry)
     if is_default or is_next:
         image = image_of_caller(snapshot, caller)
-        if image == NULL and refresh_hosts(linker, snapshot):
+        # What cannot be found out for want of memory, libc is asked below.
+        if image == NULL and refresh_hosts(linker, snapshot) == HOSTS_CHANGED:
             reader_leave(&linker.registry, phase)
             phase = reader_enter(&linker.registry)
             snapshot = current_snapshot(&linker.registry)
@@ -431,8 +464,7 @@ cdef inline Answer family_dlsym(
         image = image_of_handle(snapshot, handle)
     if is_default:
         found = lookup_default(linker, snapshot, image, &reference, &definition)
-        if found:
-            keep_for_caller(linker, image, definition.image)
+        no_memory = found and not keep_for_caller(linker, image, definition.image)
     elif image == NULL:
         found = False
     elif is_next:
@@ -441,8 +473,14 @@ cdef inline Answer family_dlsym(
         found = lookup_everywhere(linker, snapshot, 0, &reference, &definition)
     else:
         found = not image.is_host and lookup_in_tree(image, &reference, &definition)
-    if found:
-        answer.result = <void*>address_for_program(linker, snapshot, &reference, &definition)
+    if found and not no_memory:
+        no_memory = not share_unique_of_lookup(linker, snapshot, &reference, &definition)
+    if no_memory:
+        store_text(linker, no_memory_text)
+    elif found:
+        answer.result = <void*>address_for_program(linker, &definition)
+        if answer.result == NULL and symbol_type(definition.symbol) == STT_TLS:
+            store_text(linker, no_memory_text)   # no storage in this thread
         if logs(LOG_TRACE):
             log_lookup(
                 NULL if is_default or is_next else image, name, version, definition.image,
@@ -519,6 +557,8 @@ cdef inline int answer_origin(Linker* linker, const Image* image, char* result) 
     if add_origin(linker, image, &text) and not text.failed:
         memcpy(result, text.data, text.length + 1)
         answer = 0
+    elif text.failed:
+        answer = NO_MEMORY
     text_free(&linker.registry.allocator, &text)
     return answer
 
@@ -526,13 +566,14 @@ cdef inline int answer_origin(Linker* linker, const Image* image, char* result) 
 cdef inline int answer_information(
     Linker* linker, const Snapshot* snapshot, const Image* image, int request, void* result
 ) noexcept nogil:
-    """In a reader section; 0, the number of program headers, or -1."""
+    """In a reader section; 0, the number of program headers, -1 or NO_MEMORY."""
     if request == RTLD_DI_ORIGIN:
         return answer_origin(linker, image, <char*>result)
     elif request == RTLD_DI_SERINFO or request == RTLD_DI_SERINFOSIZE:
-        list_folders(
+        if not list_folders(
             linker, snapshot, image, request == RTLD_DI_SERINFOSIZE, <Dl_serinfo*>result
-        )
+        ):
+            return NO_MEMORY
     elif request == RTLD_DI_LMID:
         (<long*>result)[0] = image.namespace_id
     elif request == RTLD_DI_LINKMAP:
@@ -569,8 +610,12 @@ cdef inline int family_dlinfo(
     if is_ours:
         if answer < 0:
             error = new_error(linker)
-            fail(error, DLOPEN_E_UNSUPPORTED, b"", b"unsupported dlinfo request")
+            if answer == NO_MEMORY:
+                fail_memory(error, b"")
+            else:
+                fail(error, DLOPEN_E_UNSUPPORTED, b"", b"unsupported dlinfo request")
             keep_message(linker, error)
+            return -1
         return answer
     if image == NULL and not host_knows(linker, handle):
         bad_handle(linker, b"")

@@ -13,13 +13,13 @@ from libc.string cimport memcpy, memset
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32, store_u64
-from dlopen.core.base.contract cimport DLOPEN_STATE_READY
+from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_MEMORY, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
-    Pointers, Text, pointers_add, pointers_free, pointers_hold, pointers_remove, text_free,
-    text_make_room,
+    Pointers, Text, pointers_add, pointers_free, pointers_hold, pointers_remove, pointers_reserve,
+    text_free, text_make_room,
 )
 from dlopen.core.base.kernel cimport (
-    FileStatus, kernel_close, kernel_open, kernel_read, kernel_status,
+    FileStatus, is_shortage, kernel_close, kernel_open, kernel_read, kernel_status,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.paths cimport add_link_target
@@ -32,12 +32,12 @@ from dlopen.core.elf.constants cimport (
     SHN_UNDEF, STT_FUNC, STT_OBJECT, VERSYM_HIDDEN,
 )
 from dlopen.core.elf.structures cimport Dyn, Phdr, Sym, symbol_type
-from dlopen.core.image.dynamic cimport read_dynamic
+from dlopen.core.image.dynamic cimport read_dynamic, read_for_lookup
 from dlopen.core.image.image cimport (
     Image, LinkMap, Name, image_free_records, symbol_count,
 )
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire,
+    Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire_image,
 )
 from dlopen.core.linker.assumptions cimport learn_habits
 from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host, open_host
@@ -140,25 +140,23 @@ cdef inline uint64_t function_in(const Image* image, const char* name) noexcept 
 
 
 cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
-    """False when libc cannot be found: a static program, or another libc."""
+    """False when libc cannot be found: a static program, or another libc. Asks for no memory:
+    that there is none now is not to be forgotten later."""
     cdef const HostDebug* debug = find_host_debug()
     cdef const LinkMap* map = debug.r_map if debug != NULL else NULL
-    cdef Image* image
+    cdef Image* image = &linker.scratch
     cdef Phdr dynamic
     cdef bint found = False
-    cdef Allocator* allocator = &linker.registry.allocator
     memset(&dynamic, 0, sizeof(dynamic))
     while map != NULL and not (found and linker.host.tls_get_addr != NULL):
-        image = <Image*>allocate(allocator, sizeof(Image))
-        if image == NULL:
-            return False
+        memset(image, 0, sizeof(Image))
         image.is_host = True
         image.load_bias = map.l_addr
         image.bytes_bias = map.l_addr
         dynamic.p_vaddr = <uint64_t>map.l_ld - map.l_addr
         dynamic.p_memsz = 1 << 20          # until DT_NULL
         image.layout.dynamic = &dynamic
-        if map.l_ld == NULL or read_dynamic(allocator, image, NULL) != 0 or image.soname == NULL:
+        if map.l_ld == NULL or read_for_lookup(image) != 0 or image.soname == NULL:
             pass
         elif strncmp(image.soname, b"ld-linux", 8) == 0:
             linker.host.tls_get_addr = <HostTlsGetAddr>function_in(image, b"__tls_get_addr")
@@ -180,7 +178,6 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             )
             learn_habits(&linker.habits, image)
             found = linker.host.dl_iterate_phdr != NULL and linker.host.dlopen != NULL
-        image_free_records(allocator, image)
         map = map.l_next
     return found
 
@@ -230,7 +227,10 @@ cdef inline bint copy_string(Allocator* allocator, Image* image, const char** te
         return True
     copy = copy_text(allocator, text[0], strlen(text[0]))
     text[0] = copy
-    return copy != NULL and pointers_add(allocator, &image.copied, copy)
+    if copy != NULL and pointers_add(allocator, &image.copied, copy):
+        return True
+    release(allocator, copy)
+    return False
 
 
 cdef inline bint copy_strings(Allocator* allocator, Image* image) noexcept nogil:
@@ -250,7 +250,7 @@ cdef inline bint copy_strings(Allocator* allocator, Image* image) noexcept nogil
 
 
 cdef inline Image* read_host_image(Collection* collection, const HostInfo* info) noexcept nogil:
-    """Under the host's lock; NULL for what has no dynamic section, or without memory."""
+    """Under the host's lock; NULL for what has no dynamic section, or with Collection.failed."""
     cdef Allocator* allocator = &collection.linker.registry.allocator
     cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
     cdef uint16_t i
@@ -260,7 +260,9 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     cdef Text target
     cdef const char* probe
     cdef const char* name
+    cdef int code = DLOPEN_E_FORMAT
     if image == NULL:
+        collection.failed = True
         return NULL
     image.is_host = True
     image.state = DLOPEN_STATE_READY
@@ -274,6 +276,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.from_main = info.dlpi_name[0] == 0 and collection.images.count == 0
     image.layout.phdrs = <Phdr*>allocate(allocator, info.dlpi_phnum * sizeof(Phdr))
     if image.layout.phdrs == NULL:
+        collection.failed = True
         image_free_records(allocator, image)
         return NULL
     memcpy(image.layout.phdrs, info.dlpi_phdr, info.dlpi_phnum * sizeof(Phdr))
@@ -299,7 +302,10 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.map_start = image.load_bias + start
     image.map_end = image.load_bias + image.layout.end
     image.link_map.l_addr = image.load_bias
-    if image.layout.dynamic == NULL or read_dynamic(allocator, image, NULL) != 0:
+    if image.layout.dynamic != NULL:
+        code = read_dynamic(allocator, image, NULL)
+    if code:
+        collection.failed = collection.failed or code == DLOPEN_E_MEMORY
         image_free_records(allocator, image)
         return NULL
     image.link_map.l_ld = <void*>image.dynamic
@@ -320,6 +326,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     if image.path == NULL or image.link_map.l_name == NULL \
             or not copy_strings(allocator, image) \
             or not pointers_add(allocator, &image.names, image.link_map.l_name):
+        collection.failed = True
         release(allocator, image.link_map.l_name)
         image_free_records(allocator, image)
         return NULL
@@ -331,6 +338,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         probe = pick_probe(collection, image)
         if probe != NULL:
             image.probe = copy_text(allocator, probe, strlen(probe))
+            collection.failed = collection.failed or image.probe == NULL
     return image
 
 
@@ -377,16 +385,16 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
                 collection.cursor = i + 1
                 if not pointers_add(allocator, &collection.images, image):
                     collection.failed = True
-                return 0
+                return collection.failed
     image = read_host_image(collection, info)
     if image == NULL:
-        return 0
+        return collection.failed
     if not pointers_add(allocator, &collection.fresh, image):
         image_free_records(allocator, image)
         collection.failed = True
     elif not pointers_add(allocator, &collection.images, image):
         collection.failed = True
-    return 0
+    return collection.failed
 
 
 cdef inline bint answers_to(const Image* image, const char* name) noexcept nogil:
@@ -513,6 +521,7 @@ cdef inline void pick_missing_probes(Collection* collection) noexcept nogil:
             image.probe = copy_text(
                 &collection.linker.registry.allocator, probe, strlen(probe)
             )
+            collection.failed = collection.failed or image.probe == NULL
 
 
 cdef inline int visit_for_probes(HostInfo* info, size_t size, void* data) noexcept nogil:
@@ -565,7 +574,7 @@ cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noex
             tried += 1
         if tried == now.count:
             pointers_remove(&registry.globals, image)
-            retire(registry, image, NULL)
+            retire_image(registry, image)
 
 
 cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) noexcept nogil:
@@ -574,25 +583,34 @@ cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) no
     leave_host(linker)
 
 
-cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
-    """Brings registry.hosts up to date with the host's list; True if it changed. Called in
-    a reader section whose snapshot is `known` (NULL at first), with no lock held. A handler that
-    has interrupted who holds one makes do with what is known."""
+cdef enum:                       # of refresh_hosts
+    HOSTS_AS_BEFORE = 0
+    HOSTS_CHANGED = 1
+    HOSTS_UNKNOWN = 2            # no memory: what is known may be old
+
+
+cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
+    """Brings registry.hosts up to date with the host's list. Called in a reader section whose
+    snapshot is `known` (NULL at first), with no lock held. A handler that has interrupted who
+    holds one makes do with what is known."""
     cdef Collection collection
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot
     cdef size_t i
     cdef bint published = False
+    cdef bint rebound = True
     memset(&collection, 0, sizeof(collection))
     collection.linker = linker
     collection.known = known
     if known != NULL and locks_held != 0:
-        return False
+        return HOSTS_AS_BEFORE
     if known != NULL:
         collection.only_counters = True
         iterate_hosts(linker, count_host_images, &collection)
         if collection.adds == known.host_adds and collection.subs == known.host_subs:
-            return False
+            if load_u32(&linker.must_rebind) and not rebind_unwinders(linker, known):
+                return HOSTS_UNKNOWN
+            return HOSTS_AS_BEFORE
         collection.only_counters = False
         collection.count = 0
     iterate_hosts(linker, count_host_images, &collection)
@@ -600,13 +618,14 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
     collection.failed = collection.failed or not add_needed_names(
         &registry.allocator, &collection
     )
-    if known == NULL:
+    if known == NULL and not collection.failed:
         mark_startup(linker, &collection.images)
         iterate_hosts(linker, visit_for_probes, &collection)
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, 0, collection.images.count)
+    collection.failed = collection.failed or snapshot == NULL
     keep_pinned_records(registry, &collection)
-    if snapshot != NULL and not collection.failed \
+    if not collection.failed \
             and registry.host_generation == (0 if known == NULL else known.host_generation):
         retire_gone_hosts(registry, &collection.images)
         pointers_free(&registry.allocator, &registry.hosts)
@@ -619,16 +638,17 @@ cdef inline bint refresh_hosts(Linker* linker, const Snapshot* known) noexcept n
     lock_release(&registry.lock)
     if published:
         # Without the lock, but `known`'s reader section, or being the first, keeps them.
-        for i in range(snapshot.host_count):
-            if snapshot.hosts[i].asks_for_frames:
-                rebind_borrowed(linker, snapshot.hosts[i])
+        rebound = rebind_unwinders(linker, snapshot)
     else:
         for i in range(collection.fresh.count):
             image_free_records(&registry.allocator, <Image*>collection.fresh.items[i])
         pointers_free(&registry.allocator, &collection.images)
         release(&registry.allocator, snapshot)
     pointers_free(&registry.allocator, &collection.fresh)
-    return published
+    if collection.failed or not rebound:
+        return HOSTS_UNKNOWN
+    # Or another thread was first.
+    return HOSTS_CHANGED if published else HOSTS_AS_BEFORE
 
 
 cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexcept nogil:
@@ -690,11 +710,23 @@ cdef inline void give_back_host_image(Linker* linker, Image* image, void* borrow
         close_host(linker, borrowed)
 
 
-cdef inline void rebind_borrowed(Linker* linker, Image* image) noexcept nogil:
-    cdef void* borrowed = borrow_host_image(linker, image)
-    if borrowed != NULL:
-        rebind_unwinder(linker, image)
-        give_back_host_image(linker, image, borrowed)
+cdef inline bint rebind_unwinders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Of all of the host's images. With no lock held. False: not all, and an exception through
+    an image of ours might find no frame."""
+    cdef size_t i
+    cdef Image* image
+    cdef void* borrowed
+    cdef bint complete = True
+    store_u32(&linker.must_rebind, 0)
+    for i in range(snapshot.host_count):
+        image = snapshot.hosts[i]
+        borrowed = borrow_host_image(linker, image) if image.asks_for_frames else NULL
+        if borrowed != NULL:
+            complete = rebind_unwinder(linker, image) and complete
+            give_back_host_image(linker, image, borrowed)
+    if not complete:
+        store_u32(&linker.must_rebind, 1)
+    return complete
 
 
 cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
@@ -708,16 +740,18 @@ cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
     store_u32(&linker.has_unwinder, 1)
 
 
-cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcept nogil:
+cdef inline bint look_for_globals(Linker* linker, const Snapshot* known) noexcept nogil:
     """Asks libc for each image that came late, by a name that only this image defines. Once
     global, always global. The program's handle searches the global scope, and unlike
-    RTLD_DEFAULT it does not make libdlopen.so a user of what is found, which would keep it."""
+    RTLD_DEFAULT it does not make libdlopen.so a user of what is found, which would keep it.
+    False without memory."""
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot
     cdef Image* image
     cdef void* program = NULL
     cdef uint64_t address = 1
     cdef size_t i
+    cdef bint complete = True
     for i in range(known.host_count):
         image = known.hosts[i]
         # dlsym searches the caller's own scope too: libdlopen.so's would always be found.
@@ -731,15 +765,21 @@ cdef inline void look_for_globals(Linker* linker, const Snapshot* known) noexcep
         if not image.map_start <= address < image.map_end:
             continue
         lock_acquire(&registry.lock)
-        if pointers_hold(&registry.hosts, image) and join_globals(registry, image):
-            snapshot = make_snapshot(registry, 0, registry.hosts.count)
+        if pointers_hold(&registry.hosts, image) and not load_u32(&image.is_global):
+            snapshot = NULL
+            if pointers_reserve(&registry.allocator, &registry.globals, 1):
+                snapshot = make_snapshot(registry, 0, registry.hosts.count)
             if snapshot != NULL:
+                join_globals(registry, image)
                 publish_snapshot(registry, snapshot)
+            else:
+                complete = False
         lock_release(&registry.lock)
     if address == 0:
         linker.host.dlerror()    # each call has cleared the message of the one before
     if program != NULL:
         close_host(linker, program)
+    return complete
 
 
 cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
@@ -817,18 +857,24 @@ cdef enum:
     MAP_ROOM = 4096
 
 
+cdef enum:                       # of read_process_map
+    MAP_READ = 0
+    MAP_MISSING = 1              # there is no /proc
+    MAP_LATER = 2                # it could not be read now
+
+
 cdef inline int read_process_map(
     Allocator* allocator, const Pointers* wanted, size_t* found
 ) noexcept nogil:
     """No further than needed: the kernel makes each line when it is read, and what was
-    loaded last has low addresses. How many maps there are: 0 or 1; -1 without memory."""
+    loaded last has low addresses."""
     cdef Text text
     cdef size_t line
     cdef size_t i
-    cdef long count
+    cdef long count = 0
     cdef long descriptor = kernel_open(b"/proc/self/maps")
     if descriptor < 0:
-        return 0
+        return MAP_LATER if is_shortage(descriptor) else MAP_MISSING
     memset(&text, 0, sizeof(text))
     # A page: the kernel gives no more at once. It grows with a line that is longer.
     while found[0] < wanted.count and text_make_room(allocator, &text, MAP_ROOM):
@@ -846,9 +892,10 @@ cdef inline int read_process_map(
         for i in range(text.length):
             text.data[i] = text.data[line + i]
     kernel_close(descriptor)
-    count = -1 if text.failed else 1
+    if text.failed:
+        count = -1
     text_free(allocator, &text)
-    return <int>count
+    return MAP_READ if count >= 0 else MAP_LATER
 
 
 cdef inline bint starts_as(const Image* image, const File* file) noexcept nogil:
@@ -893,27 +940,30 @@ cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
     release(&linker.registry.allocator, file)
 
 
-cdef inline void identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+cdef inline bint identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
     """Device and inode of each host image from the process's own map: its name may be
-    relative, or a newer file's by now. With no lock held."""
+    relative, or a newer file's by now. With no lock held. False: not this time, for want of memory
+    or descriptors."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Pointers wanted
     cdef size_t found = 0
     cdef size_t i
-    cdef int maps
+    cdef int code = MAP_READ
     memset(&wanted, 0, sizeof(wanted))
     for i in range(snapshot.host_count):
-        if not load_u32(&snapshot.hosts[i].is_identified):
-            # Without memory it is looked for another time.
-            pointers_add(allocator, &wanted, snapshot.hosts[i])
+        if not load_u32(&snapshot.hosts[i].is_identified) \
+                and not pointers_add(allocator, &wanted, snapshot.hosts[i]):
+            code = MAP_LATER
     if wanted.count == 0:
-        return
-    maps = read_process_map(allocator, &wanted, &found)
+        return code == MAP_READ
+    if code == MAP_READ:
+        code = read_process_map(allocator, &wanted, &found)
     # Also those without a file, such as the vDSO. Threads that get here together all find
     # the same.
     for i in range(wanted.count):
-        if maps > 0:
+        if code == MAP_READ:
             store_u32(&(<Image*>wanted.items[i]).is_identified, 1)
-        elif maps == 0:
+        elif code == MAP_MISSING:
             identify_by_path(linker, <Image*>wanted.items[i])
     pointers_free(allocator, &wanted)
+    return code != MAP_LATER

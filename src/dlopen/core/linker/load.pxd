@@ -18,7 +18,7 @@ from dlopen.core.base.atomics cimport (
     load_pointer, load_u32, load_u64, store_pointer, store_u32, store_u64,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_NOT_FOUND,
+    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND,
     DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE,
     DLOPEN_E_UNSUPPORTED,
     DLOPEN_RELOADABLE, DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE,
@@ -31,10 +31,10 @@ from dlopen.core.base.errors cimport (
 )
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointer_at, pointers_add, pointers_add_once, pointers_free, pointers_hold,
-    text_add, text_cut, text_free,
+    pointers_reserve, text_add, text_cut, text_free,
 )
 from dlopen.core.base.kernel cimport (
-    EINVAL, ENOENT, kernel_unmap, kernel_wait, kernel_wake,
+    EINVAL, ENOENT, is_shortage, kernel_unmap, kernel_wait, kernel_wake,
 )
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
 from dlopen.core.base.paths cimport add_working_directory
@@ -46,27 +46,29 @@ from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
-    Image, LinkMap, Name, SearchList, Unique, Version, image_asked_name, image_free_records,
-    image_name, is_linked,
+    Image, LinkMap, Name, Retired, SearchList, Unique, Version, image_asked_name,
+    image_free_records, image_name, is_linked,
 )
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, Waiter, current_snapshot, join_globals, join_scope, make_snapshot,
-    publish_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
+    Registry, Snapshot, Waiter, current_snapshot, free_wider_scopes, join_globals, make_snapshot,
+    publish_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
+    take_wider_scopes, this_thread, widen_scope,
 )
 from dlopen.core.linker.catching cimport (
     Exception, call_caught, describe_exception, is_catching,
 )
 from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
-    RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, answers_to,
-    bring_unwinder, count_host_image, has_base_name, identify_hosts, look_for_globals,
-    must_be_hosts, refresh_hosts,
+    HOSTS_CHANGED, HOSTS_UNKNOWN, RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE,
+    RTLD_NOLOAD, RTLD_NOW, answers_to, bring_unwinder, count_host_image, has_base_name,
+    identify_hosts, look_for_globals, must_be_hosts, refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.namespaces cimport (
     NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
 )
 from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
+from dlopen.core.linker.rebind cimport seal_what_is_left
 from dlopen.core.linker.search cimport (
     Trail, expand, find_file, is_path_in_files, prepare_search, trail_add, trail_free, try_files,
 )
@@ -132,6 +134,7 @@ cdef struct Transaction:
     Trail trail                  # of the name that is looked for at the moment
     File file                    # the one that is looked at
     bint is_stale                # an image is there, but what `snapshot` has of it is old
+    bint no_memory               # what is there could not all be looked at, or kept
 
 
 cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) noexcept nogil:
@@ -155,11 +158,13 @@ cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) no
         text_add(allocator, &text, b"/")
         text_add(allocator, &text, name + 2 if name[0] == 0x2e and name[1] == 0x2f else name)
         image.path = text.data
-    else:
+    elif not text.failed:
         image.path = copy_text(allocator, name, strlen(name))
     image.state = DLOPEN_STATE_LOADING
     image.is_from_files = in_files
-    if image.path == NULL:
+    if image.path == NULL or text.failed:
+        if image.path == NULL:
+            text_free(allocator, &text)
         image_free_records(allocator, image)
         return NULL
     return image
@@ -227,16 +232,16 @@ cdef inline void unmap_image(Image* image) noexcept nogil:
 
 cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
     """A published image stays while the transaction runs, of the host's at least what we
-    know of it; False if it is being closed, or without memory."""
+    know of it; False if it is being closed, or with Transaction.no_memory."""
     cdef Registry* registry = &transaction.linker.registry
     cdef bint usable
     if pointers_hold(&transaction.pinned, image):
         return True
     lock_acquire(&registry.lock)
-    usable = (
-        pointers_hold(&registry.hosts, image) if image.is_host
-        else pointers_hold(&registry.images, image)
-    ) and pointers_add(&registry.allocator, &transaction.pinned, image)
+    usable = pointers_hold(&registry.hosts if image.is_host else &registry.images, image)
+    if usable and not pointers_add(&registry.allocator, &transaction.pinned, image):
+        transaction.no_memory = True
+        usable = False
     if usable:
         image.pins += 1
     lock_release(&registry.lock)
@@ -254,11 +259,12 @@ cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
     handle = count_host_image(transaction.linker, image, 0)
     if handle == NULL:
         return False
-    if pin(transaction, image) and pointers_add(
-        &transaction.linker.registry.allocator, &transaction.counted, handle
-    ):
+    if not pin(transaction, image):
+        transaction.is_stale = True      # unless there is no memory, which goes before
+    elif pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle):
         return True
-    transaction.is_stale = True
+    else:
+        transaction.no_memory = True
     close_host(transaction.linker, handle)
     return False
 
@@ -307,8 +313,9 @@ cdef inline Image* own_image_of(
     cdef Image* own
     if asker == NULL or asker.is_host or not asker.is_own or image.is_from_bytes:
         return image
-    if image.is_host and not load_u32(&image.is_identified):
-        identify_hosts(transaction.linker, transaction.snapshot)
+    if image.is_host and not load_u32(&image.is_identified) \
+            and not identify_hosts(transaction.linker, transaction.snapshot):
+        transaction.no_memory = True
     own = loaded_with_asker(
         transaction, asker, NULL, load_u64(&image.device), load_u64(&image.inode)
     )
@@ -382,8 +389,10 @@ cdef inline Image* loaded_by_file(
         # As glibc, which knows no file of the program: as a library it is refused.
         if not sees(transaction, image) or image.from_main:
             continue
-        if not load_u32(&image.is_identified) and may_be_of(image, file):
-            identify_hosts(transaction.linker, transaction.snapshot)
+        if not load_u32(&image.is_identified) and may_be_of(image, file) \
+                and not identify_hosts(transaction.linker, transaction.snapshot):
+            transaction.no_memory = True
+            return NULL
         if load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
                 and take(transaction, image):
             return image
@@ -487,11 +496,11 @@ cdef inline bint note_missing_host(
         file_init(file)
         if find_file(
             linker, transaction.snapshot, name, asker, NULL, &elsewhere, NULL, file, NULL
-        ) and elsewhere.data != NULL and not elsewhere.failed:
+        ):
             path = elsewhere.data
         file_close(file)
         release(allocator, file)
-    noted = add_text_once(allocator, &transaction.missing_hosts, path) \
+    noted = not elsewhere.failed and add_text_once(allocator, &transaction.missing_hosts, path) \
         and add_text_once(allocator, &transaction.missing_names, name)
     text_free(allocator, &elsewhere)
     return noted
@@ -532,7 +541,7 @@ cdef inline int delegate(
     image_free_records(allocator, image)
     if result[0] != NULL or code:
         return code
-    if not note_missing_host(transaction, name, path, asker):
+    if transaction.no_memory or not note_missing_host(transaction, name, path, asker):
         return fail_memory(transaction.error, path)
     return 0
 
@@ -631,13 +640,15 @@ cdef inline int take_file(
             else loaded_by_file(transaction, file, asker, own_only)
         if result[0] != NULL:
             remember_name(transaction.linker, result[0], name)
+        elif transaction.no_memory:
+            code = fail_memory(transaction.error, name)
         elif transaction.mode & RTLD_NOLOAD:
             code = read_header(file, &header, path, transaction.error)
             if code == 0:
                 code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
         else:
             code = load_file(transaction, file, name, path, asker, own_only, result)
-            if code == HOSTS_OWN:
+            if code == HOSTS_OWN and trail.count:
                 trail.results[trail.count - 1] = DLOPEN_REJECTED_HOSTS
     file_close(file)
     return code
@@ -664,11 +675,11 @@ cdef inline int search_and_take(
     if transaction.loaded.count != 0 and file.bytes == NULL and file.descriptor < 0 \
             and not transaction.files.stopped and is_path_in_files(asker, path.data):
         found = False
-    if not found:
-        code = not_found(transaction, name, trail)
-    elif path.failed or path.data == NULL:
+    if path.failed or (found and path.data == NULL):
         file_close(file)
         code = fail_memory(transaction.error, name)
+    elif not found:
+        code = not_found(transaction, name, trail)
     else:
         code = take_file(transaction, file, name, path.data, asker, own_only, trail, result)
         if code == DLOPEN_E_OPEN and trail.count != 0:
@@ -696,6 +707,8 @@ cdef inline int take_from_files(
     text_add(&linker.registry.allocator, &path, name)
     if try_files(linker, &transaction.files, name, &path, trail, file):
         code = take_file(transaction, file, name, path.data, asker, own_only, trail, result)
+    elif path.failed:
+        code = fail_memory(transaction.error, name)
     text_free(&linker.registry.allocator, &path)
     return code
 
@@ -742,7 +755,9 @@ cdef inline int acquire(
     if code == HOSTS_OWN or code == 0 and result[0] == NULL:
         code = 0
         result[0] = loaded_by_name(transaction, name, asker, own_only)
-        if result[0] == NULL and not holds_text(&transaction.missing_names, name):
+        if transaction.no_memory:
+            code = fail_memory(transaction.error, name)
+        elif result[0] == NULL and not holds_text(&transaction.missing_names, name):
             code = search_and_take(transaction, name, asker, own_only, files, trail, result)
     if code == HOSTS_OWN:
         code = search_and_take(transaction, name, asker, own_only, NULL, trail, result)
@@ -765,8 +780,9 @@ cdef inline int acquire_needed(
     cdef int code
     if strchr(name, 0x24) == NULL:
         return acquire(transaction, name, image, False, result)
+    if not prepare_search(linker, transaction.snapshot):
+        return fail_memory(transaction.error, name)
     memset(&text, 0, sizeof(text))
-    prepare_search(linker, transaction.snapshot)
     if expand(linker, image, name, strlen(name), &text) and text.data != NULL \
             and not text.failed:
         code = acquire(transaction, text.data, image, False, result)
@@ -776,6 +792,13 @@ cdef inline int acquire_needed(
         code = acquire(transaction, name, image, False, result)    # which says what is wrong
     text_free(&linker.registry.allocator, &text)
     return code
+
+
+cdef inline bint may_be_missing(const Transaction* transaction, int code) noexcept nogil:
+    """What DT_AUXILIARY names; but it shall not be missing for want of memory."""
+    return code != DLOPEN_E_STOPPED and code != DLOPEN_E_MEMORY and (
+        transaction.error == NULL or not is_shortage(-transaction.error.errnum)
+    )
 
 
 cdef inline int load_filtees(Transaction* transaction, Image* image) noexcept nogil:
@@ -790,7 +813,7 @@ cdef inline int load_filtees(Transaction* transaction, Image* image) noexcept no
         entry = <const Dyn*>image.filter_entries.items[i]
         filtee = NULL
         code = acquire_needed(transaction, image.strtab + entry.d_val, image, &filtee)
-        if code and entry.d_tag == DT_AUXILIARY and code != DLOPEN_E_STOPPED:
+        if code and entry.d_tag == DT_AUXILIARY and may_be_missing(transaction, code):
             error_clear(transaction.error)
         elif code:
             error_needed_by(transaction.error, image_name(image))
@@ -933,7 +956,8 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
     cdef const Snapshot* newest
     cdef size_t i
     cdef Image* image
-    look_for_globals(linker, transaction.snapshot)
+    if not look_for_globals(linker, transaction.snapshot):
+        return False
     newest = current_snapshot(registry)
     for i in range(newest.global_count):
         image = newest.globals[i]
@@ -942,7 +966,7 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
             continue
         if not pointers_add(allocator, &transaction.globals, image):
             return False
-    return True
+    return not transaction.no_memory
 
 
 cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
@@ -963,6 +987,8 @@ cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
         if snapshot.hosts[i].is_family and take(transaction, snapshot.hosts[i]) \
                 and not pointers_add(allocator, &transaction.family, snapshot.hosts[i]):
             return False
+    if transaction.no_memory:
+        return False
     return snapshot.host_count == 0 \
         or pointers_add(allocator, &transaction.family, snapshot.hosts[0])
 
@@ -1026,6 +1052,8 @@ cdef inline int share_unique(
         entry = find_unique(&linker.uniques, transaction.namespace_id, reference)
         if entry != NULL and not pin(transaction, entry.image):
             entry = NULL         # it has been taken out meanwhile
+    if transaction.no_memory:
+        return fail_memory(transaction.error, image_name(definition.image))
     if entry != NULL:
         take_unique(entry, definition)
         return 0
@@ -1034,6 +1062,8 @@ cdef inline int share_unique(
         reference.name, definition
     ) or definition.image.is_host:
         return 0
+    if transaction.unique_hosts.failed:
+        return fail_memory(transaction.error, image_name(definition.image))
     entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
     if transaction.uniques == NULL:
         transaction.uniques = <UniqueTable*>allocate(
@@ -1193,16 +1223,17 @@ cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
     for i in range(transaction.missing_hosts.count):
         path = <const char*>transaction.missing_hosts.items[i]
         report_host_open(path)
+        if not pointers_reserve(
+            &transaction.linker.registry.allocator, &transaction.counted, 1
+        ):
+            return fail_memory(transaction.error, path)
         handle = open_host(transaction.linker, path, RTLD_NOW)
         if handle == NULL:
             reason = transaction.linker.host.dlerror()
             if reason == NULL:
                 reason = b"the host's loader refused"
             return fail(transaction.error, DLOPEN_E_HOST, path, reason)
-        if not pointers_add(
-            &transaction.linker.registry.allocator, &transaction.counted, handle
-        ):
-            return fail_memory(transaction.error, path)
+        pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle)
     return 0
 
 
@@ -1236,8 +1267,11 @@ cdef inline void use_files(Transaction* transaction, const Request* request) noe
 cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
     """Takes the newest snapshot, with the host's images as they are now."""
     cdef Registry* registry = &transaction.linker.registry
+    cdef int hosts
     transaction.phase = reader_enter(registry)
-    if refresh_hosts(transaction.linker, current_snapshot(registry)):
+    hosts = refresh_hosts(transaction.linker, current_snapshot(registry))
+    transaction.no_memory = transaction.no_memory or hosts == HOSTS_UNKNOWN
+    if hosts == HOSTS_CHANGED:
         reader_leave(registry, transaction.phase)
         transaction.phase = reader_enter(registry)
     lock_acquire(&registry.lock)
@@ -1272,6 +1306,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i
     cdef Unique* unique
+    seal_what_is_left(transaction.linker)
     free_new_images(transaction)
     unpin_all(transaction)
     reader_leave(&transaction.linker.registry, transaction.phase)
@@ -1357,7 +1392,7 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
 
 cdef inline bint keep_hosts(Transaction* transaction) noexcept nogil:
     """The host images that new images depend on or bound to stay counted for them. With no
-    lock held, before publishing."""
+    lock held, before publishing. False: one has gone, or with Transaction.no_memory."""
     cdef Linker* linker = transaction.linker
     cdef size_t i, j
     cdef Image* image
@@ -1370,11 +1405,13 @@ cdef inline bint keep_hosts(Transaction* transaction) noexcept nogil:
                 else <Image*>image.bindings.items[j - image.dependencies.count]
             if not other.is_host or other.is_startup:
                 continue
-            handle = count_host_image(linker, other, 0)
-            if handle == NULL or not pointers_add(
-                &linker.registry.allocator, &image.host_handles, handle
-            ):
+            if not pointers_reserve(&linker.registry.allocator, &image.host_handles, 1):
+                transaction.no_memory = True
                 return False
+            handle = count_host_image(linker, other, 0)
+            if handle == NULL:
+                return False
+            pointers_add(&linker.registry.allocator, &image.host_handles, handle)
     return True
 
 
@@ -1404,36 +1441,44 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
     """All new images at once. TRY_AGAIN if another transaction was first."""
     cdef Linker* linker = transaction.linker
     cdef Registry* registry = &linker.registry
-    cdef Snapshot* snapshot
+    cdef Snapshot* snapshot = NULL
     cdef Image* image
+    cdef bint complete
     cdef size_t i
     cdef int code = 0
+    cdef Image* root = transaction.root
     if not keep_hosts(transaction):
         for i in range(transaction.loaded.count):
             give_back_hosts(linker, <Image*>transaction.loaded.items[i])
-        return fail_memory(transaction.error, image_name(transaction.root))
+        return whether_again(transaction, image_name(root), TRY_AGAIN)
     put_filtees_first(&transaction.loaded)
     lock_acquire(&registry.lock)
-    snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
+    # All that may fail first.
+    complete = pointers_reserve(&registry.allocator, &registry.images, transaction.loaded.count)
+    if transaction.mode & RTLD_GLOBAL:
+        complete = complete and pointers_reserve(
+            &registry.allocator, &registry.globals, root.search_list.images.count
+        )
+    if complete:
+        snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
     if snapshot == NULL:
-        code = fail_memory(transaction.error, image_name(transaction.root))
+        code = fail_memory(transaction.error, image_name(root))
     elif conflicts(transaction):
         code = TRY_AGAIN
-    else:
-        for i in range(transaction.loaded.count):
-            if not pointers_add(&registry.allocator, &registry.images, transaction.loaded.items[i]):
-                registry.images.count -= i
-                code = fail_memory(transaction.error, image_name(transaction.root))
-                break
+    elif not join_scopes(registry, root):
+        code = fail_memory(transaction.error, image_name(root))
     if code == 0:
         for i in range(transaction.loaded.count):
             image = <Image*>transaction.loaded.items[i]
+            pointers_add(&registry.allocator, &registry.images, image)
             image.initialiser = this_thread()
-            image.opened_for = transaction.root
+            image.opened_for = root
             image.fini_due = False
             store_u32(&image.state, DLOPEN_STATE_INITIALISING)
         count_bound_hosts(transaction, 1)
         publish_uniques(transaction)
+        if transaction.mode & RTLD_GLOBAL:
+            join_tree(registry, root)
         store_u64(&registry.adds, registry.adds + transaction.loaded.count)
         publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)
@@ -1446,31 +1491,64 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
     return code
 
 
-cdef inline void make_global(Linker* linker, Image* root) noexcept nogil:
-    """RTLD_GLOBAL: the image and its dependencies join the global scope."""
+cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
+    """Under the lock: a library that was a dependency until now, and those that it brings, see it
+    as a root too. False without memory: then none does."""
+    cdef Retired* wider = NULL
+    cdef size_t i
+    cdef Image* image
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if not image.is_host and not widen_scope(registry, image, &root.search_list, &wider):
+            free_wider_scopes(registry, wider)
+            return False
+    take_wider_scopes(registry, wider)
+    return True
+
+
+cdef inline bint join_tree(Registry* registry, const Image* root) noexcept nogil:
+    """Under the lock: an image and its dependencies join the global scope, which has room for
+    them. False if all are there."""
+    cdef size_t i
+    cdef Image* image
+    cdef bint joined = False
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if image.is_host or load_u32(&image.is_global):
+            continue
+        joined = join_globals(registry, image)
+        if image.is_from_bytes:
+            store_u32(&image.is_visible, 1)
+    return joined
+
+
+cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
+    """RTLD_GLOBAL, of an image that is published: it and its dependencies join the global scope.
+    False without memory."""
     cdef Registry* registry = &linker.registry
-    cdef Snapshot* snapshot
+    cdef Snapshot* snapshot = NULL
     cdef size_t i
     cdef Image* image
     cdef void* handle
     lock_acquire(&registry.lock)
-    for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
-        # Without memory it stays local: found through the handle, and by what needs it.
-        if not image.is_host and join_globals(registry, image) and image.is_from_bytes:
-            store_u32(&image.is_visible, 1)
-    snapshot = make_snapshot(registry, 0, registry.hosts.count)
-    if snapshot != NULL:
+    if pointers_reserve(&registry.allocator, &registry.globals, root.search_list.images.count):
+        snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot != NULL and join_tree(registry, root):
         publish_snapshot(registry, snapshot)
+    elif snapshot != NULL:
+        release(&registry.allocator, snapshot)
     lock_release(&registry.lock)
+    if snapshot == NULL:
+        return False
     if root.namespace_id != 0:
-        return                   # the host's are global in the base, or nowhere
+        return True              # the host's are global in the base, or nowhere
     for i in range(root.search_list.images.count):
         image = <Image*>pointer_at(&root.search_list.images, i)
         if image.is_host and not load_u32(&image.is_global):
             handle = count_host_image(linker, image, RTLD_GLOBAL)
             if handle != NULL:
                 close_host(linker, handle)
+    return True
 
 
 # Initialising --------------------------------------------------------------------
@@ -1747,7 +1825,9 @@ cdef inline bint host_has_loaded(Transaction* transaction) noexcept nogil:
     cdef size_t i, j
     cdef Image* mine
     cdef Image* host
-    identify_hosts(transaction.linker, transaction.snapshot)
+    transaction.no_memory = transaction.no_memory or not identify_hosts(
+        transaction.linker, transaction.snapshot
+    )
     for i in range(transaction.loaded.count):
         mine = <Image*>transaction.loaded.items[i]
         for j in range(transaction.snapshot.host_count):
@@ -1766,6 +1846,8 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
     cdef int code = 0
     cdef int _round
     for _round in range(8):
+        if transaction.no_memory:
+            return fail_memory(transaction.error, request.name)
         if transaction.loaded.count == 0:
             code = find_root(transaction, request)
         if code == 0 and transaction.loaded.count:
@@ -1779,7 +1861,7 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
         free_texts(allocator, &transaction.missing_names)
         reader_leave(&transaction.linker.registry, transaction.phase)
         look_afresh(transaction)
-        if host_has_loaded(transaction):
+        if not transaction.no_memory and host_has_loaded(transaction):
             free_new_images(transaction)
             unpin_all(transaction)
     return fail(
@@ -1788,13 +1870,12 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
 
 
 cdef inline bint count_root(Transaction* transaction) noexcept nogil:
-    """One more open of the root; a host image's is the host's own count."""
+    """One more open of the root; a host image's is the host's own count. False: another image
+    is in its place by now, or with Transaction.no_memory."""
     cdef Linker* linker = transaction.linker
     cdef Image* root = transaction.root
-    cdef Image* image
     cdef void* handle = NULL
     cdef uint32_t mode = transaction.mode & (RTLD_GLOBAL | RTLD_NODELETE)
-    cdef size_t i
     if root.is_host:
         if transaction.namespace_id != 0:
             mode &= ~<uint32_t>RTLD_GLOBAL
@@ -1811,13 +1892,13 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle != NULL:
             close_host(linker, handle)
         return False
+    if not join_scopes(&linker.registry, root) or not sort_tree(linker, root):
+        transaction.no_memory = True
+        lock_release(&linker.registry.lock)
+        if handle != NULL:
+            close_host(linker, handle)
+        return False
     root.open_count += 1
-    # A library that was a dependency until now: those that it brings see it as a root too.
-    for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
-        if not image.is_host:
-            join_scope(&linker.registry, image, &root.search_list)
-    sort_tree(linker, root)
     if root.is_host:
         root.host_handle = handle
     elif transaction.mode & RTLD_NODELETE:
@@ -1866,6 +1947,15 @@ cdef inline int replace_symbols(Transaction* transaction, const Request* request
     return code
 
 
+cdef inline int whether_again(
+    Transaction* transaction, const char* name, int code
+) noexcept nogil:
+    """Once more, if what was there has changed; but not for want of memory."""
+    if transaction.no_memory:
+        return fail_memory(transaction.error, name)
+    return TRY_AGAIN if transaction.is_stale else code
+
+
 cdef inline int open_once(
     Linker* linker, const Request* request, const Namespace* space, Image** result, Error* error
 ) noexcept nogil:
@@ -1883,26 +1973,24 @@ cdef inline int open_once(
     if request.namespace_id == NEW_NAMESPACE:
         transaction.namespace_id = new_namespace(linker)
     code = load_tree(transaction, request)
-    if transaction.is_stale and code != DLOPEN_E_STOPPED:
-        code = TRY_AGAIN
+    if code != DLOPEN_E_STOPPED:
+        code = whether_again(transaction, request.name, code)
     if code == 0:
         code = replace_symbols(transaction, request)
     if code == 0 and transaction.loaded.count:
-        code = link_images(transaction)
-        if transaction.is_stale:
-            code = TRY_AGAIN
+        code = whether_again(transaction, request.name, link_images(transaction))
         if code == 0:
             code = publish(transaction)
         if code == 0:
             report_loaded(&transaction.loaded)
             transaction.loaded.count = 0      # they are the registry's now
     root = transaction.root
-    if code == 0 and not count_root(transaction):
-        code = TRY_AGAIN
+    if code == 0 and request.mode & RTLD_GLOBAL and not root.is_host:
+        transaction.no_memory = not make_global(linker, root)
+    if code == 0 and (transaction.no_memory or not count_root(transaction)):
+        code = whether_again(transaction, request.name, TRY_AGAIN)
     end(transaction)
     if code == 0:
-        if not root.is_host and request.mode & RTLD_GLOBAL:
-            make_global(linker, root)
         # Under libc's names an exception goes on, and libc's callers end by it; but not where
         # it would be caught further out, with this open half done for ever.
         code = initialise(
@@ -1936,7 +2024,7 @@ cdef inline int open_image(
             break
     leave_namespace(linker, space)
     if code == TRY_AGAIN:
-        return fail(error, DLOPEN_E_NOT_LOADED, request.name, b"other threads kept replacing it")
+        return fail(error, DLOPEN_E_STATE, request.name, b"other threads kept replacing it")
     return code
 
 
@@ -1974,6 +2062,8 @@ cdef inline int map_only(
             &transaction.files
         ):
             code = not_found(transaction, request.name, trail)
+    if path.failed or transaction.no_memory:
+        code = fail_memory(error, request.name)
     if transaction.files.stopped:
         code = stopped(transaction, request.name)
     if code == 0 and file.bytes == NULL:
@@ -2041,6 +2131,8 @@ cdef inline int take_scope(
             continue             # it is the first in any case
         if not snapshot_holds(transaction.snapshot, scope[i]) or not is_linked(scope[i]) \
                 or not take(transaction, scope[i]):
+            if transaction.no_memory:
+                return fail_memory(transaction.error, image_name(image))
             return fail(
                 transaction.error, DLOPEN_E_HANDLE, image_name(image),
                 b"an image of the scope is not loaded"
@@ -2057,7 +2149,11 @@ cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
     cdef Image* image = transaction.root
     if not keep_hosts(transaction):
         give_back_hosts(linker, image)
-        return fail_memory(transaction.error, image_name(image))
+        return fail_memory(transaction.error, image_name(image)) if transaction.no_memory \
+            else fail(
+                transaction.error, DLOPEN_E_HANDLE, image_name(image),
+                b"an image that it is bound to has gone"
+            )
     lock_acquire(&linker.registry.lock)
     image.initialiser = this_thread()
     image.opened_for = image
@@ -2087,6 +2183,8 @@ cdef inline int link_mapped(
     image.exact_scope = True
     transaction.root = image
     code = refuse(image, image_name(image), error)
+    if code == 0 and transaction.no_memory:
+        code = fail_memory(error, image_name(image))
     if code == 0 and must_be_hosts(image):
         code = fail(
             error, DLOPEN_E_UNSUPPORTED, image_name(image),
@@ -2148,12 +2246,13 @@ cdef inline int open_existing(
     cdef Transaction* transaction
     cdef Image* image
     cdef size_t i
+    cdef bint counted
     cdef int code
     transaction = begin(linker, RTLD_NOLOAD | RTLD_LAZY, 0, error)
     if transaction == NULL:
         return fail_memory(error, name)
     transaction.root = loaded_by_name(transaction, name, NULL, False)
-    if transaction.root == NULL:
+    if transaction.root == NULL and not transaction.no_memory:
         for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
             image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
                 else transaction.snapshot.images[i - transaction.snapshot.host_count]
@@ -2161,9 +2260,12 @@ cdef inline int open_existing(
                     and take(transaction, image):
                 transaction.root = image
                 break
-    if transaction.root == NULL and strchr(name, 0x2f) != NULL:
+    if transaction.root == NULL and not transaction.no_memory and strchr(name, 0x2f) != NULL:
         acquire(transaction, name, NULL, False, &transaction.root)
-    if transaction.root == NULL or not count_root(transaction):
+    counted = transaction.root != NULL and not transaction.no_memory and count_root(transaction)
+    if transaction.no_memory:
+        code = fail_memory(error, name)
+    elif not counted:
         code = fail(error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
     else:
         code = 0

@@ -19,7 +19,7 @@ from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_R_SYMBOLIC,
+    DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_R_SYMBOLIC,
     DLOPEN_STATE_CLOSING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Patched,
     PublicReplacement,
 )
@@ -37,14 +37,14 @@ from dlopen.core.image.registry cimport (
     snapshot_image_at,
 )
 from dlopen.core.linker.calls cimport (
-    GONE, Globals, find_callee, give_back_globals, resolve_call,
+    CALL_AGAIN, Globals, find_callee, give_back_globals, resolve_call,
 )
 from dlopen.core.linker.find_symbol cimport host_symbol, resolved_address
 from dlopen.core.linker.host cimport (
     borrow_host_image, give_back_host_image, holds_linker, RTLD_LAZY, RTLD_NOLOAD,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
-from dlopen.core.linker.rebind cimport patched_place, store_bound
+from dlopen.core.linker.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.relocation.relocate cimport own_address
 from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
@@ -130,18 +130,18 @@ cdef inline uint64_t resolve_for_host(
     return <uint64_t>found
 
 
-cdef inline uint64_t bound_function(
-    Linker* linker, Image* image, void* handle, const Match* match
+cdef inline bint bound_function(
+    Linker* linker, Image* image, void* handle, const Match* match, uint64_t* result
 ) noexcept nogil:
     """What the place leads to without any patch. A call that is not bound yet leads back into
     the PLT: it is asked for then, which may run a resolver, so with no lock held, and images may
-    go meanwhile. 0: nothing."""
+    go meanwhile. *result is 0: nothing. False without memory."""
     cdef uint32_t symbol = relocation_symbol(match.relocation)
     cdef const Sym* entry = &image.symtab[symbol]
     cdef const Version* version = symbol_version(image, symbol)
     cdef const PatchedPlace* patched
     cdef uint64_t word
-    cdef uint64_t address = 0
+    cdef int code = CALL_AGAIN
     lock_acquire(&linker.registry.lock)
     patched = patched_place(image, image.load_bias + match.relocation.r_offset)
     word = patched.original if patched != NULL else word_at(image, match.relocation)
@@ -149,62 +149,66 @@ cdef inline uint64_t bound_function(
     if match.call == NOT_A_CALL or not is_code(image, word - image.load_bias) or (
         entry.st_shndx != SHN_UNDEF and image.load_bias + entry.st_value == word
     ):
-        return word - addend_of(match.relocation) if word != 0 else 0
+        result[0] = word - addend_of(match.relocation) if word != 0 else 0
+        return True
     if image.is_host:
-        return resolve_for_host(
+        result[0] = resolve_for_host(
             linker, handle, symbol_name(image, entry),
             version.name if version != NULL else <const char*>NULL
         )
+        return True
     if image.lazy_bindings == NULL:
-        return word
-    while find_callee(
-        linker, current_snapshot(&linker.registry), image, match.call, False, &address
-    ) == GONE:
-        pass
-    return address
+        result[0] = word
+        return True
+    while code == CALL_AGAIN:
+        code = find_callee(
+            linker, current_snapshot(&linker.registry), image, match.call, False, result
+        )
+    return code != DLOPEN_E_MEMORY
 
 
-cdef inline uint64_t defined_function(
-    Linker* linker, Image* image, uint32_t symbol
+cdef inline bint defined_function(
+    Linker* linker, Image* image, uint32_t symbol, uint64_t* address
 ) noexcept nogil:
     """What a reference of an image of ours would be bound to if nothing were replaced; 0:
-    nothing. A resolver may run: with no lock held."""
+    nothing. A resolver may run: with no lock held. False without memory."""
     cdef Globals globals
     cdef Definition definition
-    cdef uint64_t address = 0
-    if resolve_call(
+    cdef int code = resolve_call(
         linker, current_snapshot(&linker.registry), image, symbol, &globals, &definition
-    ) and definition.image != NULL:
-        address = own_address(linker.own_names, &definition)
-        if address == 0:
-            address = resolved_address(linker, &definition)
+    )
+    address[0] = 0
+    if definition.image != NULL:
+        address[0] = own_address(linker.own_names, &definition)
+        if address[0] == 0:
+            address[0] = resolved_address(linker, &definition)
     give_back_globals(linker, &globals)
-    return address
+    return code != DLOPEN_E_MEMORY
 
 
-cdef inline size_t decide(
-    Linker* linker, Image* image, Match* matches, size_t count,
+cdef inline bint decide(
+    Linker* linker, Image* image, Match* matches, size_t* count,
     const PublicReplacement* replacements
 ) noexcept nogil:
-    """Fills in Match.address; how many of the matches are left."""
+    """Fills in Match.address; *count is how many of the matches are left. False without memory."""
     cdef size_t kept = 0
     cdef size_t i
-    for i in range(count):
+    for i in range(count[0]):
         matches[kept] = matches[i]
         matches[kept].address = <uint64_t>replacements[matches[i].replacement].address
-        if matches[kept].address == 0 and not image.is_host:
-            matches[kept].address = defined_function(
-                linker, image, relocation_symbol(matches[i].relocation)
-            )
+        if matches[kept].address == 0 and not image.is_host and not defined_function(
+            linker, image, relocation_symbol(matches[i].relocation), &matches[kept].address
+        ):
+            return False
         kept += matches[kept].address != 0
-    return kept
+    count[0] = kept
+    return True
 
 
-cdef inline int push_value(
-    Linker* linker, Image* image, const Match* match, uint64_t number,
-    Error* error
+cdef inline bint push_value(
+    Linker* linker, Image* image, const Match* match, uint64_t number
 ) noexcept nogil:
-    """Under the lock."""
+    """Under the lock: what is to be stored. False without memory."""
     cdef uint64_t address = match.address
     cdef Allocator* allocator = &linker.registry.allocator
     cdef uint64_t place = image.load_bias + match.relocation.r_offset
@@ -213,23 +217,17 @@ cdef inline int push_value(
     if patched == NULL:
         patched = <PatchedPlace*>allocate(allocator, sizeof(PatchedPlace))
         if patched == NULL:
-            return fail_memory(error, image_name(image))
+            return False
         patched.place = place
         patched.original = word_at(image, match.relocation)
         patched.next = image.patched
         image.patched = patched
     value = <PlaceValue*>allocate(allocator, sizeof(PlaceValue))
     if value == NULL:
-        return fail_memory(error, image_name(image))
+        return False
     value.number = number
     value.word = address + addend_of(match.relocation)
     value.address = address
-    if not store_bound(image, place, value.word):
-        release(allocator, value)
-        return fail(
-            error, DLOPEN_E_PROTECT, image_name(image),
-            b"the kernel does not let RELRO be opened for a patch"
-        )
     value.leads_to = snapshot_image_at(current_snapshot(&linker.registry), address)
     if value.leads_to == image or (value.leads_to != NULL and load_u32(
         &value.leads_to.state
@@ -240,20 +238,69 @@ cdef inline int push_value(
         linker.reloadable_uses += value.leads_to.is_reloadable
     value.below = patched.top
     patched.top = value
-    return 0
+    return True
+
+
+cdef inline bint is_of_patch(const PatchedPlace* patched, uint64_t number) noexcept nogil:
+    cdef const PlaceValue* value = patched.top
+    while value != NULL and value.number != number:
+        value = value.below
+    return value != NULL
+
+
+cdef inline bint open_places_of(Linker* linker, const Image* image, uint64_t number) noexcept nogil:
+    """Under the lock: of a patch. False where the kernel does not permit it: none is open then."""
+    cdef const PatchedPlace* patched = image.patched
+    while patched != NULL:
+        if is_of_patch(patched, number) and not open_place(image, patched.place):
+            close_places_of(linker, image, number)
+            return False
+        patched = patched.next
+    return True
+
+
+cdef inline void close_places_of(
+    Linker* linker, const Image* image, uint64_t number
+) noexcept nogil:
+    cdef const PatchedPlace* patched = image.patched
+    while patched != NULL:
+        if is_of_patch(patched, number):
+            close_place(linker, image, patched.place)
+        patched = patched.next
+
+
+cdef inline void store_values(const Image* image, uint64_t number) noexcept nogil:
+    """Under the lock: those of a new patch; the places are open."""
+    cdef const PatchedPlace* patched = image.patched
+    while patched != NULL:
+        if patched.top != NULL and patched.top.number == number:
+            store_place(patched.place, patched.top.word)
+        patched = patched.next
+
+
+cdef inline void store_what_was(const Image* image, uint64_t number) noexcept nogil:
+    """Under the lock: in places that have values of this patch; they are open."""
+    cdef const PatchedPlace* patched = image.patched
+    cdef const PlaceValue* value
+    while patched != NULL:
+        value = patched.top
+        if value != NULL and value.number == number:
+            store_place(
+                patched.place, value.below.word if value.below != NULL else patched.original
+            )
+        patched = patched.next
 
 
 cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexcept nogil:
-    """Under the lock: all that the patch has stored in the image. True if it has kept an image."""
+    """Under the lock: the records of what the patch has stored in the image. True if it has kept an
+    image."""
     cdef PatchedPlace** link = &image.patched
     cdef PatchedPlace* patched
     cdef PlaceValue** inner
     cdef PlaceValue* value
-    cdef uint64_t before
     cdef bint has_kept = False
     while link[0] != NULL:
         patched = link[0]
-        before = patched.top.word if patched.top != NULL else patched.original
         inner = &patched.top
         while inner[0] != NULL and inner[0].number != number:
             inner = &inner[0].below
@@ -265,13 +312,10 @@ cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexc
                 has_kept = True
             release(&linker.registry.allocator, value)
         if patched.top == NULL:
-            store_bound(image, patched.place, patched.original)
             link[0] = patched.next
             release(&linker.registry.allocator, patched)
-            continue
-        if patched.top.word != before:
-            store_bound(image, patched.place, patched.top.word)
-        link = &patched.next
+        else:
+            link = &patched.next
     return has_kept
 
 
@@ -316,13 +360,19 @@ cdef inline int apply_patch(
     # Before the first store: a call that is being bound looks at it.
     store_u32(&image.patch_count, image.patch_count + 1)
     for i in range(count):
-        code = push_value(linker, image, &matches[i], patch.number, error)
-        if code:
-            break
+        if code == 0 and not push_value(linker, image, &matches[i], patch.number):
+            code = fail_memory(error, image_name(image))
+    if code == 0 and not open_places_of(linker, image, patch.number):
+        code = fail(
+            error, DLOPEN_E_PROTECT, image_name(image),
+            b"the kernel does not let RELRO be opened for a patch"
+        )
     if code:
         pop_values(linker, image, patch.number)
         store_u32(&image.patch_count, image.patch_count - 1)
     else:
+        store_values(image, patch.number)
+        close_places_of(linker, image, patch.number)
         image.pins += image.is_host
         patch.next = linker.patches
         linker.patches = patch
@@ -340,6 +390,7 @@ cdef inline int patch_borrowed(
     cdef Patch* patch
     cdef size_t total, i
     cdef Patched* result
+    cdef bint complete
     cdef int code = check_patchable(linker, image, replacements, count, error)
     if code:
         return code
@@ -358,17 +409,19 @@ cdef inline int patch_borrowed(
         match_table(
             image, tables.rela, tables.rela_count, False, replacements, count, matches + i
         )
-        total = decide(linker, image, matches, total, replacements)
-        for i in range(total):
+        complete = decide(linker, image, matches, &total, replacements)
+        for i in range(total if complete else 0):
             result = &results[matches[i].replacement]
             result.places += 1
             if result.original == 0:
-                result.original = bound_function(
-                    linker, image, NULL if borrowed == image else borrowed, &matches[i]
+                complete = complete and bound_function(
+                    linker, image, NULL if borrowed == image else borrowed, &matches[i],
+                    &result.original
                 )
         patch.image = image
         patch.borrowed = borrowed
-        code = apply_patch(linker, image, patch, matches, total, error)
+        code = apply_patch(linker, image, patch, matches, total, error) if complete \
+            else fail_memory(error, image_name(image))
     release(allocator, matches)
     if code:
         release(allocator, patch)
@@ -403,11 +456,13 @@ cdef inline int patch_image(
 cdef inline int unpatch(
     Linker* linker, uint64_t number, bint* has_kept, Error* error
 ) noexcept nogil:
-    """Once; what has gone with its image is no error to take back. `has_kept`: if an image may
+    """Once, or again if it fails, and then the patch is in force still; what has gone with its
+    image is no error to take back. `has_kept`: if an image may
     have been open for the patch alone, for collect()."""
     cdef Registry* registry = &linker.registry
     cdef Patch** link
     cdef Patch* patch
+    cdef int code
     lock_acquire(&registry.lock)
     if number == 0 or number > linker.patches_made:
         lock_release(&registry.lock)
@@ -416,8 +471,18 @@ cdef inline int unpatch(
     while link[0] != NULL and link[0].number != number:
         link = &link[0].next
     patch = link[0]
+    if patch != NULL and not open_places_of(linker, patch.image, number):
+        code = fail(
+            error, DLOPEN_E_PROTECT, image_name(patch.image),
+            b"the kernel does not let RELRO be opened to take a patch back"
+        )
+        lock_release(&registry.lock)
+        return code
     if patch != NULL:
         link[0] = patch.next
+        # All stores while the pages are open: several places may be in one.
+        store_what_was(patch.image, number)
+        close_places_of(linker, patch.image, number)
         has_kept[0] = pop_values(linker, patch.image, number)
         store_u32(&patch.image.patch_count, patch.image.patch_count - 1)
         patch.image.pins -= patch.image.is_host

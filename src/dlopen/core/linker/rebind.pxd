@@ -1,16 +1,24 @@
 # cython: cdivision=True
 """A place that was relocated gets another value while the process runs.
 
-Other threads read it meanwhile, or call through it: it changes by one aligned store.
+Other threads read it meanwhile, or call through it: it changes by one aligned store. A page of
+RELRO is opened for that and closed again. Who changes several places opens all of them first:
+the kernel may refuse, and nothing has changed then. To close one it should never refuse; if it
+does (it has no memory at all), the page is noted, and closed by the next open, close or patch.
+
+All of it under Registry.lock: of two threads at one page the first would close it before the
+second has stored.
 """
 
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.atomics cimport store_pointer
+from dlopen.core.base.atomics cimport load_u32, store_pointer, store_u32
 from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE, kernel_protect
+from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_down
 from dlopen.core.elf.layout cimport is_sealed
 from dlopen.core.image.image cimport Image, PatchedPlace
+from dlopen.core.linker.state cimport Linker, UNSEALED_MAX
 
 
 cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noexcept nogil:
@@ -21,16 +29,73 @@ cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noex
     return patched
 
 
-cdef inline bint store_bound(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
-    """`place` is a run address, aligned. Under Registry.lock: of two threads at one page of
-    RELRO the first would close it before the second has stored. False where the kernel does not
-    permit it."""
-    cdef uint64_t page = 0
-    if is_sealed(&image.layout, place - image.load_bias, 8):
-        page = align_down(place, image.layout.page)
-        if kernel_protect(page, image.layout.page, PROT_READ | PROT_WRITE) != 0:
-            return False
+cdef inline bint open_place(const Image* image, uint64_t place) noexcept nogil:
+    """`place` is a run address, aligned. False where the kernel does not permit it."""
+    return not is_sealed(&image.layout, place - image.load_bias, 8) or kernel_protect(
+        align_down(place, image.layout.page), image.layout.page, PROT_READ | PROT_WRITE
+    ) == 0
+
+
+cdef inline void close_place(Linker* linker, const Image* image, uint64_t place) noexcept nogil:
+    """Also one that was not opened."""
+    cdef uint64_t page = align_down(place, image.layout.page)
+    if is_sealed(&image.layout, place - image.load_bias, 8) \
+            and kernel_protect(page, image.layout.page, PROT_READ) != 0:
+        note_unsealed(linker, image, page)
+
+
+cdef inline void store_place(uint64_t place, uint64_t value) noexcept nogil:
     store_pointer(<void*>place, <const void*>value)
-    if page != 0:
-        kernel_protect(page, image.layout.page, PROT_READ)
+
+
+cdef inline bint store_bound(
+    Linker* linker, const Image* image, uint64_t place, uint64_t value
+) noexcept nogil:
+    """One place; False where the kernel does not permit it."""
+    if not open_place(image, place):
+        return False
+    store_place(place, value)
+    close_place(linker, image, place)
     return True
+
+
+cdef inline void note_unsealed(Linker* linker, const Image* image, uint64_t page) noexcept nogil:
+    """Of the host's, whose pages it unmaps when it likes, none is kept."""
+    cdef int i
+    if image.is_host:
+        kernel_protect(page, image.layout.page, PROT_READ)
+        return
+    for i in range(UNSEALED_MAX):
+        if linker.unsealed[i] == 0 or linker.unsealed[i] == page:
+            linker.unsealed[i] = page
+            store_u32(&linker.has_unsealed, 1)
+            return
+
+
+cdef inline void seal_again(Linker* linker) noexcept nogil:
+    """Under the lock."""
+    cdef int i
+    cdef bint left = False
+    for i in range(UNSEALED_MAX):
+        if linker.unsealed[i] != 0 and kernel_protect(
+            linker.unsealed[i], linker.page, PROT_READ
+        ) == 0:
+            linker.unsealed[i] = 0
+        left = left or linker.unsealed[i] != 0
+    store_u32(&linker.has_unsealed, left)
+
+
+cdef inline void seal_what_is_left(Linker* linker) noexcept nogil:
+    """With no lock held; as a rule there is nothing."""
+    if load_u32(&linker.has_unsealed):
+        lock_acquire(&linker.registry.lock)
+        seal_again(linker)
+        lock_release(&linker.registry.lock)
+
+
+cdef inline void forget_unsealed(Linker* linker, const Image* image) noexcept nogil:
+    """Under the lock: it is about to be unmapped."""
+    cdef int i
+    for i in range(UNSEALED_MAX):
+        if image.map_start <= linker.unsealed[i] < image.map_end:
+            linker.unsealed[i] = 0

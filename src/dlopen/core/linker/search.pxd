@@ -18,14 +18,14 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, end_allocator, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
-    ENOENT, ENOTDIR, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, kernel_close, kernel_map,
-    kernel_open, kernel_status, kernel_status_of, kernel_unmap,
+    ENOENT, ENOTDIR, MAP_PRIVATE, PROT_READ, FileStatus, is_directory, is_shortage, kernel_close,
+    kernel_map, kernel_open, kernel_status, kernel_status_of, kernel_unmap,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.paths cimport add_working_directory
@@ -126,8 +126,13 @@ cdef inline void trail_add(
         return
     if result == DLOPEN_REJECTED_MACHINE and file.start[EI_CLASS] != ELFCLASS64:
         trail.other_class = True
+    # Without memory it ends here: what is counted is there.
+    if trail.paths.failed or trail.origins.failed:
+        return
     text_add_bytes(allocator, &trail.paths, path, strlen(path) + 1)
     text_add_bytes(allocator, &trail.origins, origin, strlen(origin) + 1)
+    if trail.paths.failed or trail.origins.failed:
+        return
     trail.results[trail.count] = result
     trail.count += 1
 
@@ -292,11 +297,13 @@ cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept no
     return False
 
 
-cdef inline size_t count_default_folders(
-    Allocator* allocator, const Snapshot* snapshot, const Dl_serpath* paths, size_t count
+cdef inline bint count_default_folders(
+    Allocator* allocator, const Snapshot* snapshot, const Dl_serpath* paths, size_t count,
+    size_t* result
 ) noexcept nogil:
     """How many at the end of what libc's dlinfo says are the loader's own (its system_dirs,
-    strings one after another), and not of LD_LIBRARY_PATH or a RPATH."""
+    strings one after another), and not of LD_LIBRARY_PATH or a RPATH. False without memory."""
+    cdef bint complete = True
     cdef size_t found = 0
     cdef size_t i
     cdef Text text
@@ -315,27 +322,32 @@ cdef inline size_t count_default_folders(
             text_add_bytes(allocator, &longer, text.data, text.length)
         text_free(allocator, &text)
         text = longer
-        if text.failed or not loader_holds(loader, &text):
+        complete = not text.failed
+        if not complete or not loader_holds(loader, &text):
             break
         found += 1
     text_free(allocator, &text)
-    return found
+    result[0] = found
+    return complete
 
 
-cdef inline Dl_serinfo* ask_host_for_folders(
-    Linker* linker, const char* name
+cdef inline bint ask_host_for_folders(
+    Linker* linker, const char* name, Dl_serinfo** result
 ) noexcept nogil:
     """RTLD_DI_SERINFO of the host's for what it knows by `name`, to be released; NULL if it does
-    not say."""
+    not say. False without memory."""
+    cdef bint complete = True
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Dl_serinfo size
     cdef Dl_serinfo* info = NULL
     cdef void* handle = open_host(linker, name, RTLD_LAZY | RTLD_NOLOAD)
     if handle == NULL:
         linker.host.dlerror()
-        return NULL
+        result[0] = NULL
+        return True
     if linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
         info = <Dl_serinfo*>allocate(allocator, size.dls_size)
+        complete = info != NULL
     if info != NULL:
         info.dls_size = size.dls_size
         info.dls_cnt = size.dls_cnt
@@ -343,19 +355,23 @@ cdef inline Dl_serinfo* ask_host_for_folders(
             release(allocator, info)
             info = NULL
     close_host(linker, handle)
-    return info
+    result[0] = info
+    return complete
 
 
-cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
-    """The system folders that this glibc was built with."""
+cdef inline bint read_default_folders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """The system folders that this glibc was built with. False without memory."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef SearchSettings* search = &linker.search
-    cdef Dl_serinfo* info = ask_host_for_folders(linker, b"libc.so.6")
+    cdef Dl_serinfo* info = NULL
     cdef Dl_serpath* paths
     cdef size_t i
+    cdef bint complete = ask_host_for_folders(linker, b"libc.so.6", &info)
     if info != NULL:
         paths = <Dl_serpath*>&info.dls_serpath
-        search.default_count = count_default_folders(allocator, snapshot, paths, info.dls_cnt)
+        complete = count_default_folders(
+            allocator, snapshot, paths, info.dls_cnt, &search.default_count
+        )
         for i in range(info.dls_cnt - search.default_count, info.dls_cnt):
             text_add(allocator, &search.default_folders, paths[i].dls_name)
             text_add_bytes(allocator, &search.default_folders, b"/", 2)
@@ -369,6 +385,7 @@ cdef inline void read_default_folders(Linker* linker, const Snapshot* snapshot) 
         search.default_count = 4
     if search.lib.length == 0:
         text_add(allocator, &search.lib, b"lib64")
+    return complete
 
 
 cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
@@ -461,6 +478,7 @@ cdef struct Walk:                # over the folders of a search
     File* file
     Files* files                 # NULL: there are none
     bint in_files_only           # this folder is one of theirs
+    bint ended                   # without the file: there is no memory or descriptor to look with
     void* listing
 
 
@@ -473,7 +491,8 @@ cdef inline bint try_files(
     cdef Text plain
     cdef int result = DLOPEN_REJECTED_FILES
     memset(&plain, 0, sizeof(plain))
-    text_add_bytes(allocator, &plain, path.data, path.length)
+    if not path.failed:
+        text_add_bytes(allocator, &plain, path.data, path.length)
     if path.failed or plain.failed:
         path.failed = True       # nor shall another file be taken in place of theirs
         text_free(allocator, &plain)
@@ -501,8 +520,16 @@ cdef inline bint try_folder_in_files(void* data) noexcept nogil:
     text_add(allocator, walk.folder, walk.name)
     if try_files(walk.linker, walk.files, walk.name, walk.folder, walk.trail, walk.file):
         return True
+    if walk.folder.failed:
+        return end_walk(walk)
     text_cut(walk.folder, length)
     return False
+
+
+cdef inline bint end_walk(Walk* walk) noexcept nogil:
+    """What comes later in the search shall not be taken in place of what could not be looked at."""
+    walk.ended = True
+    return True
 
 
 cdef inline bint try_folder(void* data) noexcept nogil:
@@ -516,6 +543,8 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     cdef size_t i
     cdef const char* subfolder = linker.search.subfolders.data
     cdef int result
+    if path.failed:
+        return end_walk(walk)
     if walk.files != NULL and try_folder_in_files(data):
         return True
     if walk.in_files_only:
@@ -523,9 +552,13 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     for i in range(linker.search.subfolder_count):
         text_cut(path, length)
         text_add(allocator, path, subfolder)
+        if path.failed:
+            return end_walk(walk)
         result = folder_problem(folder, i, path.data)
-        if result == 0 or subfolder[0] == 0:
+        if result == 0 or subfolder[0] == 0 or is_shortage(-result):
             text_add(allocator, path, walk.name)
+            if path.failed:
+                return end_walk(walk)
             # The file may be there all the same, if its folder could not be looked for.
             if result != ENOENT:
                 result = probe_file(path.data, walk.file)
@@ -534,6 +567,8 @@ cdef inline bint try_folder(void* data) noexcept nogil:
                 trail_add(allocator, walk.trail, path.data, walk.origin, result, walk.file)
             if result == 0:
                 return True
+            if is_shortage(-result):
+                return end_walk(walk)
         subfolder += strlen(subfolder) + 1
     return False
 
@@ -559,7 +594,7 @@ cdef inline bint walk_list(
     while True:
         length = element_length(list, separators)
         text_cut(folder, 0)
-        if expand(walk.linker, image, list, length, folder):
+        if expand(walk.linker, image, list, length, folder) and not folder.failed:
             while folder.length > 1 and folder.data[folder.length - 1] == 0x2f:
                 text_cut(folder, folder.length - 1)
             if folder.length == 0:
@@ -569,6 +604,8 @@ cdef inline bint walk_list(
             walk.in_files_only = image != NULL and is_path_in_files(image, folder.data)
             if walk.visit(walk):
                 return True
+        if folder.failed:
+            return end_walk(walk)
         if list[length] == 0:
             return False
         list += length + 1
@@ -788,22 +825,29 @@ cdef inline bint search_cache_file(
     return True
 
 
-cdef inline bint try_cache(Linker* linker, const char* name, Text* path) noexcept nogil:
+cdef inline long try_cache(
+    Linker* linker, const char* name, Text* path, bint* found
+) noexcept nogil:
+    """0, or a negative errno if it could not be looked into."""
     cdef FileStatus status
     cdef long descriptor = kernel_open(b"/etc/ld.so.cache")
     cdef long mapped
-    cdef bint found = False
+    cdef long result
+    found[0] = False
     if descriptor < 0:
-        return False
-    if kernel_status_of(descriptor, &status) == 0 and status.st_size > 0:
+        return descriptor if is_shortage(descriptor) else 0
+    result = kernel_status_of(descriptor, &status)
+    if result == 0 and status.st_size > 0:
         mapped = kernel_map(0, <uint64_t>status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0)
-        if not is_mapping_error(mapped):
-            found = search_cache_file(
+        if is_mapping_error(mapped):
+            result = mapped
+        else:
+            found[0] = search_cache_file(
                 linker, <const char*>mapped, <uint64_t>status.st_size, name, path
             )
             kernel_unmap(<uint64_t>mapped, <uint64_t>status.st_size)
     kernel_close(descriptor)
-    return found
+    return result
 
 
 cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept nogil:
@@ -838,7 +882,7 @@ cdef inline bint is_new_in_list(Walk* walk, Listing* listing) noexcept nogil:
     text_add_bytes(
         &walk.linker.registry.allocator, &listing.seen, walk.folder.data, walk.folder.length + 1
     )
-    return True
+    return not listing.seen.failed       # or it might be listed twice, where there is no room
 
 
 cdef inline bint see_folder(void* data) noexcept nogil:
@@ -868,6 +912,8 @@ cdef inline size_t count_own_folders(
     walk.folder = &folder
     walk.listing = &listing
     walk_list(&walk, program, list, b":", b"")
+    if walk.ended or folder.failed or listing.seen.failed:
+        linker.search.library_path.failed = True
     while i < listing.seen.length:
         own += 1
         i += strlen(listing.seen.data + i) + 1
@@ -902,7 +948,7 @@ cdef inline void read_library_path(
     cdef size_t own, i
     cdef size_t count
     if not environment.is_of_start and program != NULL:
-        info = ask_host_for_folders(linker, NULL)
+        text.failed = not ask_host_for_folders(linker, NULL, &info)
     if info == NULL:
         if value != NULL:
             text_add(allocator, text, value)
@@ -921,29 +967,64 @@ cdef inline void read_library_path(
     release(allocator, info)
 
 
-cdef inline void prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
-    """Once. Two threads may both find out; the first to finish is kept."""
+cdef inline bint move_text(Text* text, Allocator* origin, Allocator* target) noexcept nogil:
+    """Into memory of another allocator; False without, or if it is not complete anyhow."""
+    cdef char* copy = NULL
+    cdef bint complete = not text.failed
+    if complete and text.data != NULL:
+        copy = copy_text(target, text.data, text.length)
+        complete = copy != NULL
+    release(origin, text.data)
+    text.data = copy
+    text.capacity = text.length + 1 if copy != NULL else 0
+    return complete
+
+
+cdef inline void free_settings(Allocator* allocator, SearchSettings* search) noexcept nogil:
+    text_free(allocator, &search.library_path)
+    text_free(allocator, &search.default_folders)
+    text_free(allocator, &search.lib)
+    text_free(allocator, &search.platform)
+    text_free(allocator, &search.subfolders)
+
+
+cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Once; False without memory. Two threads may both find out; the first to finish is kept."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Allocator* scratch
+    cdef SearchSettings* search
     cdef Linker* mine
+    cdef bint complete
     if load_u32(&linker.search.ready):
-        return
-    mine = <Linker*>allocate(&linker.registry.allocator, sizeof(Linker))
-    if mine == NULL:
-        return
+        return True
     # A scratch linker with the same host, whose settings are copied under the lock.
+    mine = <Linker*>allocate(allocator, sizeof(Linker))
+    if mine == NULL:
+        return False
+    scratch = &mine.registry.allocator
+    search = &mine.search
     mine.host = linker.host
     mine.habits = linker.habits
     mine.secure = linker.secure
     make_subfolders(mine)
-    read_default_folders(mine, snapshot)
+    complete = read_default_folders(mine, snapshot)
     if not linker.secure:
         read_library_path(mine, snapshot, &linker.environment)
+    complete = move_text(&search.library_path, scratch, allocator) and complete
+    complete = move_text(&search.default_folders, scratch, allocator) and complete
+    complete = move_text(&search.lib, scratch, allocator) and complete
+    complete = move_text(&search.platform, scratch, allocator) and complete
+    complete = move_text(&search.subfolders, scratch, allocator) and complete
     lock_acquire(&linker.registry.lock)
-    if not linker.search.ready:
-        memcpy(&linker.search, &mine.search, sizeof(SearchSettings))
-        # The texts now belong to mine's allocator: its chunks are kept for ever.
+    if complete and not linker.search.ready:
+        memcpy(&linker.search, search, sizeof(SearchSettings))
         store_u32(&linker.search.ready, 1)
+        memset(search, 0, sizeof(SearchSettings))
     lock_release(&linker.registry.lock)
-    release(&linker.registry.allocator, mine)
+    free_settings(allocator, search)
+    end_allocator(scratch)
+    release(allocator, mine)
+    return complete
 
 
 cdef inline bint find_file(
@@ -953,11 +1034,14 @@ cdef inline bint find_file(
     """The path that `name` means when `asker` needs it, in a namespace that has `own_path` or
     NULL; False when there is none. `file`, which is new (file_init), comes back open if the
     path was searched for, or with the bytes of one of `files`, which may be NULL; True with
-    Files.stopped ends the open. The trail, if not NULL, gets every candidate."""
+    Files.stopped ends the open. Without memory path.failed is set; where the process lacks what
+    it takes to look into a folder, the search ends there, and the trail says why. The trail, if
+    not NULL, gets every candidate."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
     cdef Walk walk
-    cdef int result
+    cdef long result
+    cdef bint in_cache = False
     if files != NULL and files.read == NULL:
         files = NULL
     if strchr(name, 0x2f) != NULL and strchr(name, 0x24) == NULL:
@@ -967,7 +1051,9 @@ cdef inline bint find_file(
             try_files(linker, files, name, path, trail, file)
         return True
     # It asks the host's loader, whose lock another thread's constructor may hold.
-    prepare_search(linker, snapshot)
+    if not prepare_search(linker, snapshot):
+        path.failed = True
+        return False
     if asker == NULL:
         asker = program
     if strchr(name, 0x2f) != NULL:
@@ -986,18 +1072,26 @@ cdef inline bint find_file(
     walk.file = file
     walk.files = files
     if walk_lists(&walk, program, asker):
-        return True
-    if try_cache(linker, name, path) and not (
+        return not walk.ended
+    result = try_cache(linker, name, path, &in_cache)
+    if is_shortage(result):
+        trail_add(allocator, trail, b"/etc/ld.so.cache", b"ld.so.cache", <int>-result, file)
+        return False
+    if path.failed:
+        return False
+    if in_cache and not (
         asker != NULL and asker.flags_1 & DF_1_NODEFLIB and in_default_folder(linker, path.data)
     ):
         if files != NULL and try_files(linker, files, name, path, trail, file):
             return True
+        if path.failed:
+            return False
         result = probe_file(path.data, file)
-        report_candidate(name, path.data, b"ld.so.cache", result)
-        trail_add(allocator, trail, path.data, b"ld.so.cache", result, file)
-        if result == 0:
-            return True
-    return walk_default_folders(&walk, asker)
+        report_candidate(name, path.data, b"ld.so.cache", <int>result)
+        trail_add(allocator, trail, path.data, b"ld.so.cache", <int>result, file)
+        if result == 0 or is_shortage(-result):
+            return result == 0
+    return walk_default_folders(&walk, asker) and not walk.ended
 
 
 # The same folders, listed: dlinfo(3) ------------------------------------------------------
@@ -1008,6 +1102,8 @@ cdef inline bint list_folder(void* data) noexcept nogil:
     cdef Walk* walk = <Walk*>data
     cdef Listing* listing = <Listing*>walk.listing
     cdef size_t length = walk.folder.length
+    if walk.folder.failed or listing.seen.failed:
+        return end_walk(walk)
     if walk.folder.data == NULL or not is_new_in_list(walk, listing):
         return False
     if length > 1:
@@ -1025,17 +1121,20 @@ cdef inline bint list_folder(void* data) noexcept nogil:
     return False
 
 
-cdef inline void list_folders(
+cdef inline bint list_folders(
     Linker* linker, const Snapshot* snapshot, const Image* asker, bint only_counts,
     Dl_serinfo* info
 ) noexcept nogil:
-    """RTLD_DI_SERINFO, whose caller has made room as RTLD_DI_SERINFOSIZE said."""
+    """RTLD_DI_SERINFO, whose caller has made room as RTLD_DI_SERINFOSIZE said. False without
+    memory."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Listing listing
     cdef Walk walk
     cdef Text folder
+    cdef bint complete
     cdef const Namespace* space = namespace_of_image(linker, asker)
-    prepare_search(linker, snapshot)
+    if not prepare_search(linker, snapshot):
+        return False
     memset(&listing, 0, sizeof(listing))
     memset(&walk, 0, sizeof(walk))
     memset(&folder, 0, sizeof(folder))
@@ -1051,7 +1150,9 @@ cdef inline void list_folders(
     walk.folder = &folder
     walk.listing = &listing
     walk.own_path = space.search_path if space != NULL else NULL
-    walk_lists(&walk, snapshot.hosts[0] if snapshot.host_count else NULL, asker)
-    walk_default_folders(&walk, asker)
+    if not walk_lists(&walk, snapshot.hosts[0] if snapshot.host_count else NULL, asker):
+        walk_default_folders(&walk, asker)
+    complete = not (walk.ended or folder.failed or listing.seen.failed)
     text_free(allocator, &folder)
     text_free(allocator, &listing.seen)
+    return complete

@@ -98,11 +98,12 @@ cdef struct Debugger:            # linker/debugger.pxd
 cdef enum:                       # Linker.ready
     UNPREPARED = 0
     READY = 1
-    NO_LIBC = 2
+    NO_LIBC = 2                  # for good
 
 
 cdef enum:
     OWN_NAME_COUNT = 16
+    UNSEALED_MAX = 16
     MAX_SUBFOLDERS = 40
     FOLDER_BUCKETS = 64
     MAX_FOLDERS = 512
@@ -162,17 +163,22 @@ cdef struct Linker:
     bint donors_change           # a thread opens or closes some
     Patch* patches               # in force; guarded by Registry.lock, like their numbers
     uint64_t patches_made
+    # linker/rebind.pxd: pages of RELRO of ours that could not be closed again. Under Registry.lock.
+    uint64_t unsealed[UNSEALED_MAX]
+    uint32_t has_unsealed        # atomic
+    uint32_t must_rebind         # atomic: linker/unwinder.pxd has still to do it
     uint64_t reloadable_uses     # how often a patch has stored what leads to a reloadable image
     HostFunctions host
     HostHabits habits
+    Image scratch                # of who makes it ready
     uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]
     UniqueTable uniques          # of our images; guarded as its file says
     SearchSettings search
     Folder* folders[FOLDER_BUCKETS]      # written under Registry.lock, read with load_pointer
     size_t folder_count          # written under Registry.lock; a bound only
-    uint32_t ready               # atomic, a futex word: UNPREPARED …
-    # Atomic: the process and the thread that make it READY.
+    uint32_t ready               # atomic: UNPREPARED …
+    # Atomic: the process and the thread that make it READY, 0: none. The first is a futex word.
     uint32_t preparing_process
     uint64_t preparer
     uint64_t page
@@ -186,6 +192,7 @@ cdef struct Linker:
     int argc
     char** argv
     Debugger debugger
+    bint has_tls_key, has_message_key
     Key message_key              # of threads that dlerror has something for: linker/family.pxd
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run

@@ -17,9 +17,9 @@ from dlopen.core.base.atomics cimport (
     full_fence, load_pointer, load_u32, store_pointer, store_u32,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_HANDLE, DLOPEN_E_PROTECT, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL,
-    DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
-    DLOPEN_STATE_READY, Error,
+    DLOPEN_E_HANDLE, DLOPEN_E_MEMORY, DLOPEN_E_PROTECT, DLOPEN_E_RELOCATION, DLOPEN_E_STATE,
+    DLOPEN_E_SYMBOL, DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_TLSDESC,
+    DLOPEN_R_TPOFF, DLOPEN_STATE_READY, Error,
 )
 from dlopen.core.base.errors cimport (
     error_name_symbol, error_needed_by, fail, fail_at, fail_handle, fail_memory
@@ -39,7 +39,7 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.linker.calls cimport Globals, give_back_globals, resolve_call
 from dlopen.core.linker.find_symbol cimport resolved_address
 from dlopen.core.linker.patch cimport addend_of, can_be_patched, word_at
-from dlopen.core.linker.rebind cimport patched_place, store_bound
+from dlopen.core.linker.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.linker.state cimport Linker
 from dlopen.core.relocation.relocate cimport describe_reference
 from dlopen.core.relocation.replace cimport can_be_replaced
@@ -131,9 +131,10 @@ cdef inline int add_move(
 
 
 cdef inline bint would_be_bound_to(
-    Swap* swap, Image* image, uint32_t symbol, const Image* definer
+    Swap* swap, Image* image, uint32_t symbol, const Image* definer, int* code
 ) noexcept nogil:
-    """Of a call that is not bound yet, or of a place that cannot be read as one word."""
+    """Of a call that is not bound yet, or of a place that cannot be read as one word. *code is
+    changed where that cannot be found out."""
     cdef Globals globals
     cdef Definition definition
     cdef Reference reference
@@ -142,9 +143,11 @@ cdef inline bint would_be_bound_to(
     describe_reference(image, symbol, symbol_name(image, &image.symtab[symbol]), &reference)
     if lookup_in_image(definer, &reference, &index) == NULL:
         return False             # as nearly all
-    found = resolve_call(
+    if resolve_call(
         swap.linker, swap.snapshot, image, symbol, &globals, &definition
-    ) and definition.image == definer
+    ) == DLOPEN_E_MEMORY:
+        code[0] = fail_memory(swap.error, image_name(image))
+    found = definition.image == definer
     give_back_globals(swap.linker, &globals)
     return found
 
@@ -193,11 +196,13 @@ cdef inline int find_moves_in_table(
         if not can_be_replaced(image, relocation):
             continue
         if kind == DLOPEN_R_PC_RELATIVE or not can_be_patched(image, relocation):
-            if would_be_bound_to(swap, image, symbol, swap.old):
+            if would_be_bound_to(swap, image, symbol, swap.old, &code):
                 return fail_at(
                     swap.error, DLOPEN_E_RELOCATION, image_name(image),
                     b"no single store changes where it refers to the old version", place, kind
                 )
+            if code:
+                return code
             continue
         lock_acquire(&swap.linker.registry.lock)
         patched = patched_place(image, place)
@@ -207,9 +212,9 @@ cdef inline int find_moves_in_table(
             code = find_in_successor(swap, image, symbol, image, &value)
         elif kind == DLOPEN_R_JUMP_SLOT and image.lazy_bindings != NULL \
                 and is_code(image, word - image.load_bias) \
-                and would_be_bound_to(swap, image, symbol, swap.old):
+                and would_be_bound_to(swap, image, symbol, swap.old, &code):
             code = find_in_successor(swap, image, symbol, image, &value)
-        else:
+        elif code == 0:
             continue
         if code == 0:
             code = add_move(swap, image, place, word, value + addend_of(relocation), 0)
@@ -289,7 +294,7 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
     return 0
 
 
-cdef inline bint move_patch(
+cdef inline void move_patch(
     const Move* move, PatchedPlace* patched, uint64_t word, Image* leads_to
 ) noexcept nogil:
     """Under the lock. Whoever has patched may have taken it back since."""
@@ -297,9 +302,9 @@ cdef inline bint move_patch(
     while value != NULL and value.number != move.patch:
         value = value.below
     if value == NULL:
-        return True
-    if value == patched.top and not store_bound(move.image, move.place, word):
-        return False
+        return
+    if value == patched.top:
+        store_place(move.place, word)
     value.address += word - value.word
     value.word = word
     if value.leads_to != NULL:
@@ -307,29 +312,45 @@ cdef inline bint move_patch(
     value.leads_to = leads_to if leads_to != move.image else NULL
     if value.leads_to != NULL:
         value.leads_to.patch_uses += 1
-    return True
 
 
-cdef inline bint make_move(const Swap* swap, const Move* move, bint back) noexcept nogil:
-    """Under the lock."""
-    cdef uint64_t word = move.expected if back else move.value
+cdef inline void make_move(const Swap* swap, const Move* move) noexcept nogil:
+    """Under the lock; the place is open."""
     cdef PatchedPlace* patched
     if move.image == NULL:
-        store_pointer(<void*>move.place, <const void*>word)
-        return True
+        store_place(move.place, move.value)
+        return
     patched = patched_place(move.image, move.place)
     if move.patch != 0:
-        return move_patch(move, patched, word, swap.old if back else swap.successor)
-    if patched != NULL:          # this is for when the patch has gone
-        patched.original = word
-        return True
-    return store_bound(move.image, move.place, word)
+        move_patch(move, patched, move.value, swap.successor)
+    elif patched != NULL:        # this is for when the patch has gone
+        patched.original = move.value
+    else:
+        store_place(move.place, move.value)
 
 
-cdef inline void take_back_moves(const Swap* swap, size_t count) noexcept nogil:
-    while count:
-        count -= 1
-        make_move(swap, <const Move*>swap.moves.items[count], True)
+cdef inline void close_places_of_moves(const Swap* swap) noexcept nogil:
+    cdef size_t i
+    cdef const Move* move
+    for i in range(swap.moves.count):
+        move = <const Move*>swap.moves.items[i]
+        if move.image != NULL:
+            close_place(swap.linker, move.image, move.place)
+
+
+cdef inline int open_places_of_moves(const Swap* swap) noexcept nogil:
+    """Under the lock: all, or none."""
+    cdef size_t i
+    cdef const Move* move
+    for i in range(swap.moves.count):
+        move = <const Move*>swap.moves.items[i]
+        if move.image != NULL and not open_place(move.image, move.place):
+            close_places_of_moves(swap)
+            return fail(
+                swap.error, DLOPEN_E_PROTECT, image_name(move.image),
+                b"the kernel does not let RELRO be opened for the new version"
+            )
+    return 0
 
 
 cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
@@ -406,18 +427,13 @@ cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
     if snapshot == NULL and not stale[0]:
         code = fail_memory(swap.error, image_name(swap.successor))
     if snapshot != NULL:
-        for i in range(swap.moves.count):
-            if not make_move(swap, <const Move*>swap.moves.items[i], False):
-                take_back_moves(swap, i)
-                code = fail(
-                    swap.error, DLOPEN_E_PROTECT,
-                    image_name((<const Move*>swap.moves.items[i]).image),
-                    b"the kernel does not let RELRO be opened for the new version"
-                )
-                break
+        code = open_places_of_moves(swap)
         if code:
             release(&registry.allocator, snapshot)
         else:
+            for i in range(swap.moves.count):
+                make_move(swap, <const Move*>swap.moves.items[i])
+            close_places_of_moves(swap)
             take_place(swap, snapshot)
     lock_release(&registry.lock)
     return code

@@ -8,10 +8,13 @@ host never unloads the owner, and its own later libraries bind to it as well.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_hold
+from dlopen.core.base.growable cimport (
+    Pointers, pointers_add, pointers_free, pointers_hold, pointers_reserve,
+)
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type
@@ -35,6 +38,7 @@ cdef enum:
 
 cdef struct UniqueHosts:         # the host's images that define any, in the host's order
     bint collected
+    bint failed                  # no memory for all of them
     Pointers images              # Image*
     Pointers handles             # of the same: one count of the host's each
 
@@ -57,8 +61,7 @@ cdef inline bint defines_uniques(Image* image) noexcept nogil:
 cdef inline void collect_unique_hosts(
     Linker* linker, const Snapshot* snapshot, int64_t namespace_id, UniqueHosts* hosts
 ) noexcept nogil:
-    """For a namespace of its own, of the family that all share. Those that are missing for
-    want of memory do not share. No lock may be held."""
+    """For a namespace of its own, of the family that all share. No lock may be held."""
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t i
     cdef Image* image
@@ -72,11 +75,15 @@ cdef inline void collect_unique_hosts(
         handle = count_host_image(linker, image, 0)
         if handle == NULL:
             continue
-        if not defines_uniques(image) or not pointers_add(allocator, &hosts.handles, handle):
+        if not defines_uniques(image):
             close_host(linker, handle)
-        elif not pointers_add(allocator, &hosts.images, image):
-            hosts.handles.count -= 1
+        elif pointers_reserve(allocator, &hosts.handles, 1) \
+                and pointers_add(allocator, &hosts.images, image):
+            pointers_add(allocator, &hosts.handles, handle)
+        else:
             close_host(linker, handle)
+            hosts.failed = True
+            return
 
 
 cdef inline void free_unique_hosts(Linker* linker, UniqueHosts* hosts) noexcept nogil:
@@ -109,13 +116,15 @@ cdef inline bint find_unique_of_host(
     const char* name, Definition* definition
 ) noexcept nogil:
     """The host's definition of the name; False if it has none, and then `definition` is as
-    before."""
+    before, or with UniqueHosts.failed."""
     cdef size_t i, j
     cdef uint64_t address
     cdef Definition other
     cdef Image* owner
     if not hosts.collected:
         collect_unique_hosts(linker, snapshot, namespace_id, hosts)
+    if hosts.failed:
+        return False
     for i in range(hosts.images.count):
         if not unique_in_image(<Image*>hosts.images.items[i], name, definition):
             continue
@@ -137,43 +146,50 @@ cdef inline bint find_unique_of_host(
     return False
 
 
-cdef inline void share_unique_of_lookup(
+cdef inline bint share_unique_of_lookup(
     Linker* linker, const Snapshot* snapshot, const Reference* reference, Definition* definition
 ) noexcept nogil:
     """What dlsym answers instead of the unique definition that it found; as under glibc, that
-    one is the process's from then on if there was none. In a reader section."""
+    one is the process's from then on if there was none. In a reader section. False without
+    memory."""
     cdef UniqueHosts hosts
     cdef Unique* entry
-    cdef bint found
+    cdef bint found, failed
     if symbol_binding(definition.symbol) != STB_GNU_UNIQUE \
             or not shares_uniques(definition.image):
-        return
+        return True
     entry = find_unique(&linker.uniques, definition.image.namespace_id, reference)
     if entry == NULL:
-        hosts.collected = False
-        hosts.images = Pointers(NULL, 0, 0)
-        hosts.handles = Pointers(NULL, 0, 0)
+        memset(&hosts, 0, sizeof(hosts))
         found = find_unique_of_host(
             linker, snapshot, definition.image.namespace_id, &hosts, reference.name, definition
         )
+        failed = hosts.failed
         free_unique_hosts(linker, &hosts)
-        if not found and not definition.image.is_host:
-            entry = enter_unique(linker, reference, definition)
+        if failed:
+            return False
+        if not found and not definition.image.is_host \
+                and not enter_unique(linker, reference, definition, &entry):
+            return False
     if entry != NULL:
         take_unique(entry, definition)
+    return True
 
 
-cdef inline Unique* enter_unique(
-    Linker* linker, const Reference* reference, const Definition* definition
+cdef inline bint enter_unique(
+    Linker* linker, const Reference* reference, const Definition* definition, Unique** result
 ) noexcept nogil:
     """The table's entry of the name, this one if there was none; NULL where the image is
-    being closed, without memory, or in a handler that may have interrupted who has the lock."""
-    cdef Unique* entry = NULL
+    being closed, or in a handler that may have interrupted who has the lock. False without
+    memory."""
+    cdef Unique* entry
     cdef Unique* first
-    if locks_held == 0:
-        entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
+    result[0] = NULL
+    if locks_held != 0:
+        return True
+    entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
     if entry == NULL:
-        return NULL
+        return False
     fill_unique(entry, reference, definition)
     lock_acquire(&linker.registry.lock)
     first = find_unique(&linker.uniques, entry.image.namespace_id, reference)
@@ -185,4 +201,5 @@ cdef inline Unique* enter_unique(
     lock_release(&linker.registry.lock)
     if first != entry:
         release(&linker.registry.allocator, entry)
-    return first
+    result[0] = first
+    return True

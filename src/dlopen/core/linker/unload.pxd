@@ -11,7 +11,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport release
+from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.atomics cimport (
     exchange_u32, full_fence, load_pointer, load_u32, store_u32, store_u64,
 )
@@ -25,6 +25,7 @@ from dlopen.core.base.contract cimport (
 from dlopen.core.base.errors cimport fail_handle
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
+    pointers_reserve,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport (
@@ -32,13 +33,14 @@ from dlopen.core.image.image cimport (
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, leave_scope, make_snapshot, publish_snapshot,
-    reader_enter, reader_leave, reclaim, retire, snapshot_holds, this_thread,
+    reader_enter, reader_leave, reclaim, retire_image, snapshot_holds, this_thread,
 )
 from dlopen.core.linker.debugger cimport hide_from_debugger
 from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
 from dlopen.core.linker.patch cimport forget_patches
+from dlopen.core.linker.rebind cimport forget_unsealed, seal_what_is_left
 from dlopen.core.linker.section cimport in_section
 from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.linker.static_tls cimport take_back_tls
@@ -117,30 +119,39 @@ cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nog
         entry = entry.sibling
 
 
-cdef inline void absorb_lazy_bindings(Registry* registry, Image* image) noexcept nogil:
-    """Under the lock: what its calls were bound to lately joins `bindings`."""
+cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: what its calls were bound to lately joins `bindings`. False without memory,
+    and another time it is done."""
     cdef uint64_t i
     cdef Image* definer
     if is_being_linked(image) or image.lazy_bindings == NULL \
             or not exchange_u32(&image.has_lazy_bindings, 0):
-        return
+        return True
     for i in range(image.jmprel_count):
         definer = <Image*>load_pointer(&image.lazy_bindings[i])
         if definer != NULL and not pointers_add_once(
             &registry.allocator, &image.bindings, definer
         ):
-            definer.nodelete = True      # without memory it stays for ever
+            store_u32(&image.has_lazy_bindings, 1)
+            return False
+    return True
 
 
-cdef inline void find_dead(Linker* linker, Pointers* dead) noexcept nogil:
-    """What nothing holds, also added to `closing`."""
+cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
+    """What nothing holds, also added to `closing`: all of it, or without memory nothing, and then
+    False. What goes may call what it depends on until its destructors have run."""
     cdef Registry* registry = &linker.registry
     cdef const Patch* patch = linker.patches
     cdef size_t i
+    cdef size_t count = 0
     cdef Image* image
-    cdef bint taken
+    cdef bint complete = True
     for i in range(registry.images.count):
-        absorb_lazy_bindings(registry, <Image*>registry.images.items[i])
+        complete = absorb_lazy_bindings(registry, <Image*>registry.images.items[i]) and complete
+    for i in range(registry.closing.count):
+        complete = absorb_lazy_bindings(registry, <Image*>registry.closing.items[i]) and complete
+    if not complete:
+        return False
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         if is_root(image):
@@ -152,7 +163,6 @@ cdef inline void find_dead(Linker* linker, Pointers* dead) noexcept nogil:
     # What another thread is unloading may still call what it depends on.
     registry.sweep_again = registry.closing.count != 0
     for i in range(registry.closing.count):
-        absorb_lazy_bindings(registry, <Image*>registry.closing.items[i])
         mark_held(<Image*>registry.closing.items[i])
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
@@ -162,18 +172,21 @@ cdef inline void find_dead(Linker* linker, Pointers* dead) noexcept nogil:
         if image.is_deferred:
             mark_held(image)
     for i in range(registry.images.count):
+        count += (<const Image*>registry.images.items[i]).mark == 0
+    complete = pointers_reserve(&registry.allocator, &registry.closing, count) \
+        and pointers_reserve(&registry.allocator, dead, count)
+    for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if image.mark:
-            continue
-        # Without memory it stays until the next close.
-        taken = pointers_add(&registry.allocator, &registry.closing, image)
-        if taken and not pointers_add(&registry.allocator, dead, image):
-            registry.closing.count -= 1
+        if complete and not image.mark:
+            pointers_add(&registry.allocator, &registry.closing, image)
+            pointers_add(&registry.allocator, dead, image)
     clear_marks(registry)
+    return complete
 
 
 cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexcept nogil:
-    """A lazy call has found one of the dead before it could see that it goes."""
+    """A lazy call has found one of the dead before it could see that it goes; or may have, if
+    there is no memory to look."""
     cdef size_t i, j
     cdef Image* image
     full_fence()
@@ -182,7 +195,8 @@ cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexc
         if load_u32(&image.has_lazy_bindings) == 0 or pointers_hold(dead, image) \
                 or is_being_linked(image):
             continue
-        absorb_lazy_bindings(registry, image)
+        if not absorb_lazy_bindings(registry, image):
+            return True
         for j in range(image.bindings.count):
             if pointers_hold(dead, image.bindings.items[j]):
                 return True
@@ -196,17 +210,31 @@ cdef inline void outlive(Image* image, const Pointers* gone) noexcept nogil:
     leave_scope(image, gone)
 
 
-cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
-    """Under the lock: what nothing holds is from now on closing."""
+cdef inline bint sweep(
+    Linker* linker, const Image* closed, Pointers* dead, Pointers* order
+) noexcept nogil:
+    """Under the lock: what nothing holds is from now on closing; `order` is that of its
+    destructors. Without memory it stays until the next close."""
     cdef Registry* registry = &linker.registry
     cdef size_t i
     cdef size_t kept = 0
     cdef Image* image
+    cdef const Image* oldest = NULL
     cdef Snapshot* snapshot
+    if closed != NULL:
+        oldest = first_of_namespace(registry, closed)
     while True:
-        find_dead(linker, dead)
+        order.count = 0
+        if not find_dead(linker, dead):
+            return False
         if dead.count == 0:
             return True
+        if not sort_for_destructors(
+            &registry.allocator, dead, closed_first(dead, closed, oldest), order
+        ):
+            order.count = 0
+            give_back_dead(registry, dead)
+            return False
         for i in range(dead.count):
             store_u32(&(<Image*>dead.items[i]).state, DLOPEN_STATE_CLOSING)
         if not bound_meanwhile(registry, dead):
@@ -214,6 +242,7 @@ cdef inline bint sweep(Linker* linker, Pointers* dead) noexcept nogil:
         give_back_dead(registry, dead)
     snapshot = make_snapshot(registry, 0, registry.hosts.count)
     if snapshot == NULL:
+        order.count = 0
         give_back_dead(registry, dead)
         return False
     for i in range(registry.images.count):
@@ -270,8 +299,10 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
     memory for a snapshot they stay until the next close."""
     cdef size_t i
     cdef size_t kept = 0
+    cdef size_t count = 0
     cdef Image* image
     cdef Snapshot* snapshot
+    cdef bint complete
     if registry.closing.count == 0:
         return
     snapshot = make_snapshot(registry, 0, registry.hosts.count)
@@ -282,9 +313,15 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
         if not image.is_finished or image.live_objects != 0 or image.retain_count != 0:
             mark_held(image)
     for i in range(registry.closing.count):
+        count += (<const Image*>registry.closing.items[i]).mark == 0
+    # All, or without memory none: what stays would still name what it depends on.
+    complete = pointers_reserve(&registry.allocator, gone, count)
+    for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if not image.mark and not pointers_add(&registry.allocator, gone, image):
-            image.mark = 1       # without memory it stays until the next close
+        if not image.mark and complete:
+            pointers_add(&registry.allocator, gone, image)
+        else:
+            image.mark = 1
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
         if image.mark:
@@ -395,19 +432,49 @@ cdef inline void end_destructors(void* data) noexcept nogil:
         (&collecting)[0] = 0
 
 
-cdef inline void adopt_abandoned(Registry* registry, Pointers* dead) noexcept nogil:
-    """Under the lock. Without memory they wait for the next close."""
+cdef inline bint take_abandoned(Registry* registry, Pointers* images) noexcept nogil:
+    """Under the lock: those that an earlier close has left, all of them; without memory none, and
+    then False."""
+    cdef size_t count = 0
     cdef size_t i
     cdef Image* image
     for i in range(registry.closing.count):
+        count += (<const Image*>registry.closing.items[i]).is_abandoned
+    if not pointers_reserve(&registry.allocator, images, count):
+        return False
+    for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if image.is_abandoned and pointers_add(&registry.allocator, dead, image):
+        if image.is_abandoned:
             image.is_abandoned = False
+            pointers_add(&registry.allocator, images, image)
+    return True
+
+
+cdef inline void adopt_abandoned(Finishing* finishing) noexcept nogil:
+    """Under the lock: they come first. What goes now neither needs them nor is needed by them.
+    Without memory they wait for the next close."""
+    cdef Allocator* allocator = &finishing.registry.allocator
+    cdef Pointers abandoned      # Image*
+    cdef size_t sorted_before = finishing.order.count
+    cdef size_t i
+    cdef bint complete
+    memset(&abandoned, 0, sizeof(abandoned))
+    if not take_abandoned(finishing.registry, &abandoned) or abandoned.count == 0:
+        return
+    complete = pointers_reserve(allocator, &finishing.dead, abandoned.count) \
+        and sort_for_destructors(allocator, &abandoned, NULL, &finishing.order)
+    if not complete:
+        finishing.order.count = sorted_before
+    for i in range(abandoned.count):
+        if complete:
+            pointers_add(allocator, &finishing.dead, abandoned.items[i])
+        else:
+            (<Image*>abandoned.items[i]).is_abandoned = True
+    pointers_free(allocator, &abandoned)
 
 
 cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogil:
     cdef Registry* registry = &linker.registry
-    cdef const Image* oldest = NULL
     cdef Finishing finishing
     cdef Pointers gone
     cdef size_t i
@@ -417,16 +484,10 @@ cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogi
     lock_acquire(&registry.lock)
     if not linker.habits.finishes_closed_first:
         closed = NULL
-    elif closed != NULL:
-        oldest = first_of_namespace(registry, closed)
     store_u64(&registry.closer, this_thread())
-    sweep(linker, &finishing.dead)
+    sweep(linker, closed, &finishing.dead, &finishing.order)
     store_u64(&registry.closer, 0)
-    adopt_abandoned(registry, &finishing.dead)
-    sort_for_destructors(
-        &registry.allocator, &finishing.dead, closed_first(&finishing.dead, closed, oldest),
-        &finishing.order
-    )
+    adopt_abandoned(&finishing)
     lock_release(&registry.lock)
     in_section(run_all_destructors, end_destructors, &finishing)
     lock_acquire(&registry.lock)
@@ -443,7 +504,8 @@ cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogi
     if gone.count:
         lock_acquire(&registry.lock)
         for i in range(gone.count):
-            retire(registry, <Image*>gone.items[i], NULL)
+            forget_unsealed(linker, <Image*>gone.items[i])
+            retire_image(registry, <Image*>gone.items[i])
         lock_release(&registry.lock)
     pointers_free(&registry.allocator, &gone)
     reclaim(registry, True)
@@ -454,6 +516,7 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     cdef Registry* registry = &linker.registry
     cdef void* handle = NULL
     cdef bint valid
+    seal_what_is_left(linker)
     lock_acquire(&registry.lock)
     valid = snapshot_holds(current_snapshot(registry), image) and image.open_count != 0
     if valid:
@@ -500,7 +563,7 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
         # Without memory the rest is not finished.
         if not pointers_add(&registry.allocator, &left, image):
             break
-    adopt_abandoned(registry, &left)
+    take_abandoned(registry, &left)
     lock_release(&registry.lock)
     while left.count:
         take_last_namespace(registry, &left, &order)

@@ -114,6 +114,7 @@ cdef inline bint rebind_slot(
 ) noexcept nogil:
     cdef uint64_t bound = <uint64_t>load_pointer(<void*>place)
     cdef PatchedPlace* patched
+    cdef bint done = True
     # An address in the file's terms: not relocated yet, as far as a resolver that opens
     # something can see while the host relocates.
     if bound != function and (image.load_bias == 0 or bound >= image.layout.end):
@@ -122,11 +123,12 @@ cdef inline bint rebind_slot(
         if patched != NULL:      # it stays until its patches have gone
             patched.original = function
         else:
-            store_bound(image, place, function)
+            done = store_bound(linker, image, place, function)
         lock_release(&linker.registry.lock)
-    return True
+    return done
 
 
-cdef inline void rebind_unwinder(Linker* linker, const Image* image) noexcept nogil:
-    """Of an image that the caller has counted, with no lock held; again does no harm."""
-    walk_unwinder_slots(linker, image, True, rebind_slot)
+cdef inline bint rebind_unwinder(Linker* linker, const Image* image) noexcept nogil:
+    """Of an image that the caller has counted, with no lock held; again does no harm. False:
+    the kernel has no memory for it now."""
+    return walk_unwinder_slots(linker, image, True, rebind_slot)

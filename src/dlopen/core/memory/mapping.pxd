@@ -127,7 +127,13 @@ cdef inline int map_file_segment(
             )
         if has_zeroes and file_end < file_pages_end:
             if segment.p_flags & PF_X:
-                kernel_protect(bias + start, file_pages_end - start, PROT_READ | PROT_WRITE)
+                result = kernel_protect(
+                    bias + start, file_pages_end - start, PROT_READ | PROT_WRITE
+                )
+                if result < 0:
+                    return fail_system(
+                        error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
+                    )
             memset(<void*>(bias + file_end), 0, file_pages_end - file_end)
         if has_zeroes and not segment.p_flags & PF_W:
             result = kernel_protect(bias + start, file_pages_end - start, protection)
@@ -167,9 +173,15 @@ cdef inline int map_segments(
         start = align_down(segment.p_vaddr, layout.page)
         end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
         if start > previous_end:
-            kernel_protect(bias + previous_end, start - previous_end, PROT_NONE)
+            result = kernel_protect(bias + previous_end, start - previous_end, PROT_NONE)
+            if result < 0:
+                code = fail_system(
+                    error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
+                )
         previous_end = end
-        if file.descriptor >= 0:
+        if code:
+            pass
+        elif file.descriptor >= 0:
             code = map_file_segment(layout, segment, file, bias, name, error)
         else:
             if segment.p_filesz:

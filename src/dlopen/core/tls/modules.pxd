@@ -207,6 +207,10 @@ cdef inline ThreadBlocks* table_with(
     if slot >= thread.count:
         count = align_up(slot + 1, 16)
         grown = <Block*>allocate(allocator, count * sizeof(Block))
+        if grown == NULL and thread.count == 0:      # a new one, which is not known to its key yet
+            unlink_table(thread)
+            (&thread_blocks)[0] = NULL
+            release(allocator, thread)
         if grown == NULL:
             return NULL
         old = thread.blocks
@@ -252,8 +256,14 @@ cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexce
     if thread == NULL:
         release(allocator, allocation)
         return NULL
-    if is_first:
-        call_at_thread_end(tls.key, thread)
+    if is_first and call_at_thread_end(tls.key, thread) != 0:
+        # Nobody would free it.
+        lock_acquire(&tls.lock)
+        unlink_table(thread)
+        (&thread_blocks)[0] = NULL
+        lock_release(&tls.lock)
+        free_table(allocator, thread)
+        return NULL
     return address
 
 
