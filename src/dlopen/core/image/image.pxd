@@ -108,7 +108,7 @@ cdef struct Image:
     bint is_cxx_runtime          # host: whose __cxa_thread_atexit we answer for
     bint is_family               # host: one of those that there is only one of in a process
     bint is_private
-    # PRIVATE, from bytes or files: there may be others of the same name. Of a set: symbols/scopes.pxd.
+    # PRIVATE, from bytes or files, of a set (symbols/scopes.pxd): others may have its name.
     bint is_own
     bint is_own_first            # and its set comes first: not RTLD_GLOBAL, nor RTLD_DEEPBIND
     bint is_from_bytes
