@@ -73,13 +73,13 @@ debug: ## a build for gdb, with the lines of the Cython source, in build/debug/s
 	@$(RUN) tools/install.py debug
 	@echo 'Try: PYTHONPATH=build/debug/site gdb -ex "set breakpoint pending on" -ex "break DLOPEN_open" --args .venv/bin/python …'
 
-sanitize: ## the tests with malformed files under AddressSanitizer and UBSan
-	$(PREPARE) build test
+sanitize: build ## the tests with malformed files under AddressSanitizer and UBSan
+	$(PREPARE) test
 	@$(RUN) tools/install.py sanitize
 	@DLOPEN_SANITIZED_SITE="$(CURDIR)/build/sanitize/site" $(RUN) -m pytest -m "slow or not slow" tests/malformed $(ARGS)
 
-faults: ## each allocation and kernel call of the linker fails in turn; SAMPLE=N: each N-th, without AddressSanitizer
-	$(PREPARE) build test
+faults: build ## each allocation and kernel call of the linker fails in turn; SAMPLE=N: each N-th, without AddressSanitizer
+	$(PREPARE) test
 	@for variant in faults $(if $(SAMPLE),,faults-sanitized); do \
 	  $(RUN) tools/install.py $$variant && \
 	  DLOPEN_FAULTS_SITE="$(CURDIR)/build/$$variant/site" DLOPEN_FAULTS_STRIDE=$(or $(SAMPLE),1) \
@@ -95,8 +95,8 @@ stress: build ## eight threads at random for DLOPEN_STRESS_SECONDS (300)
 	$(PREPARE) test
 	@$(RUN) -m pytest -s -m "slow or not slow" tests/stress $(ARGS)
 
-race: ## the same program and the linker under ThreadSanitizer
-	$(PREPARE) build test
+race: build ## the same program and the linker under ThreadSanitizer
+	$(PREPARE) test
 	@$(RUN) tools/install.py race
 	@DLOPEN_RACE_SITE="$(CURDIR)/build/race/site" $(RUN) -m pytest -m "slow or not slow" -k race tests/stress $(ARGS)
 

@@ -20,7 +20,9 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
-from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release, lock_try, locks_held
+from dlopen.core.base.lock cimport (
+    Lock, is_forking, lock_acquire, lock_release, lock_try, locks_held,
+)
 from dlopen.core.image.image cimport (
     Image, Retired, SearchList, image_free_records, is_being_linked,
 )
@@ -140,6 +142,8 @@ cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
     """Frees what was retired if no reader can still see it. Never waits for ever: what
     cannot be freed now is freed by the last reader, or by the thread that is at it."""
     cdef bint again = not is_reading()
+    # In handlers of fork readers of other threads may be there that never leave: in the child.
+    wait = wait and not is_forking()
     while again:
         if wait:
             lock_acquire(&registry.reclaiming)
