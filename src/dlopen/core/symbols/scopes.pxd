@@ -20,7 +20,7 @@ from libc.stdint cimport uint32_t
 
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.growable cimport Pointers, pointer_at
-from dlopen.core.base.strings cimport has_prefix, strcmp, strlen
+from dlopen.core.base.strings cimport has_prefix, strcmp
 from dlopen.core.elf.constants cimport STB_GNU_UNIQUE
 from dlopen.core.elf.structures cimport Sym, symbol_binding
 from dlopen.core.image.image cimport Image, SearchList
@@ -30,17 +30,23 @@ from dlopen.core.symbols.lookup cimport (
 )
 
 
+cdef enum:
+    ALLOCATION_NAME_SIZE = 24
+
+
 cdef extern from *:
     """
-    /* Each ends with a NUL, the last one with two. Those of malloc(3); those of C23; glibc's own
-       names of them. */
-    static const char dlopen_allocation_names[] =
-        "malloc\\0calloc\\0realloc\\0reallocarray\\0free\\0aligned_alloc\\0memalign\\0posix_memalign\\0"
-        "valloc\\0pvalloc\\0malloc_usable_size\\0cfree\\0free_sized\\0free_aligned_sized\\0"
-        "__libc_malloc\\0__libc_calloc\\0__libc_realloc\\0__libc_reallocarray\\0__libc_free\\0"
-        "__libc_memalign\\0__libc_valloc\\0__libc_pvalloc\\0__posix_memalign\\0";
+    /* Those of malloc(3); those of C23; glibc's own names of them. In rows, not as pointers: these
+       would be relocated. */
+    static const char dlopen_allocation_names[][24] = {
+        "malloc", "calloc", "realloc", "reallocarray", "free", "aligned_alloc", "memalign",
+        "posix_memalign", "valloc", "pvalloc", "malloc_usable_size", "cfree", "free_sized",
+        "free_aligned_sized", "__libc_malloc", "__libc_calloc", "__libc_realloc",
+        "__libc_reallocarray", "__libc_free", "__libc_memalign", "__libc_valloc", "__libc_pvalloc",
+        "__posix_memalign", "",
+    };
     """
-    const char* allocation_names "dlopen_allocation_names"
+    const char* allocation_names "&dlopen_allocation_names[0][0]"
 
 
 cdef struct Scopes:              # what a search goes through beside the image's own lists
@@ -62,7 +68,7 @@ cdef inline bint is_allocation(const char* name) noexcept nogil:
     while each[0] != 0:
         if each[0] == name[0] and strcmp(each, name) == 0:
             return True
-        each += strlen(each) + 1
+        each += ALLOCATION_NAME_SIZE
     return False
 
 
@@ -83,15 +89,17 @@ cdef inline bint search_set(
     cdef const SearchList* list
     cdef Image* other
     cdef size_t i
-    if not image.is_own_first or is_allocation(reference.name):
+    if not image.is_own_first:
         return False
     list = list_in_scope(<SearchList**>load_pointer(&image.scope), 0)
     for i in range(list.images.count if list != NULL else 0):
         other = <Image*>pointer_at(&list.images, i)
         if other != skip and is_in_set(image, other) \
                 and lookup_export(other, reference, definition):
-            return symbol_binding(definition.symbol) != STB_GNU_UNIQUE \
-                or not shares_uniques(other)
+            # Most are not found here: what costs time comes last.
+            return (
+                symbol_binding(definition.symbol) != STB_GNU_UNIQUE or not shares_uniques(other)
+            ) and not is_allocation(reference.name)
     return False
 
 
