@@ -478,6 +478,7 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
             if is_being_linked(image):       # none of these is counted: it can be closed only
                 image.dependencies.count = 0
                 image.bindings.count = 0
+                image.sorted.count = 0
         if not is_reading():
             image.pins = 0       # a transaction of this thread's would be a reader
     after_fork(registry)

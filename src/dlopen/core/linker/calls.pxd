@@ -152,8 +152,9 @@ cdef inline int keep_for_call(
         load_u32(&definer.state) != DLOPEN_STATE_CLOSING and not load_u32(&definer.is_replaced)
     ):
         return CALL_FOUND
-    # Nothing that has gone stays written down: the next may be none of ours.
-    compare_and_swap_pointer(slot, definer, before)
+    # Nothing that has gone stays written down: the next may be none of ours. Nor does what another
+    # thread's same call has written, and takes back.
+    compare_and_swap_pointer(slot, definer, before if before != definer else NULL)
     if load_u32(&definer.state) == DLOPEN_STATE_CLOSING \
             and keeps_closer_waiting(&linker.registry):
         return CALL_ONCE

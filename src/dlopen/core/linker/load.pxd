@@ -2212,6 +2212,7 @@ cdef inline void forget_linking(Registry* registry, Image* image) noexcept nogil
     lock_acquire(&registry.lock)
     image.dependencies.count = 0
     image.bindings.count = 0
+    image.sorted.count = 0
     lock_release(&registry.lock)
 
 

@@ -120,8 +120,9 @@ cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nog
 
 
 cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept nogil:
-    """Under the lock: what its calls were bound to lately joins `bindings`. False without memory,
-    and another time it is done."""
+    """Under the lock: what its calls were bound to lately joins `bindings`. Not what has gone, and
+    stands there until a call that came too late has taken it back. False without memory, and
+    another time it is done."""
     cdef uint64_t i
     cdef Image* definer
     if is_being_linked(image) or image.lazy_bindings == NULL \
@@ -129,9 +130,14 @@ cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept
         return True
     for i in range(image.jmprel_count):
         definer = <Image*>load_pointer(&image.lazy_bindings[i])
-        if definer != NULL and not pointers_add_once(
-            &registry.allocator, &image.bindings, definer
+        if definer == NULL or pointers_hold(&image.bindings, definer):
+            continue
+        if not pointers_hold(&registry.images, definer) and not (
+            load_u32(&image.state) == DLOPEN_STATE_CLOSING
+            and pointers_hold(&registry.closing, definer)
         ):
+            continue
+        if not pointers_add(&registry.allocator, &image.bindings, definer):
             store_u32(&image.has_lazy_bindings, 1)
             return False
     return True
