@@ -466,6 +466,41 @@ static void seen_while_relocated(void) {
   check(!is_loaded("last") && !is_loaded("all_code"), "a library is left");
 }
 
+/* By its own text, which nobody else's name is, it is found when it is linked, and not before. */
+static void *open_by_text(void *unused) {
+  (void)unused;
+  if (try_open(((struct link_map *)user)->l_name, RTLD_LAZY | RTLD_NOLOAD, &other, NULL) != 0)
+    other = NULL;
+  return NULL;
+}
+
+static void open_elsewhere(void) {
+  pthread_t thread;
+  pthread_create(&thread, NULL, open_by_text, NULL);
+  pthread_join(thread, NULL);
+}
+
+static int find_and_open(const char *name, const char *version, const void **address, void *data) {
+  if (ends++ == 0) {
+    open_elsewhere();
+    check(other == NULL, "it is open before it is linked");
+  }
+  return find_own(name, version, address, data);
+}
+
+static void opened_while_relocated(void) {
+  user = map_one("./liballcode.so");
+  open_elsewhere();
+  check(other == NULL, "it is open before it is linked");
+  check(relocate_one(user, 0, find_and_open) == 0, "relocate");
+  check(ends > 1, "nothing was looked for");
+  open_elsewhere();
+  check(other == user, "it is not found when it is linked");
+  library_close(other);
+  library_close(user);
+  check(!is_loaded("all_code"), "a library is left");
+}
+
 static const struct {
   const char *name;
   void (*run)(void);
@@ -478,6 +513,7 @@ static const struct {
   SCENARIO(other_runtime), SCENARIO(destructor_throws), SCENARIO(destructor_throws_before_the_end),
   SCENARIO(retained_twice), SCENARIO(relocate_without_foreign_code),
   SCENARIO(closed_while_relocated), SCENARIO(seen_while_relocated),
+  SCENARIO(opened_while_relocated),
 };
 
 int main(int argc, char **argv) {

@@ -112,6 +112,7 @@ _IN_C = (
     "relocate_without_foreign_code",
     "closed_while_relocated",
     "seen_while_relocated",
+    "opened_while_relocated",
 )
 _IN_CXX = (
     "nested_open_fails",

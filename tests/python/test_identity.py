@@ -272,6 +272,56 @@ def test_a_new_version_gets_itself(path: Path, tmp_path: Path) -> None:
         assert library.unpin(ctypes.c_void_p(pinned)) == 0
 
 
+# Of which an old version stays, since it has opened itself.
+PINNED = USER + r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+void *pinned;
+void pin(void) {
+  Dl_info info;
+  if (dladdr(&marker, &info)) pinned = dlopen(info.dli_fname, RTLD_LAZY);
+}
+"""
+
+
+def test_a_runtime_gets_an_old_version_that_calls_it(tmp_path: Path) -> None:
+    runtime = compile_library(tmp_path, "libruntime.so", RUNTIME, flags=FLAGS)
+    path = compile_library(tmp_path, "libuser.so", PINNED, flags=FLAGS, libraries=[runtime])
+    with dlopen.Library(path, reload=True) as library:
+        library.pin()
+        old = ctypes.CFUNCTYPE(ctypes.c_int)(int(library.symbols["again"]))
+        assert old() == 1
+        compile_library(tmp_path, "libuser.so", PINNED + "int x;", flags=FLAGS, libraries=[runtime])
+        library.reload()
+        assert int(library.symbols["again"]) != ctypes.cast(old, ctypes.c_void_p).value
+        assert library.again() == 1
+        assert old() == 1
+
+
+ELSEWHERE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+int marker;
+/* 1: itself, 0: another one, in another namespace */
+int elsewhere(void) {
+  Dl_info info;
+  Lmid_t space = LM_ID_BASE;
+  void *handle = dladdr(&marker, &info) ? dlmopen(LM_ID_NEWLM, info.dli_fname, RTLD_NOW) : 0;
+  if (!handle || dlinfo(handle, RTLD_DI_LMID, &space) || space == LM_ID_BASE) return -1;
+  return dlsym(handle, "marker") == &marker;
+}
+"""
+
+
+@pytest.mark.parametrize("kind", ["PRIVATE", "bytes with a path", "reload", "linked by hand"])
+def test_in_another_namespace_it_is_another_one(kind: str, tmp_path: Path) -> None:
+    path = compile_library(tmp_path, "libelsewhere.so", ELSEWHERE)
+    libc = ctypes.CDLL(str(shutil.copy(path, tmp_path / "libhost.so")))
+    assert libc.elsewhere() == 0
+    with KINDS[kind](path) as library:
+        assert library.elsewhere() == 0
+
+
 def test_in_a_namespace(path: Path, tmp_path: Path) -> None:
     copy = shutil.copy(path, tmp_path / "libcopy.so")
     with dlopen.Library(path), dlopen.Namespace("a") as one, dlopen.Namespace("b") as other:

@@ -130,6 +130,7 @@ cdef struct Transaction:
     UniqueHosts unique_hosts
     Image* root
     Image* asker                 # who opens it; NULL: not an image, or it is not known
+    bint is_itself               # the root was asked for as itself, and not by what others may have
     Image* replaces              # in nobody's scope for this transaction
     Trail trail                  # of the name that is looked for at the moment
     File file                    # the one that is looked at
@@ -278,17 +279,26 @@ cdef inline bint is_meant(
     return not image.is_from_bytes and image.inode == inode and image.device == device
 
 
+cdef inline bint is_of_own(const Transaction* transaction, const Image* image) noexcept nogil:
+    """One of one's own that can be found by itself, or by who was given its text. Not while
+    another thread links it, or while this transaction loads it."""
+    return image != NULL and not image.is_host and image.is_own \
+        and image.namespace_id == transaction.namespace_id \
+        and (is_linked(image) or image.initialiser == this_thread())
+
+
 cdef inline Image* loaded_with_asker(
     Transaction* transaction, Image* asker, const char* name, uint64_t device, uint64_t inode
 ) noexcept nogil:
     """What an image of one's own means by a name (NULL), or a file: itself, or what of one's own
-    was opened with it. Nobody else sees these, and there may be others of the same name."""
+    was opened with it. Nobody else sees these, and there may be others of the same name. In
+    another namespace it means by it what all mean."""
     cdef SearchList** scope
     cdef const SearchList* list
     cdef Image* image
     cdef size_t i
     cdef size_t number = 0
-    if asker == NULL or asker.is_host or not asker.is_own:
+    if not is_of_own(transaction, asker):
         return NULL
     if is_meant(asker, name, device, inode) and take(transaction, asker):
         return asker
@@ -311,7 +321,7 @@ cdef inline Image* own_image_of(
     """`image` answers to a name for all; an image of one's own means by it that of the same file
     which it was opened with, if there is one."""
     cdef Image* own
-    if asker == NULL or asker.is_host or not asker.is_own or image.is_from_bytes:
+    if image.is_from_bytes or not is_of_own(transaction, asker):
         return image
     if image.is_host and not load_u32(&image.is_identified) \
             and not identify_hosts(transaction.linker, transaction.snapshot):
@@ -412,8 +422,7 @@ cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
         if (name == image_asked_name(image) or name == image.link_map.l_name) \
-                and load_u32(&image.state) != DLOPEN_STATE_MAPPED and image.is_own \
-                and image.namespace_id == transaction.namespace_id and take(transaction, image):
+                and is_of_own(transaction, image) and take(transaction, image):
             return image
     return NULL
 
@@ -1811,8 +1820,10 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
     image = NULL if own else loaded_by_own_text(transaction, request.name)
     if image != NULL:
         transaction.root = image
+        transaction.is_itself = True
         return 0
     code = acquire(transaction, request.name, transaction.asker, own, &transaction.root)
+    transaction.is_itself = code == 0 and transaction.root == transaction.asker
     if code == 0 and transaction.root != NULL and not transaction.root.is_host \
             and load_u32(&transaction.root.state) == DLOPEN_STATE_LOADING:
         transaction.root.loader = NULL     # the caller's paths were for finding it only
@@ -1883,8 +1894,8 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             return False
     lock_acquire(&linker.registry.lock)
-    # An old version, or one that is not in force yet, may hold itself.
-    if load_u32(&root.is_replaced) and root != transaction.asker or (
+    # An old version may hold itself, or be held by who has its own text.
+    if load_u32(&root.is_replaced) and not transaction.is_itself or (
         root.is_host and not pointers_hold(&linker.registry.hosts, root)
     ):
         # Or the host's list was read anew: another image is in its place.
