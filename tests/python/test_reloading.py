@@ -235,6 +235,59 @@ print(events, loaded())
     assert python(code, folder) == ["['dependency'] 1", "[1, 2, -1, 3, -2, -3] 0"]
 
 
+ASKER = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+int ask(void) {
+  int (*function)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "version");
+  return function ? function() : -1;
+}
+void unpin(void *pinned) { dlclose(pinned); }
+"""
+ASKED = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+int ask(void);
+int version(void) { return VERSION; }
+int asked(void) { return ask(); }
+/* What has opened itself stays. */
+void *pin(void) {
+  Dl_info info;
+  return dladdr((void *)version, &info) ? dlopen(info.dli_fname, RTLD_LAZY) : 0;
+}
+"""
+
+
+def test_what_both_versions_need_finds_the_new_one(tmp_path: Path) -> None:
+    """dlsym(3) in it; nor does it keep the old one by that."""
+    asker = compile_library(tmp_path, "libasker.so", ASKER)
+    flags = ["-DVERSION=1"]
+    path = compile_library(tmp_path, "libasked.so", ASKED, libraries=[asker], flags=flags)
+    code = """
+import ctypes, sys
+from pathlib import Path
+import dlopen
+path, newer = sys.argv[1:]
+def loaded():
+    return sum(info.path == path for info in dlopen.libraries())
+with dlopen.Library(path, reload=True) as library:
+    print(library.asked(), loaded())
+    pinned = library.function("pin", ctypes.c_void_p)()
+    unpin = library.function("unpin", None, ctypes.c_void_p)
+    Path(path).write_bytes(Path(newer).read_bytes())
+    library.reload()
+    print(library.asked(), loaded())
+    unpin(pinned)
+    print(library.asked(), loaded())
+"""
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    flags = ["-DVERSION=2"]
+    other = compile_library(newer, "libasked.so", ASKED, libraries=[asker], flags=flags)
+    lines = run_python(code, str(path), str(other)).stdout.splitlines()
+    assert lines == ["1 1", "2 2", "2 1"]
+
+
 FAILURES = {
     "undefined": ("-DUNDEFINED", "", "", "SymbolError", "undefined symbol: nowhere"),
     "not ELF": ("", "", "damage", "LoadError", "libhot.so"),

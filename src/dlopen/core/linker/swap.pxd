@@ -24,13 +24,15 @@ from dlopen.core.base.contract cimport (
 from dlopen.core.base.errors cimport (
     error_name_symbol, error_needed_by, fail, fail_at, fail_handle, fail_memory
 )
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
+from dlopen.core.base.growable cimport (
+    Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
+)
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
 from dlopen.core.image.dynamic cimport is_code
 from dlopen.core.image.image cimport (
-    Image, PatchedPlace, PlaceValue, image_name, is_being_linked,
+    Image, PatchedPlace, PlaceValue, SearchList, image_name, is_being_linked,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
@@ -361,6 +363,19 @@ cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
             store_pointer(&array.items[i], swap.successor)
 
 
+cdef inline void exchange_in_scope(Image* image, const Swap* swap) noexcept nogil:
+    """What both versions need sees what the new one has brought, in the place of the old one's. What
+    only the old one needs is not in that list, and stays with it."""
+    cdef SearchList** scope = image.scope
+    cdef size_t i = 0
+    if not pointers_hold(&swap.successor.search_list.images, image):
+        return
+    while scope != NULL and scope[i] != NULL:
+        if scope[i] == &swap.old.search_list:
+            store_pointer(&scope[i], &swap.successor.search_list)
+        i += 1
+
+
 cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
     """Under the lock: in all lists of other images, and in the global scope."""
     cdef Registry* registry = &swap.linker.registry
@@ -374,6 +389,7 @@ cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
             continue
         exchange(&image.search_list.images, swap)
         exchange(&image.sorted, swap)
+        exchange_in_scope(image, swap)
         if image.loader == old:
             image.loader = successor
         if image == successor:
