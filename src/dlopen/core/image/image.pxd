@@ -221,7 +221,9 @@ cdef struct Image:
     SearchList** scope
     bint deepbind
     bint exact_scope             # no global scope: it was linked by hand, with a list
-    Image* loader                # whose DT_NEEDED brought it in; NULL: opened. Under Registry.lock
+    # Whose DT_NEEDED brought it in; NULL: opened, or that has gone. Written under Registry.lock,
+    # read with load_pointer.
+    Image* loader
     Pointers copied              # char*, owned: of the host's, strings that could go with it
     # host only
     const Phdr* host_phdrs       # the host's own, to know the image by; not to be read

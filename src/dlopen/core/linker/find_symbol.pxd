@@ -7,7 +7,7 @@ All of it runs in a reader section, without our lock.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
-from dlopen.core.base.atomics cimport load_u64, store_u64
+from dlopen.core.base.atomics cimport load_pointer, load_u64, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_MAPPED
 from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
@@ -167,6 +167,7 @@ cdef inline bint lookup_next(
     cdef bint seen = False
     cdef Image* image
     cdef Image* root = caller
+    cdef Image* loader
     if caller.is_host:
         for i in range(snapshot.global_count):
             image = snapshot.globals[i]
@@ -176,8 +177,11 @@ cdef inline bint lookup_next(
                 return True
             seen = seen or image == caller
         return False
-    while root.loader != NULL and not root.loader.is_host:
-        root = root.loader
+    # Once each: who closes takes it away.
+    loader = <Image*>load_pointer(&root.loader)
+    while loader != NULL and not loader.is_host:
+        root = loader
+        loader = <Image*>load_pointer(&root.loader)
     for i in range(root.search_list.images.count):
         image = <Image*>pointer_at(&root.search_list.images, i)
         if seen and export_of(linker, image, reference, definition):

@@ -623,7 +623,7 @@ cdef inline bint walk_rpaths(
             did_program = True
         if image.runpath == NULL and walk_list(walk, image, image.rpath, b":", b"RPATH"):
             return True
-        image = image.loader
+        image = <const Image*>load_pointer(&image.loader)
     if walk_list(walk, program, walk.own_path, b":", b"the namespace's path"):
         return True
     return use_rpaths and not did_program and program != NULL and program.runpath == NULL \

@@ -391,7 +391,7 @@ cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
         exchange(&image.sorted, swap)
         exchange_in_scope(image, swap)
         if image.loader == old:
-            image.loader = successor
+            store_pointer(&image.loader, successor)
         if image == successor:
             pointers_remove(&image.bindings, old)
         else:

@@ -13,7 +13,7 @@ from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.atomics cimport (
-    exchange_u32, full_fence, load_pointer, load_u32, store_u32, store_u64,
+    exchange_u32, full_fence, load_pointer, load_u32, store_pointer, store_u32, store_u64,
 )
 from dlopen.core.base.contract cimport (
     DLOPEN_E_CONSTRUCTOR, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY,
@@ -212,7 +212,7 @@ cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexc
 cdef inline void outlive(Image* image, const Pointers* gone) noexcept nogil:
     """Under the lock: an image stays without these, whose dependency it may have been."""
     if image.loader != NULL and pointers_hold(gone, image.loader):
-        image.loader = NULL
+        store_pointer(&image.loader, NULL)
     leave_scope(image, gone)
 
 
