@@ -436,6 +436,7 @@ static void count_holder(int kind, DLOPEN_image *holder, void *data) {
 }
 
 static int find_and_look(const char *name, const char *version, const void **address, void *data) {
+  struct DLOPEN_symbol symbol;
   struct DLOPEN_info info = {.size = sizeof info};
   int dependents = 0;
   check(our_info(user, &info) == 0 && info.state == DLOPEN_STATE_LOADING, "info");
@@ -443,12 +444,16 @@ static int find_and_look(const char *name, const char *version, const void **add
   our_holders(other, count_holder, &dependents);
   check(dependents == 0, "it holds what it may never need");
   check(relocate_one(user, 0, NULL) == DLOPEN_E_STATE, "twice");
+  check(loader_find(user, "last", NULL, 0, &symbol, &error), "it is looked for in its scope");
+  check(loader_find(user, "all_code", NULL, 0, &symbol, &error) == 0 && symbol.address == NULL,
+        "a resolver is called that is not relocated");
   library_close(open_one("./libhelper.so", RTLD_LAZY));
   return find_own(name, version, address, data);
 }
 
 static void seen_while_relocated(void) {
   struct DLOPEN_request request;
+  struct DLOPEN_symbol symbol;
   int dependents = 0;
   memset(&request, 0, sizeof request);
   request.size = sizeof request;
@@ -458,6 +463,7 @@ static void seen_while_relocated(void) {
   user = map_one("./liballcode.so");
   check(our_relocate(user, &request, &other, 1, &error) == 0, "relocate");
   check(our_dependency(user, 0) == other, "no dependency");
+  check(loader_find(user, "last", NULL, 0, &symbol, &error) == 0, "it is not found");
   our_holders(other, count_holder, &dependents);
   check(dependents == 1, "it holds it not");
   library_close(other);

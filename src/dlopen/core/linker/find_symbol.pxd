@@ -8,12 +8,11 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
 from dlopen.core.base.atomics cimport load_pointer, load_u64, store_u64
-from dlopen.core.base.contract cimport DLOPEN_STATE_MAPPED
 from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
 from dlopen.core.image.dynamic cimport is_code
-from dlopen.core.image.image cimport Image, symbol_count
+from dlopen.core.image.image cimport Image, is_linked, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.calls cimport (
     Globals, borrow_globals, give_back_globals, scopes_of, take_lasting_globals,
@@ -59,7 +58,7 @@ cdef inline uint64_t resolved_address(
         return thread_address(linker, definition)
     address = definition_address(definition)
     if symbol_type(definition.symbol) == STT_GNU_IFUNC and definition.symbol.st_shndx != SHN_UNDEF:
-        if definition.image.no_foreign_code or definition.image.state == DLOPEN_STATE_MAPPED or (
+        if definition.image.no_foreign_code or not is_linked(definition.image) or (
             not definition.image.is_host
             and not is_code(definition.image, definition.symbol.st_value)
         ):
@@ -72,9 +71,9 @@ cdef inline bint lookup_in_tree(
     Image* image, Reference* reference, Definition* definition
 ) noexcept nogil:
     """As dlsym on a handle: the image, then its dependencies breadth first. A host image
-    has no list of ours: itself only."""
+    has no list of ours: itself only. Nor has one that is not linked yet, or not by its thread."""
     cdef const Sym* symbol
-    if image.search_list.images.count:
+    if is_linked(image) and image.search_list.images.count:
         return lookup_in_list(&image.search_list.images, reference, NULL, definition)
     symbol = lookup_in_image(image, reference, &definition.index)
     definition.image = image
