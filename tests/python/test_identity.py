@@ -273,7 +273,7 @@ def test_a_new_version_gets_itself(path: Path, tmp_path: Path) -> None:
 
 
 # Of which an old version stays, since it has opened itself.
-PINNED = USER + r"""
+PINNING = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
 void *pinned;
@@ -286,12 +286,13 @@ void pin(void) {
 
 def test_a_runtime_gets_an_old_version_that_calls_it(tmp_path: Path) -> None:
     runtime = compile_library(tmp_path, "libruntime.so", RUNTIME, flags=FLAGS)
-    path = compile_library(tmp_path, "libuser.so", PINNED, flags=FLAGS, libraries=[runtime])
+    path = compile_library(tmp_path, "libuser.so", USER + PINNING, flags=FLAGS, libraries=[runtime])
     with dlopen.Library(path, reload=True) as library:
         library.pin()
         old = ctypes.CFUNCTYPE(ctypes.c_int)(int(library.symbols["again"]))
         assert old() == 1
-        compile_library(tmp_path, "libuser.so", PINNED + "int x;", flags=FLAGS, libraries=[runtime])
+        newer = USER + PINNING + "int newer;"
+        compile_library(tmp_path, "libuser.so", newer, flags=FLAGS, libraries=[runtime])
         library.reload()
         assert int(library.symbols["again"]) != ctypes.cast(old, ctypes.c_void_p).value
         assert library.again() == 1
