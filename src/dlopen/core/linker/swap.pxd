@@ -364,8 +364,8 @@ cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
 
 
 cdef inline void exchange_in_scope(Image* image, const Swap* swap) noexcept nogil:
-    """What both versions need sees what the new one has brought, in the place of the old one's. What
-    only the old one needs is not in that list, and stays with it."""
+    """What both versions need sees what the new one has brought, in the place of the old one's.
+    What only the old one needs is not in that list, and stays with it."""
     cdef SearchList** scope = image.scope
     cdef size_t i = 0
     if not pointers_hold(&swap.successor.search_list.images, image):
