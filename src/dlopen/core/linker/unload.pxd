@@ -24,8 +24,7 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.errors cimport fail_handle
 from dlopen.core.base.growable cimport (
-    Pointers, pointers_add, pointers_add_once, pointers_free, pointers_hold, pointers_remove,
-    pointers_reserve,
+    Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove, pointers_reserve,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport (
