@@ -17,17 +17,19 @@ from dlopen.core.base.atomics cimport (
 )
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND,
-    DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
+    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
     DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
     PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport (
     Environment, environment_value, keep_environment, process_environment, read_environment,
 )
-from dlopen.core.base.errors cimport error_clear, error_name_symbol, fail, fail_handle, fail_memory
+from dlopen.core.base.errors cimport (
+    error_clear, error_name_symbol, fail, fail_handle, fail_memory, fail_system,
+)
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport (
-    kernel_end_process, kernel_process_id, kernel_wait, kernel_wake, kernel_write,
+    is_shortage, kernel_end_process, kernel_process_id, kernel_wait, kernel_wake, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
@@ -544,6 +546,7 @@ cdef public int DLOPEN_find(
     cdef const char* candidate
     cdef const char* origin
     cdef bint found, no_memory
+    cdef long last = 0           # how the last candidate ended
     error_clear(error)
     if linker == NULL:
         return not_ready(error)
@@ -567,6 +570,7 @@ cdef public int DLOPEN_find(
     candidate = trail.paths.data
     origin = trail.origins.data
     for i in range(trail.count):
+        last = -trail.results[i]
         visit(candidate, origin, trail.results[i], data)
         candidate += strlen(candidate) + 1
         origin += strlen(origin) + 1
@@ -579,6 +583,10 @@ cdef public int DLOPEN_find(
     if no_memory:
         return fail_memory(error, name)
     if not found and loaded == NULL:
+        if is_shortage(last):    # the search has ended there
+            return fail_system(
+                error, DLOPEN_E_OPEN, name, b"cannot open shared object file", last
+            )
         return fail(error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file")
     return 0
 
