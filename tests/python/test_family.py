@@ -132,6 +132,7 @@ def test_what_the_process_has_none_of(tmp_path: Path) -> None:
     with pytest.raises(dlopen.LoadError) as caught_from_files:
         dlopen.Library("libother.so", files={"libother.so": data})
     for error in (caught.value, caught_from_files.value):
+        assert str(error).startswith("libother.so: there is one of it"), error
         assert error.library == "libother.so"
         assert "the process has none" in error.reason
 

@@ -57,7 +57,7 @@ enum DLOPEN_code {
   DLOPEN_E_SYMBOL,        /* an undefined symbol */
   DLOPEN_E_VERSION,       /* a needed version is not defined by the library that should have it */
   DLOPEN_E_RELOCATION,    /* a relocation that cannot be applied: detail says why */
-  DLOPEN_E_HOST,          /* the host's loader refused: detail holds its message */
+  DLOPEN_E_HOST,          /* the host's loader refused: detail holds its message, which names the library */
   /* use */
   DLOPEN_E_HANDLE,        /* not a handle, or closed already */
   DLOPEN_E_INVALID,       /* an argument that cannot be: detail says which */

@@ -528,7 +528,7 @@ cdef inline int delegate(
     if result[0] == NULL and transaction.loaded.count == 0 \
             and transaction.flags & DLOPEN_NO_FOREIGN_CODE:
         code = fail(
-            transaction.error, DLOPEN_E_HOST, path,
+            transaction.error, DLOPEN_E_UNSUPPORTED, path,
             b"the host's loader would run its code: there is one of it in a process"
         )
     elif result[0] == NULL and file.descriptor < 0:
@@ -771,9 +771,10 @@ cdef inline int take_hosts_own(
         )
     if code == DLOPEN_E_NOT_FOUND:
         code = fail(
-            transaction.error, DLOPEN_E_HOST, name,
+            transaction.error, DLOPEN_E_UNSUPPORTED, name,
             b"there is one of it in a process, the host's own, and the process has none"
         )
+        error_searched(transaction.error, trail.paths.data, &trail.results[0], trail.count)
     text_free(&transaction.linker.registry.allocator, &soname)
     return code
 
@@ -1264,7 +1265,9 @@ cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             reason = transaction.linker.host.dlerror()
             if reason == NULL:
-                reason = b"the host's loader refused"
+                return fail(
+                    transaction.error, DLOPEN_E_UNSUPPORTED, path, b"the host's loader refused"
+                )
             return fail(transaction.error, DLOPEN_E_HOST, path, reason)
         pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle)
     return 0
@@ -1882,7 +1885,8 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
             free_new_images(transaction)
             unpin_all(transaction)
     return fail(
-        transaction.error, DLOPEN_E_HOST, request.name, b"a host library does not stay loaded"
+        transaction.error, DLOPEN_E_UNSUPPORTED, request.name,
+        b"a host library does not stay loaded"
     )
 
 
