@@ -14,7 +14,7 @@ from dlopen import _linker
 from dlopen._files import reader
 from dlopen._records import Record
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
-from dlopen.errors import Error
+from dlopen.errors import Error, one_line
 from dlopen.image import Mapped, content, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
@@ -61,7 +61,7 @@ class ClosedFunction(Function):
         """Raise `ValueError`."""
         library = self._library
         reason = "is closed" if library.closed else "lacks it since it was reloaded"
-        raise ValueError(f"{self.__name__} called, but {library._path} {reason}")
+        raise ValueError(one_line(f"{self.__name__} called, but {library._path} {reason}"))
 
 
 class Data(Function):
@@ -77,8 +77,10 @@ class Data(Function):
         """Raise `TypeError`."""
         name = self.__name__
         raise TypeError(
-            f"{name} of {self._library._path} is a variable, not a function: "
-            f"use variable({name!r}, TYPE)"
+            one_line(
+                f"{name} of {self._library._path} is a variable, not a function: "
+                f"use variable({name!r}, TYPE)"
+            )
         )
 
 

@@ -21,7 +21,7 @@ from dlopen._locks import new_lock
 from dlopen._records import Record, log
 from dlopen._replacing import forget_gone
 from dlopen._replacing import keep as keep_replacements
-from dlopen.errors import Error, LoadError, SymbolError
+from dlopen.errors import Error, LoadError, SymbolError, one_line
 from dlopen.patching import patches_of
 from dlopen.symbols import Symbol, split_key, undefined
 
@@ -452,7 +452,7 @@ def _apply_late(patch: Patch, image: int) -> Applied | None:
 
 
 def _closed_meanwhile(library: Library) -> ValueError:
-    return ValueError(f"{library._path} was closed meanwhile")
+    return ValueError(one_line(f"{library._path} was closed meanwhile"))
 
 
 def names_of(keep: Iterable[str]) -> tuple[str, ...]:
@@ -470,7 +470,8 @@ def redirect(function: Function, address: int) -> None:
 def check_size(name: str, size: int, type_: type[Any]) -> None:
     """A variable is as large as the C type that it is read as."""
     if 0 < size < ctypes.sizeof(type_):
-        raise ValueError(f"{name} has {size} bytes, {type_.__name__} {ctypes.sizeof(type_)}")
+        needed = f"{type_.__name__} {ctypes.sizeof(type_)}"
+        raise ValueError(one_line(f"{name} has {size} bytes, {needed}"))
 
 
 def _missing(library: Library, name: str) -> Exception:
