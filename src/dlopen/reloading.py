@@ -115,13 +115,15 @@ class Gate:
         What they were inside of stays mapped.
         """
         me = get_ident()
-        # Who waited for them does so no more; their lock is free: see `_locks`.
-        self._opened = Condition(self._lock)
-        self._left = Condition(self._lock)
-        self._depths = {me: self._depths[me]} if me in self._depths else {}
-        self._is_closed = False
-        if self._reloader != me:
-            self._reloader = None
+        # Their lock is free: see `_locks`.
+        with self._lock:
+            self._depths = {me: self._depths[me]} if me in self._depths else {}
+            self._is_closed = False
+            if self._reloader != me:
+                self._reloader = None
+            # This thread may wait for one that is not here: a signal handler has forked.
+            self._opened.notify_all()
+            self._left.notify_all()
 
     def begin_reload(self) -> bool:
         """One reload at a time, which nobody waits for; ends with `end_reload`."""

@@ -463,6 +463,37 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert python(code, folder) == ["41"]
 
 
+def test_a_fork_by_a_handler_while_its_thread_is_held(folder: Path) -> None:
+    """In the child nobody is left to let the thread's call in."""
+    code = """
+import signal
+lib = dlopen.Library(path, reload=True)
+gate = lib._gate()
+child = None
+def fork(*_):
+    global child
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+    else:
+        gate.open()
+signal.signal(signal.SIGUSR1, fork)
+def interrupt():
+    while not gate._opened._waiters:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGUSR1)
+thread = threading.Thread(target=interrupt)
+thread.start()
+assert gate.close(0) == 0     # as a reload does, in another thread
+version = lib.version()
+if child == 0:
+    os._exit(version + 40)
+thread.join()
+print(version, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python(code, folder) == ["1 41"]
+
+
 def test_a_fork_wherever_another_thread_is(folder: Path) -> None:
     code = """
 lib = dlopen.Library(path, reload=True)
