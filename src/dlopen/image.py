@@ -240,7 +240,7 @@ class Mapped:
     def _open_image(self) -> int:
         image = self._image
         if image is None:
-            raise ValueError(one_line(f"{self._path or 'the library'} is closed"))
+            raise ValueError(one_line(f"{self._path or 'the program'} is closed"))
         return image
 
     def _describe(self) -> Info:

@@ -61,7 +61,8 @@ class ClosedFunction(Function):
         """Raise `ValueError`."""
         library = self._library
         reason = "is closed" if library.closed else "lacks it since it was reloaded"
-        raise ValueError(one_line(f"{self.__name__} called, but {library._path} {reason}"))
+        path = library._path or "the program"
+        raise ValueError(one_line(f"{self.__name__} called, but {path} {reason}"))
 
 
 class Data(Function):
@@ -75,11 +76,10 @@ class Data(Function):
 
     def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
         """Raise `TypeError`."""
-        name = self.__name__
+        name, path = self.__name__, self._library._path or "the program"
         raise TypeError(
             one_line(
-                f"{name} of {self._library._path} is a variable, not a function: "
-                f"use variable({name!r}, TYPE)"
+                f"{name} of {path} is a variable, not a function: use variable({name!r}, TYPE)"
             )
         )
 
@@ -542,7 +542,7 @@ class Library(Mapped):
         If it raises, the old version goes on untouched.
         """
         if self._reloading is None:
-            raise Error(f"{self._path} was opened without reload=True")
+            raise Error(f"{self._path or 'the program'} was opened without reload=True")
         return self._reloading.reload(self, source, keep, timeout)
 
     def release_old(self) -> None:

@@ -192,3 +192,25 @@ def test_names_do_not_break_the_line(tmp_path: Path) -> None:
         assert len(str(caught.value).splitlines()) == 1, caught.value
         if isinstance(caught.value, dlopen.SymbolError):
             assert caught.value.library == str(path)
+
+
+def test_the_program_has_a_name() -> None:
+    """`Library(None)` has no path to be named by."""
+    program = dlopen.Library(None)
+    function = program.getpid
+
+    def call_when_closed() -> object:
+        program.close()
+        return function()
+
+    for act in (
+        lambda: program.nonesuch,
+        lambda: program.symbols["nonesuch"],
+        lambda: program.variable("nonesuch", c_int),
+        program.environ,
+        program.reload,
+        call_when_closed,
+        lambda: program.getpid,
+    ):
+        with pytest.raises((dlopen.Error, ValueError, TypeError), match="the program"):
+            act()
