@@ -9,8 +9,9 @@ by an ordinary user, with the network and pip's settings of this machine.  Needs
 
 import argparse
 import configparser
-import contextlib
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,8 @@ def main() -> int:
     parser.add_argument("--renew", action="store_true", help="make the userland anew")
     parser.add_argument("--in-namespace", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not re.fullmatch(r"[a-z][a-z0-9.-]*", options.release):
+        fail("needs the name of a release, as RELEASE=trixie")
     if os.geteuid() != 0:
         fail("needs root, to make a userland and to mount in it")
     if not (shutil.which("mmdebstrap") or shutil.which("debootstrap")):
@@ -232,6 +235,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         sys.exit(main())
-    sys.exit(130)
+    except subprocess.CalledProcessError as error:
+        fail(f"{shlex.join(error.cmd)} ended with status {error.returncode}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -11,7 +11,7 @@ from importlib.machinery import ExtensionFileLoader
 
 from dlopen import _linker
 from dlopen._locks import new_lock
-from dlopen.errors import Error
+from dlopen.errors import Error, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ExtensionLoader(ExtensionFileLoader):
             raise ImportError(str(error), name=spec.name, path=path) from error
         if not function:
             message = f"{path} does not define the module export function {symbol}"
-            raise ImportError(message, name=spec.name, path=path)
+            raise ImportError(one_line(message), name=spec.name, path=path)
         number = self._give_package_context(function) if "." in spec.name else 0
         try:
             return _linker.create_module(function, spec)

@@ -19,7 +19,7 @@ _locks: WeakSet[Any] = WeakSet()
 
 
 def new_lock() -> Any:
-    """For short stretches, in which no foreign code is called."""
+    """Held for short stretches, and not while foreign code runs; who does otherwise says so."""
     lock = RLock()
     _locks.add(lock)
     return lock

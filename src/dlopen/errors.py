@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# As the core shows them: names may hold what ends a line, or drives a terminal.
+_CONTROLS = dict.fromkeys((*range(0x20), 0x7F), "?")
+
+
+def one_line(text: str) -> str:
+    """The text of an error, whatever the names in it hold."""
+    return text.translate(_CONTROLS)
+
+
 class Error(Exception):
     """Base class of the errors of this package."""
 
     def __init__(self, message: str, **attributes: Any) -> None:
+        message = one_line(message)
         super().__init__(message)
         self.__dict__.update(message=message, **attributes)
 

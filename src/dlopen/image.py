@@ -12,6 +12,7 @@ from dlopen._files import reader
 from dlopen._locks import new_lock
 from dlopen._records import Record, log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
+from dlopen.errors import one_line
 from dlopen.modes import RTLD_NOW, flags_of
 from dlopen.symbols import Symbols
 
@@ -239,7 +240,7 @@ class Mapped:
     def _open_image(self) -> int:
         image = self._image
         if image is None:
-            raise ValueError(f"{self._path or 'the library'} is closed")
+            raise ValueError(one_line(f"{self._path or 'the program'} is closed"))
         return image
 
     def _describe(self) -> Info:

@@ -14,7 +14,7 @@ from dlopen import _linker
 from dlopen._files import reader
 from dlopen._records import Record
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
-from dlopen.errors import Error
+from dlopen.errors import Error, one_line
 from dlopen.image import Mapped, content, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
@@ -61,7 +61,8 @@ class ClosedFunction(Function):
         """Raise `ValueError`."""
         library = self._library
         reason = "is closed" if library.closed else "lacks it since it was reloaded"
-        raise ValueError(f"{self.__name__} called, but {library._path} {reason}")
+        path = library._path or "the program"
+        raise ValueError(one_line(f"{self.__name__} called, but {path} {reason}"))
 
 
 class Data(Function):
@@ -75,10 +76,11 @@ class Data(Function):
 
     def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
         """Raise `TypeError`."""
-        name = self.__name__
+        name, path = self.__name__, self._library._path or "the program"
         raise TypeError(
-            f"{name} of {self._library._path} is a variable, not a function: "
-            f"use variable({name!r}, TYPE)"
+            one_line(
+                f"{name} of {path} is a variable, not a function: use variable({name!r}, TYPE)"
+            )
         )
 
 
@@ -540,7 +542,7 @@ class Library(Mapped):
         If it raises, the old version goes on untouched.
         """
         if self._reloading is None:
-            raise Error(f"{self._path} was opened without reload=True")
+            raise Error(f"{self._path or 'the program'} was opened without reload=True")
         return self._reloading.reload(self, source, keep, timeout)
 
     def release_old(self) -> None:

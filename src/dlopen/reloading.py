@@ -21,7 +21,7 @@ from dlopen._locks import new_lock
 from dlopen._records import Record, log
 from dlopen._replacing import forget_gone
 from dlopen._replacing import keep as keep_replacements
-from dlopen.errors import Error, LoadError, SymbolError
+from dlopen.errors import Error, LoadError, SymbolError, one_line
 from dlopen.patching import patches_of
 from dlopen.symbols import Symbol, split_key, undefined
 
@@ -115,13 +115,15 @@ class Gate:
         What they were inside of stays mapped.
         """
         me = get_ident()
-        # Who waited for them does so no more; their lock is free: see `_locks`.
-        self._opened = Condition(self._lock)
-        self._left = Condition(self._lock)
-        self._depths = {me: self._depths[me]} if me in self._depths else {}
-        self._is_closed = False
-        if self._reloader != me:
-            self._reloader = None
+        # Their lock is free: see `_locks`.
+        with self._lock:
+            self._depths = {me: self._depths[me]} if me in self._depths else {}
+            self._is_closed = False
+            if self._reloader != me:
+                self._reloader = None
+            # This thread may wait for one that is not here: a signal handler has forked.
+            self._opened.notify_all()
+            self._left.notify_all()
 
     def begin_reload(self) -> bool:
         """One reload at a time, which nobody waits for; ends with `end_reload`."""
@@ -452,7 +454,7 @@ def _apply_late(patch: Patch, image: int) -> Applied | None:
 
 
 def _closed_meanwhile(library: Library) -> ValueError:
-    return ValueError(f"{library._path} was closed meanwhile")
+    return ValueError(one_line(f"{library._path} was closed meanwhile"))
 
 
 def names_of(keep: Iterable[str]) -> tuple[str, ...]:
@@ -470,7 +472,8 @@ def redirect(function: Function, address: int) -> None:
 def check_size(name: str, size: int, type_: type[Any]) -> None:
     """A variable is as large as the C type that it is read as."""
     if 0 < size < ctypes.sizeof(type_):
-        raise ValueError(f"{name} has {size} bytes, {type_.__name__} {ctypes.sizeof(type_)}")
+        needed = f"{type_.__name__} {ctypes.sizeof(type_)}"
+        raise ValueError(one_line(f"{name} has {size} bytes, {needed}"))
 
 
 def _missing(library: Library, name: str) -> Exception:

@@ -133,7 +133,7 @@ def undefined(key: str, library: str, exports: Iterable[str]) -> SymbolError:
     version = version.removeprefix("@")
     of_version = f", version {version}" if version else ""
     return SymbolError(
-        f"{library}: undefined symbol: {name}{of_version}",
+        f"{library or 'the program'}: undefined symbol: {name}{of_version}",
         symbol=name,
         version=version,
         library=library,
@@ -145,7 +145,7 @@ def without_address(key: str, library: str) -> SymbolError:
     """The error for a symbol whose value is NULL, where something is to be there."""
     name, _, version = key.partition("@")
     return SymbolError(
-        f"{library}: {key} is at no address: its value is NULL",
+        f"{library or 'the program'}: {key} is at no address: its value is NULL",
         symbol=name,
         version=version.removeprefix("@"),
         library=library,

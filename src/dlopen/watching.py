@@ -6,7 +6,7 @@ import atexit
 from threading import Event, Thread, current_thread
 from weakref import WeakSet
 
-from dlopen.errors import Error
+from dlopen.errors import Error, one_line
 from dlopen.reloading import names_of
 
 TYPE_CHECKING = False
@@ -157,5 +157,5 @@ def watch(
     if reloading is None:
         raise Error(f"{library._path} was opened without reload=True")
     if reloading.path is None:
-        raise ValueError(f"{library._path} is not from a file that can be watched")
+        raise ValueError(one_line(f"{library._path} is not from a file that can be watched"))
     return Watcher(library, reloading, reloading.path, names_of(keep), on_reload, on_error)

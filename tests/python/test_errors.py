@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
-from ctypes import c_int
+from ctypes import c_int, c_longlong
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +163,54 @@ def test_arguments_that_cannot_be(example: Path) -> None:
         assert not image.closed
         assert library.add(1, 2) == 3
     assert dlopen.dladdr(-1) is dlopen.dladdr(1 << 64) is None
+
+
+def test_names_do_not_break_the_line(tmp_path: Path) -> None:
+    """What Python says of a library is one line too; the attributes have the name as it is."""
+    path = compile_library(
+        tmp_path, "lib\nodd.so", "int counter; int call(void) { return 1; }", soname="libodd.so"
+    )
+    library = dlopen.Library(path)
+    function = library.call
+
+    def call_when_closed() -> object:
+        library.close()
+        return function()
+
+    for act in (
+        lambda: library.nonesuch,
+        library.counter,
+        lambda: library["a\nb"],
+        lambda: library.symbols["a\nb"],
+        lambda: library.variable("counter", c_longlong),
+        library.reload,
+        call_when_closed,
+        lambda: library.call,
+    ):
+        with pytest.raises((dlopen.Error, ValueError, TypeError)) as caught:
+            act()
+        assert len(str(caught.value).splitlines()) == 1, caught.value
+        if isinstance(caught.value, dlopen.SymbolError):
+            assert caught.value.library == str(path)
+
+
+def test_the_program_has_a_name() -> None:
+    """`Library(None)` has no path to be named by."""
+    program = dlopen.Library(None)
+    function = program.getpid
+
+    def call_when_closed() -> object:
+        program.close()
+        return function()
+
+    for act in (
+        lambda: program.nonesuch,
+        lambda: program.symbols["nonesuch"],
+        lambda: program.variable("nonesuch", c_int),
+        program.environ,
+        program.reload,
+        call_when_closed,
+        lambda: program.getpid,
+    ):
+        with pytest.raises((dlopen.Error, ValueError, TypeError), match="the program"):
+            act()

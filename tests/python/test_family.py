@@ -83,14 +83,23 @@ def test_the_hosts_is_taken(soname: str, way: str, tmp_path: Path) -> None:
     run_with(soname, tmp_path, WAYS[way])
 
 
-@pytest.mark.parametrize("way", ["bytes of another name", "files"])
-def test_files_that_name_it_otherwise(way: str, tmp_path: Path) -> None:
-    """The one that is loaded is known by its soname."""
+@pytest.mark.parametrize("soname", FAMILY)
+def test_files_that_name_it_otherwise(soname: str, tmp_path: Path) -> None:
+    """It is known by its soname, if it is loaded or not; also as what another library needs."""
+    other = compile_library(tmp_path, "libother.so", "int other;")
+    compile_library(
+        tmp_path, "libneeds.so", "int needs;", libraries=[other], flags=["-Wl,--no-as-needed"]
+    )
     code = """
-with dlopen.Library("libother.so", files={"libother.so": data}) as library:
-    check(library)
+needs = Path(folder, "libneeds.so").read_bytes()
+with dlopen.Library.from_bytes(needs, name="libneeds.so", files={"libother.so": data}) as library:
+    check()
+    assert library.info.needed[0] == "libother.so", library.info.needed
+for name in ("libother.so", "sub/libother.so"):
+    with dlopen.Library(name, files={name: data}) as library:
+        check(library)
 """
-    run_with("libc.so.6", tmp_path, code if way == "files" else WAYS[way])
+    run_with(soname, tmp_path, code)
 
 
 @pytest.mark.parametrize("soname", FAMILY)
@@ -117,10 +126,15 @@ assert all(info.is_host for info in dlopen.libraries() if info.soname == soname)
 
 def test_what_the_process_has_none_of(tmp_path: Path) -> None:
     path = compile_library(tmp_path, "libpython3.nonesuch.so", "int value;")
+    data = path.read_bytes()
     with pytest.raises(dlopen.LoadError) as caught:
-        dlopen.Library.from_bytes(path.read_bytes(), name="libother.so")
-    assert caught.value.library == "libother.so"
-    assert "the process has none" in caught.value.reason
+        dlopen.Library.from_bytes(data, name="libother.so")
+    with pytest.raises(dlopen.LoadError) as caught_from_files:
+        dlopen.Library("libother.so", files={"libother.so": data})
+    for error in (caught.value, caught_from_files.value):
+        assert str(error).startswith("libother.so: there is one of it"), error
+        assert error.library == "libother.so"
+        assert "the process has none" in error.reason
 
 
 def test_replacements_are_not_for_it(tmp_path: Path) -> None:

@@ -267,14 +267,14 @@ func Sum(count C.long) C.long {
 	var group sync.WaitGroup
 	for part := int64(0); part < 4; part++ {
 		group.Add(1)
-		go func() {
+		go func(part int64) {
 			defer group.Done()
 			var total int64
 			for n := part; n < int64(count); n += 4 {
 				total += n
 			}
 			parts <- total
-		}()
+		}(part) // a variable of its own, in Go before 1.22 too
 	}
 	group.Wait()
 	close(parts)

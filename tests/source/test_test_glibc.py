@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -67,3 +69,38 @@ def test_without_root_it_says_so(
     with pytest.raises(SystemExit, match="needs root"):
         TOOL.main()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("release", ["", ".", "..", "a/b", "/tmp"])
+def test_a_release_is_a_name(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes the name of a folder, which RENEW removes."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("sys.argv", ["test_glibc.py", "--renew", "--", release])
+    with pytest.raises(SystemExit, match="needs the name of a release"):
+        TOOL.main()
+
+
+def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
+    """In one line, and without the tool's own stack."""
+    for name, body in (("mmdebstrap", "exit 25"), ("apt-config", ":")):
+        command = tmp_path / name
+        command.write_text(f"#!/bin/sh\n{body}\n")
+        command.chmod(0o755)
+    code = """
+import os, runpy, sys
+os.geteuid = lambda: 0
+sys.argv[:] = [sys.argv[1], "--in-namespace", "--", "trixie"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "tools" / "test_glibc.py")],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "MIRROR": "http://127.0.0.1:1/"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("test-glibc: mmdebstrap "), line
+    assert line.endswith(" ended with status 25"), line
+    assert done.returncode == 1

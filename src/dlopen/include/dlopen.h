@@ -57,7 +57,7 @@ enum DLOPEN_code {
   DLOPEN_E_SYMBOL,        /* an undefined symbol */
   DLOPEN_E_VERSION,       /* a needed version is not defined by the library that should have it */
   DLOPEN_E_RELOCATION,    /* a relocation that cannot be applied: detail says why */
-  DLOPEN_E_HOST,          /* the host's loader refused: detail holds its message */
+  DLOPEN_E_HOST,          /* the host's loader refused: detail holds its message, which names the library */
   /* use */
   DLOPEN_E_HANDLE,        /* not a handle, or closed already */
   DLOPEN_E_INVALID,       /* an argument that cannot be: detail says which */
@@ -166,9 +166,9 @@ int DLOPEN_map(const struct DLOPEN_request *request, DLOPEN_image **image, struc
 /* Relocate and initialise a mapped image, once.  Its references are bound to `find` (or a replacement),
  * then to its own definitions, then to those of the images in `scope` and of no other, in this order (of
  * malloc's family, operator new and delete its own come last); DT_NEEDED counts for nothing.  Of the request, mode
- * and flags, replacements and find count.  When it fails, the
- * image is closed; but with DLOPEN_E_STATE, if it was not one that is mapped only, it is as it was.  If another
- * thread closes it meanwhile, it stays until this is done, and DLOPEN_E_HANDLE says so. */
+ * and flags, replacements and find count.  When it fails, the image is closed; but with DLOPEN_E_STATE, if it was
+ * not one that is mapped only, it is as it was.  If another thread closes it meanwhile, it stays until this is done,
+ * and DLOPEN_E_HANDLE says so. */
 int DLOPEN_relocate(DLOPEN_image *image, const struct DLOPEN_request *request, DLOPEN_image **scope,
                     size_t scope_count, struct DLOPEN_error *error);
 

@@ -537,7 +537,7 @@ cdef inline int delegate(
     if result[0] == NULL and transaction.loaded.count == 0 \
             and transaction.flags & DLOPEN_NO_FOREIGN_CODE:
         code = fail(
-            transaction.error, DLOPEN_E_HOST, path,
+            transaction.error, DLOPEN_E_UNSUPPORTED, path,
             b"the host's loader would run its code: there is one of it in a process"
         )
     elif result[0] == NULL and file.descriptor < 0:
@@ -637,7 +637,7 @@ cdef inline int take_file(
     bint own_only, Trail* trail, Image** result
 ) noexcept nogil:
     """The image of the file that the search for `name` ended at, which is closed. HOSTS_OWN:
-    to be searched for among the host's."""
+    to be taken among the host's."""
     cdef Ehdr header
     cdef int code = 0
     if transaction.files.stopped:
@@ -749,6 +749,45 @@ cdef inline Image* known_to_host(
     return image
 
 
+cdef inline int acquire_by_name(
+    Transaction* transaction, const char* name, Image* asker, bint own_only, Files* files,
+    Trail* trail, Image** result
+) noexcept nogil:
+    result[0] = loaded_by_name(transaction, name, asker, own_only)
+    if transaction.no_memory:
+        return fail_memory(transaction.error, name)
+    if result[0] != NULL or holds_text(&transaction.missing_names, name):
+        return 0
+    return search_and_take(transaction, name, asker, own_only, files, trail, result)
+
+
+cdef inline int take_hosts_own(
+    Transaction* transaction, const char* name, Image* asker, bint own_only, Trail* trail,
+    Image** result
+) noexcept nogil:
+    """What was given under this name, as bytes or among the caller's files, must be the host's:
+    it is taken there by its soname, never from what was given."""
+    cdef Text soname = transaction.hosts_own
+    cdef int code
+    memset(&transaction.hosts_own, 0, sizeof(Text))
+    if soname.data == NULL or soname.failed:
+        code = fail_memory(transaction.error, name)
+    elif soname.data[0] == 0:
+        code = DLOPEN_E_NOT_FOUND
+    else:
+        code = acquire_by_name(
+            transaction, soname.data, asker, own_only, NULL, trail, result
+        )
+    if code == DLOPEN_E_NOT_FOUND:
+        code = fail(
+            transaction.error, DLOPEN_E_UNSUPPORTED, name,
+            b"there is one of it in a process, the host's own, and the process has none"
+        )
+        error_searched(transaction.error, trail.paths.data, &trail.results[0], trail.count)
+    text_free(&transaction.linker.registry.allocator, &soname)
+    return code
+
+
 cdef inline int acquire(
     Transaction* transaction, const char* name, Image* asker, bint own_only, Image** result
 ) noexcept nogil:
@@ -761,15 +800,10 @@ cdef inline int acquire(
     # What is opened itself is another image than the one that is there; what is needed is not.
     if files.read != NULL and transaction.loaded.count == 0:
         code = take_from_files(transaction, name, asker, own_only, trail, result)
-    if code == HOSTS_OWN or code == 0 and result[0] == NULL:
-        code = 0
-        result[0] = loaded_by_name(transaction, name, asker, own_only)
-        if transaction.no_memory:
-            code = fail_memory(transaction.error, name)
-        elif result[0] == NULL and not holds_text(&transaction.missing_names, name):
-            code = search_and_take(transaction, name, asker, own_only, files, trail, result)
+    if code == 0 and result[0] == NULL:
+        code = acquire_by_name(transaction, name, asker, own_only, files, trail, result)
     if code == HOSTS_OWN:
-        code = search_and_take(transaction, name, asker, own_only, NULL, trail, result)
+        code = take_hosts_own(transaction, name, asker, own_only, trail, result)
     if (code == DLOPEN_E_NOT_FOUND or code == DLOPEN_E_OPEN) and not own_only:
         result[0] = known_to_host(transaction, name, asker)
         if result[0] != NULL:
@@ -1240,7 +1274,9 @@ cdef inline int open_missing_hosts(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             reason = transaction.linker.host.dlerror()
             if reason == NULL:
-                reason = b"the host's loader refused"
+                return fail(
+                    transaction.error, DLOPEN_E_UNSUPPORTED, path, b"the host's loader refused"
+                )
             return fail(transaction.error, DLOPEN_E_HOST, path, reason)
         pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle)
     return 0
@@ -1760,32 +1796,6 @@ cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller)
     return NULL
 
 
-cdef inline int take_hosts_own(
-    Transaction* transaction, const Request* request, bint is_missing
-) noexcept nogil:
-    """The root, from bytes, must be the host's: it is taken there by its soname, never from the
-    bytes."""
-    cdef const char* soname = transaction.hosts_own.data
-    cdef int code = 0
-    if request.flags & DLOPEN_RELOADABLE:
-        return fail(
-            transaction.error, DLOPEN_E_UNSUPPORTED, request.name,
-            b"there is one of it in a process, the host's own, which cannot be reloaded"
-        )
-    if not is_missing:
-        return 0
-    if soname == NULL or transaction.hosts_own.failed:
-        return fail_memory(transaction.error, request.name)
-    if soname[0] != 0:
-        code = acquire(transaction, soname, NULL, False, &transaction.root)
-    if code == DLOPEN_E_NOT_FOUND or soname[0] == 0:
-        return fail(
-            transaction.error, DLOPEN_E_HOST, request.name,
-            b"there is one of it in a process, the host's own, and the process has none"
-        )
-    return code
-
-
 cdef inline int find_root(Transaction* transaction, const Request* request) noexcept nogil:
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef Text path
@@ -1808,7 +1818,17 @@ cdef inline int find_root(Transaction* transaction, const Request* request) noex
         )
         text_free(allocator, &path)
         if code == HOSTS_OWN or code == 0 and transaction.root.is_host:
-            return take_hosts_own(transaction, request, code != 0)
+            if request.flags & DLOPEN_RELOADABLE:
+                return fail(
+                    transaction.error, DLOPEN_E_UNSUPPORTED, request.name,
+                    b"there is one of it in a process, the host's own, which cannot be reloaded"
+                )
+            if code:
+                code = take_hosts_own(
+                    transaction, request.name, NULL, False, &transaction.trail, &transaction.root
+                )
+                trail_free(allocator, &transaction.trail)
+            return code
         if code == 0 and request.flags & DLOPEN_RELOADABLE:
             transaction.root.is_reloadable = True
             transaction.root.is_visible = not transaction.root.is_private
@@ -1876,7 +1896,8 @@ cdef inline int load_tree(Transaction* transaction, const Request* request) noex
             free_new_images(transaction)
             unpin_all(transaction)
     return fail(
-        transaction.error, DLOPEN_E_HOST, request.name, b"a host library does not stay loaded"
+        transaction.error, DLOPEN_E_UNSUPPORTED, request.name,
+        b"a host library does not stay loaded"
     )
 
 
