@@ -46,6 +46,8 @@ class Operation:
     prepare: Callable[[], Any] = nothing
     finish: Callable[[Any, Any], None] = nothing
     ends_with: str = ""
+    # Without memory for the record of a thread_local object its library stays.
+    may_stay: bool = False
 
 
 def close(_: object, library: Any) -> None:
@@ -238,7 +240,7 @@ def operations() -> list[Operation]:
         Operation("Library.symbols", symbols, opener("libchain.so"), closing),
         Operation("a symbol that is missing", no_symbol, opener("libleaf.so"), closing),
         Operation("lazy call", call, opener("liblazy.so", lazy), closing, "symbol lookup error"),
-        Operation("C++ at work", work, opener("libcxx.so"), closing, no_storage),
+        Operation("C++ at work", work, opener("libcxx.so"), closing, no_storage, may_stay=True),
         Operation("storage touched", storage, opener("libtls.so"), closing, no_storage),
         Operation(
             "storage touched in a thread",
@@ -396,9 +398,8 @@ def try_operation(operation: Operation, point: int, stride: int) -> tuple[int, i
                 wrong = difference(
                     "with it done, the state", reference["opened"], outcome["opened"]
                 )
-                wrong = wrong or difference(
-                    "after it, the state", reference["ended"], outcome["ended"]
-                )
+                if not (wrong or (operation.may_stay and outcome["hit"])):
+                    wrong = difference("after it, the state", reference["ended"], outcome["ended"])
             if wrong:
                 print(
                     f"FAILED {operation.name}, point {number}{' and all after it' * stays}: {wrong}"
