@@ -17,9 +17,10 @@ from dlopen.core.base.atomics cimport (
 )
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND,
-    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY, DLOPEN_REJECTED_LOADED,
-    DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
-    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
+    DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY,
+    DLOPEN_REJECTED_LOADED, DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage,
+    PublicRelocation, PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate,
+    VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport (
     Environment, environment_value, keep_environment, process_environment, read_environment,
