@@ -38,6 +38,7 @@ PAGE = 4096
 ROOM = 1 << 20  # of the array `room` in fixture.c, compiled with ROOM
 R_X86_64_64, R_X86_64_COPY, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT = 1, 5, 6, 7
 R_X86_64_RELATIVE, R_X86_64_IRELATIVE = 8, 37
+LOCAL_OBJECT = 1  # st_info: STB_LOCAL, STT_OBJECT
 
 
 class Expect(Enum):
@@ -476,6 +477,20 @@ def relocations(elf: Elf) -> Iterator[Case]:
     for kind in range(43):
         changes = [(record["r_type"], kind) for record in records]
         yield Case(f"every r_type={kind}", elf.changed(*changes), Expect.EITHER)
+    # A local symbol's COPY is one of the image's own, here over itself.
+    number, symbol = next(
+        (number, symbol)
+        for number, symbol in enumerate(elf.symbols())
+        if elf.get(symbol["st_value"]) >= elf.get(writable[0]["p_vaddr"])
+        and elf.get(symbol["st_size"]) > 16
+    )
+    changes = [
+        (symbol["st_info"], LOCAL_OBJECT),
+        (records[0]["r_type"], R_X86_64_COPY),
+        (records[0]["r_sym"], number),
+        (records[0]["r_offset"], elf.get(symbol["st_value"]) + 8),
+    ]
+    yield Case("a COPY over itself", elf.changed(*changes), Expect.REFUSED)
 
 
 def relr(elf: Elf) -> Iterator[Case]:

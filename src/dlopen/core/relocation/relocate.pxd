@@ -371,7 +371,8 @@ cdef inline int copy_data(
     cdef const Sym* own = &image.symtab[relocation_symbol(relocation)]
     cdef const Sym* source = cache.definition.symbol
     cdef uint64_t size
-    if cache.definition.image == NULL:
+    # Of its own there is one only if the symbol is local: it would be copied over itself.
+    if cache.definition.image == NULL or cache.definition.image == image:
         return bad_relocation(
             batch, image, b"a COPY relocation without a definition", relocation.r_offset, 0
         )
