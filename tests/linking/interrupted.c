@@ -187,6 +187,12 @@ static void read_awake(void) {
   slept += sleeps() - before;
 }
 
+/* In fork(2) itself libc has all signals blocked (since 2.41): a trap there would end the process.
+ * Registered before the linker's handlers: the last one before it, and the first one after it. */
+static volatile int is_forking;
+static void before_fork(void) { if (is_forking) step_no_more(); }
+static void after_fork(void) { if (is_forking) step(); }
+
 static void forking(void) {
   int status = 0;
   check(dlopen("./liblate.so", RTLD_NOW | RTLD_GLOBAL) != NULL, "late");
@@ -195,6 +201,7 @@ static void forking(void) {
   user = open_one("./libuser.so", RTLD_LAZY);
   call_target = (int (*)(void))library_find(user, "call_target");
   in_trap = read_awake;
+  is_forking = 1;
   step();
   pid_t child = fork();
   step_no_more();
@@ -216,6 +223,7 @@ static const struct {
 
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
+  pthread_atfork(before_fork, after_fork, after_fork);
   use_loader(argv[1]);
   void *linker = dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD);
   LOADER_FUNCTION(our_info, "DLOPEN_info");

@@ -269,3 +269,20 @@ def test_a_name_from_a_file_does_not_break_the_line(steps: Steps, kind: str) -> 
     assert f"{name[:3]}??{name[5:]}" in str(caught.value)
     # The attributes have it as it is.
     assert f"{name[:3]}\n\x1b{name[5:]}" in vars(caught.value).values()
+
+
+def test_nor_does_one_of_a_call_that_finds_nothing(steps: Steps) -> None:
+    """It ends the process with libc's words; libc shows the name as it is."""
+    name = "nowhere" + "_0" * 40
+    source = f"int {name}(void); int call(void) {{ return {name}(); }}"
+    a = steps.library("a", source, "-Wl,-z,lazy")
+    broken = name.replace("_", "\n").replace("0\n0", "0\x1b0", 10)
+    a.write_bytes(a.read_bytes().replace(name.encode(), broken.encode()))
+    said = {}
+    for loader in ("glibc", str(steps.libdlopen)):
+        done = steps.run(loader, "open:./liba.so:l", "call:0:call", check=False)
+        assert (done.returncode, done.stdout) == (127, "opened\n")
+        said[loader] = done.stderr
+    shown = "".join("?" if ord(one) < 32 else one for one in said["glibc"][:-1])
+    assert shown.count("?") == 40
+    assert said[str(steps.libdlopen)] == shown + "\n"

@@ -10,6 +10,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.faults cimport fault_at
+from dlopen.core.base.strings cimport in_place_of_control, is_control
 
 
 cdef extern from *:
@@ -238,21 +239,31 @@ cdef struct IoVector:            # struct iovec of <sys/uio.h>
 
 
 cdef enum:
-    MOST_TEXTS = 8
+    MOST_VECTORS = 8
 
 
-cdef inline void kernel_write_texts(
+cdef inline void kernel_write_line(
     long descriptor, const char** texts, size_t count
 ) noexcept nogil:
-    """One line of up to MOST_TEXTS texts, at once as far as the kernel takes it so."""
-    cdef IoVector vectors[MOST_TEXTS]
-    cdef size_t i
-    for i in range(count):
-        vectors[i].start = texts[i]
-        vectors[i].size = 0
-        while texts[i][vectors[i].size] != 0:
-            vectors[i].size += 1
-    dlopen_system_call(SYS_writev, descriptor, <long>&vectors[0], <long>count, 0, 0, 0)
+    """These texts as one line, at once as far as the kernel takes it so: names that hold control
+    characters, shown as `printable` shows them, may need several calls."""
+    cdef IoVector vectors[MOST_VECTORS]
+    cdef size_t used = 0, size, i
+    cdef const char* text
+    for i in range(count + 1):
+        text = texts[i] if i < count else <const char*>b"\n"
+        while text[0] != 0:
+            if used == MOST_VECTORS:
+                dlopen_system_call(SYS_writev, descriptor, <long>&vectors[0], MOST_VECTORS, 0, 0, 0)
+                used = 0
+            size = 0
+            while i == count and size == 0 or text[size] != 0 and not is_control(text[size]):
+                size += 1
+            vectors[used].start = text if size != 0 else in_place_of_control()
+            vectors[used].size = size if size != 0 else 1
+            text += vectors[used].size
+            used += 1
+    dlopen_system_call(SYS_writev, descriptor, <long>&vectors[0], <long>used, 0, 0, 0)
 
 
 cdef inline long kernel_read_link(const char* path, char* buffer, size_t size) noexcept nogil:

@@ -64,7 +64,15 @@ cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil
     return strncmp(text, prefix, strlen(prefix)) == 0
 
 
-cdef inline char printable(char character) noexcept nogil:
-    """Names come from files and programs: their control characters could break a line, or forge
+cdef inline bint is_control(char character) noexcept nogil:
+    """Names come from files and programs: such characters of theirs could break a line, or forge
     one."""
-    return 0x3f if 0 <= character < 0x20 or character == 0x7f else character
+    return 0 <= character < 0x20 or character == 0x7f
+
+
+cdef inline const char* in_place_of_control() noexcept nogil:
+    return b"?"
+
+
+cdef inline char printable(char character) noexcept nogil:
+    return in_place_of_control()[0] if is_control(character) else character

@@ -23,7 +23,7 @@ from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, DLOPEN_STATE_CLOSING
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_reserve,
 )
-from dlopen.core.base.kernel cimport kernel_end_process, kernel_write_texts
+from dlopen.core.base.kernel cimport kernel_end_process, kernel_write_line
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.message cimport UNDEFINED_PIECES, undefined_pieces
@@ -72,7 +72,7 @@ cdef inline void end_for_missing(
     """There is nothing to return to: glibc's message, and the process ends. In pieces: the stack
     may be a signal handler's, and the allocator's lock be taken."""
     cdef const Version* version = symbol_version(image, symbol)
-    cdef const char* pieces[UNDEFINED_PIECES + 3]
+    cdef const char* pieces[UNDEFINED_PIECES + 2]
     cdef size_t count = 2
     pieces[0] = program_name(linker)
     pieces[1] = b": symbol lookup error: "
@@ -86,8 +86,7 @@ cdef inline void end_for_missing(
             image_asked_name(image), symbol_name(image, &image.symtab[symbol]),
             version.name if version != NULL else <const char*>b"", &pieces[2]
         )
-    pieces[count] = b"\n"
-    kernel_write_texts(2, &pieces[0], count + 1)
+    kernel_write_line(2, &pieces[0], count)
     kernel_end_process(EXIT_LOOKUP)
 
 
