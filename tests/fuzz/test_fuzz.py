@@ -17,7 +17,7 @@ from support.fixtures import missing, need_tool
 def test_a_seed_loads(kind: str, tmp_path: Path) -> None:
     """One that is refused at once would show nothing."""
     content = seeds.library(tmp_path, kind)
-    assert len(content) < 8192
+    assert len(content) < 16384
     with dlopen.Library.from_bytes(content, name=f"{kind}.so") as library:
         assert library.symbols
 

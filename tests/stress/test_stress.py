@@ -145,6 +145,7 @@ def test_race(tmp_path: Path, plant: list[str]) -> None:
         timeout=240,
         check=False,
     )
+    print(done.stderr)
     if plant:
         assert "data race" in done.stderr
         assert "make_step" in done.stderr

@@ -422,7 +422,7 @@ cdef inline void exchange_lazy_bindings(const Swap* swap) noexcept nogil:
     cdef uint64_t j
     for i in range(registry.images.count):
         image = <const Image*>registry.images.items[i]
-        if image == swap.old or image.lazy_bindings == NULL or is_being_linked(image):
+        if image == swap.old or is_being_linked(image) or image.lazy_bindings == NULL:
             continue
         for j in range(image.jmprel_count):
             if load_pointer(&image.lazy_bindings[j]) == swap.old:
