@@ -13,12 +13,12 @@ from dlopen.core.arch.machine cimport (
     THIS_MACHINE, make_block_aligned, relocation_kind, relocation_width,
 )
 from dlopen.core.base.atomics cimport (
-    compare_and_swap_u32, load_u32, load_u64, store_u32, store_u64, sub_u32,
+    compare_and_swap_u32, load_pointer, load_u32, load_u64, store_u32, store_u64, sub_u32,
 )
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND,
     DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY,
-    DLOPEN_REJECTED_LOADED, DLOPEN_STATE_LOADING, Error, Info, Patched, PublicImage,
+    DLOPEN_REJECTED_LOADED, Error, Info, Patched, PublicImage,
     PublicRelocation, PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate,
     VisitHolder, VisitRelocation,
 )
@@ -1283,7 +1283,7 @@ cdef int visit_own(void* data) noexcept nogil:
     for i in range(snapshot.count + snapshot.closing_count):
         image = snapshot.images[i]
         # Mapped only, or being relocated.
-        if image.scope == NULL or load_u32(&image.state) == DLOPEN_STATE_LOADING:
+        if not is_linked(image) or load_pointer(&image.scope) == NULL:
             continue
         info.dlpi_addr = image.load_bias
         info.dlpi_name = image_asked_name(image)

@@ -121,13 +121,17 @@ def test_long_from_python(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(SITE is None, reason="make race")
-@pytest.mark.parametrize("plant", [[], ["race"]], ids=["", "planted"])
-def test_race(tmp_path: Path, plant: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("seed", "plant"),
+    [*((seed, []) for seed in "123"), ("1", ["race"])],
+    ids=["seed 1", "seed 2", "seed 3", "planted"],
+)
+def test_race(tmp_path: Path, seed: str, plant: list[str]) -> None:
     """Without address randomisation, which this ThreadSanitizer does not understand."""
     make_libraries(tmp_path, interposed=True)
     program = make_program(tmp_path, "-fsanitize=thread")
     library = f"{SITE}/dlopen/_lib/libdlopen.so"
-    seconds = "4" if plant else "30"
+    seconds = "4" if plant else "60"
     suppressions = HERE / "thread_sanitizer.supp"
     done = run(
         [
@@ -136,7 +140,7 @@ def test_race(tmp_path: Path, plant: list[str]) -> None:
             "-R",
             str(program),
             library,
-            "1",
+            seed,
             seconds,
             *plant,
         ],

@@ -1165,6 +1165,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     cdef Allocator* allocator = &linker.registry.allocator
     cdef Batch batch
     cdef Pointers* order         # of the root and all that it needs of ours
+    cdef SearchList** scope
     cdef size_t i
     cdef Image* image
     cdef Image* root = <Image*>transaction.loaded.items[0]
@@ -1182,10 +1183,11 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
             return fail_memory(transaction.error, image_name(image))
-        image.scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
-        if image.scope == NULL:
+        scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
+        if scope == NULL:
             return fail_memory(transaction.error, image_name(image))
-        image.scope[0] = &root.search_list
+        scope[0] = &root.search_list
+        store_pointer(&image.scope, scope)       # one that was mapped only is known to readers
         move_dynamic_pointers(image)
         report_scope(image, &transaction.globals)
     for i in range(0 if root.exact_scope else root.search_list.images.count):

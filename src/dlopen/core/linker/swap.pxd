@@ -32,7 +32,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
 from dlopen.core.image.dynamic cimport is_code
 from dlopen.core.image.image cimport (
-    Image, PatchedPlace, PlaceValue, SearchList, image_name, is_being_linked,
+    Image, PatchedPlace, PlaceValue, SearchList, image_name, is_being_linked, is_linked,
 )
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, make_snapshot, publish_snapshot, reader_enter,
@@ -277,8 +277,8 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
     cdef int code = 0
     for i in range(swap.snapshot.count):
         image = swap.snapshot.images[i]
-        # Without a scope: mapped only.
-        if image == swap.old or load_pointer(&image.scope) == NULL or is_being_linked(image):
+        # Without a scope: mapped only, and going.
+        if image == swap.old or not is_linked(image) or load_pointer(&image.scope) == NULL:
             continue
         code = find_moves_in_table(swap, image, image.rela, image.rela_count)
         if code == 0:
