@@ -1,4 +1,4 @@
-# cython: language_level=3, cdivision=True, binding=False
+# cython: cdivision=True, binding=False
 """The binding of dlopen.h: numbers and bytes in, numbers, strings and exceptions out.
 
 An image is its address as an int; the core checks each one that it is given.

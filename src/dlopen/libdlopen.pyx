@@ -1,4 +1,3 @@
-# cython: language_level=3, cdivision=True
 """libdlopen.so: the exported functions, and the dl* family as images of ours see it.
 
 The one translation unit of the core. Nothing in it needs an interpreter: the linker

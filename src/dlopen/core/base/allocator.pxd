@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """The linker's own memory: pages that it maps itself, never malloc.
 
 Malloc wrappers call dlsym while they start, and a lazy fixup may run inside malloc.

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """The environment that the process was started with (environ(7)), as far as it concerns a
 loader: later changes do not count, as for ld.so(8).
 

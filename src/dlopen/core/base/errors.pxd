@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Errors as data: a code, its subject and details; rendered at the faces only.
 
 The strings are copied into the error itself, since what they name may be rolled back.

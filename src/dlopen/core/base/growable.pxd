@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Arrays that grow: of pointers, and of bytes. Each belongs to the struct that holds it."""
 
 from libc.stddef cimport size_t

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """The kernel's interface, called directly.
 
 Not through libc: its wrappers are replaced by preloaded tools (some of which call

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """The log: DLOPEN_LOG=error|warn|info|debug|trace, to standard error or DLOPEN_LOG_FILE.
 
 A line is put together on the stack and written with one write(2): no lock, no allocation,

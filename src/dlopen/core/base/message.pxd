@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """What an error says, in one line: in glibc's words where it has them."""
 
 from libc.stddef cimport size_t

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Paths that the kernel tells: into text of the allocator's, which grows with them.
 
 PATH_MAX bytes would be a great part of a small thread's stack, and of a signal handler's.

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """The string functions of C, of our own: they are called before a sanitizer's runtime has made
 its replacements of libc's ready, which would jump to NULL then."""
 

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Machine words: alignment and ranges whose arithmetic cannot wrap."""
 
 from libc.stdint cimport uint64_t

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """What the ELF header and the program headers say, checked: the gABI's rules for a
 shared object, glibc's words for breaking them."""
 

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Where a file says that a debugger may stop: SystemTap's probes, notes in sections that
 are not loaded (its UserSpaceProbeImplementation)."""
 

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """The dynamic section of an image into its fields, checking before trusting.
 
 For an image of ours every address, size, index and string is checked here or where it

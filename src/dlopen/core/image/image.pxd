@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """An image: one ELF object that is mapped in this process, ours or the host's.
 
 Addresses in the file's terms (p_vaddr, st_value) become bytes that we may read with

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """All images of ours in one place, and the readers who need no lock.
 
 Writers change `images` under `lock` and publish an immutable Snapshot. Readers (dlsym,

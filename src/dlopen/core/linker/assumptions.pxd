@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """What differs between releases of glibc's loader, and how it is told.
 
 By looking, where the difference can be seen when it matters. Else by the version nodes that

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """What a lazily bound call leads to, found while the process runs (relocation/lazy.pxd).
 
 In any thread, in signal handlers, while other threads open and close: no lock is taken,

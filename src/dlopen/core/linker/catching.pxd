@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Constructors that throw.
 
 glibc lets the process end then (dlopen(3) is declared not to throw). Who opens through

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Debuggers see our images.
 
 gdb reads the lists of <link.h>: a struct r_debug for each namespace of the host's loader,

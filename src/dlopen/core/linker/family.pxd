@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """dlopen(3) and its family, as programs and images of ours call them.
 
 What libc's own loader has opened is asked of libc's functions, by their handles; all

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Looking for a symbol as dlsym(3) does: from a handle, in the global scope, from a place.
 
 All of it runs in a reader section, without our lock.

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """The host's loader and its images.
 
 Its functions are taken from libc's symbol table, found through the debugger's link

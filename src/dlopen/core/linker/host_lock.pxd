@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Calls of the host's loader, which takes a lock of its own, and fork.
 
 The host does not reset that lock in a forked child: no thread shall be in there for us at

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Opening as a transaction: find, map, scope, relocate, protect, publish, initialise.
 
 A transaction works on images that nobody else knows, with no lock held. Published

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Namespaces: images that see those of their own only, and the family that all share.
 
 dlmopen(3) makes one that is there as long as it has images. One that is made by itself

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Dependency order, and the running of constructors and destructors in it.
 
 The order is glibc's (its dynamic_sort=2): depth first over the direct dependencies, from

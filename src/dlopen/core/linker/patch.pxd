@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Patches: what an image refers to is exchanged while the process runs, and put back.
 
 Each place of the image that a relocation bound to the symbol gets one aligned store.

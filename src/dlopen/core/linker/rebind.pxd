@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """A place that was relocated gets another value while the process runs.
 
 Other threads read it meanwhile, or call through it: it changes by one aligned store. A page of

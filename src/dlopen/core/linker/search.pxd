@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Where a name comes from: the search of ld.so(8), in the order of this glibc.
 
 RPATH of the asking image and of those that brought it in, then the program's;

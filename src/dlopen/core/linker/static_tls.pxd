@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Where the thread-local storage of a batch goes, before its references are relocated.
 
 An image that an initial-exec relocation refers to gets static TLS through a donor (see

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Hot swap: an image takes the place of an older version of it.
 
 What other images of ours were bound to in the old one, and what patches of any image let

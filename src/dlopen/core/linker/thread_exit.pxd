@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """thread_local objects of our images: an image stays while any thread has one alive.
 
 __cxa_thread_atexit of libstdc++ and __cxa_thread_atexit_impl of libc are ours in our

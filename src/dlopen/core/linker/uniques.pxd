@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """STB_GNU_UNIQUE definitions of the host's images (symbols/unique.pxd).
 
 Which of several the host's own images are bound to, only the host knows: dlsym tells,

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Closing: mark from what is held, sweep the rest; destructors, then unmapping.
 
 Held is what is open, NODELETE, pinned by an open that is under way, or being

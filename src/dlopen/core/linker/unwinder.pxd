@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Exceptions, cancellation and backtraces through our images.
 
 An unwinder finds the frame of an address with _dl_find_object (libgcc since 12, LLVM's

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Where an image's content comes from: an open file, or bytes, of the caller's or of a file
 that the caller has."""
 

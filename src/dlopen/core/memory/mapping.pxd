@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Segments into memory.
 
 One read-only mapping of the file covers every segment whose distance to the file is

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Lazy binding: a function is looked up when it is called first (psABI, "Procedure
 Linkage Table").
 

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Relocation of one image: what each place of it becomes.
 
 The images of one open form a batch. Everything that needs no foreign code comes first,

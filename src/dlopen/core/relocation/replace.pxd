@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Symbols that somebody else decides: asked for once, before any place is bound.
 
 The answers are kept by symbol, so that lazily bound calls find them too, without asking.

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Symbols: in one image, in a scope, and which definition a reference binds to.
 
 The rules are glibc's: a verneed version decides; a definition without version

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Which definition of several comes first: the one rule, for places that are relocated, calls
 that are bound lazily, and dlsym(3) from inside.
 

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """STB_GNU_UNIQUE: what C++ has once in a program, whatever file it is compiled into.
 
 Compilers give this binding to inline variables, static members of templates and local

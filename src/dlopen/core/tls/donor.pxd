@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Static TLS for images of ours that ask for it with initial-exec relocations.
 
 Only the host's loader can give room at a fixed distance from every thread's pointer, in

@@ -1,4 +1,3 @@
-# cython: cdivision=True
 """Thread-local storage of our images: own module ids, blocks made on first touch.
 
 The psABI's __tls_get_addr takes a module id and an offset. An id with the top bit set
