@@ -1,48 +1,32 @@
-"""The dynamic section of an image into its fields, checking before trusting.
-
-For an image of ours every address, size, index and string is checked here or where it
-is used. A host image was checked by the host's loader, which also relocated most of
-the addresses in place (but not in the vDSO): both forms are understood.
-"""
+"""The dynamic section of an image into its fields (PT_DYNAMIC, gABI chapter 5)."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport MOVES_DYNAMIC_POINTERS
-from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED, Error
-from dlopen.core.base.errors cimport fail, fail_at, fail_memory
+from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add
-from dlopen.core.base.words cimport align_up, is_power_of_two
+from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
-    DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_AUXILIARY, DT_FILTER, DT_FINI,
-    DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_INIT,
-    DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL,
-    DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELACOUNT, DT_RELAENT, DT_RELASZ, DT_RELR, DT_RELRENT,
-    DT_RELRSZ, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRSZ, DT_STRTAB, DT_SYMBOLIC, DT_SYMENT,
-    DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W,
-    PF_X, VER_FLG_BASE, VERSYM_INDEX,
+    DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_AUXILIARY, DT_FILTER, DT_FLAGS, DT_FLAGS_1,
+    DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_RELA,
+    DT_RELACOUNT, DT_RELASZ, DT_RELR, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRSZ, DT_STRTAB,
+    DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM, DT_VERNEED,
+    DT_VERNEEDNUM, DT_VERSYM, PF_W,
 )
 from dlopen.core.elf.layout cimport segment_holding
-from dlopen.core.elf.structures cimport (
-    Dyn, Half, Phdr, Rela, Sym, Verdaux, Verdef, Vernaux, Verneed, Word, Xword,
+from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym
+from dlopen.core.image.checked cimport Tables, entry_at, malformed, room_after, table_at
+from dlopen.core.image.functions cimport read_functions
+from dlopen.core.image.hash_tables cimport protect_symbols, read_hash_tables
+from dlopen.core.image.image cimport Image, bytes_at, image_name, string_at
+from dlopen.core.image.relocation_tables cimport read_relocations
+from dlopen.core.image.versions cimport (
+    EXTRA_FLAGS_1, EXTRA_GNU_HASH, EXTRA_VERDEF, EXTRA_VERDEFNUM, EXTRA_VERNEED, EXTRA_VERNEEDNUM,
+    EXTRA_VERSYM, OLD_TAGS, TAG_COUNT, read_versions,
 )
-from dlopen.core.image.image cimport (
-    MAX_TABLES, Image, Version, bytes_at, image_name, string_at, symbol_count,
-)
-
-
-cdef enum:
-    OLD_TAGS = 38                # tags below are indices, as in glibc's l_info
-    EXTRA_GNU_HASH = 38
-    EXTRA_VERSYM = 39
-    EXTRA_VERDEF = 40
-    EXTRA_VERDEFNUM = 41
-    EXTRA_VERNEED = 42
-    EXTRA_VERNEEDNUM = 43
-    EXTRA_FLAGS_1 = 44
-    TAG_COUNT = 45
-    MAX_VERSION_INDEX = 0x7fff
 
 
 cdef inline int tag_slot(uint64_t tag) noexcept nogil:
@@ -63,332 +47,6 @@ cdef inline int tag_slot(uint64_t tag) noexcept nogil:
     if tag == DT_FLAGS_1:
         return EXTRA_FLAGS_1
     return -1
-
-
-cdef inline int malformed(
-    const Image* image, Error* error, const char* rule, uint64_t value
-) noexcept nogil:
-    return fail_at(error, DLOPEN_E_FORMAT, image_name(image), rule, ~<uint64_t>0, value)
-
-
-cdef inline void note_table(Image* image, uint64_t address, uint64_t size) noexcept nogil:
-    """Remembers a table that later steps trust, so that no relocation overwrites it."""
-    cdef const Phdr* segment = segment_holding(&image.layout, address, size)
-    if segment != NULL and image.table_count < MAX_TABLES:
-        image.tables[image.table_count].start = address
-        image.tables[image.table_count].size = size
-        image.table_count += 1
-        if segment.p_flags & PF_W:
-            image.has_tables_in_writable_memory = True
-
-
-cdef inline const void* entry_at(
-    const Image* image, uint64_t address, uint64_t size
-) noexcept nogil:
-    """Bytes of a table; NULL when an image of ours does not have them all."""
-    if not image.is_host:
-        return bytes_at(image, address, size)
-    if address < image.load_bias:
-        address += image.load_bias
-    return <const void*>address
-
-
-cdef inline const void* table_at(Image* image, uint64_t address, uint64_t size) noexcept nogil:
-    """The same for a whole table, which no relocation may write from now on."""
-    cdef const void* bytes = entry_at(image, address, size)
-    if bytes != NULL and not image.is_host:
-        note_table(image, address, size)
-    return bytes
-
-
-cdef inline uint64_t room_after(const Image* image, uint64_t address) noexcept nogil:
-    """Bytes from `address` to the end of what the file gives of its segment."""
-    cdef const Phdr* segment
-    if image.is_host:
-        return ~<uint64_t>0
-    segment = segment_holding(&image.layout, address, 1)
-    if segment == NULL or address - segment.p_vaddr >= segment.p_filesz:
-        return 0
-    return segment.p_vaddr + segment.p_filesz - address
-
-
-cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
-    cdef const Word* header = <const Word*>table_at(image, address, 16)
-    cdef uint64_t room = room_after(image, address)
-    cdef uint64_t bloom_count
-    cdef uint64_t used
-    if header == NULL:
-        return malformed(image, error, b"DT_GNU_HASH lies outside the segments", address)
-    bloom_count = header[2]
-    if not is_power_of_two(bloom_count):
-        return malformed(
-            image, error, b"DT_GNU_HASH: the bloom filter's size is not a power of two", bloom_count
-        )
-    used = 16 + bloom_count * 8 + <uint64_t>header[0] * 4
-    if used > room:
-        return malformed(image, error, b"DT_GNU_HASH reaches beyond its segment", header[0])
-    if header[0] == 0:
-        return 0                 # defines nothing; DT_HASH may stand beside it
-    image.bucket_count = header[0]
-    image.symbol_offset = header[1]
-    image.bloom_mask = <uint32_t>bloom_count - 1
-    image.bloom_shift = header[3] & 63U
-    image.bloom = <const Xword*>(header + 4)
-    image.buckets = <const Word*>(image.bloom + bloom_count)
-    image.chains = image.buckets + image.bucket_count
-    if image.is_host:
-        image.chain_limit = <uint64_t>1 << 32
-    else:
-        image.chain_limit = image.symbol_offset + (room - used) // 4
-        if image.chain_limit > image.symbol_limit:
-            image.chain_limit = image.symbol_limit
-        note_table(image, address, used)
-    return 0
-
-
-cdef inline void protect_symbols(Image* image, const uint64_t* values) noexcept nogil:
-    """Symbols in writable memory (patchelf moves them there): exactly counted, so that
-    what follows them may be relocated and they may not."""
-    cdef const Phdr* segment = segment_holding(&image.layout, values[DT_SYMTAB], sizeof(Sym))
-    if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
-        return
-    image.symbol_limit = symbol_count(image)
-    note_table(image, values[DT_SYMTAB], image.symbol_limit * sizeof(Sym))
-    if image.chain_limit > image.symbol_limit:
-        image.chain_limit = image.symbol_limit
-    if image.chain_limit > image.symbol_offset:
-        note_table(
-            image, <uint64_t>image.chains - image.bytes_bias,
-            (image.chain_limit - image.symbol_offset) * 4
-        )
-
-
-cdef inline int read_sysv_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
-    cdef const Word* header = <const Word*>table_at(image, address, 8)
-    if header == NULL:
-        return malformed(image, error, b"DT_HASH lies outside the segments", address)
-    if table_at(image, address, 8 + (<uint64_t>header[0] + header[1]) * 4) == NULL:
-        return malformed(image, error, b"DT_HASH reaches beyond its segment", header[1])
-    image.sysv_chain_count = header[1]
-    image.sysv_chains = header + 2 + header[0]
-    image.sysv_buckets = header + 2
-    image.sysv_bucket_count = header[0]
-    return 0
-
-
-cdef struct VersionWalk:
-    bint store
-    uint32_t highest
-    uint16_t* end                # of the list of verneed: where the next place goes
-
-
-cdef inline void note_version(
-    Image* image, VersionWalk* visit, uint16_t index, uint32_t hash, const char* name,
-    const char* library, uint16_t flags
-) noexcept nogil:
-    cdef uint32_t slot = index & VERSYM_INDEX
-    if not visit.store:
-        if slot > visit.highest:
-            visit.highest = slot
-    else:
-        image.versions[slot].name = name
-        image.versions[slot].library = library
-        image.versions[slot].hash = hash
-        image.versions[slot].flags = flags
-        image.versions[slot].index = index
-        # Once: of an index that a malformed file gives twice the last counts.
-        if library != NULL and image.versions[slot].next == 0 \
-                and visit.end != &image.versions[slot].next:
-            visit.end[0] = <uint16_t>(slot + 1)
-            visit.end = &image.versions[slot].next
-
-
-cdef inline int walk_versions(
-    Image* image, uint64_t verneed, uint64_t verneed_count, uint64_t verdef,
-    uint64_t verdef_count, VersionWalk* visit, Error* error
-) noexcept nogil:
-    """Walks verneed and verdef once, checking; with visit.store fills image.versions."""
-    cdef const Verneed* need
-    cdef const Vernaux* need_aux
-    cdef const Verdef* definition
-    cdef const Verdaux* definition_aux
-    cdef uint64_t address = verneed
-    cdef uint64_t aux
-    cdef uint64_t _i, _j
-    cdef uint64_t entries = 0
-    cdef const char* file
-    cdef const char* name
-    for _i in range(verneed_count):
-        need = <const Verneed*>entry_at(image, address, sizeof(Verneed))
-        if need == NULL:
-            return malformed(image, error, b"DT_VERNEED lies outside the segments", address)
-        if need.vn_version != 1:
-            return malformed(
-                image, error, b"unsupported version of Verneed record", need.vn_version
-            )
-        entries += need.vn_cnt
-        if entries > MAX_VERSION_INDEX:
-            return malformed(image, error, b"DT_VERNEED has too many entries", entries)
-        file = string_at(image, need.vn_file)
-        if file == NULL:
-            return malformed(
-                image, error, b"DT_VERNEED names a file outside the string table", need.vn_file
-            )
-        aux = address + need.vn_aux
-        for _j in range(need.vn_cnt):
-            need_aux = <const Vernaux*>entry_at(image, aux, sizeof(Vernaux))
-            if need_aux == NULL:
-                return malformed(
-                    image, error, b"DT_VERNEED's entries lie outside the segments", aux
-                )
-            name = string_at(image, need_aux.vna_name)
-            if name == NULL:
-                return malformed(
-                    image, error, b"DT_VERNEED names a version outside the string table",
-                    need_aux.vna_name
-                )
-            note_version(
-                image, visit, need_aux.vna_other, need_aux.vna_hash, name, file, need_aux.vna_flags
-            )
-            if need_aux.vna_next == 0:
-                break
-            aux += need_aux.vna_next
-        if need.vn_next == 0:
-            break
-        address += need.vn_next
-    address = verdef
-    for _i in range(verdef_count):
-        definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
-        if definition == NULL:
-            return malformed(image, error, b"DT_VERDEF lies outside the segments", address)
-        if definition.vd_version != 1:
-            return malformed(
-                image, error, b"unsupported version of Verdef record", definition.vd_version
-            )
-        aux = address + definition.vd_aux
-        definition_aux = <const Verdaux*>entry_at(image, aux, sizeof(Verdaux))
-        if definition_aux == NULL:
-            return malformed(image, error, b"DT_VERDEF's entries lie outside the segments", aux)
-        name = string_at(image, definition_aux.vda_name)
-        if name == NULL:
-            return malformed(
-                image, error, b"DT_VERDEF names a version outside the string table",
-                definition_aux.vda_name
-            )
-        # The base definition names the file and is not a version to ask for: hash 0.
-        note_version(
-            image, visit, definition.vd_ndx,
-            0 if definition.vd_flags & VER_FLG_BASE else definition.vd_hash,
-            name, NULL, definition.vd_flags
-        )
-        if definition.vd_next == 0:
-            break
-        address += definition.vd_next
-    return 0
-
-
-cdef inline int read_versions(
-    Allocator* allocator, Image* image, const uint64_t* values, const bint* present, Error* error
-) noexcept nogil:
-    cdef VersionWalk visit
-    cdef uint64_t need_count = values[EXTRA_VERNEEDNUM] if present[EXTRA_VERNEED] else 0
-    cdef uint64_t definition_count = values[EXTRA_VERDEFNUM] if present[EXTRA_VERDEF] else 0
-    cdef int code
-    visit.store = False
-    visit.highest = 0
-    visit.end = &image.first_needed
-    image.has_verdef = definition_count != 0
-    if need_count > MAX_VERSION_INDEX or definition_count > MAX_VERSION_INDEX:
-        return malformed(image, error, b"DT_VERNEEDNUM or DT_VERDEFNUM is too large", need_count)
-    code = walk_versions(
-        image, values[EXTRA_VERNEED], need_count, values[EXTRA_VERDEF], definition_count,
-        &visit, error
-    )
-    if code:
-        return code
-    image.version_count = visit.highest + 1
-    image.versions = <Version*>allocate(allocator, image.version_count * sizeof(Version))
-    if image.versions == NULL:
-        return fail_memory(error, image_name(image))
-    visit.store = True
-    code = walk_versions(
-        image, values[EXTRA_VERNEED], need_count, values[EXTRA_VERDEF], definition_count,
-        &visit, error
-    )
-    if code:
-        return code
-    if present[EXTRA_VERSYM]:
-        image.versym = <const Half*>table_at(
-            image, values[EXTRA_VERSYM], 2 if image.is_host else image.symbol_limit * 2
-        )
-        if image.versym == NULL and not image.is_host:
-            # As many as there are room for; indices beyond are not symbols.
-            image.symbol_limit = room_after(image, values[EXTRA_VERSYM]) // 2
-            image.versym = <const Half*>table_at(
-                image, values[EXTRA_VERSYM], image.symbol_limit * 2
-            )
-            if image.symbol_limit < image.chain_limit:
-                image.chain_limit = image.symbol_limit
-        if image.versym == NULL:
-            return malformed(
-                image, error, b"DT_VERSYM lies outside the segments", values[EXTRA_VERSYM]
-            )
-    return 0
-
-
-cdef inline int read_relocations(
-    Image* image, const uint64_t* values, const bint* present, Error* error
-) noexcept nogil:
-    if present[DT_REL]:
-        return fail(
-            error, DLOPEN_E_UNSUPPORTED, image_name(image),
-            b"DT_REL relocations (this machine has DT_RELA)"
-        )
-    if present[DT_RELA] and values[DT_RELASZ] != 0:
-        if present[DT_RELAENT] and values[DT_RELAENT] != sizeof(Rela):
-            return malformed(
-                image, error, b"DT_RELAENT is not the expected size", values[DT_RELAENT]
-            )
-        image.rela_count = values[DT_RELASZ] // sizeof(Rela)
-        image.rela = <const Rela*>table_at(image, values[DT_RELA], values[DT_RELASZ])
-        if image.rela == NULL or values[DT_RELASZ] % sizeof(Rela):
-            return malformed(
-                image, error, b"DT_RELA lies outside the segments or is not whole", values[DT_RELA]
-            )
-    if present[DT_JMPREL] and values[DT_PLTRELSZ] != 0:
-        if present[DT_PLTREL] and values[DT_PLTREL] != DT_RELA:
-            return malformed(image, error, b"DT_PLTREL is not DT_RELA", values[DT_PLTREL])
-        image.jmprel_count = values[DT_PLTRELSZ] // sizeof(Rela)
-        image.plt_got = values[DT_PLTGOT]
-        image.jmprel = <const Rela*>table_at(image, values[DT_JMPREL], values[DT_PLTRELSZ])
-        if image.jmprel == NULL or values[DT_PLTRELSZ] % sizeof(Rela):
-            return malformed(
-                image, error, b"DT_JMPREL lies outside the segments or is not whole",
-                values[DT_JMPREL]
-            )
-        # Some linkers count DT_JMPREL's entries in DT_RELASZ too: apply each once.
-        if image.rela != NULL and values[DT_RELA] + values[DT_RELASZ] \
-                == values[DT_JMPREL] + values[DT_PLTRELSZ] and values[DT_JMPREL] >= values[DT_RELA]:
-            image.rela_count -= image.jmprel_count
-    if present[DT_RELR] and values[DT_RELRSZ] != 0:
-        if present[DT_RELRENT] and values[DT_RELRENT] != 8:
-            return malformed(
-                image, error, b"DT_RELRENT is not the expected size", values[DT_RELRENT]
-            )
-        image.relr_count = values[DT_RELRSZ] // 8
-        image.relr = <const Xword*>table_at(image, values[DT_RELR], values[DT_RELRSZ])
-        if image.relr == NULL or values[DT_RELRSZ] & 7:
-            return malformed(
-                image, error, b"DT_RELR lies outside the segments or is not whole", values[DT_RELR]
-            )
-    return 0
-
-
-cdef struct Tables:              # an image's relocations that have symbols, and others
-    const Rela* rela
-    uint64_t rela_count
-    const Rela* jmprel
-    uint64_t jmprel_count
 
 
 cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
@@ -430,48 +88,6 @@ cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
     if jmprel != 0:
         tables.jmprel = <const Rela*>entry_at(image, jmprel, jmprel_size)
         tables.jmprel_count = jmprel_size // sizeof(Rela)
-
-
-cdef inline bint is_code(const Image* image, uint64_t address) noexcept nogil:
-    """`address` (p_vaddr terms) lies in an executable segment."""
-    cdef const Phdr* segment = segment_holding(&image.layout, address, 1)
-    return segment != NULL and segment.p_flags & PF_X != 0
-
-
-cdef inline int read_functions(
-    Image* image, const uint64_t* values, const bint* present, Error* error
-) noexcept nogil:
-    """Constructors and destructors; the arrays' entries are checked when they are called,
-    for they are relocated first."""
-    if present[DT_INIT] and values[DT_INIT] != 0:
-        if not is_code(image, values[DT_INIT]):
-            return malformed(
-                image, error, b"DT_INIT lies outside the executable segments", values[DT_INIT]
-            )
-        image.init = values[DT_INIT]
-    if present[DT_FINI] and values[DT_FINI] != 0:
-        if not is_code(image, values[DT_FINI]):
-            return malformed(
-                image, error, b"DT_FINI lies outside the executable segments", values[DT_FINI]
-            )
-        image.fini = values[DT_FINI]
-    if present[DT_INIT_ARRAY]:
-        image.init_array = values[DT_INIT_ARRAY]
-        image.init_array_count = values[DT_INIT_ARRAYSZ] // 8
-        if image.init_array_count != 0 \
-                and bytes_at(image, image.init_array, image.init_array_count * 8) == NULL:
-            return malformed(
-                image, error, b"DT_INIT_ARRAY lies outside the segments", image.init_array
-            )
-    if present[DT_FINI_ARRAY]:
-        image.fini_array = values[DT_FINI_ARRAY]
-        image.fini_array_count = values[DT_FINI_ARRAYSZ] // 8
-        if image.fini_array_count != 0 \
-                and bytes_at(image, image.fini_array, image.fini_array_count * 8) == NULL:
-            return malformed(
-                image, error, b"DT_FINI_ARRAY lies outside the segments", image.fini_array
-            )
-    return 0
 
 
 cdef inline void read_entries(Image* image, uint64_t* values, bint* present) noexcept nogil:
@@ -518,17 +134,6 @@ cdef inline int read_symbols(
                 and (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym) < image.symbol_limit:
             image.symbol_limit = (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym)
     return 0
-
-
-cdef inline int read_hash_tables(
-    Image* image, const uint64_t* values, const bint* present, Error* error
-) noexcept nogil:
-    cdef int code = 0
-    if present[DT_HASH]:
-        code = read_sysv_hash(image, values[DT_HASH], error)
-    if code == 0 and present[EXTRA_GNU_HASH]:
-        code = read_gnu_hash(image, values[EXTRA_GNU_HASH], error)
-    return code
 
 
 cdef inline int read_for_lookup(Image* image) noexcept nogil:

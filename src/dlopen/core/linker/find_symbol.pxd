@@ -10,7 +10,7 @@ from dlopen.core.base.atomics cimport load_pointer, load_u64, store_u64
 from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
-from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, is_linked, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.calls cimport (
@@ -25,8 +25,6 @@ from dlopen.core.symbols.lookup cimport (
 )
 from dlopen.core.symbols.scopes cimport Scopes, search
 from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
-
-
 cdef inline uint64_t thread_address(
     Linker* linker, const Definition* definition
 ) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
-from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32, store_u64
+from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_MEMORY, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointers_add, pointers_free, pointers_hold, pointers_remove, pointers_reserve,
@@ -22,9 +22,7 @@ from dlopen.core.base.kernel cimport (
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.paths cimport add_link_target
-from dlopen.core.base.strings cimport (
-    has_prefix, memcmp, strchr, strcmp, strlen, strncmp, strrchr,
-)
+from dlopen.core.base.strings cimport has_prefix, memcmp, strcmp, strlen, strncmp, strrchr
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport (
     DT_DEBUG, PF_R, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_PHDR, PT_TLS,
@@ -32,18 +30,17 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.structures cimport Dyn, Phdr, Sym, symbol_type
 from dlopen.core.image.dynamic cimport read_dynamic, read_for_lookup
-from dlopen.core.image.image cimport (
-    Image, LinkMap, Name, image_free_records, symbol_count,
-)
+from dlopen.core.image.image cimport Image, LinkMap, image_free_records, symbol_count
+from dlopen.core.image.naming cimport answers_to, has_base_name
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, join_globals, make_snapshot, publish_snapshot, retire_image,
 )
 from dlopen.core.linker.assumptions cimport learn_habits
 from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host, open_host
 from dlopen.core.linker.state cimport (
-    HostCxaThreadAtexit, HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1, HostDlclose,
-    HostDebug, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym,
-    HostInfo, HostTlsGetAddr, Linker, PhdrVisitor,
+    HostCxaThreadAtexit, HostDebug, HostDlFindObject, HostDlIteratePhdr, HostDladdr, HostDladdr1,
+    HostDlclose, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen, HostDlsym, HostDlvsym, HostInfo,
+    HostTlsGetAddr, Linker, PhdrVisitor,
 )
 from dlopen.core.linker.unwinder cimport asks_for_frames, rebind_unwinder
 from dlopen.core.memory.file cimport File, file_close, file_init, file_open
@@ -396,20 +393,6 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
     return collection.failed
 
 
-cdef inline bint answers_to(const Image* image, const char* name) noexcept nogil:
-    """glibc's _dl_name_match_p and its soname rule."""
-    cdef size_t i
-    cdef const Name* further = <const Name*>load_pointer(&image.further_names)
-    for i in range(image.names.count):
-        if strcmp(<const char*>image.names.items[i], name) == 0:
-            return True
-    while further != NULL:
-        if strcmp(further.text, name) == 0:
-            return True
-        further = further.next
-    return image.soname != NULL and strcmp(image.soname, name) == 0
-
-
 cdef inline bint is_needed_as(
     const Pointers* images, const Image* image, const char* name
 ) noexcept nogil:
@@ -487,19 +470,6 @@ cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
 
 cdef inline size_t min_size(size_t one, size_t other) noexcept nogil:
     return one if one < other else other
-
-
-cdef inline const char* base_name(const char* path) noexcept nogil:
-    cdef const char* slash = strrchr(path, 0x2f)
-    return slash + 1 if slash != NULL else path
-
-
-cdef inline bint has_base_name(const Image* image, const char* name) noexcept nogil:
-    """What the host made of a name with $ORIGIN in it, it tells nobody: there the last part of it
-    has to do."""
-    if strchr(name, 0x24) != NULL:
-        name = base_name(name)
-    return strcmp(base_name(image.path), name) == 0
 
 
 cdef inline void pick_missing_probes(Collection* collection) noexcept nogil:

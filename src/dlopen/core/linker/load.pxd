@@ -17,12 +17,12 @@ from dlopen.core.base.atomics cimport (
     load_pointer, load_u32, load_u64, store_pointer, store_u32, store_u64,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND,
-    DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_HANDLE,
-    DLOPEN_E_UNSUPPORTED,
-    DLOPEN_RELOADABLE, DLOPEN_REPLACE_IN_TREE, DLOPEN_E_VERSION, DLOPEN_NO_FOREIGN_CODE,
-    DLOPEN_PRIVATE, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_REJECTED_HOSTS,
-    DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, DLOPEN_KEEP_AS_LIBC, Error, Request,
+    DLOPEN_E_CONSTRUCTOR, DLOPEN_E_HANDLE, DLOPEN_E_HOST, DLOPEN_E_INVALID, DLOPEN_E_MEMORY,
+    DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_STOPPED,
+    DLOPEN_E_UNSUPPORTED, DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE,
+    DLOPEN_PRIVATE, DLOPEN_REJECTED_HOSTS, DLOPEN_RELOADABLE, DLOPEN_REPLACE_IN_TREE,
+    DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error,
+    Request,
 )
 from dlopen.core.base.errors cimport (
     error_clear, error_name_symbol, error_needed_by, error_searched, fail, fail_handle, fail_memory,
@@ -38,9 +38,7 @@ from dlopen.core.base.kernel cimport (
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
 from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport has_prefix, memcmp, strchr, strcmp, strlen
-from dlopen.core.elf.constants cimport (
-    DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK,
-)
+from dlopen.core.elf.constants cimport DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK
 from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
@@ -48,45 +46,42 @@ from dlopen.core.image.image cimport (
     Image, LinkMap, Name, Retired, SearchList, Unique, Version, image_asked_name,
     image_free_records, image_name, is_linked,
 )
+from dlopen.core.image.naming cimport answers_to, has_base_name
+from dlopen.core.image.order cimport sort_for_constructors
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, Waiter, current_snapshot, free_wider_scopes, join_globals, make_snapshot,
     publish_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
     take_wider_scopes, this_thread, widen_scope,
 )
-from dlopen.core.linker.catching cimport (
-    Exception, call_caught, describe_exception, is_catching,
-)
+from dlopen.core.linker.catching cimport Exception, call_caught, describe_exception, is_catching
 from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
 from dlopen.core.linker.host cimport (
-    HOSTS_CHANGED, HOSTS_UNKNOWN, RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE,
-    RTLD_NOLOAD, RTLD_NOW, answers_to, bring_unwinder, count_host_image, has_base_name,
-    identify_hosts, look_for_globals, must_be_hosts, refresh_hosts,
+    HOSTS_CHANGED, HOSTS_UNKNOWN, RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD,
+    RTLD_NOW, bring_unwinder, count_host_image, identify_hosts, look_for_globals, must_be_hosts,
+    refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.namespaces cimport (
     NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
 )
-from dlopen.core.linker.order cimport run_constructors, sort_for_constructors
+from dlopen.core.linker.order cimport run_constructors
 from dlopen.core.linker.rebind cimport seal_what_is_left
 from dlopen.core.linker.search cimport (
     Trail, expand, find_file, is_path_in_files, prepare_search, trail_add, trail_free, try_files,
 )
 from dlopen.core.linker.state cimport Linker, Namespace
 from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
+from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
 from dlopen.core.memory.file cimport (
     File, Files, file_close, file_from_bytes, file_init, file_open, file_read, make_plain,
 )
 from dlopen.core.memory.mapping cimport map_segments, protect_relro, protect_text
 from dlopen.core.relocation.relocate cimport (
     Batch, free_deferred, relocate_deferred_tls, relocate_image, resolvers_fill_static_tls,
-    run_resolvers,
-    same_file_name,
+    run_resolvers, same_file_name,
 )
 from dlopen.core.relocation.replace cimport find_replacements
-from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
-from dlopen.core.symbols.lookup cimport (
-    Definition, Reference, list_in_scope, refer, symbol_name,
-)
+from dlopen.core.symbols.lookup cimport Definition, Reference, list_in_scope, refer, symbol_name
 from dlopen.core.symbols.report cimport (
     report_host_open, report_loaded, report_mapped, report_open, report_scope, report_textrel,
     report_version,

@@ -27,7 +27,8 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport PF_W, SHN_UNDEF
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Sym, relocation_symbol, relocation_type
-from dlopen.core.image.dynamic cimport Tables, is_code, read_tables
+from dlopen.core.image.checked cimport Tables, is_code
+from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport (
     Image, PatchedPlace, PlaceValue, Version, free_patched_place, image_name,
 )
@@ -40,7 +41,7 @@ from dlopen.core.linker.calls cimport (
 )
 from dlopen.core.linker.find_symbol cimport host_symbol, resolved_address
 from dlopen.core.linker.host cimport (
-    borrow_host_image, give_back_host_image, holds_linker, RTLD_LAZY, RTLD_NOLOAD,
+    RTLD_LAZY, RTLD_NOLOAD, borrow_host_image, give_back_host_image, holds_linker,
 )
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.rebind cimport close_place, open_place, patched_place, store_place
@@ -48,8 +49,6 @@ from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.relocation.relocate cimport own_address
 from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
 from dlopen.core.symbols.lookup cimport Definition, symbol_name, symbol_version
-
-
 cdef struct Match:               # a place that a patch is about
     const Rela* relocation
     size_t replacement

@@ -12,16 +12,14 @@ from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.atomics cimport (
-    full_fence, load_pointer, load_u32, store_pointer, store_u32,
-)
+from dlopen.core.base.atomics cimport full_fence, load_pointer, load_u32, store_pointer, store_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_MEMORY, DLOPEN_E_PROTECT, DLOPEN_E_RELOCATION, DLOPEN_E_STATE,
     DLOPEN_E_SYMBOL, DLOPEN_R_DTPMOD, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_TLSDESC,
     DLOPEN_R_TPOFF, DLOPEN_STATE_READY, Error,
 )
 from dlopen.core.base.errors cimport (
-    error_name_symbol, error_needed_by, fail, fail_at, fail_handle, fail_memory
+    error_name_symbol, error_needed_by, fail, fail_at, fail_handle, fail_memory,
 )
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove,
@@ -29,7 +27,7 @@ from dlopen.core.base.growable cimport (
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
-from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport (
     Image, PatchedPlace, PlaceValue, SearchList, image_name, is_being_linked, is_linked,
 )

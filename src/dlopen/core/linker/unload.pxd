@@ -15,11 +15,10 @@ from dlopen.core.base.atomics cimport (
     exchange_u32, full_fence, load_pointer, load_u32, store_pointer, store_u32, store_u64,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_CONSTRUCTOR, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY,
-    DLOPEN_HELD_INITIALISING, DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH,
-    DLOPEN_HELD_RETAINED, DLOPEN_HELD_THREAD_LOCAL, DLOPEN_STATE_CLOSING,
-    DLOPEN_STATE_INITIALISING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY, Error, PublicImage,
-    VisitHolder,
+    DLOPEN_E_CONSTRUCTOR, DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING,
+    DLOPEN_HELD_NODELETE, DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH, DLOPEN_HELD_RETAINED,
+    DLOPEN_HELD_THREAD_LOCAL, DLOPEN_STATE_CLOSING, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_MAPPED,
+    DLOPEN_STATE_READY, Error, PublicImage, VisitHolder,
 )
 from dlopen.core.base.errors cimport fail_handle
 from dlopen.core.base.growable cimport (
@@ -29,6 +28,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.image.image cimport (
     Image, PatchedPlace, PlaceValue, Unique, is_being_linked, is_linked,
 )
+from dlopen.core.image.order cimport sort_for_destructors
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, leave_scope, make_snapshot, publish_snapshot,
     reader_enter, reader_leave, reclaim, retire_image, snapshot_holds, this_thread,
@@ -36,7 +36,7 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.linker.debugger cimport hide_from_debugger
 from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.load cimport give_back_hosts
-from dlopen.core.linker.order cimport run_destructors, sort_for_destructors
+from dlopen.core.linker.order cimport run_destructors
 from dlopen.core.linker.patch cimport forget_patches
 from dlopen.core.linker.rebind cimport forget_unsealed, seal_what_is_left
 from dlopen.core.linker.section cimport in_section
@@ -44,8 +44,6 @@ from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.linker.static_tls cimport take_back_tls
 from dlopen.core.symbols.report cimport report_close, report_unload
 from dlopen.core.symbols.unique cimport remove_unique
-
-
 cdef extern from *:
     """
     /* 1: this thread is in `collect`; 2: and somebody closed something meanwhile. */

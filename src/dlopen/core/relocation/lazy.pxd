@@ -15,10 +15,8 @@ from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.elf.constants cimport DF_1_NOW, DF_BIND_NOW, PF_W
 from dlopen.core.elf.layout cimport is_sealed, segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Xword
-from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, image_name, load_word, store_word
-
-
 cdef enum:
     RESERVED_SIZE = 24           # of GOT[0], GOT[1] and GOT[2]
 

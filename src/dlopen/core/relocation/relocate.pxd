@@ -34,7 +34,7 @@ from dlopen.core.elf.structures cimport (
     Phdr, Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type,
     symbol_visibility,
 )
-from dlopen.core.image.dynamic cimport is_code
+from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport (
     Image, Table, Version, image_name, load_word, replacement_of, store_word,
 )
@@ -47,8 +47,6 @@ from dlopen.core.symbols.lookup cimport (
 from dlopen.core.symbols.report cimport log_binding, report_relocation, report_resolver
 from dlopen.core.symbols.scopes cimport Scopes, search
 from dlopen.core.tls.modules cimport TlsIndex
-
-
 ctypedef uint64_t (*Resolver)() noexcept nogil
 ctypedef int (*ShareUnique)(
     void* context, const Reference* reference, Definition* definition

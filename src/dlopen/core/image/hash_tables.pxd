@@ -1,0 +1,87 @@
+"""DT_GNU_HASH and DT_HASH: where their parts lie, and how many symbols there are."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from dlopen.core.base.contract cimport Error
+from dlopen.core.base.words cimport is_power_of_two
+from dlopen.core.elf.constants cimport DT_HASH, DT_SYMTAB, PF_W
+from dlopen.core.elf.layout cimport segment_holding
+from dlopen.core.elf.structures cimport Phdr, Sym, Word, Xword
+from dlopen.core.image.checked cimport malformed, note_table, room_after, table_at
+from dlopen.core.image.image cimport Image, symbol_count
+from dlopen.core.image.versions cimport EXTRA_GNU_HASH
+
+
+cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
+    cdef const Word* header = <const Word*>table_at(image, address, 16)
+    cdef uint64_t room = room_after(image, address)
+    cdef uint64_t bloom_count
+    cdef uint64_t used
+    if header == NULL:
+        return malformed(image, error, b"DT_GNU_HASH lies outside the segments", address)
+    bloom_count = header[2]
+    if not is_power_of_two(bloom_count):
+        return malformed(
+            image, error, b"DT_GNU_HASH: the bloom filter's size is not a power of two", bloom_count
+        )
+    used = 16 + bloom_count * 8 + <uint64_t>header[0] * 4
+    if used > room:
+        return malformed(image, error, b"DT_GNU_HASH reaches beyond its segment", header[0])
+    if header[0] == 0:
+        return 0                 # defines nothing; DT_HASH may stand beside it
+    image.bucket_count = header[0]
+    image.symbol_offset = header[1]
+    image.bloom_mask = <uint32_t>bloom_count - 1
+    image.bloom_shift = header[3] & 63U
+    image.bloom = <const Xword*>(header + 4)
+    image.buckets = <const Word*>(image.bloom + bloom_count)
+    image.chains = image.buckets + image.bucket_count
+    if image.is_host:
+        image.chain_limit = <uint64_t>1 << 32
+    else:
+        image.chain_limit = image.symbol_offset + (room - used) // 4
+        if image.chain_limit > image.symbol_limit:
+            image.chain_limit = image.symbol_limit
+        note_table(image, address, used)
+    return 0
+
+
+cdef inline void protect_symbols(Image* image, const uint64_t* values) noexcept nogil:
+    """Symbols in writable memory (patchelf moves them there): exactly counted, so that
+    what follows them may be relocated and they may not."""
+    cdef const Phdr* segment = segment_holding(&image.layout, values[DT_SYMTAB], sizeof(Sym))
+    if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
+        return
+    image.symbol_limit = symbol_count(image)
+    note_table(image, values[DT_SYMTAB], image.symbol_limit * sizeof(Sym))
+    if image.chain_limit > image.symbol_limit:
+        image.chain_limit = image.symbol_limit
+    if image.chain_limit > image.symbol_offset:
+        note_table(
+            image, <uint64_t>image.chains - image.bytes_bias,
+            (image.chain_limit - image.symbol_offset) * 4
+        )
+
+
+cdef inline int read_sysv_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
+    cdef const Word* header = <const Word*>table_at(image, address, 8)
+    if header == NULL:
+        return malformed(image, error, b"DT_HASH lies outside the segments", address)
+    if table_at(image, address, 8 + (<uint64_t>header[0] + header[1]) * 4) == NULL:
+        return malformed(image, error, b"DT_HASH reaches beyond its segment", header[1])
+    image.sysv_chain_count = header[1]
+    image.sysv_chains = header + 2 + header[0]
+    image.sysv_buckets = header + 2
+    image.sysv_bucket_count = header[0]
+    return 0
+
+
+cdef inline int read_hash_tables(
+    Image* image, const uint64_t* values, const bint* present, Error* error
+) noexcept nogil:
+    cdef int code = 0
+    if present[DT_HASH]:
+        code = read_sysv_hash(image, values[DT_HASH], error)
+    if code == 0 and present[EXTRA_GNU_HASH]:
+        code = read_gnu_hash(image, values[EXTRA_GNU_HASH], error)
+    return code

@@ -1,0 +1,126 @@
+"""Dependency order.
+
+It is glibc's (its dynamic_sort=2): depth first over the direct dependencies, from the last
+image of the breadth-first list to the first; an image stands before all that it depends on.
+Constructors run from the end of it, destructors from its beginning.
+"""
+
+from libc.stddef cimport size_t
+from libc.string cimport memset
+
+from dlopen.core.base.allocator cimport Allocator
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
+from dlopen.core.image.image cimport Image
+
+
+cdef enum:
+    MARK_NONE = 0
+    MARK_MEMBER = 1              # of the list that is sorted
+    MARK_VISITED = 2
+
+
+cdef inline Image* next_need(Image* image, const Image* blank, bint with_bindings) noexcept nogil:
+    """NULL after the last one: dependencies, then what was bound, the last first."""
+    cdef const Pointers* needs = &image.sorted if image.sorted.count else &image.dependencies
+    cdef size_t number = image.visit_next
+    if image == blank:
+        return NULL
+    image.visit_next += 1
+    if number < needs.count:
+        return <Image*>needs.items[number]
+    number -= needs.count
+    if not with_bindings or number >= image.bindings.count:
+        return NULL
+    return <Image*>image.bindings.items[image.bindings.count - 1 - number]
+
+
+cdef inline void visit(Image* image, Image* visited_from) noexcept nogil:
+    image.mark = MARK_VISITED
+    image.visited_from = visited_from
+    image.visit_next = 0
+
+
+cdef inline bint visit_for_order(
+    Allocator* allocator, Image* image, const Image* blank, bint with_bindings, Pointers* order
+) noexcept nogil:
+    """Appends in postorder: what is depended on comes first. `blank` counts as without
+    dependencies, where a cycle leads to it."""
+    cdef Image* need
+    if image.mark != MARK_MEMBER:
+        return True
+    visit(image, NULL)
+    while image != NULL:
+        need = next_need(image, blank, with_bindings)
+        if need == NULL:
+            if not pointers_add(allocator, order, image):
+                return False
+            image = image.visited_from
+        elif need.mark == MARK_MEMBER:
+            visit(need, image)
+            image = need
+    return True
+
+
+cdef inline bint visit_all(
+    Allocator* allocator, const Pointers* images, bint backwards, const Image* blank,
+    bint with_bindings, Pointers* order
+) noexcept nogil:
+    cdef size_t i
+    cdef bint complete = True
+    for i in range(images.count):
+        (<Image*>images.items[i]).mark = MARK_MEMBER
+    for i in range(images.count):
+        complete = complete and visit_for_order(
+            allocator, <Image*>images.items[images.count - 1 - i if backwards else i], blank,
+            with_bindings, order
+        )
+    for i in range(images.count):
+        (<Image*>images.items[i]).mark = MARK_NONE
+    return complete
+
+
+cdef inline bint sort_for_constructors(
+    Allocator* allocator, const Pointers* images, Pointers* order
+) noexcept nogil:
+    """`order` gets the images, dependencies first and the root (the first) last, also in a
+    cycle. Uses Image.mark: under Registry.lock."""
+    cdef Image* root = <Image*>images.items[0]
+    if not visit_all(allocator, images, True, root, False, order):
+        return False
+    pointers_remove(order, root)
+    return pointers_add(allocator, order, root)
+
+
+cdef inline bint sort_for_destructors(
+    Allocator* allocator, const Pointers* images, Image* closed, Pointers* order
+) noexcept nogil:
+    """`order` gets the images, dependencies first: destructors run from its end. What was
+    bound counts as a dependency, but DT_NEEDED goes before it where they contradict each
+    other: hence a second pass, where anything was. `closed`, if it is not NULL, is the first
+    image, and its destructors run before all others, also in a cycle (glibc's force_first).
+    Under Registry.lock."""
+    cdef Pointers first
+    cdef bint complete
+    if not have_bindings(images):
+        complete = visit_all(allocator, images, True, NULL, False, order)
+    else:
+        memset(&first, 0, sizeof(first))
+        complete = visit_all(allocator, images, True, NULL, True, &first) \
+            and visit_all(allocator, &first, False, NULL, False, order)
+        pointers_free(allocator, &first)
+    if not complete or closed == NULL:
+        return complete
+    pointers_remove(order, closed)
+    return pointers_add(allocator, order, closed)
+
+
+cdef inline bint have_bindings(const Pointers* images) noexcept nogil:
+    """To others of ours; what the process started with goes after all of them."""
+    cdef size_t i, j
+    cdef const Image* image
+    for i in range(images.count):
+        image = <const Image*>images.items[i]
+        for j in range(image.bindings.count):
+            if not (<const Image*>image.bindings.items[j]).is_host:
+                return True
+    return False
