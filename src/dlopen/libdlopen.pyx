@@ -17,9 +17,8 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND,
     DLOPEN_E_OPEN, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE, DLOPEN_OWN_ONLY,
-    DLOPEN_REJECTED_LOADED, Error, Info, Patched, PublicImage,
-    PublicRelocation, PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate,
-    VisitHolder, VisitRelocation,
+    DLOPEN_REJECTED_LOADED, Error, Info, Patched, PublicImage, PublicRelocation, PublicReplacement,
+    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.environment cimport (
     Environment, environment_value, keep_environment, process_environment, read_environment,
@@ -35,6 +34,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.base.log cimport LOG_TRACE, logs, start_log
 from dlopen.core.base.message cimport write_message
 from dlopen.core.base.registrations cimport call_at_fork, make_key
+from dlopen.core.base.section cimport in_section
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
@@ -46,19 +46,19 @@ from dlopen.core.image.registry cimport (
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
 from dlopen.core.linker.calls cimport EXIT_LOOKUP, bind_call
+from dlopen.core.linker.debugger cimport read_debugger_wish
 from dlopen.core.linker.family cimport (
     AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
-    family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message,
-    no_libc_text, no_memory_text, store_text,
+    family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message, no_libc_text,
+    no_memory_text, store_text,
 )
 from dlopen.core.linker.find_symbol cimport (
     host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
 )
-from dlopen.core.linker.debugger cimport read_debugger_wish
 from dlopen.core.linker.host cimport (
     AT_PAGESZ, AT_SECURE, HOSTS_AS_BEFORE, HOSTS_CHANGED, HOSTS_UNKNOWN, RTLD_LAZY,
-    bind_host_functions, borrow_host_image, getauxval,
-    give_back_host_image, host_knows, identify_hosts, refresh_hosts,
+    bind_host_functions, borrow_host_image, getauxval, give_back_host_image, host_knows,
+    identify_hosts, refresh_hosts,
 )
 from dlopen.core.linker.host_lock cimport (
     await_hosts_before_fork, close_host, enter_host, has_forked, in_host, leave_host,
@@ -69,9 +69,8 @@ from dlopen.core.linker.load cimport (
 )
 from dlopen.core.linker.namespaces cimport end_namespace, make_namespace
 from dlopen.core.linker.patch cimport patch_image, unpatch
-from dlopen.core.linker.section cimport in_section
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
-from dlopen.core.linker.state cimport HostInfo, Linker, NO_LIBC, PhdrVisitor, READY, UNPREPARED
+from dlopen.core.linker.state cimport NO_LIBC, READY, UNPREPARED, HostInfo, Linker, PhdrVisitor
 from dlopen.core.linker.swap cimport retain, swap_images
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.uniques cimport share_unique_of_lookup

@@ -23,8 +23,8 @@ from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_reserve,
 )
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write_line
-from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
+from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport UNDEFINED_PIECES, undefined_pieces
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport relocation_symbol, symbol_type
@@ -36,14 +36,13 @@ from dlopen.core.linker.host cimport count_host_image
 from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
-from dlopen.core.relocation.relocate cimport Batch, Resolver, own_address, resolve
-from dlopen.core.symbols.report cimport log_binding
+from dlopen.core.relocation.batch cimport Batch, Resolver
+from dlopen.core.relocation.binding cimport own_address, resolve
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, symbol_name, symbol_version,
 )
+from dlopen.core.symbols.report cimport log_binding
 from dlopen.core.symbols.scopes cimport Scopes
-
-
 cdef extern from "<errno.h>" nogil:
     int errno
 

@@ -44,14 +44,12 @@ from dlopen.core.linker.search cimport Dl_serinfo, add_origin, list_folders
 from dlopen.core.linker.state cimport Linker, program_name
 from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, closed_if_failed
-from dlopen.core.relocation.relocate cimport address_of_own_name, own_address
+from dlopen.core.relocation.binding cimport address_of_own_name, own_address
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
 )
 from dlopen.core.symbols.report cimport log_lookup
 from dlopen.core.tls.modules cimport known_block
-
-
 cdef extern from *:
     """
     #include <dlfcn.h>

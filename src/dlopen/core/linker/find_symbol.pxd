@@ -19,7 +19,7 @@ from dlopen.core.linker.calls cimport (
 from dlopen.core.linker.host cimport borrow_host_image, give_back_host_image
 from dlopen.core.linker.host_lock cimport enter_host, leave_host
 from dlopen.core.linker.state cimport Linker
-from dlopen.core.relocation.relocate cimport Resolver
+from dlopen.core.relocation.batch cimport Resolver
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,
 )

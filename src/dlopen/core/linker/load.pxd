@@ -76,11 +76,14 @@ from dlopen.core.memory.file cimport (
     File, Files, file_close, file_from_bytes, file_init, file_open, file_read, make_plain,
 )
 from dlopen.core.memory.mapping cimport map_segments, protect_relro, protect_text
-from dlopen.core.relocation.relocate cimport (
-    Batch, free_deferred, relocate_deferred_tls, relocate_image, resolvers_fill_static_tls,
-    run_resolvers, same_file_name,
-)
+from dlopen.core.relocation.batch cimport Batch
+from dlopen.core.relocation.binding cimport same_file_name
+from dlopen.core.relocation.relocate cimport relocate_image
 from dlopen.core.relocation.replace cimport find_replacements
+from dlopen.core.relocation.resolvers cimport (
+    free_deferred, resolvers_fill_static_tls, run_resolvers,
+)
+from dlopen.core.relocation.thread_local cimport relocate_deferred_tls
 from dlopen.core.symbols.lookup cimport Definition, Reference, list_in_scope, refer, symbol_name
 from dlopen.core.symbols.report cimport (
     report_host_open, report_loaded, report_mapped, report_open, report_scope, report_textrel,

@@ -46,7 +46,7 @@ from dlopen.core.linker.host cimport (
 from dlopen.core.linker.host_lock cimport close_host, open_host
 from dlopen.core.linker.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.linker.state cimport Linker, Patch
-from dlopen.core.relocation.relocate cimport own_address
+from dlopen.core.relocation.binding cimport own_address
 from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
 from dlopen.core.symbols.lookup cimport Definition, symbol_name, symbol_version
 cdef struct Match:               # a place that a patch is about

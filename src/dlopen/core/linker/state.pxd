@@ -10,11 +10,9 @@ from dlopen.core.base.registrations cimport Key
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.image.registry cimport ObjectDestructor, Registry
-from dlopen.core.relocation.relocate cimport OwnName
-from dlopen.core.tls.modules cimport Tls, TlsIndex
+from dlopen.core.relocation.batch cimport OwnName
 from dlopen.core.symbols.unique cimport UniqueTable
-
-
+from dlopen.core.tls.modules cimport Tls, TlsIndex
 cdef struct HostInfo:            # struct dl_phdr_info of <link.h>
     uint64_t dlpi_addr
     const char* dlpi_name

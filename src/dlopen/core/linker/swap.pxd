@@ -40,7 +40,7 @@ from dlopen.core.linker.find_symbol cimport resolved_address
 from dlopen.core.linker.patch cimport addend_of, can_be_patched, word_at
 from dlopen.core.linker.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.linker.state cimport Linker
-from dlopen.core.relocation.relocate cimport describe_reference
+from dlopen.core.relocation.binding cimport describe_reference
 from dlopen.core.relocation.replace cimport can_be_replaced
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, lookup_in_image, symbol_name,

@@ -25,6 +25,7 @@ from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_remove, pointers_reserve,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.section cimport in_section
 from dlopen.core.image.image cimport (
     Image, PatchedPlace, PlaceValue, Unique, is_being_linked, is_linked,
 )
@@ -39,7 +40,6 @@ from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors
 from dlopen.core.linker.patch cimport forget_patches
 from dlopen.core.linker.rebind cimport forget_unsealed, seal_what_is_left
-from dlopen.core.linker.section cimport in_section
 from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.linker.static_tls cimport take_back_tls
 from dlopen.core.symbols.report cimport report_close, report_unload

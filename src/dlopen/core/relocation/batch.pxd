@@ -1,0 +1,84 @@
+"""What the images of one open are relocated with, and what is left for later.
+
+The images of one open form a batch. Everything that needs no foreign code comes first,
+for all of them; then the IFUNC resolvers run, in dependency order, when every word that
+they may read is final: IRELATIVE last, as the psABI wants, and across images too.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from dlopen.core.base.allocator cimport Allocator
+from dlopen.core.base.contract cimport DLOPEN_E_RELOCATION, Error
+from dlopen.core.base.errors cimport fail_at
+from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.symbols.lookup cimport Definition, Reference
+from dlopen.core.symbols.scopes cimport Scopes
+
+
+ctypedef uint64_t (*Resolver)() noexcept nogil
+
+
+ctypedef int (*ShareUnique)(
+    void* context, const Reference* reference, Definition* definition
+) noexcept nogil
+
+
+# Tells where the storage of an image of the host's is, for initial-exec references.
+ctypedef bint (*AskForStaticTls)(void* context, const Definition* definition) noexcept nogil
+
+
+cdef struct OwnName:             # a name that is always ours, whoever else defines it
+    const char* name
+    uint64_t address
+
+
+cdef struct Deferred:            # a place whose value an IFUNC resolver gives
+    Deferred* next
+    Image* image
+    uint64_t place               # p_vaddr terms
+    uint64_t resolver            # run address
+    int64_t addend
+
+
+cdef struct DeferredTls:         # a place that waits for where its module's storage will be
+    DeferredTls* next
+    Image* image
+    Image* owner                 # an image of the batch
+    uint64_t place
+    uint64_t offset              # in the owner's PT_TLS
+    uint32_t kind
+
+
+cdef struct Batch:
+    Allocator* allocator
+    Scopes scopes
+    const OwnName* own_names     # ends with a NULL name
+    # Replaces an STB_GNU_UNIQUE definition by the process's; a code.
+    ShareUnique share_unique
+    AskForStaticTls ask_for_static_tls
+    void* context                # of these two
+    bint no_foreign_code
+    bint refuses_unversioned     # a definition without version table in the file that verneed names
+    bint lazy                    # RTLD_LAZY: functions are bound when they are called first
+    Deferred* first_deferred
+    Deferred* last_deferred
+    DeferredTls* deferred_tls
+    Error* error
+
+
+cdef struct Place:               # the range free of tables that the last place lay in
+    uint64_t start, end
+
+
+cdef struct Cache:               # the last symbol that was resolved
+    uint32_t symbol
+    bint for_call
+    bint valid
+    Definition definition
+    Image* bound                 # the last image that was recorded
+
+
+cdef inline int bad_relocation(
+    Batch* batch, const Image* image, const char* reason, uint64_t place, uint64_t value
+) noexcept nogil:
+    return fail_at(batch.error, DLOPEN_E_RELOCATION, image_name(image), reason, place, value)

@@ -1,0 +1,194 @@
+"""Which definition a reference is bound to, and which names are always ours."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from dlopen.core.base.contract cimport DLOPEN_E_SYMBOL, DLOPEN_E_VERSION
+from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_memory
+from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
+from dlopen.core.base.log cimport LOG_TRACE, logs
+from dlopen.core.base.strings cimport strcmp, strrchr
+from dlopen.core.elf.constants cimport (
+    SHN_UNDEF, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
+    VERSYM_HIDDEN,
+)
+from dlopen.core.elf.hash cimport gnu_hash
+from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_visibility
+from dlopen.core.image.image cimport Image, Version, image_name
+from dlopen.core.relocation.batch cimport Batch, Cache, OwnName, bad_relocation
+from dlopen.core.symbols.lookup cimport (
+    Definition, Reference, is_defined, is_export, symbol_name, symbol_version,
+)
+from dlopen.core.symbols.report cimport log_binding
+from dlopen.core.symbols.scopes cimport search
+
+
+cdef inline bint same_file_name(const Image* image, const char* name) noexcept nogil:
+    """The image is the one that a verneed entry names."""
+    cdef const char* slash
+    if image.soname != NULL and strcmp(image.soname, name) == 0:
+        return True
+    if image.path == NULL:
+        return False
+    slash = strrchr(image.path, 0x2f)
+    return strcmp(slash + 1 if slash != NULL else image.path, name) == 0
+
+
+cdef inline void describe_reference(
+    const Image* image, uint32_t index, const char* name, Reference* reference
+) noexcept nogil:
+    cdef const Version* version = symbol_version(image, index)
+    reference.name = name
+    reference.hash = gnu_hash(name)
+    reference.has_sysv = False
+    reference.newest = False
+    reference.version = NULL
+    reference.version_library = NULL
+    reference.version_hash = 0
+    reference.version_hidden = False
+    reference.home = NULL
+    if version != NULL:
+        reference.version = version.name
+        reference.version_hash = version.hash
+        reference.version_library = version.library
+        reference.version_hidden = version.library != NULL and version.index & VERSYM_HIDDEN != 0
+
+
+cdef inline bint finds_itself(
+    const Image* image, uint32_t index, const Sym* symbol, const Reference* reference
+) noexcept nogil:
+    """A search of the image for a definition's own name and version ends at the definition:
+    it is in the hash table, and no other one of the name can match."""
+    return image.buckets != NULL and index >= image.symbol_offset and index < image.chain_limit \
+        and (reference.version != NULL or not image.has_verdef) \
+        and symbol.st_shndx != SHN_UNDEF and is_defined(symbol, False) and is_export(symbol)
+
+
+cdef inline int resolve(
+    Batch* batch, Image* image, uint32_t index, bint for_call, const Image* skip,
+    Definition* definition
+) noexcept nogil:
+    """What a reference binds to; definition.image is NULL for an undefined weak one."""
+    cdef const Sym* symbol
+    cdef const char* name
+    cdef Reference reference
+    cdef uint32_t visibility
+    cdef bint found
+    cdef Definition called
+    definition.image = NULL
+    definition.symbol = NULL
+    definition.index = 0
+    if index >= image.symbol_limit:
+        return bad_relocation(
+            batch, image, b"a relocation's symbol index is out of range", 0, index
+        )
+    if index == 0:
+        return 0
+    symbol = &image.symtab[index]
+    visibility = symbol_visibility(symbol)
+    if symbol_binding(symbol) == STB_LOCAL or visibility == STV_HIDDEN \
+            or visibility == STV_INTERNAL:
+        definition.image = image
+        definition.symbol = symbol
+        definition.index = index
+        return 0
+    name = symbol_name(image, symbol)
+    if name == NULL:
+        return bad_relocation(
+            batch, image, b"a symbol's name lies outside the string table", 0, symbol.st_name
+        )
+    describe_reference(image, index, name, &reference)
+    reference.for_call = for_call
+    if finds_itself(image, index, symbol, &reference):
+        reference.home = image
+        reference.home_index = index
+    found = search(&batch.scopes, image, &reference, skip, definition)
+    if found and visibility == STV_PROTECTED and definition.image != image:
+        # Its own definition, unless the program's copy of it stands for it everywhere
+        # (a canonical PLT address or a COPY of data): glibc's rule.
+        called.image = NULL
+        if not for_call:
+            reference.for_call = True
+            search(&batch.scopes, image, &reference, skip, &called)
+        if for_call or (called.image != NULL and called.image != image):
+            definition.image = image
+            definition.symbol = symbol
+            definition.index = index
+    if not found:
+        if symbol_binding(symbol) == STB_WEAK:
+            definition.image = NULL
+            return 0
+        fail(batch.error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
+        error_name_symbol(batch.error, name, reference.version)
+        return DLOPEN_E_SYMBOL
+    if batch.refuses_unversioned and definition.image.versym == NULL \
+            and reference.version_library != NULL \
+            and same_file_name(definition.image, reference.version_library):
+        fail(
+            batch.error, DLOPEN_E_VERSION, image_name(definition.image),
+            b"it has no version information, but its symbol is needed with a version"
+        )
+        error_name_symbol(batch.error, name, reference.version)
+        error_needed_by(batch.error, image_name(image))
+        return DLOPEN_E_VERSION
+    # A COPY's place is a definition of its own.
+    if symbol_binding(definition.symbol) == STB_GNU_UNIQUE and visibility != STV_PROTECTED \
+            and skip == NULL:
+        return batch.share_unique(batch.context, &reference, definition)
+    return 0
+
+
+cdef inline uint64_t address_of_own_name(const OwnName* own, const char* name) noexcept nogil:
+    """Our function for a name that is always ours; 0 for other names."""
+    if name[0] != 0x64 and name[0] != 0x5f:      # 'd', '_'
+        return 0
+    while own.name != NULL:
+        if strcmp(own.name, name) == 0:
+            return own.address
+        own += 1
+    return 0
+
+
+cdef inline uint64_t own_address(
+    const OwnName* own, const Definition* definition
+) noexcept nogil:
+    """The same for what was found, if it is one of those that ours stand for."""
+    cdef const char* name
+    if own == NULL or definition.image == NULL:
+        return 0
+    name = symbol_name(definition.image, definition.symbol)
+    # Who stands before libc keeps its place, but our module ids are known to nobody else: a
+    # sanitizer's runtime would hand them on to the host.
+    if name == NULL or (
+        not definition.image.is_c_library and not definition.image.is_cxx_runtime
+        and strcmp(name, b"__tls_get_addr") != 0
+    ):
+        return 0
+    return address_of_own_name(own, name)
+
+
+cdef inline int bind(
+    Batch* batch, Image* image, Cache* cache, uint32_t index, bint for_call, const Image* skip
+) noexcept nogil:
+    """Resolves into the cache, and records the image that it depends on from now on."""
+    cdef int code
+    cdef Image* definer
+    if cache.valid and cache.symbol == index and cache.for_call == for_call:
+        return 0
+    cache.valid = False
+    code = resolve(batch, image, index, for_call, skip, &cache.definition)
+    if code:
+        return code
+    cache.symbol = index
+    cache.for_call = for_call
+    cache.valid = skip == NULL
+    if logs(LOG_TRACE):
+        log_binding(
+            image, index, &cache.definition, own_address(batch.own_names, &cache.definition)
+        )
+    definer = cache.definition.image
+    if definer != NULL and definer != image and definer != cache.bound:
+        cache.bound = definer
+        if not definer.is_startup and not pointers_hold(&image.dependencies, definer) \
+                and not pointers_add_once(batch.allocator, &image.bindings, definer):
+            return fail_memory(batch.error, image_name(image))
+    return 0
