@@ -40,13 +40,24 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,
 )
+from dlopen.core.host.abi cimport AT_PAGESZ, AT_SECURE, RTLD_LAZY, HostInfo, PhdrVisitor, getauxval
+from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image, host_knows
+from dlopen.core.host.debugger cimport read_debugger_wish
+from dlopen.core.host.functions cimport bind_host_functions
+from dlopen.core.host.host_lock cimport (
+    await_hosts_before_fork, close_host, enter_host, has_forked, in_host, leave_host,
+)
+from dlopen.core.host.identity cimport identify_hosts
+from dlopen.core.host.linker cimport NO_LIBC, READY, UNPREPARED, Linker
+from dlopen.core.host.namespaces cimport end_namespace, make_namespace
+from dlopen.core.host.refresh cimport HOSTS_AS_BEFORE, HOSTS_CHANGED, HOSTS_UNKNOWN, refresh_hosts
+from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image, Version, image_asked_name, image_name, is_linked
 from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
 from dlopen.core.linker.calls cimport EXIT_LOOKUP, bind_call
-from dlopen.core.linker.debugger cimport read_debugger_wish
 from dlopen.core.linker.family cimport (
     AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
     family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message, no_libc_text,
@@ -55,25 +66,14 @@ from dlopen.core.linker.family cimport (
 from dlopen.core.linker.find_symbol cimport (
     host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
 )
-from dlopen.core.linker.host cimport (
-    AT_PAGESZ, AT_SECURE, HOSTS_AS_BEFORE, HOSTS_CHANGED, HOSTS_UNKNOWN, RTLD_LAZY,
-    bind_host_functions, borrow_host_image, getauxval, give_back_host_image, host_knows,
-    identify_hosts, refresh_hosts,
-)
-from dlopen.core.linker.host_lock cimport (
-    await_hosts_before_fork, close_host, enter_host, has_forked, in_host, leave_host,
-)
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
     relocate_mapped,
 )
-from dlopen.core.linker.namespaces cimport end_namespace, make_namespace
 from dlopen.core.linker.patch cimport patch_image, unpatch
 from dlopen.core.linker.search cimport Trail, find_file, trail_free
-from dlopen.core.linker.state cimport NO_LIBC, READY, UNPREPARED, HostInfo, Linker, PhdrVisitor
 from dlopen.core.linker.swap cimport retain, swap_images
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
-from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport (
     close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
 )
@@ -189,7 +189,7 @@ cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>
     void* eh_frame
 
 
-# The one instance. Guarded as linker/state.pxd says.
+# The one instance. Guarded as host/linker.pxd says.
 cdef Linker the_linker
 
 

@@ -17,6 +17,7 @@ LAYERS = (
     "symbols",
     "tls",
     "relocation",
+    "host",
     "linker",
 )
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)

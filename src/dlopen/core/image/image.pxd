@@ -118,7 +118,7 @@ cdef struct Image:
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
     bint from_main               # host: the program itself
     int64_t namespace_id         # 0: the program's
-    bint shares_family           # its namespace has a record: linker/namespaces.pxd
+    bint shares_family           # its namespace has a record: host/namespaces.pxd
 
     const Dyn* dynamic
     uint32_t dynamic_count
@@ -205,7 +205,7 @@ cdef struct Image:
     bint has_static_tls
     bint needs_static_tls        # an initial-exec relocation refers to it
     int64_t tls_offset
-    void* tls_donor              # linker/static_tls.pxd; NULL: none
+    void* tls_donor              # host/static_tls.pxd; NULL: none
     Pointers tls_descriptors     # TlsIndex*, owned: arguments of TLS descriptors
     # Lazy binding (relocation/lazy.pxd): by index in jmprel, what a call was bound to while the
     # process ran; NULL: no place is lazy. Owned; the entries are atomic, and so is the flag,
@@ -229,7 +229,7 @@ cdef struct Image:
     bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
     uint32_t is_identified       # atomic: device and inode (atomic too) were looked for
     void* host_handle            # link map, once it was asked for
-    uint32_t uniques_known       # atomic: whether it defines any STB_GNU_UNIQUE: linker/uniques.pxd
+    uint32_t uniques_known       # atomic: whether it defines any STB_GNU_UNIQUE: host/uniques.pxd
     uint64_t counted_symbols     # atomic: 1 + symbol_count, once it was asked for
     char* probe                  # owned: an exported name, to ask libc whether it is global
 

@@ -28,14 +28,14 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport UNDEFINED_PIECES, undefined_pieces
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport relocation_symbol, symbol_type
+from dlopen.core.host.counts cimport count_host_image
+from dlopen.core.host.host_lock cimport close_host
+from dlopen.core.host.linker cimport Linker, program_name
+from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, this_thread,
 )
-from dlopen.core.linker.host cimport count_host_image
-from dlopen.core.linker.host_lock cimport close_host
-from dlopen.core.linker.state cimport Linker, program_name
-from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.relocation.batch cimport Batch, Resolver
 from dlopen.core.relocation.binding cimport own_address, resolve
 from dlopen.core.symbols.lookup cimport (

@@ -12,10 +12,8 @@ from libc.stdint cimport uint64_t
 
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add
+from dlopen.core.host.functions cimport function_in
 from dlopen.core.image.image cimport Image
-from dlopen.core.linker.host cimport function_in
-
-
 cdef extern from *:
     """
     struct dlopen_catch {

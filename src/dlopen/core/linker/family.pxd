@@ -26,6 +26,15 @@ from dlopen.core.base.registrations cimport call_at_thread_end
 from dlopen.core.base.strings cimport has_prefix, strlen
 from dlopen.core.elf.constants cimport STT_TLS
 from dlopen.core.elf.structures cimport symbol_type
+from dlopen.core.host.abi cimport (
+    RTLD_DEEPBIND, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE,
+    RTLD_NOLOAD, RTLD_NOW,
+)
+from dlopen.core.host.counts cimport host_knows
+from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host
+from dlopen.core.host.linker cimport Linker, program_name
+from dlopen.core.host.refresh cimport HOSTS_CHANGED, refresh_hosts
+from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
@@ -34,15 +43,8 @@ from dlopen.core.linker.find_symbol cimport (
     host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
     symbol_count_of,
 )
-from dlopen.core.linker.host cimport (
-    HOSTS_CHANGED, RTLD_DEEPBIND, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_GLOBAL, RTLD_LAZY,
-    RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW, host_knows, refresh_hosts,
-)
-from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.linker.load cimport image_of_caller, open_image
 from dlopen.core.linker.search cimport Dl_serinfo, add_origin, list_folders
-from dlopen.core.linker.state cimport Linker, program_name
-from dlopen.core.linker.uniques cimport share_unique_of_lookup
 from dlopen.core.linker.unload cimport close_image, closed_if_failed
 from dlopen.core.relocation.binding cimport address_of_own_name, own_address
 from dlopen.core.symbols.lookup cimport (

@@ -10,15 +10,15 @@ from dlopen.core.base.atomics cimport load_pointer, load_u64, store_u64
 from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
+from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
+from dlopen.core.host.host_lock cimport enter_host, leave_host
+from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, is_linked, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.linker.calls cimport (
     Globals, borrow_globals, give_back_globals, scopes_of, take_lasting_globals,
 )
-from dlopen.core.linker.host cimport borrow_host_image, give_back_host_image
-from dlopen.core.linker.host_lock cimport enter_host, leave_host
-from dlopen.core.linker.state cimport Linker
 from dlopen.core.relocation.batch cimport Resolver
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,

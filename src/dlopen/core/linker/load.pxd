@@ -41,6 +41,22 @@ from dlopen.core.base.strings cimport has_prefix, memcmp, strchr, strcmp, strlen
 from dlopen.core.elf.constants cimport DF_1_INITFIRST, DF_1_NODELETE, DT_AUXILIARY, VER_FLG_WEAK
 from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr
+from dlopen.core.host.abi cimport (
+    RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW,
+)
+from dlopen.core.host.counts cimport count_host_image, look_for_globals
+from dlopen.core.host.debugger cimport keep_file_for_debugger, show_to_debugger
+from dlopen.core.host.host_lock cimport close_host, open_host
+from dlopen.core.host.identity cimport identify_hosts
+from dlopen.core.host.libraries cimport must_be_hosts
+from dlopen.core.host.linker cimport Linker, Namespace
+from dlopen.core.host.namespaces cimport (
+    NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
+)
+from dlopen.core.host.rebind cimport seal_what_is_left
+from dlopen.core.host.refresh cimport HOSTS_CHANGED, HOSTS_UNKNOWN, bring_unwinder, refresh_hosts
+from dlopen.core.host.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
+from dlopen.core.host.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
 from dlopen.core.image.dynamic cimport move_dynamic_pointers, read_dynamic, refuse
 from dlopen.core.image.image cimport (
     Image, LinkMap, Name, Retired, SearchList, Unique, Version, image_asked_name,
@@ -54,24 +70,10 @@ from dlopen.core.image.registry cimport (
     take_wider_scopes, this_thread, widen_scope,
 )
 from dlopen.core.linker.catching cimport Exception, call_caught, describe_exception, is_catching
-from dlopen.core.linker.debugger cimport keep_file_for_debugger, show_to_debugger
-from dlopen.core.linker.host cimport (
-    HOSTS_CHANGED, HOSTS_UNKNOWN, RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD,
-    RTLD_NOW, bring_unwinder, count_host_image, identify_hosts, look_for_globals, must_be_hosts,
-    refresh_hosts,
-)
-from dlopen.core.linker.host_lock cimport close_host, open_host
-from dlopen.core.linker.namespaces cimport (
-    NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
-)
 from dlopen.core.linker.order cimport run_constructors
-from dlopen.core.linker.rebind cimport seal_what_is_left
 from dlopen.core.linker.search cimport (
     Trail, expand, find_file, is_path_in_files, prepare_search, trail_add, trail_free, try_files,
 )
-from dlopen.core.linker.state cimport Linker, Namespace
-from dlopen.core.linker.static_tls cimport ask_host_for_static_tls, give_tls, take_back_tls
-from dlopen.core.linker.uniques cimport UniqueHosts, find_unique_of_host, free_unique_hosts
 from dlopen.core.memory.file cimport (
     File, Files, file_close, file_from_bytes, file_init, file_open, file_read, make_plain,
 )
@@ -1010,7 +1012,7 @@ cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
 
 
 cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
-    """What a namespace shares with the process: linker/namespaces.pxd, symbols/scopes.pxd."""
+    """What a namespace shares with the process: host/namespaces.pxd, symbols/scopes.pxd."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef const Snapshot* snapshot = transaction.snapshot
     cdef size_t i

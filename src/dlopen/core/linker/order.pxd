@@ -10,11 +10,9 @@ from libc.stdint cimport uint64_t
 
 from dlopen.core.base.environment cimport process_environment
 from dlopen.core.elf.structures cimport Xword
+from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
-from dlopen.core.linker.state cimport Linker
 from dlopen.core.symbols.report cimport report_call
-
-
 ctypedef void (*Constructor)(int argc, char** argv, char** environ) noexcept nogil
 
 

@@ -27,6 +27,12 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport PF_W, SHN_UNDEF
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Sym, relocation_symbol, relocation_type
+from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD
+from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
+from dlopen.core.host.host_lock cimport close_host, open_host
+from dlopen.core.host.iterate cimport holds_linker
+from dlopen.core.host.linker cimport Linker, Patch
+from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.image.checked cimport Tables, is_code
 from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport (
@@ -40,12 +46,6 @@ from dlopen.core.linker.calls cimport (
     CALL_AGAIN, Globals, find_callee, give_back_globals, resolve_call,
 )
 from dlopen.core.linker.find_symbol cimport host_symbol, resolved_address
-from dlopen.core.linker.host cimport (
-    RTLD_LAZY, RTLD_NOLOAD, borrow_host_image, give_back_host_image, holds_linker,
-)
-from dlopen.core.linker.host_lock cimport close_host, open_host
-from dlopen.core.linker.rebind cimport close_place, open_place, patched_place, store_place
-from dlopen.core.linker.state cimport Linker, Patch
 from dlopen.core.relocation.binding cimport own_address
 from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
 from dlopen.core.symbols.lookup cimport Definition, symbol_name, symbol_version

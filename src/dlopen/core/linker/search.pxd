@@ -29,27 +29,23 @@ from dlopen.core.base.kernel cimport (
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport memcmp, strchr, strcmp, strlen, strncmp, strrchr
-from dlopen.core.elf.constants cimport (
-    DF_1_NODEFLIB, EI_CLASS, ELFCLASS64, PF_R, PF_W, PT_LOAD,
-)
+from dlopen.core.elf.constants cimport DF_1_NODEFLIB, EI_CLASS, ELFCLASS64, PF_R, PF_W, PT_LOAD
 from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.structures cimport Ehdr, Phdr, Word
-from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport Snapshot
-from dlopen.core.linker.host cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
-from dlopen.core.linker.host_lock cimport close_host, open_host
-from dlopen.core.linker.namespaces cimport namespace_of_image
-from dlopen.core.linker.state cimport (
-    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, Folder, Linker, MAX_FOLDERS,
+from dlopen.core.host.abi cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
+from dlopen.core.host.host_lock cimport close_host, open_host
+from dlopen.core.host.linker cimport (
+    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, MAX_FOLDERS, Folder, Linker,
     Namespace, SearchSettings,
 )
+from dlopen.core.host.namespaces cimport namespace_of_image
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.memory.file cimport (
     File, Files, file_close, file_from_files, file_init, file_read_start, make_plain,
 )
 from dlopen.core.memory.mapping cimport is_mapping_error
 from dlopen.core.symbols.report cimport report_candidate, report_search
-
-
 cdef extern from *:
     """
     #if defined(__x86_64__)

@@ -27,6 +27,8 @@ from dlopen.core.base.growable cimport (
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport (
     Image, PatchedPlace, PlaceValue, SearchList, image_name, is_being_linked, is_linked,
@@ -38,8 +40,6 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.linker.calls cimport Globals, give_back_globals, resolve_call
 from dlopen.core.linker.find_symbol cimport resolved_address
 from dlopen.core.linker.patch cimport addend_of, can_be_patched, word_at
-from dlopen.core.linker.rebind cimport close_place, open_place, patched_place, store_place
-from dlopen.core.linker.state cimport Linker
 from dlopen.core.relocation.binding cimport describe_reference
 from dlopen.core.relocation.replace cimport can_be_replaced
 from dlopen.core.symbols.lookup cimport (

@@ -26,6 +26,11 @@ from dlopen.core.base.growable cimport (
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.section cimport in_section
+from dlopen.core.host.debugger cimport hide_from_debugger
+from dlopen.core.host.host_lock cimport close_host
+from dlopen.core.host.linker cimport Linker, Patch
+from dlopen.core.host.rebind cimport forget_unsealed, seal_what_is_left
+from dlopen.core.host.static_tls cimport take_back_tls
 from dlopen.core.image.image cimport (
     Image, PatchedPlace, PlaceValue, Unique, is_being_linked, is_linked,
 )
@@ -34,14 +39,9 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, leave_scope, make_snapshot, publish_snapshot,
     reader_enter, reader_leave, reclaim, retire_image, snapshot_holds, this_thread,
 )
-from dlopen.core.linker.debugger cimport hide_from_debugger
-from dlopen.core.linker.host_lock cimport close_host
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors
 from dlopen.core.linker.patch cimport forget_patches
-from dlopen.core.linker.rebind cimport forget_unsealed, seal_what_is_left
-from dlopen.core.linker.state cimport Linker, Patch
-from dlopen.core.linker.static_tls cimport take_back_tls
 from dlopen.core.symbols.report cimport report_close, report_unload
 from dlopen.core.symbols.unique cimport remove_unique
 cdef extern from *:

@@ -1,88 +1,21 @@
 """All state of the linker in one structure, handed down."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.environment cimport Environment
 from dlopen.core.base.growable cimport Pointers, Text
 from dlopen.core.base.lock cimport Lock
 from dlopen.core.base.registrations cimport Key
-from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.host.abi cimport HostDebug, HostFunctions, HostHabits
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.image.registry cimport ObjectDestructor, Registry
+from dlopen.core.image.registry cimport Registry
 from dlopen.core.relocation.batch cimport OwnName
 from dlopen.core.symbols.unique cimport UniqueTable
-from dlopen.core.tls.modules cimport Tls, TlsIndex
-cdef struct HostInfo:            # struct dl_phdr_info of <link.h>
-    uint64_t dlpi_addr
-    const char* dlpi_name
-    const Phdr* dlpi_phdr
-    uint16_t dlpi_phnum
-    unsigned long long dlpi_adds
-    unsigned long long dlpi_subs
-    size_t dlpi_tls_modid
-    void* dlpi_tls_data
+from dlopen.core.tls.modules cimport Tls
 
 
-ctypedef int (*PhdrVisitor)(HostInfo* info, size_t size, void* data) noexcept nogil
-
-
-ctypedef int (*HostDlIteratePhdr)(PhdrVisitor visit, void* data) noexcept nogil
-ctypedef void* (*HostDlopen)(const char* name, int mode) noexcept nogil
-ctypedef int (*HostDlclose)(void* handle) noexcept nogil
-ctypedef void* (*HostDlsym)(void* handle, const char* name) noexcept nogil
-ctypedef void* (*HostDlvsym)(void* handle, const char* name, const char* version) noexcept nogil
-ctypedef int (*HostDlinfo)(void* handle, int request, void* result) noexcept nogil
-ctypedef int (*HostDladdr)(const void* address, void* info) noexcept nogil
-ctypedef int (*HostDladdr1)(const void* address, void* info, void** extra, int flags) noexcept nogil
-ctypedef char* (*HostDlerror)() noexcept nogil
-ctypedef void* (*HostDlmopen)(long namespace, const char* name, int mode) noexcept nogil
-ctypedef int (*HostCxaThreadAtexit)(
-    ObjectDestructor destructor, void* object, void* dso_handle
-) noexcept nogil
-ctypedef int (*HostDlFindObject)(void* address, void* result) noexcept nogil
-ctypedef void* (*HostTlsGetAddr)(TlsIndex* index) noexcept nogil
-
-
-cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody stands before them
-    HostDlIteratePhdr dl_iterate_phdr
-    HostDlopen dlopen
-    HostDlclose dlclose
-    HostDlsym dlsym
-    HostDlvsym dlvsym
-    HostDlinfo dlinfo
-    HostDladdr dladdr
-    HostDladdr1 dladdr1
-    HostDlerror dlerror
-    HostDlmopen dlmopen
-    HostDlFindObject dl_find_object
-    HostCxaThreadAtexit cxa_thread_atexit
-    HostTlsGetAddr tls_get_addr  # the loader's
-    uint64_t* stack_end          # the loader's __libc_stack_end: where argc is (psABI)
-
-
-cdef struct HostHabits:          # of its loader, by release: linker/assumptions.pxd
-    bint has_debug_chain         # HostDebug.r_next is there
-    # A list that dlmopen adds is stored in the r_next of its last one, whatever stood there;
-    # else at the end of the chain.
-    bint overwrites_chain
-    bint searches_platform_folders       # tls/, x86_64/ … beside glibc-hwcaps/
-    # A definition without version table, where the reference names its file, ends the process.
-    bint asserts_versions
-    # The library that is closed goes before all that goes with it, also in a cycle of needs.
-    bint finishes_closed_first
-
-
-cdef struct HostDebug:           # struct r_debug_extended of <link.h>
-    int r_version
-    LinkMap* r_map
-    void (*r_brk)() noexcept nogil
-    int r_state
-    uint64_t r_ldbase
-    HostDebug* r_next            # not before glibc 2.35
-
-
-cdef struct Debugger:            # linker/debugger.pxd
+cdef struct Debugger:            # host/debugger.pxd
     uint32_t wish                # what the environment asks for; set at the start
     HostDebug* host              # the process's; NULL: not found yet
     uint32_t knows_probe         # atomic: `probe` was looked for
@@ -130,7 +63,7 @@ cdef struct SearchSettings:      # found once, on the first search; written befo
     uint64_t legacy_hwcap
 
 
-cdef struct Donor:               # of static TLS: linker/static_tls.pxd
+cdef struct Donor:               # of static TLS: host/static_tls.pxd
     Donor* next                  # nearer to the thread pointer
     void* handle                 # the host's
     int64_t offset               # of its block from the thread pointer
@@ -144,7 +77,7 @@ cdef struct Patch:               # linker/patch.pxd
     void* borrowed               # of the host's: the count that keeps it
 
 
-cdef struct Namespace:           # linker/namespaces.pxd; in Linker.namespaces under Registry.lock
+cdef struct Namespace:           # host/namespaces.pxd; in Linker.namespaces under Registry.lock
     Namespace* next
     int64_t id
     char* search_path            # owned; as LD_LIBRARY_PATH; NULL: none
@@ -161,10 +94,10 @@ cdef struct Linker:
     bint donors_change           # a thread opens or closes some
     Patch* patches               # in force; guarded by Registry.lock, like their numbers
     uint64_t patches_made
-    # linker/rebind.pxd: pages of RELRO of ours that could not be closed again. Under Registry.lock.
+    # host/rebind.pxd: pages of RELRO of ours that could not be closed again. Under Registry.lock.
     uint64_t unsealed[UNSEALED_MAX]
     uint32_t has_unsealed        # atomic
-    uint32_t must_rebind         # atomic: linker/unwinder.pxd has still to do it
+    uint32_t must_rebind         # atomic: host/unwinder.pxd has still to do it
     uint64_t reloadable_uses     # how often a patch has stored what leads to a reloadable image
     HostFunctions host
     HostHabits habits

@@ -12,9 +12,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport DT_VERDEF, DT_VERDEFNUM
 from dlopen.core.elf.structures cimport Verdaux, Verdef
+from dlopen.core.host.abi cimport HostHabits
 from dlopen.core.image.checked cimport entry_at
 from dlopen.core.image.image cimport Image, string_at
-from dlopen.core.linker.state cimport HostHabits
 cdef inline bint defines_version(const Image* image, const char* name) noexcept nogil:
     """DT_VERDEF has the node. Of the host's; it asks for no memory."""
     cdef const Verdef* definition

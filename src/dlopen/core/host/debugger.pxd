@@ -25,29 +25,25 @@ from libc.string cimport memset
 from dlopen.core.arch.machine cimport holds_breakpoint
 from dlopen.core.base.allocator cimport Allocator, copy_text, release
 from dlopen.core.base.atomics cimport (
-    compare_and_swap_pointer, load_pointer, load_u32, load_u64, store_pointer, store_u32,
-    store_u64,
+    compare_and_swap_pointer, load_pointer, load_u32, load_u64, store_pointer, store_u32, store_u64,
 )
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
-    FileStatus, MAP_PRIVATE, PROT_READ, kernel_close, kernel_map, kernel_memory_file, kernel_open,
+    MAP_PRIVATE, PROT_READ, FileStatus, kernel_close, kernel_map, kernel_memory_file, kernel_open,
     kernel_status_of, kernel_unmap, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
 from dlopen.core.elf.probes cimport find_probe
+from dlopen.core.host.abi cimport HostDebug, HostInfo
+from dlopen.core.host.functions cimport find_host_debug
+from dlopen.core.host.host_lock cimport LM_ID_BASE, LM_ID_NEWLM, close_host, enter_host, leave_host
+from dlopen.core.host.linker cimport Debugger, Linker
+from dlopen.core.host.static_tls cimport give_to_host
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.linker.host cimport find_host_debug
-from dlopen.core.linker.host_lock cimport (
-    LM_ID_BASE, LM_ID_NEWLM, close_host, enter_host, leave_host,
-)
-from dlopen.core.linker.state cimport Debugger, HostDebug, HostInfo, Linker
-from dlopen.core.linker.static_tls cimport give_to_host
 from dlopen.core.memory.file cimport File, descriptors_folder
 from dlopen.core.tls.donor cimport DonorFile, make_caller
-
-
 cdef extern from "<link.h>" nogil:
     enum:
         RT_CONSISTENT, RT_ADD, RT_DELETE

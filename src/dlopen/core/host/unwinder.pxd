@@ -29,11 +29,11 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.rebind cimport patched_place, store_bound
 from dlopen.core.image.checked cimport Tables
 from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport Image, PatchedPlace
-from dlopen.core.linker.rebind cimport patched_place, store_bound
-from dlopen.core.linker.state cimport Linker
 from dlopen.core.symbols.lookup cimport symbol_name
 ctypedef bint (*SlotStep)(Linker* linker, const Image* image, uint64_t place, uint64_t function) \
     noexcept nogil

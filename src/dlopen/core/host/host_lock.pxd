@@ -10,9 +10,7 @@ from libc.stdint cimport uint32_t
 from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
 from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
 from dlopen.core.base.lock cimport locks_held
-from dlopen.core.linker.state cimport Linker
-
-
+from dlopen.core.host.linker cimport Linker
 cdef extern from "<dlfcn.h>" nogil:
     enum:
         LM_ID_BASE, LM_ID_NEWLM

@@ -16,10 +16,8 @@ from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE, kernel_protect
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_down
 from dlopen.core.elf.layout cimport is_sealed
+from dlopen.core.host.linker cimport UNSEALED_MAX, Linker
 from dlopen.core.image.image cimport Image, PatchedPlace
-from dlopen.core.linker.state cimport Linker, UNSEALED_MAX
-
-
 cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noexcept nogil:
     """Under the lock."""
     cdef PatchedPlace* patched = image.patched

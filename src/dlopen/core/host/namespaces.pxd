@@ -11,10 +11,8 @@ from libc.stdint cimport int64_t
 from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strlen
+from dlopen.core.host.linker cimport Linker, Namespace
 from dlopen.core.image.image cimport Image
-from dlopen.core.linker.state cimport Linker, Namespace
-
-
 cdef enum:
     NEW_NAMESPACE = -1           # LM_ID_NEWLM
     FIRST_NAMESPACE = 15

@@ -15,21 +15,19 @@ from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
 from dlopen.core.base.kernel cimport (
-    EEXIST, ENOMEM, kernel_close, kernel_create, kernel_memory_file, kernel_open,
-    kernel_process_id, kernel_unlink, kernel_write, kernel_yield,
+    EEXIST, ENOMEM, kernel_close, kernel_create, kernel_memory_file, kernel_open, kernel_process_id,
+    kernel_unlink, kernel_write, kernel_yield,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.host.host_lock cimport LM_ID_BASE, close_host, open_host_in
+from dlopen.core.host.linker cimport Donor, Linker
 from dlopen.core.image.image cimport Image, LinkMap, image_name
-from dlopen.core.linker.host_lock cimport LM_ID_BASE, close_host, open_host_in
-from dlopen.core.linker.state cimport Donor, Linker
 from dlopen.core.symbols.lookup cimport Definition, symbol_name
 from dlopen.core.tls.donor cimport DonorFile, donor_path, make_donor, make_question
 from dlopen.core.tls.modules cimport add_module, remove_module
-
-
 cdef extern from "<dlfcn.h>" nogil:
     enum:
         RTLD_NOW

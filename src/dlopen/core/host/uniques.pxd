@@ -17,18 +17,16 @@ from dlopen.core.base.growable cimport (
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type
+from dlopen.core.host.counts cimport count_host_image
+from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host
+from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, Unique, symbol_count
 from dlopen.core.image.registry cimport Snapshot
-from dlopen.core.linker.host cimport count_host_image
-from dlopen.core.linker.host_lock cimport close_host, enter_host, leave_host
-from dlopen.core.linker.state cimport Linker
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer,
 )
 from dlopen.core.symbols.scopes cimport shares_uniques
 from dlopen.core.symbols.unique cimport add_unique, fill_unique, find_unique, take_unique
-
-
 cdef enum:
     UNIQUES_UNKNOWN = 0
     UNIQUES_NONE = 1

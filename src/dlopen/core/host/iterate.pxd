@@ -1,0 +1,48 @@
+"""The host's images, one after another: dl_iterate_phdr(3), whose lock keeps them from being
+unloaded meanwhile."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+
+from dlopen.core.base.growable cimport Pointers
+from dlopen.core.host.abi cimport HostInfo, PhdrVisitor
+from dlopen.core.host.host_lock cimport enter_host, leave_host
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.registry cimport Snapshot
+
+
+cdef struct Collection:          # what passes over the host's images find
+    Linker* linker
+    bint only_counters
+    bint failed
+    uint64_t adds, subs
+    size_t count                 # how many there are
+    size_t seen
+    size_t cursor                # in `known`: behind the last one that is kept
+    Pointers images              # Image*: kept ones and new ones
+    Pointers fresh               # Image*: the new ones
+    const Snapshot* known        # the snapshot of before; NULL at first
+
+
+cdef inline int count_host_images(HostInfo* info, size_t size, void* data) noexcept nogil:
+    cdef Collection* collection = <Collection*>data
+    collection.adds = info.dlpi_adds
+    collection.subs = info.dlpi_subs
+    collection.count += 1
+    return collection.only_counters
+
+
+cdef inline bint holds_linker(const Linker* linker, const Image* image) noexcept nogil:
+    """It is libdlopen.so itself."""
+    return image.map_start <= <uint64_t>linker < image.map_end
+
+
+cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) noexcept nogil:
+    enter_host(linker)
+    linker.host.dl_iterate_phdr(visit, data)
+    leave_host(linker)
+
+
+cdef inline size_t min_size(size_t one, size_t other) noexcept nogil:
+    return one if one < other else other

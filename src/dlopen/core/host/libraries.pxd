@@ -1,0 +1,48 @@
+"""Libraries that only the host can load: libc, its loader and what holds state with them."""
+
+from libc.stdint cimport uint32_t
+
+from dlopen.core.base.strings cimport has_prefix, strcmp, strncmp
+from dlopen.core.image.image cimport Image
+
+
+cdef inline bint is_c_library_name(const char* soname) noexcept nogil:
+    return soname != NULL and (
+        strcmp(soname, b"libc.so.6") == 0 or strncmp(soname, b"ld-linux", 8) == 0
+        or strcmp(soname, b"libdl.so.2") == 0
+    )
+
+
+cdef inline bint is_cxx_runtime_name(const char* soname) noexcept nogil:
+    return soname != NULL and (
+        strcmp(soname, b"libstdc++.so.6") == 0 or strcmp(soname, b"libc++abi.so.1") == 0
+        or strcmp(soname, b"libc++.so.1") == 0
+    )
+
+
+cdef inline bint is_stub_name(const char* soname) noexcept nogil:
+    """What was a part of libc before glibc 2.34, and is empty since."""
+    return (
+        strcmp(soname, b"libpthread.so.0") == 0 or strcmp(soname, b"libdl.so.2") == 0
+        or strcmp(soname, b"librt.so.1") == 0 or strcmp(soname, b"libutil.so.1") == 0
+        or strcmp(soname, b"libanl.so.1") == 0
+    )
+
+
+cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
+    """One libc with its stubs, loader, libm, libgcc_s, libstdc++ and libpython in a process; and
+    what is built into libc (GLIBC_PRIVATE) belongs to it."""
+    cdef uint32_t i
+    cdef const char* name = b""
+    if image.soname != NULL:
+        name = image.soname
+    for i in range(image.version_count):
+        if image.versions[i].library != NULL and image.versions[i].hash != 0 \
+                and strcmp(image.versions[i].name, b"GLIBC_PRIVATE") == 0:
+            return True
+    return (
+        has_prefix(name, b"libc.so.") or is_stub_name(name) or has_prefix(name, b"ld-linux")
+        or has_prefix(name, b"libm.so.")
+        or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
+        or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")
+    )

@@ -1,0 +1,157 @@
+"""An image of the host's as one of ours sees it: a record made while it cannot be unloaded."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_MEMORY, DLOPEN_STATE_READY
+from dlopen.core.base.growable cimport Text, pointers_add, text_free
+from dlopen.core.base.paths cimport add_link_target
+from dlopen.core.base.strings cimport strlen
+from dlopen.core.base.words cimport align_down, align_up
+from dlopen.core.elf.constants cimport (
+    PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_TLS,
+)
+from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.host.abi cimport AT_EXECFN, HostInfo, getauxval
+from dlopen.core.host.iterate cimport Collection
+from dlopen.core.host.libraries cimport is_c_library_name, is_cxx_runtime_name, must_be_hosts
+from dlopen.core.host.probes cimport pick_probe
+from dlopen.core.host.unwinder cimport asks_for_frames
+from dlopen.core.image.dynamic cimport read_dynamic
+from dlopen.core.image.image cimport Image, image_free_records
+from dlopen.core.image.registry cimport Registry
+
+
+cdef inline bint copy_string(Allocator* allocator, Image* image, const char** text) noexcept nogil:
+    cdef char* copy
+    if text[0] == NULL:
+        return True
+    copy = copy_text(allocator, text[0], strlen(text[0]))
+    text[0] = copy
+    if copy != NULL and pointers_add(allocator, &image.copied, copy):
+        return True
+    release(allocator, copy)
+    return False
+
+
+cdef inline bint copy_strings(Allocator* allocator, Image* image) noexcept nogil:
+    """Those that are read without a count on the image; its own can go at any time."""
+    cdef size_t i
+    cdef bint complete = copy_string(allocator, image, &image.soname) \
+        and copy_string(allocator, image, &image.rpath) \
+        and copy_string(allocator, image, &image.runpath)
+    for i in range(image.needed.count):
+        complete = complete and copy_string(
+            allocator, image, <const char**>&image.needed.items[i]
+        )
+    for i in range(image.version_count):
+        complete = complete and copy_string(allocator, image, &image.versions[i].name) \
+            and copy_string(allocator, image, &image.versions[i].library)
+    return complete
+
+
+cdef inline Image* read_host_image(Collection* collection, const HostInfo* info) noexcept nogil:
+    """Under the host's lock; NULL for what has no dynamic section, or with Collection.failed."""
+    cdef Allocator* allocator = &collection.linker.registry.allocator
+    cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
+    cdef uint16_t i
+    cdef const Phdr* segment
+    cdef uint64_t end = 0
+    cdef uint64_t start = ~<uint64_t>0
+    cdef Text target
+    cdef const char* probe
+    cdef const char* name
+    cdef int code = DLOPEN_E_FORMAT
+    if image == NULL:
+        collection.failed = True
+        return NULL
+    image.is_host = True
+    image.state = DLOPEN_STATE_READY
+    image.is_visible = True
+    image.load_bias = info.dlpi_addr
+    image.bytes_bias = info.dlpi_addr
+    image.host_phdrs = info.dlpi_phdr
+    image.layout.phnum = info.dlpi_phnum
+    image.layout.page = collection.linker.page
+    image.tls_module_id = info.dlpi_tls_modid
+    image.from_main = info.dlpi_name[0] == 0 and collection.images.count == 0
+    image.layout.phdrs = <Phdr*>allocate(allocator, info.dlpi_phnum * sizeof(Phdr))
+    if image.layout.phdrs == NULL:
+        collection.failed = True
+        image_free_records(allocator, image)
+        return NULL
+    memcpy(image.layout.phdrs, info.dlpi_phdr, info.dlpi_phnum * sizeof(Phdr))
+    for i in range(info.dlpi_phnum):
+        segment = &image.layout.phdrs[i]
+        if segment.p_type == PT_LOAD:
+            if align_down(segment.p_vaddr, collection.linker.page) < start:
+                start = align_down(segment.p_vaddr, collection.linker.page)
+            if segment.p_vaddr + segment.p_memsz > end:
+                end = segment.p_vaddr + segment.p_memsz
+        elif segment.p_type == PT_DYNAMIC:
+            image.layout.dynamic = segment
+        elif segment.p_type == PT_TLS:
+            image.layout.tls = segment
+        elif segment.p_type == PT_GNU_EH_FRAME:
+            image.layout.eh_frame_header = segment
+        elif segment.p_type == PT_INTERP:
+            image.layout.interpreter = segment
+        elif segment.p_type == PT_GNU_RELRO and segment.p_memsz != 0:
+            image.layout.relro = segment
+    image.layout.start = start
+    image.layout.end = align_up(end, collection.linker.page)
+    image.map_start = image.load_bias + start
+    image.map_end = image.load_bias + image.layout.end
+    image.link_map.l_addr = image.load_bias
+    if image.layout.dynamic != NULL:
+        code = read_dynamic(allocator, image, NULL)
+    if code:
+        collection.failed = collection.failed or code == DLOPEN_E_MEMORY
+        image_free_records(allocator, image)
+        return NULL
+    image.link_map.l_ld = <void*>image.dynamic
+    if image.from_main:
+        memset(&target, 0, sizeof(target))
+        name = <const char*>getauxval(AT_EXECFN)
+        if add_link_target(allocator, &target, b"/proc/self/exe"):
+            image.path = copy_text(allocator, target.data, target.length)
+        elif not target.failed:  # without /proc: as execve(2) was given it
+            if name == NULL or name[0] != 0x2f:
+                name = b""
+            image.path = copy_text(allocator, name, strlen(name))
+        text_free(allocator, &target)
+    else:
+        image.path = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
+    # The name as the host has it: what its dlopen finds the image by.
+    image.link_map.l_name = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
+    if image.path == NULL or image.link_map.l_name == NULL \
+            or not copy_strings(allocator, image) \
+            or not pointers_add(allocator, &image.names, image.link_map.l_name):
+        collection.failed = True
+        release(allocator, image.link_map.l_name)
+        image_free_records(allocator, image)
+        return NULL
+    image.is_c_library = is_c_library_name(image.soname)
+    image.is_cxx_runtime = is_cxx_runtime_name(image.soname)
+    image.is_family = must_be_hosts(image)
+    image.asks_for_frames = asks_for_frames(collection.linker, image)
+    if collection.known != NULL:
+        probe = pick_probe(collection, image)
+        if probe != NULL:
+            image.probe = copy_text(allocator, probe, strlen(probe))
+            collection.failed = collection.failed or image.probe == NULL
+    return image
+
+
+cdef inline Image* pinned_record(const Registry* registry, const Image* image) noexcept nogil:
+    """Under the lock: of the same load, if it is counted; or NULL."""
+    cdef size_t i
+    cdef Image* old
+    for i in range(registry.hosts.count):
+        old = <Image*>registry.hosts.items[i]
+        if old.host_phdrs == image.host_phdrs and old.load_bias == image.load_bias \
+                and (old.pins != 0 or old.open_count != 0):
+            return old
+    return NULL

@@ -1,0 +1,198 @@
+"""The records of the host's images, kept true: what has come, stayed and gone."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
+from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
+from dlopen.core.base.strings cimport strcmp
+from dlopen.core.host.abi cimport RTLD_LAZY, HostInfo
+from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
+from dlopen.core.host.host_lock cimport open_host
+from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.probes cimport visit_for_probes
+from dlopen.core.host.read_image cimport pinned_record, read_host_image
+from dlopen.core.host.startup cimport add_needed_names, mark_startup
+from dlopen.core.host.unwinder cimport rebind_unwinder
+from dlopen.core.image.image cimport Image, image_free_records
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, make_snapshot, publish_snapshot, retire_image,
+)
+
+
+cdef inline bint has_stayed(
+    const Collection* collection, const Image* image, const HostInfo* info
+) noexcept nogil:
+    """An image of before that has the address and the name of `info` is still the same load.
+    The host appends what it loads, so that all but the last ones, of which there are as many
+    as it has added since, have stayed. Of those, what nobody could unload."""
+    cdef uint64_t added = info.dlpi_adds - collection.known.host_adds
+    if info.dlpi_adds == collection.adds and info.dlpi_subs == collection.subs \
+            and added <= collection.count and collection.seen <= collection.count - added:
+        return True
+    return image.is_startup or image.open_count != 0 or image.pins != 0 \
+        or holds_linker(collection.linker, image)
+
+
+cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:
+    cdef Collection* collection = <Collection*>data
+    cdef Image* image
+    cdef size_t i
+    cdef Allocator* allocator = &collection.linker.registry.allocator
+    collection.seen += 1
+    if collection.known != NULL:
+        # What is kept is kept in order.
+        for i in range(collection.cursor, collection.known.host_count):
+            image = collection.known.hosts[i]
+            if image.host_phdrs == info.dlpi_phdr and image.load_bias == info.dlpi_addr \
+                    and has_stayed(collection, image, info) \
+                    and strcmp(image.link_map.l_name, info.dlpi_name) == 0:
+                collection.cursor = i + 1
+                if not pointers_add(allocator, &collection.images, image):
+                    collection.failed = True
+                return collection.failed
+    image = read_host_image(collection, info)
+    if image == NULL:
+        return collection.failed
+    if not pointers_add(allocator, &collection.fresh, image):
+        image_free_records(allocator, image)
+        collection.failed = True
+    elif not pointers_add(allocator, &collection.images, image):
+        collection.failed = True
+    return collection.failed
+
+
+cdef inline void keep_pinned_records(Registry* registry, Collection* found) noexcept nogil:
+    """Under the lock: what was counted while the collection was made cannot have gone; a
+    second record of it gives way to the first."""
+    cdef size_t i, j
+    cdef Image* old
+    cdef Image* new
+    for i in reversed(range(found.fresh.count)):
+        new = <Image*>found.fresh.items[i]
+        old = pinned_record(registry, new)
+        if old == NULL:
+            continue
+        for j in range(found.images.count):
+            if found.images.items[j] == new:
+                found.images.items[j] = old
+        pointers_remove(&found.fresh, new)
+        image_free_records(&registry.allocator, new)
+
+
+cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noexcept nogil:
+    """Under the lock. Each is looked for behind the one before: what is kept is in order."""
+    cdef size_t i, tried
+    cdef size_t place = 0
+    cdef Image* image
+    for i in range(registry.hosts.count):
+        image = <Image*>registry.hosts.items[i]
+        tried = 0
+        while tried < now.count and now.items[place] != image:
+            place = (place + 1) % now.count
+            tried += 1
+        if tried == now.count:
+            pointers_remove(&registry.globals, image)
+            retire_image(registry, image)
+
+
+cdef enum:                       # of refresh_hosts
+    HOSTS_AS_BEFORE = 0
+    HOSTS_CHANGED = 1
+    HOSTS_UNKNOWN = 2            # no memory: what is known may be old
+
+
+cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
+    """Brings registry.hosts up to date with the host's list. Called in a reader section whose
+    snapshot is `known` (NULL at first), with no lock held. A handler that has interrupted who
+    holds one makes do with what is known."""
+    cdef Collection collection
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot
+    cdef size_t i
+    cdef bint published = False
+    cdef bint rebound = True
+    memset(&collection, 0, sizeof(collection))
+    collection.linker = linker
+    collection.known = known
+    if known != NULL and locks_held != 0:
+        return HOSTS_AS_BEFORE
+    if known != NULL:
+        collection.only_counters = True
+        iterate_hosts(linker, count_host_images, &collection)
+        if collection.adds == known.host_adds and collection.subs == known.host_subs:
+            if load_u32(&linker.must_rebind) and not rebind_unwinders(linker, known):
+                return HOSTS_UNKNOWN
+            return HOSTS_AS_BEFORE
+        collection.only_counters = False
+        collection.count = 0
+    iterate_hosts(linker, count_host_images, &collection)
+    iterate_hosts(linker, visit_host_image, &collection)
+    collection.failed = collection.failed or not add_needed_names(
+        &registry.allocator, &collection
+    )
+    if known == NULL and not collection.failed:
+        mark_startup(linker, &collection.images)
+        iterate_hosts(linker, visit_for_probes, &collection)
+    lock_acquire(&registry.lock)
+    snapshot = make_snapshot(registry, 0, collection.images.count)
+    collection.failed = collection.failed or snapshot == NULL
+    keep_pinned_records(registry, &collection)
+    if not collection.failed \
+            and registry.host_generation == (0 if known == NULL else known.host_generation):
+        retire_gone_hosts(registry, &collection.images)
+        pointers_free(&registry.allocator, &registry.hosts)
+        registry.hosts = collection.images
+        registry.host_adds = collection.adds
+        registry.host_subs = collection.subs
+        registry.host_generation += 1
+        publish_snapshot(registry, snapshot)
+        published = True
+    lock_release(&registry.lock)
+    if published:
+        # Without the lock, but `known`'s reader section, or being the first, keeps them.
+        rebound = rebind_unwinders(linker, snapshot)
+    else:
+        for i in range(collection.fresh.count):
+            image_free_records(&registry.allocator, <Image*>collection.fresh.items[i])
+        pointers_free(&registry.allocator, &collection.images)
+        release(&registry.allocator, snapshot)
+    pointers_free(&registry.allocator, &collection.fresh)
+    if collection.failed or not rebound:
+        return HOSTS_UNKNOWN
+    # Or another thread was first.
+    return HOSTS_CHANGED if published else HOSTS_AS_BEFORE
+
+
+cdef inline bint rebind_unwinders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Of all of the host's images. With no lock held. False: not all, and an exception through
+    an image of ours might find no frame."""
+    cdef size_t i
+    cdef Image* image
+    cdef void* borrowed
+    cdef bint complete = True
+    store_u32(&linker.must_rebind, 0)
+    for i in range(snapshot.host_count):
+        image = snapshot.hosts[i]
+        borrowed = borrow_host_image(linker, image) if image.asks_for_frames else NULL
+        if borrowed != NULL:
+            complete = rebind_unwinder(linker, image) and complete
+            give_back_host_image(linker, image, borrowed)
+    if not complete:
+        store_u32(&linker.must_rebind, 1)
+    return complete
+
+
+cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
+    """libgcc_s: libc opens it late, for the first cancellation or backtrace, and would do so
+    behind our back. By the name that libc uses; a process may do without it. Never given
+    back. No lock may be held."""
+    if load_u32(&linker.has_unwinder):
+        return
+    if open_host(linker, b"libgcc_s.so.1", RTLD_LAZY) == NULL:
+        linker.host.dlerror()
+    store_u32(&linker.has_unwinder, 1)

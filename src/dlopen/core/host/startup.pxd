@@ -1,0 +1,90 @@
+"""What the process was started with: which images the program needs, and the static TLS of all."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t
+
+from dlopen.core.arch.machine cimport thread_pointer
+from dlopen.core.base.allocator cimport Allocator, copy_text, release
+from dlopen.core.base.growable cimport Pointers, pointers_add
+from dlopen.core.base.strings cimport strcmp, strlen, strrchr
+from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval
+from dlopen.core.host.iterate cimport Collection, min_size
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.naming cimport answers_to, has_base_name
+from dlopen.core.tls.modules cimport TlsIndex
+
+
+cdef inline bint is_needed_as(
+    const Pointers* images, const Image* image, const char* name
+) noexcept nogil:
+    """Some image's DT_NEEDED can only have meant this one: it has the file's name, and none
+    answers to it. The host keeps such names to itself."""
+    cdef size_t i, j
+    cdef const Image* other
+    cdef bint needed = False
+    for i in range(images.count):
+        other = <const Image*>images.items[i]
+        if answers_to(other, name):
+            return False
+        for j in range(other.needed.count):
+            needed = needed or strcmp(<const char*>other.needed.items[j], name) == 0
+    return needed
+
+
+cdef inline bint add_needed_names(Allocator* allocator, const Collection* found) noexcept nogil:
+    """To the images that are new, so that nobody reads their names yet."""
+    cdef size_t i
+    cdef Image* image
+    cdef const char* name
+    cdef char* copy
+    for i in range(found.fresh.count):
+        image = <Image*>found.fresh.items[i]
+        name = strrchr(image.path, 0x2f)
+        if name == NULL or not is_needed_as(&found.images, image, name + 1):
+            continue
+        copy = copy_text(allocator, name + 1, strlen(name + 1))
+        if copy == NULL or not pointers_add(allocator, &image.names, copy):
+            release(allocator, copy)
+            return False
+    return True
+
+
+cdef inline void find_static_tls_of_host(Linker* linker, Image* image) noexcept nogil:
+    """Where the storage of an image that the process started with is: always static."""
+    cdef TlsIndex index
+    if image.tls_module_id != 0 and linker.host.tls_get_addr != NULL:
+        index.module = image.tls_module_id
+        index.offset = 0
+        image.tls_offset = <int64_t>(
+            <uint64_t>linker.host.tls_get_addr(&index) - thread_pointer()
+        )
+        image.has_static_tls = True
+
+
+cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
+    """Which images the process was started with: the closure of the program's needs, and
+    all that stand before its last member, since the host appends what it loads later."""
+    cdef size_t boundary = 1
+    cdef size_t i, j, k
+    cdef Image* image
+    cdef bint grew = True
+    while grew:
+        grew = False
+        for i in range(min_size(boundary, images.count)):
+            image = <Image*>images.items[i]
+            for j in range(image.needed.count):
+                for k in range(boundary, images.count):
+                    if answers_to(<Image*>images.items[k], <const char*>image.needed.items[j]) \
+                            or has_base_name(
+                                <Image*>images.items[k], <const char*>image.needed.items[j]
+                            ):
+                        boundary = k + 1
+                        grew = True
+    for i in range(min_size(boundary, images.count)):
+        image = <Image*>images.items[i]
+        image.is_startup = True
+        find_static_tls_of_host(linker, image)
+        # The vDSO is in nobody's scope.
+        image.is_global = image.load_bias == 0 \
+            or image.load_bias != getauxval(AT_SYSINFO_EHDR)
