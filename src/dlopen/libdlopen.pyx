@@ -71,13 +71,14 @@ from dlopen.core.linker.load cimport (
     relocate_mapped,
 )
 from dlopen.core.linker.patch cimport patch_image, unpatch
-from dlopen.core.linker.search cimport Trail, find_file, trail_free
 from dlopen.core.linker.swap cimport retain, swap_images
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.unload cimport (
     close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
 )
 from dlopen.core.memory.file cimport file_close, file_init
+from dlopen.core.search.find cimport find_file
+from dlopen.core.search.trail cimport Trail, trail_free
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_defined, is_export, lookup_in_image,
     nearest_symbol, refer, symbol_name, symbol_version,

@@ -18,6 +18,7 @@ LAYERS = (
     "tls",
     "relocation",
     "host",
+    "search",
     "linker",
 )
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)

@@ -44,9 +44,11 @@ from dlopen.core.linker.find_symbol cimport (
     symbol_count_of,
 )
 from dlopen.core.linker.load cimport image_of_caller, open_image
-from dlopen.core.linker.search cimport Dl_serinfo, add_origin, list_folders
 from dlopen.core.linker.unload cimport close_image, closed_if_failed
 from dlopen.core.relocation.binding cimport address_of_own_name, own_address
+from dlopen.core.search.folders cimport Dl_serinfo
+from dlopen.core.search.listing cimport list_folders
+from dlopen.core.search.tokens cimport add_origin
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, nearest_symbol, refer, symbol_name,
 )

@@ -71,9 +71,6 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.catching cimport Exception, call_caught, describe_exception, is_catching
 from dlopen.core.linker.order cimport run_constructors
-from dlopen.core.linker.search cimport (
-    Trail, expand, find_file, is_path_in_files, prepare_search, trail_add, trail_free, try_files,
-)
 from dlopen.core.memory.file cimport (
     File, Files, file_close, file_from_bytes, file_init, file_open, file_read, make_plain,
 )
@@ -86,6 +83,11 @@ from dlopen.core.relocation.resolvers cimport (
     free_deferred, resolvers_fill_static_tls, run_resolvers,
 )
 from dlopen.core.relocation.thread_local cimport relocate_deferred_tls
+from dlopen.core.search.candidates cimport is_path_in_files, try_files
+from dlopen.core.search.find cimport find_file
+from dlopen.core.search.settings cimport prepare_search
+from dlopen.core.search.tokens cimport expand
+from dlopen.core.search.trail cimport Trail, trail_add, trail_free
 from dlopen.core.symbols.lookup cimport Definition, Reference, list_in_scope, refer, symbol_name
 from dlopen.core.symbols.report cimport (
     report_host_open, report_loaded, report_mapped, report_open, report_scope, report_textrel,

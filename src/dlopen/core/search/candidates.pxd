@@ -1,0 +1,222 @@
+"""One folder, and one file in it: is it there, and is it for this machine?
+
+In every folder the glibc-hwcaps subfolders come first, and where libc does so the older ones.
+That a folder is not there is remembered.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy, memset
+
+from dlopen.core.arch.machine cimport THIS_MACHINE
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
+from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MACHINE
+from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
+from dlopen.core.base.kernel cimport (
+    ENOENT, ENOTDIR, FileStatus, is_directory, is_shortage, kernel_open, kernel_status,
+)
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport memcmp, strcmp, strlen
+from dlopen.core.elf.constants cimport EI_CLASS, ELFCLASS64
+from dlopen.core.elf.hash cimport gnu_hash
+from dlopen.core.elf.structures cimport Ehdr
+from dlopen.core.host.linker cimport (
+    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, MAX_FOLDERS, Folder, Linker,
+)
+from dlopen.core.image.image cimport Image
+from dlopen.core.memory.file cimport (
+    File, Files, file_close, file_from_files, file_init, file_read_start, make_plain,
+)
+from dlopen.core.search.trail cimport Trail, trail_add, trail_holds
+from dlopen.core.symbols.report cimport report_candidate
+
+
+cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
+    """Or no ELF file."""
+    cdef const Ehdr* header = <const Ehdr*>&file.start[0]
+    return file.start_size < sizeof(Ehdr) or memcmp(header.e_ident, b"\x7fELF", 4) != 0 \
+        or (header.e_ident[EI_CLASS] == ELFCLASS64 and header.e_machine == THIS_MACHINE)
+
+
+cdef inline int probe_file(const char* path, File* file) noexcept nogil:
+    """0 and the open file: one that the search ends at (whether it can be loaded shows
+    later); else a positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine."""
+    cdef long descriptor = kernel_open(path)
+    if descriptor < 0:
+        return <int>-descriptor
+    file.descriptor = descriptor
+    file_read_start(file)
+    if not is_for_this_machine(file):
+        file_close(file)
+        return DLOPEN_REJECTED_MACHINE
+    return 0
+
+
+cdef inline Folder* find_folder(const Linker* linker, const char* path) noexcept nogil:
+    cdef Folder* folder = <Folder*>load_pointer(
+        &linker.folders[gnu_hash(path) % FOLDER_BUCKETS]
+    )
+    while folder != NULL and strcmp(folder.path, path) != 0:
+        folder = folder.next
+    return folder
+
+
+cdef inline Folder* known_folder(Linker* linker, const char* path) noexcept nogil:
+    """What is known of an absolute folder; NULL for a relative one, which another working
+    directory makes another folder (glibc's rule), and when there are too many."""
+    cdef Folder* folder
+    cdef Folder* other
+    cdef Folder** bucket
+    if path == NULL or path[0] != 0x2f:
+        return NULL
+    folder = find_folder(linker, path)
+    if folder != NULL or linker.folder_count >= MAX_FOLDERS:
+        return folder
+    folder = <Folder*>allocate(&linker.registry.allocator, sizeof(Folder) + strlen(path) + 1)
+    if folder == NULL:
+        return NULL
+    memcpy(folder.path, path, strlen(path) + 1)
+    bucket = &linker.folders[gnu_hash(path) % FOLDER_BUCKETS]
+    lock_acquire(&linker.registry.lock)
+    other = find_folder(linker, path)
+    if other == NULL:
+        folder.next = bucket[0]
+        store_pointer(bucket, folder)
+        linker.folder_count += 1
+    lock_release(&linker.registry.lock)
+    if other != NULL:
+        release(&linker.registry.allocator, folder)
+        return other
+    return folder
+
+
+cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* path) noexcept nogil:
+    """0 if it is there, else a positive errno. As glibc it is looked for once: what is made later
+    is not found. But where it could not be looked for, nothing is known, which glibc takes for
+    an answer."""
+    cdef FileStatus status
+    cdef uint32_t state
+    cdef long result
+    if folder == NULL:
+        return 0
+    state = load_u32(&folder.states[subfolder])
+    if state == FOLDER_UNKNOWN:
+        result = kernel_status(path, &status)
+        if result < 0 and result != -ENOENT and result != -ENOTDIR:
+            return <int>-result
+        state = FOLDER_EXISTS if result == 0 and is_directory(status.st_mode) else FOLDER_MISSING
+        store_u32(&folder.states[subfolder], state)
+    return 0 if state == FOLDER_EXISTS else ENOENT
+
+
+cdef struct Walk:                # over the folders of a search
+    Linker* linker
+    bint (*visit)(void* walk) noexcept nogil     # True ends it
+    const char* origin           # the rule that names this folder
+    const char* list             # the path list that it stands in
+    Text* folder                 # ends with a slash; the visitor may append to it
+    const char* name             # what is searched for; NULL: the folders are listed only
+    const char* own_path         # of the namespace; NULL: none
+    Trail* trail
+    File* file
+    Files* files                 # NULL: there are none
+    bint in_files_only           # this folder is one of theirs
+    bint ended                   # without the file: there is no memory or descriptor to look with
+    void* listing
+
+
+cdef inline bint try_files(
+    Linker* linker, Files* files, const char* name, Text* path, Trail* trail, File* file
+) noexcept nogil:
+    """Whether the search for `name` ends among the caller's files: with `file`, and its plain
+    path in `path`, or with Files.stopped. None is asked for twice in one search."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text plain
+    cdef int result = DLOPEN_REJECTED_FILES
+    memset(&plain, 0, sizeof(plain))
+    if not path.failed:
+        text_add_bytes(allocator, &plain, path.data, path.length)
+    if path.failed or plain.failed:
+        path.failed = True       # nor shall another file be taken in place of theirs
+        text_free(allocator, &plain)
+        return False
+    make_plain(plain.data)
+    if not trail_holds(trail, plain.data):
+        if file_from_files(file, files, plain.data):
+            result = 0 if is_for_this_machine(file) else DLOPEN_REJECTED_MACHINE
+        report_candidate(name, plain.data, b"files", result)
+        trail_add(allocator, trail, plain.data, b"files", result, file)
+    if result == 0:
+        text_cut(path, 0)
+        text_add(allocator, path, plain.data)
+    elif file.is_from_files:
+        file_init(file)
+    text_free(allocator, &plain)
+    return result == 0 or files.stopped
+
+
+cdef inline bint try_folder_in_files(void* data) noexcept nogil:
+    """Walk.visit of a search among the caller's files alone."""
+    cdef Walk* walk = <Walk*>data
+    cdef Allocator* allocator = &walk.linker.registry.allocator
+    cdef size_t length = walk.folder.length
+    text_add(allocator, walk.folder, walk.name)
+    if try_files(walk.linker, walk.files, walk.name, walk.folder, walk.trail, walk.file):
+        return True
+    if walk.folder.failed:
+        return end_walk(walk)
+    text_cut(walk.folder, length)
+    return False
+
+
+cdef inline bint end_walk(Walk* walk) noexcept nogil:
+    """What comes later in the search shall not be taken in place of what could not be looked at."""
+    walk.ended = True
+    return True
+
+
+cdef inline bint try_folder(void* data) noexcept nogil:
+    """Walk.visit of a search: at its end `folder` is the file's path."""
+    cdef Walk* walk = <Walk*>data
+    cdef Linker* linker = walk.linker
+    cdef Text* path = walk.folder
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Folder* folder = known_folder(linker, path.data)
+    cdef size_t length = path.length
+    cdef size_t i
+    cdef const char* subfolder = linker.search.subfolders.data
+    cdef int result
+    if path.failed:
+        return end_walk(walk)
+    if walk.files != NULL and try_folder_in_files(data):
+        return True
+    if walk.in_files_only:
+        return False
+    for i in range(linker.search.subfolder_count):
+        text_cut(path, length)
+        text_add(allocator, path, subfolder)
+        if path.failed:
+            return end_walk(walk)
+        result = folder_problem(folder, i, path.data)
+        if result == 0 or subfolder[0] == 0 or is_shortage(-result):
+            text_add(allocator, path, walk.name)
+            if path.failed:
+                return end_walk(walk)
+            # The file may be there all the same, if its folder could not be looked for.
+            if result != ENOENT:
+                result = probe_file(path.data, walk.file)
+            report_candidate(walk.name, path.data, walk.origin, result)
+            if result == 0 or subfolder[0] == 0 or result != ENOENT:
+                trail_add(allocator, walk.trail, path.data, walk.origin, result, walk.file)
+            if result == 0:
+                return True
+            if is_shortage(-result):
+                return end_walk(walk)
+        subfolder += strlen(subfolder) + 1
+    return False
+
+
+cdef inline bint is_path_in_files(const Image* image, const char* path) noexcept nogil:
+    """`path`, which `image` names, is no path of the file system."""
+    return image.is_from_files and path != NULL and path[0] != 0x2f

@@ -1,0 +1,277 @@
+"""What the search knows of the process: LD_LIBRARY_PATH, the default folders of this libc, their
+subfolders for this processor. Found out on the first search."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy, memset
+
+from dlopen.core.arch.levels cimport is_intel, isa_level
+from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, end_allocator, release
+from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.environment cimport Environment, environment_value
+from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_free
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strlen, strncmp
+from dlopen.core.elf.constants cimport DF_1_NODEFLIB, PF_R, PF_W, PT_LOAD
+from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.host.abi cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
+from dlopen.core.host.host_lock cimport close_host, open_host
+from dlopen.core.host.linker cimport Linker, SearchSettings
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.search.folders cimport Dl_serinfo, Dl_serpath, count_own_folders
+
+
+cdef inline void add_subfolder(Linker* linker, const char* name) noexcept nogil:
+    text_add_bytes(
+        &linker.registry.allocator, &linker.search.subfolders, name, strlen(name) + 1
+    )
+    linker.search.subfolder_count += 1
+
+
+cdef inline void make_subfolders(Linker* linker) noexcept nogil:
+    """In the order in which glibc tries them."""
+    cdef SearchSettings* search = &linker.search
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef int level = isa_level()
+    cdef const char* parts[4]
+    cdef const char* platform = b"x86_64"
+    cdef int count = 0
+    cdef int subset, bit
+    if level >= 4:
+        add_subfolder(linker, b"glibc-hwcaps/x86-64-v4/")
+    if level >= 3:
+        add_subfolder(linker, b"glibc-hwcaps/x86-64-v3/")
+    if level >= 2:
+        add_subfolder(linker, b"glibc-hwcaps/x86-64-v2/")
+    search.hwcaps_count = <uint32_t>search.subfolder_count
+    if is_intel() and level >= 3:
+        platform = b"haswell"
+    text_add(allocator, &search.platform, platform)
+    search.legacy_hwcap = 1
+    if linker.habits.searches_platform_folders and level != 0:
+        parts[0] = b"x86_64/"
+        count = 1
+        if is_intel() and level >= 4:
+            parts[1] = b"avx512_1/"
+            count = 2
+            search.legacy_hwcap |= 4
+        parts[count] = b"x86_64/"
+        if is_intel() and level >= 3:
+            parts[count] = b"haswell/"
+        parts[count + 1] = b"tls/"
+        count += 2
+        # All subsets, as binary numbers downwards, the highest bit's name first.
+        subset = (1 << 4) - 1 if count == 4 else (1 << 3) - 1
+        while subset > 0:
+            for bit in reversed(range(count)):
+                if subset >> bit & 1:
+                    text_add(allocator, &search.subfolders, parts[bit])
+            text_add_bytes(allocator, &search.subfolders, b"", 1)
+            search.subfolder_count += 1
+            subset -= 1
+    add_subfolder(linker, b"")
+
+
+cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
+    """A constant of the host's loader: in what it cannot write."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    for i in range(loader.layout.phnum):
+        segment = &loader.layout.phdrs[i]
+        if segment.p_type == PT_LOAD and segment.p_flags & PF_R and not segment.p_flags & PF_W \
+                and memmem(
+                    <const void*>(loader.load_bias + segment.p_vaddr), segment.p_filesz,
+                    text.data, text.length
+                ) != NULL:
+            return True
+    return False
+
+
+cdef extern from "<string.h>" nogil:
+    void* memmem(const void* area, size_t size, const void* wanted, size_t wanted_size)
+
+
+cdef inline bint count_default_folders(
+    Allocator* allocator, const Snapshot* snapshot, const Dl_serpath* paths, size_t count,
+    size_t* result
+) noexcept nogil:
+    """How many at the end of what libc's dlinfo says are the loader's own (its system_dirs,
+    strings one after another), and not of LD_LIBRARY_PATH or a RPATH. False without memory."""
+    cdef bint complete = True
+    cdef size_t found = 0
+    cdef size_t i
+    cdef Text text
+    cdef Text longer
+    cdef const Image* loader = NULL
+    memset(&text, 0, sizeof(text))
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].is_startup and snapshot.hosts[i].soname != NULL \
+                and strncmp(snapshot.hosts[i].soname, b"ld-linux", 8) == 0:
+            loader = snapshot.hosts[i]
+    while loader != NULL and found < count:
+        memset(&longer, 0, sizeof(longer))
+        text_add(allocator, &longer, paths[count - 1 - found].dls_name)
+        text_add_bytes(allocator, &longer, b"/", 2)
+        if text.length:
+            text_add_bytes(allocator, &longer, text.data, text.length)
+        text_free(allocator, &text)
+        text = longer
+        complete = not text.failed
+        if not complete or not loader_holds(loader, &text):
+            break
+        found += 1
+    text_free(allocator, &text)
+    result[0] = found
+    return complete
+
+
+cdef inline bint ask_host_for_folders(
+    Linker* linker, const char* name, Dl_serinfo** result
+) noexcept nogil:
+    """RTLD_DI_SERINFO of the host's for what it knows by `name`, to be released; NULL if it does
+    not say. False without memory."""
+    cdef bint complete = True
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Dl_serinfo size
+    cdef Dl_serinfo* info = NULL
+    cdef void* handle = open_host(linker, name, RTLD_LAZY | RTLD_NOLOAD)
+    if handle == NULL:
+        linker.host.dlerror()
+        result[0] = NULL
+        return True
+    if linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
+        info = <Dl_serinfo*>allocate(allocator, size.dls_size)
+        complete = info != NULL
+    if info != NULL:
+        info.dls_size = size.dls_size
+        info.dls_cnt = size.dls_cnt
+        if linker.host.dlinfo(handle, RTLD_DI_SERINFO, info) != 0:
+            release(allocator, info)
+            info = NULL
+    close_host(linker, handle)
+    result[0] = info
+    return complete
+
+
+cdef inline bint read_default_folders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """The system folders that this glibc was built with. False without memory."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef SearchSettings* search = &linker.search
+    cdef Dl_serinfo* info = NULL
+    cdef Dl_serpath* paths
+    cdef size_t i
+    cdef bint complete = ask_host_for_folders(linker, b"libc.so.6", &info)
+    if info != NULL:
+        paths = <Dl_serpath*>&info.dls_serpath
+        complete = count_default_folders(
+            allocator, snapshot, paths, info.dls_cnt, &search.default_count
+        )
+        for i in range(info.dls_cnt - search.default_count, info.dls_cnt):
+            text_add(allocator, &search.default_folders, paths[i].dls_name)
+            text_add_bytes(allocator, &search.default_folders, b"/", 2)
+            if search.lib.length == 0 and strncmp(paths[i].dls_name, b"/lib", 4) == 0:
+                text_add(allocator, &search.lib, paths[i].dls_name + 1)
+        release(allocator, info)
+    if search.default_count == 0:
+        text_add_bytes(
+            allocator, &search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36
+        )
+        search.default_count = 4
+    if search.lib.length == 0:
+        text_add(allocator, &search.lib, b"lib64")
+    return complete
+
+
+cdef inline void read_library_path(
+    Linker* linker, const Snapshot* snapshot, const Environment* environment
+) noexcept nogil:
+    """LD_LIBRARY_PATH of the start. Where that was not there to be read any more, or where the
+    loader was started as a command and has --library-path instead, the host is asked: what it
+    would search for the program, without the program's own list and the default folders."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Text* text = &linker.search.library_path
+    cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
+    cdef const char* value = environment_value(environment, b"LD_LIBRARY_PATH=")
+    cdef Dl_serinfo* info = NULL
+    cdef const Dl_serpath* paths
+    cdef size_t own, i
+    cdef size_t count
+    if not environment.is_of_start and program != NULL:
+        text.failed = not ask_host_for_folders(linker, NULL, &info)
+    if info == NULL:
+        if value != NULL:
+            text_add(allocator, text, value)
+        return
+    paths = <const Dl_serpath*>&info.dls_serpath
+    count = info.dls_cnt
+    if not program.flags_1 & DF_1_NODEFLIB:
+        count -= linker.search.default_count if linker.search.default_count < count else count
+    own = count_own_folders(linker, program, paths, count)
+    if program.runpath == NULL:
+        paths += own
+    for i in range(count - own):
+        if i != 0:
+            text_add(allocator, text, b":")
+        text_add(allocator, text, paths[i].dls_name)
+    release(allocator, info)
+
+
+cdef inline bint move_text(Text* text, Allocator* origin, Allocator* target) noexcept nogil:
+    """Into memory of another allocator; False without, or if it is not complete anyhow."""
+    cdef char* copy = NULL
+    cdef bint complete = not text.failed
+    if complete and text.data != NULL:
+        copy = copy_text(target, text.data, text.length)
+        complete = copy != NULL
+    release(origin, text.data)
+    text.data = copy
+    text.capacity = text.length + 1 if copy != NULL else 0
+    return complete
+
+
+cdef inline void free_settings(Allocator* allocator, SearchSettings* search) noexcept nogil:
+    text_free(allocator, &search.library_path)
+    text_free(allocator, &search.default_folders)
+    text_free(allocator, &search.lib)
+    text_free(allocator, &search.platform)
+    text_free(allocator, &search.subfolders)
+
+
+cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+    """Once; False without memory. Two threads may both find out; the first to finish is kept."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Allocator* scratch
+    cdef SearchSettings* search
+    cdef Linker* mine
+    cdef bint complete
+    if load_u32(&linker.search.ready):
+        return True
+    # A scratch linker with the same host, whose settings are copied under the lock.
+    mine = <Linker*>allocate(allocator, sizeof(Linker))
+    if mine == NULL:
+        return False
+    scratch = &mine.registry.allocator
+    search = &mine.search
+    mine.host = linker.host
+    mine.habits = linker.habits
+    mine.secure = linker.secure
+    make_subfolders(mine)
+    complete = read_default_folders(mine, snapshot)
+    if not linker.secure:
+        read_library_path(mine, snapshot, &linker.environment)
+    complete = move_text(&search.library_path, scratch, allocator) and complete
+    complete = move_text(&search.default_folders, scratch, allocator) and complete
+    complete = move_text(&search.lib, scratch, allocator) and complete
+    complete = move_text(&search.platform, scratch, allocator) and complete
+    complete = move_text(&search.subfolders, scratch, allocator) and complete
+    lock_acquire(&linker.registry.lock)
+    if complete and not linker.search.ready:
+        memcpy(&linker.search, search, sizeof(SearchSettings))
+        store_u32(&linker.search.ready, 1)
+        memset(search, 0, sizeof(SearchSettings))
+    lock_release(&linker.registry.lock)
+    free_settings(allocator, search)
+    end_allocator(scratch)
+    release(allocator, mine)
+    return complete

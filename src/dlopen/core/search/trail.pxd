@@ -1,0 +1,55 @@
+"""What was tried: the candidates of a search that found nothing, for its error."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t
+
+from dlopen.core.base.allocator cimport Allocator
+from dlopen.core.base.contract cimport DLOPEN_REJECTED_MACHINE
+from dlopen.core.base.growable cimport Text, text_add_bytes, text_free
+from dlopen.core.base.strings cimport strcmp, strlen
+from dlopen.core.elf.constants cimport EI_CLASS, ELFCLASS64
+from dlopen.core.memory.file cimport File
+
+
+cdef struct Trail:               # the candidates of one search, for errors and for dlopen.find
+    Text paths                   # strings one after another
+    Text origins                 # the same: which rule named it
+    int32_t results[256]
+    size_t count
+    bint other_class             # one of them is an ELF file of 32 bits
+
+
+cdef inline void trail_free(Allocator* allocator, Trail* trail) noexcept nogil:
+    text_free(allocator, &trail.paths)
+    text_free(allocator, &trail.origins)
+    trail.count = 0
+    trail.other_class = False
+
+
+cdef inline void trail_add(
+    Allocator* allocator, Trail* trail, const char* path, const char* origin, int result,
+    const File* file
+) noexcept nogil:
+    if trail == NULL or trail.count == 256:
+        return
+    if result == DLOPEN_REJECTED_MACHINE and file.start[EI_CLASS] != ELFCLASS64:
+        trail.other_class = True
+    # Without memory it ends here: what is counted is there.
+    if trail.paths.failed or trail.origins.failed:
+        return
+    text_add_bytes(allocator, &trail.paths, path, strlen(path) + 1)
+    text_add_bytes(allocator, &trail.origins, origin, strlen(origin) + 1)
+    if trail.paths.failed or trail.origins.failed:
+        return
+    trail.results[trail.count] = result
+    trail.count += 1
+
+
+cdef inline bint trail_holds(const Trail* trail, const char* path) noexcept nogil:
+    cdef const char* one = trail.paths.data
+    cdef size_t _i
+    for _i in range(trail.count):
+        if strcmp(one, path) == 0:
+            return True
+        one += strlen(one) + 1
+    return False
