@@ -57,26 +57,26 @@ from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
 )
-from dlopen.core.linker.calls cimport EXIT_LOOKUP, bind_call
 from dlopen.core.linker.family cimport (
     AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
     family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message, no_libc_text,
     no_memory_text, store_text,
 )
-from dlopen.core.linker.find_symbol cimport (
-    host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
-)
 from dlopen.core.linker.load cimport (
     Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
     relocate_mapped,
 )
-from dlopen.core.linker.patch cimport patch_image, unpatch
-from dlopen.core.linker.swap cimport retain, swap_images
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.unload cimport (
     close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
 )
 from dlopen.core.memory.file cimport file_close, file_init
+from dlopen.core.running.calls cimport EXIT_LOOKUP, bind_call
+from dlopen.core.running.find_symbol cimport (
+    host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
+)
+from dlopen.core.running.patch cimport patch_image, unpatch
+from dlopen.core.running.swap cimport retain, swap_images
 from dlopen.core.search.find cimport find_file
 from dlopen.core.search.trail cimport Trail, trail_free
 from dlopen.core.symbols.lookup cimport (

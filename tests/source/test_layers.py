@@ -19,6 +19,7 @@ LAYERS = (
     "relocation",
     "host",
     "search",
+    "running",
     "linker",
 )
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)

@@ -49,7 +49,7 @@ cdef inline bint pointers_add(
 
 cdef inline void* pointer_at(const Pointers* array, size_t index) noexcept nogil:
     """Of a list whose length stays, and where another thread may exchange one for another
-    (linker/swap.pxd)."""
+    (running/swap.pxd)."""
     return load_pointer_to_follow(&array.items[index])
 
 

@@ -70,7 +70,7 @@ cdef struct Donor:               # of static TLS: host/static_tls.pxd
     bint is_unused               # to be closed when all that are farther have gone
 
 
-cdef struct Patch:               # linker/patch.pxd
+cdef struct Patch:               # running/patch.pxd
     Patch* next
     uint64_t number
     Image* image

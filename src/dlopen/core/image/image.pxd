@@ -67,7 +67,7 @@ cdef struct PlaceValue:          # what a patch has stored in a place
     Image* leads_to              # an image of ours that the patch keeps, or NULL
 
 
-cdef struct PatchedPlace:        # linker/patch.pxd
+cdef struct PatchedPlace:        # running/patch.pxd
     PatchedPlace* next
     uint64_t place               # run address
     uint64_t original            # what stands there without any patch
@@ -111,7 +111,7 @@ cdef struct Image:
     bint is_own
     bint is_own_first            # and its set comes first: not RTLD_GLOBAL, nor RTLD_DEEPBIND
     bint is_from_bytes
-    bint is_reloadable           # another image may take its place: linker/swap.pxd
+    bint is_reloadable           # another image may take its place: running/swap.pxd
     uint32_t is_replaced         # atomic: and one has
     bint is_from_files           # from bytes: its path is one of the caller's files
     bint no_foreign_code

@@ -39,13 +39,13 @@ from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
 )
-from dlopen.core.linker.find_symbol cimport (
-    host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
-    symbol_count_of,
-)
 from dlopen.core.linker.load cimport image_of_caller, open_image
 from dlopen.core.linker.unload cimport close_image, closed_if_failed
 from dlopen.core.relocation.binding cimport address_of_own_name, own_address
+from dlopen.core.running.find_symbol cimport (
+    host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
+    symbol_count_of,
+)
 from dlopen.core.search.folders cimport Dl_serinfo
 from dlopen.core.search.listing cimport list_folders
 from dlopen.core.search.tokens cimport add_origin

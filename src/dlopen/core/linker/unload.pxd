@@ -41,7 +41,7 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors
-from dlopen.core.linker.patch cimport forget_patches
+from dlopen.core.running.patch cimport forget_patches
 from dlopen.core.symbols.report cimport report_close, report_unload
 from dlopen.core.symbols.unique cimport remove_unique
 cdef extern from *:

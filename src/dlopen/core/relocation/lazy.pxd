@@ -3,7 +3,7 @@ Linkage Table").
 
 Until then the slot of a call leads back into the PLT, whose first entry pushes GOT[1]
 (here the Image) and the slot's number in DT_JMPREL, and jumps to GOT[2], which is
-`lazy_call` of arch/<machine>.S. That asks linker/calls.pxd and jumps to the answer.
+`lazy_call` of arch/<machine>.S. That asks running/calls.pxd and jumps to the answer.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -6,7 +6,7 @@ the very word returns that stood there. A library of ours that a patch leads int
 while it is in force; so does a patched image of the host's.
 
 A call of ours that is not bound yet stays so until the patches of its image are gone
-(linker/calls.pxd). One of the host's that another thread is just binding for the first
+(running/calls.pxd). One of the host's that another thread is just binding for the first
 time may win over the patch: nothing tells us of it.
 """
 
@@ -42,12 +42,11 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
     snapshot_image_at,
 )
-from dlopen.core.linker.calls cimport (
-    CALL_AGAIN, Globals, find_callee, give_back_globals, resolve_call,
-)
-from dlopen.core.linker.find_symbol cimport host_symbol, resolved_address
 from dlopen.core.relocation.binding cimport own_address
 from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
+from dlopen.core.running.calls cimport CALL_AGAIN, find_callee, resolve_call
+from dlopen.core.running.find_symbol cimport host_symbol, resolved_address
+from dlopen.core.running.globals cimport Globals, give_back_globals
 from dlopen.core.symbols.lookup cimport Definition, symbol_name, symbol_version
 cdef struct Match:               # a place that a patch is about
     const Rela* relocation

@@ -16,10 +16,10 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, is_linked, symbol_count
 from dlopen.core.image.registry cimport Snapshot
-from dlopen.core.linker.calls cimport (
+from dlopen.core.relocation.batch cimport Resolver
+from dlopen.core.running.globals cimport (
     Globals, borrow_globals, give_back_globals, scopes_of, take_lasting_globals,
 )
-from dlopen.core.relocation.batch cimport Resolver
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,
 )
