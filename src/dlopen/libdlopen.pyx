@@ -62,15 +62,16 @@ from dlopen.core.linker.family cimport (
     family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message, no_libc_text,
     no_memory_text, store_text,
 )
-from dlopen.core.linker.load cimport (
-    Transaction, begin, end, image_of_caller, loaded_by_name, map_only, open_existing, open_image,
-    relocate_mapped,
-)
 from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.linker.unload cimport (
     close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
 )
 from dlopen.core.memory.file cimport file_close, file_init
+from dlopen.core.opening.by_hand cimport map_only, relocate_mapped
+from dlopen.core.opening.known cimport loaded_by_name
+from dlopen.core.opening.open cimport open_existing, open_image
+from dlopen.core.opening.root cimport image_of_caller
+from dlopen.core.opening.transaction cimport Transaction, begin, end
 from dlopen.core.running.calls cimport EXIT_LOOKUP, bind_call
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,

@@ -20,6 +20,7 @@ LAYERS = (
     "host",
     "search",
     "running",
+    "opening",
     "linker",
 )
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)

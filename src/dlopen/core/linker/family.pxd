@@ -39,8 +39,9 @@ from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
 )
-from dlopen.core.linker.load cimport image_of_caller, open_image
 from dlopen.core.linker.unload cimport close_image, closed_if_failed
+from dlopen.core.opening.open cimport open_image
+from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.relocation.binding cimport address_of_own_name, own_address
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,

@@ -8,36 +8,12 @@ No lock is held while they run.
 
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.environment cimport process_environment
 from dlopen.core.elf.structures cimport Xword
-from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.symbols.report cimport report_call
-ctypedef void (*Constructor)(int argc, char** argv, char** environ) noexcept nogil
 
 
 ctypedef void (*Destructor)() noexcept nogil
-
-
-cdef inline void run_constructors(const Linker* linker, const Image* image) noexcept nogil:
-    """DT_INIT, then DT_INIT_ARRAY (gABI), with what the host gives to those of what it opens: the
-    program's arguments, and the environment as it is now."""
-    cdef const Xword* entries = <const Xword*>(image.bytes_bias + image.init_array)
-    cdef uint64_t i
-    if image.no_foreign_code:
-        return
-    if image.init != 0:
-        report_call(b"init ", image, image.load_bias + image.init)
-        (<Constructor>(image.load_bias + image.init))(
-            linker.argc, linker.argv, process_environment
-        )
-    for i in range(image.init_array_count):
-        # 0 and -1 stand for none, as in the arrays of old linkers.
-        if entries[i] != 0 and entries[i] != ~<uint64_t>0:
-            report_call(b"init ", image, entries[i])
-            (<Constructor>entries[i])(
-                linker.argc, linker.argv, process_environment
-            )
 
 
 cdef inline void run_destructors(const Image* image) noexcept nogil:

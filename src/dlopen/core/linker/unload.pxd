@@ -39,8 +39,8 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, leave_scope, make_snapshot, publish_snapshot,
     reader_enter, reader_leave, reclaim, retire_image, snapshot_holds, this_thread,
 )
-from dlopen.core.linker.load cimport give_back_hosts
 from dlopen.core.linker.order cimport run_destructors
+from dlopen.core.opening.publish cimport give_back_hosts
 from dlopen.core.running.patch cimport forget_patches
 from dlopen.core.symbols.report cimport report_close, report_unload
 from dlopen.core.symbols.unique cimport remove_unique

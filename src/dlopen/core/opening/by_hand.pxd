@@ -1,0 +1,247 @@
+"""The same in two steps: mapped, and relocated when the caller says with what."""
+
+from libc.stddef cimport size_t
+from libc.string cimport memset
+
+from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE,
+    DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Request,
+)
+from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
+from dlopen.core.base.growable cimport Text, pointers_add, pointers_hold, text_add, text_free
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.host.debugger cimport show_to_debugger
+from dlopen.core.host.libraries cimport must_be_hosts
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.refresh cimport bring_unwinder
+from dlopen.core.image.dynamic cimport refuse
+from dlopen.core.image.image cimport Image, image_free_records, image_name, is_linked
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, make_snapshot, publish_snapshot, snapshot_holds, this_thread,
+)
+from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_init, file_open
+from dlopen.core.opening.acquire cimport not_found, stopped
+from dlopen.core.opening.initialise cimport initialise
+from dlopen.core.opening.link cimport link_images
+from dlopen.core.opening.map_image cimport map_image, new_image, unmap_image
+from dlopen.core.opening.publish cimport count_bound_hosts, give_back_hosts, keep_hosts
+from dlopen.core.opening.replacing cimport replace_symbols
+from dlopen.core.opening.transaction cimport Transaction, begin, end, take, use_files
+from dlopen.core.search.candidates cimport try_files
+from dlopen.core.search.find cimport find_file
+from dlopen.core.search.trail cimport Trail, trail_free
+from dlopen.core.symbols.report cimport report_open
+
+
+cdef inline int map_only(
+    Linker* linker, const Request* request, Image** result, Error* error
+) noexcept nogil:
+    """One file mapped and checked, known to the registry by its handle only."""
+    cdef Transaction* transaction
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot = NULL
+    cdef Allocator* allocator = &registry.allocator
+    cdef Text path
+    cdef Trail* trail
+    cdef File* file
+    cdef Image* image = NULL
+    cdef int code = 0
+    if request.name == NULL or request.name[0] == 0:
+        return fail(error, DLOPEN_E_INVALID, b"", b"an empty name")
+    memset(&path, 0, sizeof(path))
+    transaction = begin(linker, request.mode, request.flags, error)
+    if transaction == NULL:
+        return fail_memory(error, request.name)
+    trail = &transaction.trail
+    file = &transaction.file
+    file_init(file)
+    text_add(allocator, &path, request.name)
+    if request.bytes != NULL:
+        file_from_bytes(file, request.bytes, request.bytes_size)
+    else:
+        use_files(transaction, request)
+        if (transaction.files.read == NULL or not try_files(
+            linker, &transaction.files, request.name, &path, trail, file
+        )) and not find_file(
+            linker, transaction.snapshot, request.name, NULL, NULL, &path, trail, file,
+            &transaction.files
+        ):
+            code = not_found(transaction, request.name, trail)
+    if path.failed or transaction.no_memory:
+        code = fail_memory(error, request.name)
+    if transaction.files.stopped:
+        code = stopped(transaction, request.name)
+    if code == 0 and file.bytes == NULL:
+        code = file_open(file, path.data, error)
+    if code == 0:
+        image = new_image(linker, path.data, file.is_from_files)
+        if image == NULL:
+            code = fail_memory(error, request.name)
+        else:
+            code = map_image(linker, file, image, error)
+            if code:
+                image_free_records(allocator, image)
+                image = NULL
+    file_close(file)
+    if code == 0:
+        image.state = DLOPEN_STATE_MAPPED
+        image.is_private = True
+        image.is_own = True
+        image.is_own_first = True
+        image.open_count = 1
+        lock_acquire(&registry.lock)
+        snapshot = make_snapshot(registry, 1, registry.hosts.count)
+        if snapshot == NULL or not pointers_add(allocator, &registry.images, image):
+            code = fail_memory(error, request.name)
+        else:
+            publish_snapshot(registry, snapshot)
+        lock_release(&registry.lock)
+        if code:
+            release(allocator, snapshot)
+            unmap_image(image)
+            image_free_records(allocator, image)
+        else:
+            result[0] = image
+    report_open(request.name, code, result, error)
+    text_free(allocator, &path)
+    trail_free(allocator, trail)
+    end(transaction)
+    return code
+
+
+cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
+    """Once: a second thread finds it claimed. It stays then, though another one may close it."""
+    cdef bint is_mapped
+    lock_acquire(&registry.lock)
+    is_mapped = pointers_hold(&registry.images, image) \
+        and load_u32(&image.state) == DLOPEN_STATE_MAPPED and image.scope == NULL
+    if is_mapped:
+        image.is_claimed = True
+        image.initialiser = this_thread()
+        store_u32(&image.state, DLOPEN_STATE_LOADING)
+    lock_release(&registry.lock)
+    return is_mapped
+
+
+cdef inline int take_scope(
+    Transaction* transaction, Image* image, Image** scope, size_t count
+) noexcept nogil:
+    """The image's search list: itself, then these, which it depends on from now on."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i
+    if not pointers_add(allocator, &image.search_list.images, image):
+        return fail_memory(transaction.error, image_name(image))
+    for i in range(count):
+        if scope[i] == image:
+            continue             # it is the first in any case
+        if not snapshot_holds(transaction.snapshot, scope[i]) or not is_linked(scope[i]) \
+                or not take(transaction, scope[i]):
+            if transaction.no_memory:
+                return fail_memory(transaction.error, image_name(image))
+            return fail(
+                transaction.error, DLOPEN_E_HANDLE, image_name(image),
+                b"an image of the scope is not loaded"
+            )
+        if not pointers_add(allocator, &image.search_list.images, scope[i]) \
+                or not pointers_add(allocator, &image.dependencies, scope[i]):
+            return fail_memory(transaction.error, image_name(image))
+    return 0
+
+
+cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
+    """The registry knows it already, as mapped."""
+    cdef Linker* linker = transaction.linker
+    cdef Image* image = transaction.root
+    if not keep_hosts(transaction):
+        give_back_hosts(linker, image)
+        return fail_memory(transaction.error, image_name(image)) if transaction.no_memory \
+            else fail(
+                transaction.error, DLOPEN_E_HANDLE, image_name(image),
+                b"an image that it is bound to has gone"
+            )
+    lock_acquire(&linker.registry.lock)
+    image.initialiser = this_thread()
+    image.opened_for = image
+    store_u32(&image.state, DLOPEN_STATE_INITIALISING)
+    count_bound_hosts(transaction, 1)
+    store_u64(&linker.registry.adds, linker.registry.adds + 1)
+    # A swap that is under way has not looked at it.
+    linker.registry.generation += 1
+    lock_release(&linker.registry.lock)
+    show_to_debugger(linker, &transaction.loaded)
+    return 0
+
+
+cdef inline int link_mapped(
+    Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
+    Error* error
+) noexcept nogil:
+    """The image is this thread's: `is_being_linked`."""
+    cdef Transaction* transaction
+    cdef int code
+    if not request.flags & DLOPEN_NO_FOREIGN_CODE:
+        bring_unwinder(linker)
+    transaction = begin(linker, request.mode, request.flags, error)
+    if transaction == NULL:
+        return fail_memory(error, image_name(image))
+    image.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
+    image.exact_scope = True
+    transaction.root = image
+    code = refuse(image, image_name(image), error)
+    if code == 0 and transaction.no_memory:
+        code = fail_memory(error, image_name(image))
+    if code == 0 and must_be_hosts(image):
+        code = fail(
+            error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            b"there is one of it in a process, the host's own"
+        )
+    if code == 0:
+        code = take_scope(transaction, image, scope, scope_count)
+    if code == 0 and not pointers_add(&linker.registry.allocator, &transaction.loaded, image):
+        code = fail_memory(error, image_name(image))
+    if code == 0:
+        code = replace_symbols(transaction, request)
+    if code == 0:
+        code = link_images(transaction)
+    if code == 0:
+        code = publish_relocated(transaction)
+    transaction.loaded.count = 0     # it is the registry's
+    if code:
+        forget_linking(&linker.registry, image)
+    end(transaction)
+    return code
+
+
+cdef inline void forget_linking(Registry* registry, Image* image) noexcept nogil:
+    """It has failed: nothing of it was counted. The image stays claimed: places are written."""
+    lock_acquire(&registry.lock)
+    image.dependencies.count = 0
+    image.bindings.count = 0
+    image.sorted.count = 0
+    lock_release(&registry.lock)
+
+
+cdef inline int relocate_mapped(
+    Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
+    bint* is_closed, Error* error
+) noexcept nogil:
+    """The second step after map_only. `is_closed`: by this, as it has failed, or by another thread
+    meanwhile: for collect()."""
+    cdef Registry* registry = &linker.registry
+    cdef int code
+    if not claim_mapped(registry, image):
+        return fail(
+            error, DLOPEN_E_STATE, b"", b"only an image that is mapped, and once, can be relocated"
+        )
+    code = link_mapped(linker, image, request, scope, scope_count, error)
+    if code == 0:
+        code = initialise(linker, image, True, error)
+    lock_acquire(&registry.lock)
+    image.is_claimed = False
+    if code and image.open_count != 0:
+        image.open_count -= 1
+    is_closed[0] = image.open_count == 0
+    lock_release(&registry.lock)
+    return fail_handle(error) if code == 0 and is_closed[0] else code

@@ -1,0 +1,190 @@
+"""Is it there already? An image by its name, by its file, by who asks."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+
+from dlopen.core.base.atomics cimport load_pointer, load_u32, load_u64
+from dlopen.core.base.growable cimport pointer_at
+from dlopen.core.base.strings cimport memcmp, strcmp
+from dlopen.core.elf.structures cimport Ehdr, Phdr
+from dlopen.core.host.identity cimport identify_hosts
+from dlopen.core.image.image cimport Image, SearchList, image_asked_name, is_linked
+from dlopen.core.image.naming cimport answers_to, has_base_name
+from dlopen.core.image.registry cimport Snapshot, this_thread
+from dlopen.core.memory.file cimport File
+from dlopen.core.opening.transaction cimport Transaction, is_meant, take
+from dlopen.core.relocation.binding cimport same_file_name
+from dlopen.core.symbols.lookup cimport list_in_scope
+
+
+# Linking ---------------------------------------------------------------------------
+
+
+cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noexcept nogil:
+    cdef size_t i
+    for i in range(snapshot.host_count):
+        if answers_to(snapshot.hosts[i], name) or same_file_name(snapshot.hosts[i], name) \
+                or has_base_name(snapshot.hosts[i], name):
+            return snapshot.hosts[i]
+    return NULL
+
+
+cdef inline bint is_of_own(const Transaction* transaction, const Image* image) noexcept nogil:
+    """One of one's own that can be found by itself, or by who was given its text. Not while
+    another thread links it, or while this transaction loads it."""
+    return image != NULL and not image.is_host and image.is_own \
+        and image.namespace_id == transaction.namespace_id \
+        and (is_linked(image) or image.initialiser == this_thread())
+
+
+cdef inline Image* loaded_with_asker(
+    Transaction* transaction, Image* asker, const char* name, uint64_t device, uint64_t inode
+) noexcept nogil:
+    """What an image of one's own means by a name (NULL), or a file: itself, or what of one's own
+    was opened with it. Nobody else sees these, and there may be others of the same name. In
+    another namespace it means by it what all mean."""
+    cdef SearchList** scope
+    cdef const SearchList* list
+    cdef Image* image
+    cdef size_t i
+    cdef size_t number = 0
+    if not is_of_own(transaction, asker):
+        return NULL
+    if is_meant(asker, name, device, inode) and take(transaction, asker):
+        return asker
+    scope = <SearchList**>load_pointer(&asker.scope)
+    list = list_in_scope(scope, 0)
+    while list != NULL:
+        for i in range(list.images.count):
+            image = <Image*>pointer_at(&list.images, i)
+            if not image.is_host and image.is_own \
+                    and is_meant(image, name, device, inode) and take(transaction, image):
+                return image
+        number += 1
+        list = list_in_scope(scope, number)
+    return NULL
+
+
+cdef inline Image* own_image_of(
+    Transaction* transaction, Image* asker, Image* image
+) noexcept nogil:
+    """`image` answers to a name for all; an image of one's own means by it that of the same file
+    which it was opened with, if there is one."""
+    cdef Image* own
+    if image.is_from_bytes or not is_of_own(transaction, asker):
+        return image
+    if image.is_host and not load_u32(&image.is_identified) \
+            and not identify_hosts(transaction.linker, transaction.snapshot):
+        transaction.no_memory = True
+    own = loaded_with_asker(
+        transaction, asker, NULL, load_u64(&image.device), load_u64(&image.inode)
+    )
+    return own if own != NULL else image
+
+
+cdef inline Image* loaded_by_name(
+    Transaction* transaction, const char* name, Image* asker, bint own_only
+) noexcept nogil:
+    """An image that answers to the name: of this transaction, then of the process."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        if answers_to(<Image*>transaction.loaded.items[i], name):
+            return <Image*>transaction.loaded.items[i]
+    if own_only:
+        return NULL
+    image = loaded_with_asker(transaction, asker, name, 0, 0)
+    if image != NULL:
+        return image
+    for i in range(transaction.snapshot.host_count):
+        image = transaction.snapshot.hosts[i]
+        if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
+            return own_image_of(transaction, asker, image)
+    for i in range(transaction.snapshot.count):
+        image = transaction.snapshot.images[i]
+        if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
+            return own_image_of(transaction, asker, image)
+    return NULL
+
+
+cdef inline bint sees(const Transaction* transaction, const Image* image) noexcept nogil:
+    """An image that is there already counts: one of the same namespace, or of the family
+    that all share."""
+    if image == transaction.replaces:
+        return False
+    if image.is_host:
+        return transaction.namespace_id == 0 or image.is_family
+    return load_u32(&image.is_visible) and image.namespace_id == transaction.namespace_id
+
+
+cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
+    """Not with other program headers. To learn of which file an image is takes longer than
+    to load most libraries."""
+    cdef const Ehdr* header = <const Ehdr*>&file.start[0]
+    cdef uint64_t size = image.layout.phnum * sizeof(Phdr)
+    if file.start_size < sizeof(Ehdr) or header.e_phoff > file.start_size \
+            or size > file.start_size - header.e_phoff:
+        return True
+    return header.e_phnum == image.layout.phnum \
+        and memcmp(&file.start[0] + header.e_phoff, image.layout.phdrs, size) == 0
+
+
+cdef inline Image* loaded_by_file(
+    Transaction* transaction, const File* file, Image* asker, bint own_only
+) noexcept nogil:
+    """An image of the same file: device and inode."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        if is_meant(image, NULL, file.device, file.inode):
+            return image
+    if own_only:
+        return NULL
+    image = loaded_with_asker(transaction, asker, NULL, file.device, file.inode)
+    if image != NULL:
+        return image
+    for i in range(transaction.snapshot.host_count):
+        image = transaction.snapshot.hosts[i]
+        # As glibc, which knows no file of the program: as a library it is refused.
+        if not sees(transaction, image) or image.from_main:
+            continue
+        if not load_u32(&image.is_identified) and may_be_of(image, file) \
+                and not identify_hosts(transaction.linker, transaction.snapshot):
+            transaction.no_memory = True
+            return NULL
+        if load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
+                and take(transaction, image):
+            return image
+    for i in range(transaction.snapshot.count):
+        image = transaction.snapshot.images[i]
+        if sees(transaction, image) and is_meant(image, NULL, file.device, file.inode) \
+                and take(transaction, image):
+            return image
+    return NULL
+
+
+cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name) noexcept nogil:
+    """The image of one's own that this very text, not a copy of it, is the name of: of dladdr(3)
+    or in a link map. A runtime that a library calls so asks for that library: D's does."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.snapshot.count):
+        image = transaction.snapshot.images[i]
+        if (name == image_asked_name(image) or name == image.link_map.l_name) \
+                and is_of_own(transaction, image) and take(transaction, image):
+            return image
+    return NULL
+
+
+cdef inline Image* loaded_from_files(
+    const Transaction* transaction, const char* path
+) noexcept nogil:
+    """An image of the same of the caller's files."""
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        if image.is_from_files and strcmp(image.path, path) == 0:
+            return image
+    return NULL

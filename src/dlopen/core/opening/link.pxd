@@ -1,0 +1,239 @@
+"""Versions, relocation, storage, resolvers, protection of the new images, in this order."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t
+from libc.string cimport memset
+
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport load_u32, store_pointer
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_LOADING,
+)
+from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_memory
+from dlopen.core.base.growable cimport Pointers
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strcmp
+from dlopen.core.elf.constants cimport VER_FLG_WEAK
+from dlopen.core.host.abi cimport RTLD_NOW
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.static_tls cimport ask_host_for_static_tls, give_tls
+from dlopen.core.host.uniques cimport find_unique_of_host
+from dlopen.core.image.dynamic cimport move_dynamic_pointers
+from dlopen.core.image.image cimport Image, SearchList, Unique, Version, image_name
+from dlopen.core.image.naming cimport answers_to
+from dlopen.core.memory.mapping cimport protect_relro, protect_text
+from dlopen.core.opening.known cimport host_by_name
+from dlopen.core.opening.scopes cimport collect_globals, collect_shared, make_search_list
+from dlopen.core.opening.transaction cimport Transaction, pin
+from dlopen.core.opening.tree cimport sort_tree
+from dlopen.core.relocation.batch cimport Batch
+from dlopen.core.relocation.binding cimport same_file_name
+from dlopen.core.relocation.relocate cimport relocate_image
+from dlopen.core.relocation.resolvers cimport (
+    free_deferred, resolvers_fill_static_tls, run_resolvers,
+)
+from dlopen.core.relocation.thread_local cimport relocate_deferred_tls
+from dlopen.core.symbols.lookup cimport Definition, Reference
+from dlopen.core.symbols.report cimport report_scope, report_textrel, report_version
+from dlopen.core.symbols.scopes cimport shares_uniques
+from dlopen.core.symbols.unique cimport (
+    UniqueTable, add_unique, fill_unique, find_unique, take_unique,
+)
+
+
+cdef inline int check_versions(Transaction* transaction, Image* image) noexcept nogil:
+    """Each version that verneed asks of a library must be defined by it, if it defines
+    any; a weak one may be missing. In the file's order, so that the error names the one that
+    libc's does."""
+    cdef uint32_t place = image.first_needed
+    cdef uint32_t j
+    cdef size_t k
+    cdef const Version* needed
+    cdef const Image* library
+    cdef bint found
+    while place != 0:
+        needed = &image.versions[place - 1]
+        place = needed.next
+        if needed.library == NULL or needed.hash == 0 or needed.flags & VER_FLG_WEAK:
+            continue
+        library = NULL
+        for k in range(image.dependencies.count):
+            if answers_to(<Image*>image.dependencies.items[k], needed.library) \
+                    or same_file_name(<Image*>image.dependencies.items[k], needed.library):
+                library = <const Image*>image.dependencies.items[k]
+                break
+        if library == NULL:
+            library = host_by_name(transaction.snapshot, needed.library)
+        report_version(image, needed, library)
+        if library == NULL or not library.has_verdef:
+            continue
+        found = False
+        for j in range(library.version_count):
+            if library.versions[j].library == NULL and library.versions[j].hash == needed.hash \
+                    and strcmp(library.versions[j].name, needed.name) == 0:
+                found = True
+                break
+        if not found:
+            fail(
+                transaction.error, DLOPEN_E_VERSION, image_name(library),
+                b"a version that is needed is not defined"
+            )
+            error_name_symbol(transaction.error, NULL, needed.name)
+            error_needed_by(transaction.error, image_name(image))
+            return DLOPEN_E_VERSION
+    return 0
+
+
+cdef inline int share_unique(
+    void* context, const Reference* reference, Definition* definition
+) noexcept nogil:
+    """The definition of that name that stands for all in this process: ours, the host's, or
+    from now on this one."""
+    cdef Transaction* transaction = <Transaction*>context
+    cdef Linker* linker = transaction.linker
+    cdef Unique* entry = NULL
+    if not shares_uniques(definition.image):
+        return 0
+    if transaction.uniques != NULL:
+        entry = find_unique(transaction.uniques, transaction.namespace_id, reference)
+    if entry == NULL:
+        entry = find_unique(&linker.uniques, transaction.namespace_id, reference)
+        if entry != NULL and not pin(transaction, entry.image):
+            entry = NULL         # it has been taken out meanwhile
+    if transaction.no_memory:
+        return fail_memory(transaction.error, image_name(definition.image))
+    if entry != NULL:
+        take_unique(entry, definition)
+        return 0
+    if find_unique_of_host(
+        linker, transaction.snapshot, transaction.namespace_id, &transaction.unique_hosts,
+        reference.name, definition
+    ) or definition.image.is_host:
+        return 0
+    if transaction.unique_hosts.failed:
+        return fail_memory(transaction.error, image_name(definition.image))
+    entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
+    if transaction.uniques == NULL:
+        transaction.uniques = <UniqueTable*>allocate(
+            &linker.registry.allocator, sizeof(UniqueTable)
+        )
+    if entry == NULL or transaction.uniques == NULL:
+        release(&linker.registry.allocator, entry)
+        return fail_memory(transaction.error, image_name(definition.image))
+    fill_unique(entry, reference, definition)
+    entry.sibling = transaction.new_uniques
+    transaction.new_uniques = entry
+    add_unique(transaction.uniques, entry)
+    if transaction.flags & DLOPEN_KEEP_AS_LIBC:
+        keep_for_ever(linker, definition.image)
+    return 0
+
+
+cdef inline void keep_for_ever(Linker* linker, Image* image) noexcept nogil:
+    lock_acquire(&linker.registry.lock)
+    image.nodelete = True
+    lock_release(&linker.registry.lock)
+
+
+cdef inline bint ask_for_static_tls(void* context, const Definition* definition) noexcept nogil:
+    return ask_host_for_static_tls((<Transaction*>context).linker, definition)
+
+
+cdef inline int link_images(Transaction* transaction) noexcept nogil:
+    """Scopes, relocation in dependency order, resolvers, protection."""
+    cdef Linker* linker = transaction.linker
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Batch batch
+    cdef Pointers* order         # of the root and all that it needs of ours
+    cdef SearchList** scope
+    cdef size_t i
+    cdef Image* image
+    cdef Image* root = <Image*>transaction.loaded.items[0]
+    cdef bint resolved_first
+    cdef int code = 0
+    memset(&batch, 0, sizeof(batch))
+    order = &root.sorted
+    if not root.exact_scope and (
+        not collect_globals(transaction)
+        or not collect_shared(transaction)
+        or not make_search_list(transaction, root, &root.search_list)
+    ):
+        return fail_memory(transaction.error, image_name(root))
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        if i and not make_search_list(transaction, image, &image.search_list):
+            return fail_memory(transaction.error, image_name(image))
+        scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
+        if scope == NULL:
+            return fail_memory(transaction.error, image_name(image))
+        scope[0] = &root.search_list
+        store_pointer(&image.scope, scope)       # one that was mapped only is known to readers
+        move_dynamic_pointers(image)
+        report_scope(image, &transaction.globals)
+    for i in range(0 if root.exact_scope else root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if not image.is_host and load_u32(&image.state) == DLOPEN_STATE_LOADING:
+            code = check_versions(transaction, image)
+        if code:
+            return code
+    # Image.mark of images that are known already.
+    lock_acquire(&linker.registry.lock)
+    if not sort_tree(linker, root):
+        code = fail_memory(transaction.error, image_name(root))
+    lock_release(&linker.registry.lock)
+    if code:
+        return code
+    batch.allocator = allocator
+    batch.scopes.globals = &transaction.globals
+    if transaction.namespace_id != 0:
+        batch.scopes.family = &transaction.family
+        batch.scopes.process = &transaction.process
+    batch.own_names = linker.own_names
+    batch.share_unique = share_unique
+    batch.ask_for_static_tls = ask_for_static_tls
+    batch.context = transaction
+    batch.error = transaction.error
+    batch.refuses_unversioned = linker.habits.asserts_versions
+    batch.lazy = transaction.mode & RTLD_NOW == 0 and not linker.bind_now
+    batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
+    for i in range(order.count):
+        image = <Image*>order.items[i]
+        if load_u32(&image.state) != DLOPEN_STATE_LOADING:
+            continue
+        if image.has_textrel:
+            report_textrel(image)
+            code = protect_text(
+                &image.layout, image.load_bias, True, image_name(image), transaction.error
+            )
+        if code == 0:
+            code = relocate_image(&batch, image)
+        if code == 0 and image.has_textrel:
+            code = protect_text(
+                &image.layout, image.load_bias, False, image_name(image), transaction.error
+            )
+        if code:
+            break
+    resolved_first = code == 0 and resolvers_fill_static_tls(&batch)
+    if resolved_first:
+        run_resolvers(&batch)
+    for i in range(transaction.loaded.count):
+        if code == 0:
+            code = give_tls(
+                linker, <Image*>transaction.loaded.items[i], batch.no_foreign_code,
+                transaction.error
+            )
+    if code == 0:
+        code = relocate_deferred_tls(&batch)
+    if code == 0:
+        if not resolved_first:
+            run_resolvers(&batch)
+        for i in range(order.count):
+            image = <Image*>order.items[i]
+            if load_u32(&image.state) == DLOPEN_STATE_LOADING:
+                code = protect_relro(
+                    &image.layout, image.load_bias, image_name(image), transaction.error
+                )
+            if code:
+                break
+    free_deferred(&batch)
+    return code

@@ -1,0 +1,110 @@
+"""One file into memory, read and checked: its headers, its segments, its dynamic section."""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from dlopen.core.arch.machine cimport THIS_MACHINE
+from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, Error
+from dlopen.core.base.errors cimport fail_memory
+from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
+from dlopen.core.base.kernel cimport kernel_unmap
+from dlopen.core.base.paths cimport add_working_directory
+from dlopen.core.base.strings cimport strchr, strlen
+from dlopen.core.elf.layout cimport check_header, check_layout
+from dlopen.core.elf.structures cimport Ehdr, Phdr
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.dynamic cimport read_dynamic
+from dlopen.core.image.image cimport Image, image_free_records
+from dlopen.core.memory.file cimport File, file_read
+from dlopen.core.memory.mapping cimport map_segments
+
+
+cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) noexcept nogil:
+    """`in_files`: `name` is a path of the caller's files; else it is made absolute if it has a
+    slash."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
+    cdef char* copy
+    cdef Text text
+    if image == NULL:
+        return NULL
+    memset(&text, 0, sizeof(text))
+    copy = copy_text(allocator, name, strlen(name))
+    if copy == NULL or not pointers_add(allocator, &image.names, copy):
+        release(allocator, copy)
+        image_free_records(allocator, image)
+        return NULL
+    image.link_map.l_name = copy
+    if not in_files and name[0] != 0x2f and strchr(name, 0x2f) != NULL \
+            and add_working_directory(allocator, &text):
+        text_add(allocator, &text, b"/")
+        text_add(allocator, &text, name + 2 if name[0] == 0x2e and name[1] == 0x2f else name)
+        image.path = text.data
+    elif not text.failed:
+        image.path = copy_text(allocator, name, strlen(name))
+    image.state = DLOPEN_STATE_LOADING
+    image.is_from_files = in_files
+    if image.path == NULL or text.failed:
+        if image.path == NULL:
+            text_free(allocator, &text)
+        image_free_records(allocator, image)
+        return NULL
+    return image
+
+
+cdef inline int read_header(
+    const File* file, Ehdr* header, const char* name, Error* error
+) noexcept nogil:
+    cdef uint64_t size = file.size if file.size < sizeof(Ehdr) else sizeof(Ehdr)
+    cdef int code
+    memset(header, 0, sizeof(Ehdr))
+    code = file_read(file, header, size, 0, name, error)
+    return code if code else check_header(header, file.size, THIS_MACHINE, name, error)
+
+
+cdef inline int map_image(
+    Linker* linker, File* file, Image* image, Error* error
+) noexcept nogil:
+    """Header, segments, dynamic section: checked and mapped. On failure the image is not
+    mapped, and the caller frees its records."""
+    cdef Ehdr header
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef const char* name = image.link_map.l_name
+    cdef int code = read_header(file, &header, name, error)
+    if code:
+        return code
+    image.layout.phnum = header.e_phnum
+    image.layout.page = linker.page
+    image.layout.headers_offset = header.e_phoff
+    image.layout.phdrs = <Phdr*>allocate(allocator, header.e_phnum * sizeof(Phdr))
+    if image.layout.phdrs == NULL:
+        return fail_memory(error, name)
+    code = file_read(
+        file, image.layout.phdrs, header.e_phnum * sizeof(Phdr), header.e_phoff, name, error
+    )
+    if code == 0:
+        code = check_layout(&image.layout, file.size, name, error)
+    if code == 0:
+        code = map_segments(&image.layout, file, &image.load_bias, name, error)
+    if code:
+        return code
+    image.bytes_bias = image.load_bias
+    image.map_start = image.load_bias + image.layout.start
+    image.map_end = image.load_bias + image.layout.end
+    image.device = file.device
+    image.inode = file.inode
+    image.is_from_bytes = file.descriptor < 0
+    image.link_map.l_addr = image.load_bias
+    code = read_dynamic(allocator, image, error)
+    if code == 0:
+        image.link_map.l_ld = <void*>image.dynamic
+        return 0
+    unmap_image(image)
+    return code
+
+
+cdef inline void unmap_image(Image* image) noexcept nogil:
+    if image.map_end != 0:
+        kernel_unmap(image.map_start, image.map_end - image.map_start)
+        image.map_end = 0

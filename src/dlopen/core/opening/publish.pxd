@@ -1,0 +1,286 @@
+"""All of a transaction at once: from then on other threads see it."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t
+
+from dlopen.core.base.allocator cimport release
+from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
+from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING
+from dlopen.core.base.errors cimport fail_memory
+from dlopen.core.base.growable cimport (
+    Pointers, pointer_at, pointers_add, pointers_hold, pointers_reserve,
+)
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.host.abi cimport RTLD_GLOBAL, RTLD_NODELETE
+from dlopen.core.host.counts cimport count_host_image
+from dlopen.core.host.debugger cimport show_to_debugger
+from dlopen.core.host.host_lock cimport close_host
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image, Retired, Unique, image_name
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, free_wider_scopes, join_globals, make_snapshot, publish_snapshot,
+    take_wider_scopes, this_thread, widen_scope,
+)
+from dlopen.core.opening.transaction cimport TRY_AGAIN, Transaction, whether_again
+from dlopen.core.opening.tree cimport put_filtees_first, sort_tree
+from dlopen.core.symbols.lookup cimport Reference, refer, symbol_name
+from dlopen.core.symbols.unique cimport UniqueTable, add_unique, find_unique
+
+
+cdef inline bint uniques_conflict(const Transaction* transaction) noexcept nogil:
+    """Under the lock: another transaction was first with one of the names."""
+    cdef const UniqueTable* table = &transaction.linker.uniques
+    cdef const Unique* entry = transaction.new_uniques
+    cdef Reference reference
+    if table.additions == transaction.unique_additions:
+        return False
+    while entry != NULL:
+        refer(&reference, symbol_name(entry.image, entry.symbol), NULL)
+        if find_unique(table, transaction.namespace_id, &reference) != NULL:
+            return True
+        entry = entry.sibling
+    return False
+
+
+cdef inline void publish_uniques(Transaction* transaction) noexcept nogil:
+    """Under the lock."""
+    cdef Unique* entry
+    while transaction.new_uniques != NULL:
+        entry = transaction.new_uniques
+        transaction.new_uniques = entry.sibling
+        entry.sibling = entry.image.uniques
+        entry.image.uniques = entry
+        add_unique(&transaction.linker.uniques, entry)
+
+
+cdef inline bint holds_replaced(const Pointers* images) noexcept nogil:
+    cdef size_t i
+    for i in range(images.count):
+        if load_u32(&(<const Image*>images.items[i]).is_replaced):
+            return True
+    return False
+
+
+cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
+    """Under the lock: what this transaction loads was published by another one, or another
+    image has taken the place of what it relies on."""
+    cdef Registry* registry = &transaction.linker.registry
+    cdef size_t i, j
+    cdef Image* mine
+    cdef Image* other
+    if uniques_conflict(transaction):
+        return True
+    if registry.generation == transaction.generation:
+        return False
+    for i in range(transaction.loaded.count):
+        mine = <Image*>transaction.loaded.items[i]
+        if holds_replaced(&mine.dependencies) or holds_replaced(&mine.bindings) \
+                or holds_replaced(&mine.search_list.images):
+            return True
+        if not mine.is_visible or mine.is_from_bytes:
+            continue
+        for j in range(registry.images.count):
+            other = <Image*>registry.images.items[j]
+            if other.is_visible and not other.is_from_bytes and other.inode == mine.inode \
+                    and other.device == mine.device and other.namespace_id == mine.namespace_id:
+                return True
+    return False
+
+
+cdef inline bint keep_hosts(Transaction* transaction) noexcept nogil:
+    """The host images that new images depend on or bound to stay counted for them. With no
+    lock held, before publishing. False: one has gone, or with Transaction.no_memory."""
+    cdef Linker* linker = transaction.linker
+    cdef size_t i, j
+    cdef Image* image
+    cdef Image* other
+    cdef void* handle
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        for j in range(image.dependencies.count + image.bindings.count):
+            other = <Image*>image.dependencies.items[j] if j < image.dependencies.count \
+                else <Image*>image.bindings.items[j - image.dependencies.count]
+            if not other.is_host or other.is_startup:
+                continue
+            if not pointers_reserve(&linker.registry.allocator, &image.host_handles, 1):
+                transaction.no_memory = True
+                return False
+            handle = count_host_image(linker, other, 0)
+            if handle == NULL:
+                return False
+            pointers_add(&linker.registry.allocator, &image.host_handles, handle)
+    return True
+
+
+cdef inline void give_back_hosts(Linker* linker, Image* image) noexcept nogil:
+    """The counts that an image held; with no lock held."""
+    cdef size_t i
+    for i in range(image.host_handles.count):
+        close_host(linker, image.host_handles.items[i])
+    image.host_handles.count = 0
+
+
+cdef inline void count_bound_hosts(Transaction* transaction, int change) noexcept nogil:
+    """Under the lock: host images that images of ours rely on are known by their pins."""
+    cdef size_t i, j
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        for j in range(image.dependencies.count):
+            if (<Image*>image.dependencies.items[j]).is_host:
+                (<Image*>image.dependencies.items[j]).pins += <uint32_t>change
+        for j in range(image.bindings.count):
+            if (<Image*>image.bindings.items[j]).is_host:
+                (<Image*>image.bindings.items[j]).pins += <uint32_t>change
+
+
+cdef inline int publish(Transaction* transaction) noexcept nogil:
+    """All new images at once. TRY_AGAIN if another transaction was first."""
+    cdef Linker* linker = transaction.linker
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot = NULL
+    cdef Image* image
+    cdef bint complete
+    cdef size_t i
+    cdef int code = 0
+    cdef Image* root = transaction.root
+    if not keep_hosts(transaction):
+        for i in range(transaction.loaded.count):
+            give_back_hosts(linker, <Image*>transaction.loaded.items[i])
+        return whether_again(transaction, image_name(root), TRY_AGAIN)
+    put_filtees_first(&transaction.loaded)
+    lock_acquire(&registry.lock)
+    # All that may fail first.
+    complete = pointers_reserve(&registry.allocator, &registry.images, transaction.loaded.count)
+    if transaction.mode & RTLD_GLOBAL:
+        complete = complete and pointers_reserve(
+            &registry.allocator, &registry.globals, root.search_list.images.count
+        )
+    if complete:
+        snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
+    if snapshot == NULL:
+        code = fail_memory(transaction.error, image_name(root))
+    elif conflicts(transaction):
+        code = TRY_AGAIN
+    elif not join_scopes(registry, root):
+        code = fail_memory(transaction.error, image_name(root))
+    if code == 0:
+        for i in range(transaction.loaded.count):
+            image = <Image*>transaction.loaded.items[i]
+            pointers_add(&registry.allocator, &registry.images, image)
+            image.initialiser = this_thread()
+            image.opened_for = root
+            image.fini_due = False
+            store_u32(&image.state, DLOPEN_STATE_INITIALISING)
+        count_bound_hosts(transaction, 1)
+        publish_uniques(transaction)
+        if transaction.mode & RTLD_GLOBAL:
+            join_tree(registry, root)
+        store_u64(&registry.adds, registry.adds + transaction.loaded.count)
+        publish_snapshot(registry, snapshot)
+    lock_release(&registry.lock)
+    if code:
+        release(&registry.allocator, snapshot)
+        for i in range(transaction.loaded.count):
+            give_back_hosts(linker, <Image*>transaction.loaded.items[i])
+    else:
+        show_to_debugger(linker, &transaction.loaded)
+    return code
+
+
+cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
+    """Under the lock: a library that was a dependency until now, and those that it brings, see it
+    as a root too. False without memory: then none does."""
+    cdef Retired* wider = NULL
+    cdef size_t i
+    cdef Image* image
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if not image.is_host and not widen_scope(registry, image, &root.search_list, &wider):
+            free_wider_scopes(registry, wider)
+            return False
+    take_wider_scopes(registry, wider)
+    return True
+
+
+cdef inline bint join_tree(Registry* registry, const Image* root) noexcept nogil:
+    """Under the lock: an image and its dependencies join the global scope, which has room for
+    them. False if all are there."""
+    cdef size_t i
+    cdef Image* image
+    cdef bint joined = False
+    for i in range(root.search_list.images.count):
+        image = <Image*>root.search_list.images.items[i]
+        if image.is_host or load_u32(&image.is_global):
+            continue
+        joined = join_globals(registry, image)
+        if image.is_from_bytes:
+            store_u32(&image.is_visible, 1)
+    return joined
+
+
+cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
+    """RTLD_GLOBAL, of an image that is published: it and its dependencies join the global scope.
+    False without memory."""
+    cdef Registry* registry = &linker.registry
+    cdef Snapshot* snapshot = NULL
+    cdef size_t i
+    cdef Image* image
+    cdef void* handle
+    lock_acquire(&registry.lock)
+    if pointers_reserve(&registry.allocator, &registry.globals, root.search_list.images.count):
+        snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot != NULL and join_tree(registry, root):
+        publish_snapshot(registry, snapshot)
+    elif snapshot != NULL:
+        release(&registry.allocator, snapshot)
+    lock_release(&registry.lock)
+    if snapshot == NULL:
+        return False
+    if root.namespace_id != 0:
+        return True              # the host's are global in the base, or nowhere
+    for i in range(root.search_list.images.count):
+        image = <Image*>pointer_at(&root.search_list.images, i)
+        if image.is_host and not load_u32(&image.is_global):
+            handle = count_host_image(linker, image, RTLD_GLOBAL)
+            if handle != NULL:
+                close_host(linker, handle)
+    return True
+
+
+cdef inline bint count_root(Transaction* transaction) noexcept nogil:
+    """One more open of the root; a host image's is the host's own count. False: another image
+    is in its place by now, or with Transaction.no_memory."""
+    cdef Linker* linker = transaction.linker
+    cdef Image* root = transaction.root
+    cdef void* handle = NULL
+    cdef uint32_t mode = transaction.mode & (RTLD_GLOBAL | RTLD_NODELETE)
+    if root.is_host:
+        if transaction.namespace_id != 0:
+            mode &= ~<uint32_t>RTLD_GLOBAL
+        handle = count_host_image(linker, root, <int>mode)
+        if handle == NULL:
+            return False
+    lock_acquire(&linker.registry.lock)
+    # An old version may hold itself, or be held by who has its own text.
+    if load_u32(&root.is_replaced) and not transaction.is_itself or (
+        root.is_host and not pointers_hold(&linker.registry.hosts, root)
+    ):
+        # Or the host's list was read anew: another image is in its place.
+        lock_release(&linker.registry.lock)
+        if handle != NULL:
+            close_host(linker, handle)
+        return False
+    if not join_scopes(&linker.registry, root) or not sort_tree(linker, root):
+        transaction.no_memory = True
+        lock_release(&linker.registry.lock)
+        if handle != NULL:
+            close_host(linker, handle)
+        return False
+    root.open_count += 1
+    if root.is_host:
+        root.host_handle = handle
+    elif transaction.mode & RTLD_NODELETE:
+        root.nodelete = True
+    lock_release(&linker.registry.lock)
+    return True

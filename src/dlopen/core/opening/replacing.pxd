@@ -1,0 +1,52 @@
+"""Symbols that the caller gives other definitions for (relocation/replace.pxd)."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t
+
+from dlopen.core.base.contract cimport DLOPEN_E_STATE, DLOPEN_REPLACE_IN_TREE, Request
+from dlopen.core.base.errors cimport fail, fail_memory
+from dlopen.core.base.growable cimport pointers_add_once
+from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.opening.root cimport image_of_caller
+from dlopen.core.opening.transaction cimport Transaction, take
+from dlopen.core.relocation.replace cimport find_replacements
+
+
+cdef inline int keep_replacements(Transaction* transaction, Image* image) noexcept nogil:
+    """The libraries that hold them are bound to as any other: they stay."""
+    cdef uint32_t i
+    cdef Image* definer
+    for i in range(image.replacement_count):
+        definer = image_of_caller(
+            transaction.snapshot, <const void*>image.replacements[i].address
+        )
+        if definer == NULL or definer == image or definer.is_startup:
+            continue
+        # One that goes just now was closed by whoever gives its address.
+        if take(transaction, definer) and not pointers_add_once(
+            &transaction.linker.registry.allocator, &image.bindings, definer
+        ):
+            return fail_memory(transaction.error, image_name(image))
+    return 0
+
+
+cdef inline int replace_symbols(Transaction* transaction, const Request* request) noexcept nogil:
+    """Before anything is bound, and with no lock held: what is asked may be Python."""
+    cdef size_t i
+    cdef int code = 0
+    if request.replacement_count == 0 and request.find == NULL:
+        return 0
+    if transaction.loaded.count == 0 or transaction.loaded.items[0] != transaction.root:
+        return fail(
+            transaction.error, DLOPEN_E_STATE, request.name,
+            b"it is loaded already, and its references are bound: open a private copy of it"
+        )
+    for i in range(transaction.loaded.count):
+        if code == 0 and (i == 0 or request.flags & DLOPEN_REPLACE_IN_TREE):
+            code = find_replacements(
+                &transaction.linker.registry.allocator, <Image*>transaction.loaded.items[i],
+                request, transaction.error
+            )
+            if code == 0:
+                code = keep_replacements(transaction, <Image*>transaction.loaded.items[i])
+    return code

@@ -1,0 +1,61 @@
+"""Names that an image was opened by, each kept once."""
+
+from libc.stddef cimport size_t
+from libc.string cimport memcpy
+
+from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.atomics cimport store_pointer
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strcmp, strlen
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image, Name
+from dlopen.core.image.naming cimport answers_to
+from dlopen.core.image.registry cimport Registry
+
+
+cdef inline void remember_name(Linker* linker, Image* image, const char* name) noexcept nogil:
+    """A further name that a file answers to from now on, whatever becomes of that name in the file
+    system; without memory it is found by its file again."""
+    cdef Registry* registry = &linker.registry
+    cdef size_t size = strlen(name) + 1
+    cdef Name* further = <Name*>allocate(&registry.allocator, sizeof(Name) + size)
+    if further == NULL:
+        return
+    memcpy(further.text, name, size)
+    lock_acquire(&registry.lock)
+    if not answers_to(image, name):      # nor has another thread been first
+        further.next = image.further_names
+        store_pointer(&image.further_names, further)
+        further = NULL
+    lock_release(&registry.lock)
+    release(&registry.allocator, further)
+
+
+cdef inline bint holds_text(const Pointers* texts, const char* text) noexcept nogil:
+    cdef size_t i
+    for i in range(texts.count):
+        if strcmp(<const char*>texts.items[i], text) == 0:
+            return True
+    return False
+
+
+cdef inline bint add_text_once(
+    Allocator* allocator, Pointers* texts, const char* text
+) noexcept nogil:
+    """A copy of it; False without memory."""
+    cdef char* copy
+    if holds_text(texts, text):
+        return True
+    copy = copy_text(allocator, text, strlen(text))
+    if copy != NULL and pointers_add(allocator, texts, copy):
+        return True
+    release(allocator, copy)
+    return False
+
+
+cdef inline void free_texts(Allocator* allocator, Pointers* texts) noexcept nogil:
+    cdef size_t i
+    for i in range(texts.count):
+        release(allocator, texts.items[i])
+    pointers_free(allocator, texts)

@@ -1,0 +1,231 @@
+"""Opening as a transaction.
+
+A transaction works on images that nobody else knows, with no lock held. Published
+images that it relies on are pinned. At the end it publishes all at once, under the
+lock; if somebody else published one of the same files meanwhile, it rolls back and
+starts again: no constructor has run, but what was asked of the caller's own files, and
+IFUNC resolvers, may be asked and run twice. So no thread ever waits for another's loading,
+and two opens that need each other cannot block.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.contract cimport Error, Request
+from dlopen.core.base.errors cimport fail_memory
+from dlopen.core.base.growable cimport (
+    Pointers, Text, pointers_add, pointers_free, pointers_hold, text_free,
+)
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.host.abi cimport RTLD_NOLOAD
+from dlopen.core.host.counts cimport count_host_image
+from dlopen.core.host.host_lock cimport close_host
+from dlopen.core.host.linker cimport Linker, Namespace
+from dlopen.core.host.rebind cimport seal_what_is_left
+from dlopen.core.host.refresh cimport HOSTS_CHANGED, HOSTS_UNKNOWN, refresh_hosts
+from dlopen.core.host.static_tls cimport take_back_tls
+from dlopen.core.host.uniques cimport UniqueHosts, free_unique_hosts
+from dlopen.core.image.image cimport Image, Unique, image_free_records
+from dlopen.core.image.naming cimport answers_to
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
+)
+from dlopen.core.memory.file cimport File, Files
+from dlopen.core.opening.map_image cimport unmap_image
+from dlopen.core.opening.texts cimport free_texts
+from dlopen.core.search.trail cimport Trail
+from dlopen.core.symbols.unique cimport UniqueTable
+
+
+cdef enum:
+    TRY_AGAIN = -1               # somebody else published what this transaction loads
+    HOSTS_OWN = -2               # one of the caller's files must be the host's
+
+
+cdef struct Transaction:
+    Linker* linker
+    Error* error
+    uint32_t mode
+    uint32_t flags
+    int64_t namespace_id         # of all that it finds and loads
+    Files files                  # the caller's
+    const Namespace* space       # its record, kept by who opens; NULL: none
+    const Snapshot* snapshot     # of the images of others; kept alive by `phase`
+    uint32_t phase
+    uint64_t generation          # of the registry at the start
+    Pointers loaded              # Image*: new ones, breadth first
+    Pointers pinned              # Image*: published ones of ours that it relies on
+    Pointers counted             # void*: handles of the host's, to give back
+    Pointers missing_hosts       # char*, owned: paths that the host must open
+    Pointers missing_names       # char*, owned: by which they are needed
+    Text hosts_own               # the soname of what was given and must be the host's; "": none
+    Pointers globals             # Image*: the global scope, for the batch
+    Pointers family              # Image*: what a namespace with a record shares, the program last
+    Pointers process             # Image*: what the process was started with, for a namespace
+    # STB_GNU_UNIQUE: the definitions of ours that are the process's once this is published.
+    UniqueTable* uniques         # NULL while there is none
+    Unique* new_uniques          # the same, linked by `sibling`; owned until then
+    uint32_t unique_additions    # of the process's table at the start
+    UniqueHosts unique_hosts
+    Image* root
+    Image* asker                 # who opens it; NULL: not an image, or it is not known
+    bint is_itself               # the root was asked for as itself, and not by what others may have
+    Image* replaces              # in nobody's scope for this transaction
+    Trail trail                  # of the name that is looked for at the moment
+    File file                    # the one that is looked at
+    bint is_stale                # an image is there, but what `snapshot` has of it is old
+    bint no_memory               # what is there could not all be looked at, or kept
+
+
+# Finding images ------------------------------------------------------------------
+
+
+cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
+    """A published image stays while the transaction runs, of the host's at least what we
+    know of it; False if it is being closed, or with Transaction.no_memory."""
+    cdef Registry* registry = &transaction.linker.registry
+    cdef bint usable
+    if pointers_hold(&transaction.pinned, image):
+        return True
+    lock_acquire(&registry.lock)
+    usable = pointers_hold(&registry.hosts if image.is_host else &registry.images, image)
+    if usable and not pointers_add(&registry.allocator, &transaction.pinned, image):
+        transaction.no_memory = True
+        usable = False
+    if usable:
+        image.pins += 1
+    lock_release(&registry.lock)
+    return usable
+
+
+cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
+    """The same for any image: the host's are counted with the host."""
+    cdef void* handle
+    if pointers_hold(&transaction.loaded, image) or image.is_startup \
+            or pointers_hold(&transaction.pinned, image):
+        return True
+    if not image.is_host:
+        return pin(transaction, image)
+    handle = count_host_image(transaction.linker, image, 0)
+    if handle == NULL:
+        return False
+    if not pin(transaction, image):
+        transaction.is_stale = True      # unless there is no memory, which goes before
+    elif pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle):
+        return True
+    else:
+        transaction.no_memory = True
+    close_host(transaction.linker, handle)
+    return False
+
+
+cdef inline bint is_meant(
+    const Image* image, const char* name, uint64_t device, uint64_t inode
+) noexcept nogil:
+    """By the name, or by the file where that is NULL."""
+    if name != NULL:
+        return answers_to(image, name)
+    return not image.is_from_bytes and image.inode == inode and image.device == device
+
+
+# The transaction -----------------------------------------------------------------
+
+
+cdef inline Transaction* begin(
+    Linker* linker, uint32_t mode, uint32_t flags, Error* error
+) noexcept nogil:
+    """Not on the stack, which may be a small thread's. NULL without memory."""
+    cdef Transaction* transaction = <Transaction*>allocate(
+        &linker.registry.allocator, sizeof(Transaction)
+    )
+    if transaction == NULL:
+        return NULL
+    transaction.linker = linker
+    transaction.error = error
+    transaction.mode = mode
+    transaction.flags = flags
+    look_afresh(transaction)
+    return transaction
+
+
+cdef inline void use_files(Transaction* transaction, const Request* request) noexcept nogil:
+    """What they give is an image of this open's own, and so none that is loaded already."""
+    if not request.mode & RTLD_NOLOAD:
+        transaction.files.read = request.files
+        transaction.files.data = request.files_data
+
+
+cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
+    """Takes the newest snapshot, with the host's images as they are now."""
+    cdef Registry* registry = &transaction.linker.registry
+    cdef int hosts
+    transaction.phase = reader_enter(registry)
+    hosts = refresh_hosts(transaction.linker, current_snapshot(registry))
+    transaction.no_memory = transaction.no_memory or hosts == HOSTS_UNKNOWN
+    if hosts == HOSTS_CHANGED:
+        reader_leave(registry, transaction.phase)
+        transaction.phase = reader_enter(registry)
+    lock_acquire(&registry.lock)
+    transaction.snapshot = current_snapshot(registry)
+    transaction.generation = registry.generation
+    transaction.unique_additions = transaction.linker.uniques.additions
+    lock_release(&registry.lock)
+
+
+cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
+    cdef size_t i
+    cdef Image* image
+    for i in range(transaction.loaded.count):
+        image = <Image*>transaction.loaded.items[i]
+        take_back_tls(transaction.linker, image)
+        unmap_image(image)
+        image_free_records(&transaction.linker.registry.allocator, image)
+    transaction.loaded.count = 0
+
+
+cdef inline void unpin_all(Transaction* transaction) noexcept nogil:
+    cdef size_t i
+    lock_acquire(&transaction.linker.registry.lock)
+    for i in range(transaction.pinned.count):
+        (<Image*>transaction.pinned.items[i]).pins -= 1
+    lock_release(&transaction.linker.registry.lock)
+    transaction.pinned.count = 0
+
+
+cdef inline void end(Transaction* transaction) noexcept nogil:
+    """What is left of it after success or failure: the only rollback there is."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i
+    cdef Unique* unique
+    seal_what_is_left(transaction.linker)
+    free_new_images(transaction)
+    unpin_all(transaction)
+    reader_leave(&transaction.linker.registry, transaction.phase)
+    for i in range(transaction.counted.count):
+        close_host(transaction.linker, transaction.counted.items[i])
+    free_unique_hosts(transaction.linker, &transaction.unique_hosts)
+    while transaction.new_uniques != NULL:
+        unique = transaction.new_uniques
+        transaction.new_uniques = unique.sibling
+        release(allocator, unique)
+    release(allocator, transaction.uniques)
+    pointers_free(allocator, &transaction.loaded)
+    pointers_free(allocator, &transaction.pinned)
+    pointers_free(allocator, &transaction.counted)
+    free_texts(allocator, &transaction.missing_hosts)
+    free_texts(allocator, &transaction.missing_names)
+    text_free(allocator, &transaction.hosts_own)
+    pointers_free(allocator, &transaction.globals)
+    pointers_free(allocator, &transaction.family)
+    pointers_free(allocator, &transaction.process)
+    release(allocator, transaction)
+
+
+cdef inline int whether_again(
+    Transaction* transaction, const char* name, int code
+) noexcept nogil:
+    """Once more, if what was there has changed; but not for want of memory."""
+    if transaction.no_memory:
+        return fail_memory(transaction.error, name)
+    return TRY_AGAIN if transaction.is_stale else code

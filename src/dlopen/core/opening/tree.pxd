@@ -1,0 +1,159 @@
+"""What an image needs, breadth first: dependencies and filtees, and the order of constructors."""
+
+from libc.stddef cimport size_t
+from libc.string cimport memset
+
+from dlopen.core.base.allocator cimport Allocator
+from dlopen.core.base.errors cimport error_clear, error_needed_by, fail_memory
+from dlopen.core.base.growable cimport (
+    Pointers, pointer_at, pointers_add, pointers_add_once, pointers_free,
+)
+from dlopen.core.elf.constants cimport DT_AUXILIARY
+from dlopen.core.elf.structures cimport Dyn
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.image.order cimport sort_for_constructors
+from dlopen.core.opening.acquire cimport acquire_needed, may_be_missing
+from dlopen.core.opening.known cimport host_by_name, sees
+from dlopen.core.opening.transaction cimport Transaction
+
+
+cdef inline int load_filtees(Transaction* transaction, Image* image) noexcept nogil:
+    """What answers in place of `image` where it can (ld(1), -F and -f): of DT_FILTER it must
+    be there, of DT_AUXILIARY it may."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef const Dyn* entry
+    cdef Image* filtee
+    cdef size_t i
+    cdef int code
+    for i in range(image.filter_entries.count):
+        entry = <const Dyn*>image.filter_entries.items[i]
+        filtee = NULL
+        code = acquire_needed(transaction, image.strtab + entry.d_val, image, &filtee)
+        if code and entry.d_tag == DT_AUXILIARY and may_be_missing(transaction, code):
+            error_clear(transaction.error)
+        elif code:
+            error_needed_by(transaction.error, image_name(image))
+            return code
+        elif filtee != NULL and filtee != image and not (
+            pointers_add(allocator, &image.dependencies, filtee)
+            and pointers_add_once(allocator, &image.filtees, filtee)
+        ):
+            return fail_memory(transaction.error, image_name(image))
+    return 0
+
+
+cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
+    """DT_NEEDED, breadth first, of every new image."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i, j
+    cdef Image* image
+    cdef Image* dependency = NULL
+    cdef int code
+    i = 0
+    while i < transaction.loaded.count:
+        image = <Image*>transaction.loaded.items[i]
+        # A second pass, after the host opened what was missing, starts afresh.
+        image.dependencies.count = 0
+        image.filtees.count = 0
+        for j in range(image.needed.count):
+            code = acquire_needed(
+                transaction, <const char*>image.needed.items[j], image, &dependency
+            )
+            if code:
+                error_needed_by(transaction.error, image_name(image))
+                return code
+            if dependency != NULL and not pointers_add(allocator, &image.dependencies, dependency):
+                return fail_memory(transaction.error, image_name(image))
+        code = load_filtees(transaction, image)
+        if code:
+            return code
+        i += 1
+    return 0
+
+
+cdef inline bint add_dependencies_of(
+    Transaction* transaction, const Image* image, Pointers* images
+) noexcept nogil:
+    """Appends the direct dependencies of any image. The host does not say what it bound
+    DT_NEEDED to: by name."""
+    cdef Allocator* allocator = &transaction.linker.registry.allocator
+    cdef size_t i
+    cdef Image* dependency
+    if not image.is_host:
+        for i in range(image.dependencies.count):
+            if not pointers_add_once(
+                allocator, images, pointer_at(&image.dependencies, i)
+            ):
+                return False
+        return True
+    for i in range(image.needed.count):
+        dependency = host_by_name(transaction.snapshot, <const char*>image.needed.items[i])
+        # What the family needs of others is none of a namespace's.
+        if dependency != NULL and sees(transaction, dependency) \
+                and not pointers_add_once(allocator, images, dependency):
+            return False
+    return True
+
+
+cdef inline void put_filtees_first(Pointers* images) noexcept nogil:
+    """Each stands just before its filter, if it is not before it anyhow."""
+    cdef size_t i = 0
+    cdef size_t j, at
+    cdef const Image* image
+    cdef void* filtee
+    while i < images.count:
+        image = <const Image*>images.items[i]
+        for j in range(image.filtees.count):
+            filtee = image.filtees.items[j]
+            at = i + 1
+            while at < images.count and images.items[at] != filtee:
+                at += 1
+            if at == images.count:
+                continue
+            while at > i:
+                images.items[at] = images.items[at - 1]
+                at -= 1
+            images.items[i] = filtee
+            i += 1
+        i += 1
+
+
+cdef inline void put_hosts_last(Pointers* images) noexcept nogil:
+    """Both parts in the order in which they are."""
+    cdef size_t i, at
+    cdef size_t own = 0
+    cdef void* image
+    for i in range(images.count):
+        image = images.items[i]
+        if (<const Image*>image).is_host:
+            continue
+        for at in reversed(range(own, i)):
+            images.items[at + 1] = images.items[at]
+        images.items[own] = image
+        own += 1
+
+
+cdef inline bint sort_tree(Linker* linker, Image* root) noexcept nogil:
+    """Under the lock: the order of what a root needs, which is a dependency's own from its
+    first open on. False without memory."""
+    cdef Pointers needed
+    cdef size_t i
+    cdef bint complete
+    if root.is_host or root.sorted.count:
+        return True
+    memset(&needed, 0, sizeof(needed))
+    # Itself first, which a filter is not in its list.
+    complete = pointers_add(&linker.registry.allocator, &needed, root)
+    for i in range(root.search_list.images.count):
+        if not (<const Image*>root.search_list.images.items[i]).is_host:
+            complete = complete and pointers_add_once(
+                &linker.registry.allocator, &needed, root.search_list.images.items[i]
+            )
+    complete = complete and sort_for_constructors(
+        &linker.registry.allocator, &needed, &root.sorted
+    )
+    if not complete:
+        root.sorted.count = 0
+    pointers_free(&linker.registry.allocator, &needed)
+    return complete
