@@ -36,6 +36,10 @@ from dlopen.core.base.message cimport write_message
 from dlopen.core.base.registrations cimport call_at_fork, make_key
 from dlopen.core.base.section cimport in_section
 from dlopen.core.base.strings cimport strlen
+from dlopen.core.closing.close cimport close_image, closed_if_failed, collect
+from dlopen.core.closing.holders cimport visit_holders
+from dlopen.core.closing.process_end cimport finish_at_exit
+from dlopen.core.closing.thread_exit cimport at_thread_exit, forget_other_objects
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,
@@ -61,10 +65,6 @@ from dlopen.core.linker.family cimport (
     AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
     family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message, no_libc_text,
     no_memory_text, store_text,
-)
-from dlopen.core.linker.thread_exit cimport at_thread_exit, forget_other_objects
-from dlopen.core.linker.unload cimport (
-    close_image, closed_if_failed, collect, finish_at_exit, visit_holders,
 )
 from dlopen.core.memory.file cimport file_close, file_init
 from dlopen.core.opening.by_hand cimport map_only, relocate_mapped

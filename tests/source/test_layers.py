@@ -21,6 +21,7 @@ LAYERS = (
     "search",
     "running",
     "opening",
+    "closing",
     "linker",
 )
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)

@@ -24,6 +24,7 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
 from dlopen.core.base.registrations cimport call_at_thread_end
 from dlopen.core.base.strings cimport has_prefix, strlen
+from dlopen.core.closing.close cimport close_image, closed_if_failed
 from dlopen.core.elf.constants cimport STT_TLS
 from dlopen.core.elf.structures cimport symbol_type
 from dlopen.core.host.abi cimport (
@@ -39,7 +40,6 @@ from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
 )
-from dlopen.core.linker.unload cimport close_image, closed_if_failed
 from dlopen.core.opening.open cimport open_image
 from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.relocation.binding cimport address_of_own_name, own_address

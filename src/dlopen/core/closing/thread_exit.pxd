@@ -10,13 +10,13 @@ from libc.stdint cimport uint64_t
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.kernel cimport kernel_in_main_thread
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.closing.close cimport collect
 from dlopen.core.host.host_lock cimport enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport (
     LiveObject, ObjectDestructor, Registry, current_snapshot, snapshot_image_at, this_thread,
 )
-from dlopen.core.linker.unload cimport collect
 cdef extern from *:
     """
     /* crtbegin's: the host counts what is registered on this library. */

@@ -1,0 +1,72 @@
+"""Why an image is still loaded, for who asks."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t
+
+from dlopen.core.base.atomics cimport load_u32
+from dlopen.core.base.contract cimport (
+    DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING, DLOPEN_HELD_NODELETE,
+    DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH, DLOPEN_HELD_RETAINED, DLOPEN_HELD_THREAD_LOCAL,
+    DLOPEN_STATE_INITIALISING, PublicImage, VisitHolder,
+)
+from dlopen.core.base.growable cimport pointers_hold
+from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.closing.sweep cimport absorb_lazy_bindings
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image, is_being_linked, is_linked
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+)
+
+
+cdef inline size_t visit_holders(
+    Linker* linker, Image* image, VisitHolder* visit, void* data
+) noexcept nogil:
+    """What holds an image. The callback runs in a reader section, without the lock."""
+    cdef Registry* registry = &linker.registry
+    cdef uint32_t phase = reader_enter(registry)
+    cdef const Snapshot* snapshot = current_snapshot(registry)
+    cdef size_t found = 0
+    cdef size_t i
+    cdef Image* other
+    cdef bint is_mapped, is_live, is_retained, is_bound
+    lock_acquire(&registry.lock)
+    is_mapped = pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
+    is_live = is_mapped and image.live_objects != 0
+    is_retained = is_mapped and image.retain_count != 0
+    lock_release(&registry.lock)
+    if is_live:
+        found += 1
+        visit(DLOPEN_HELD_THREAD_LOCAL, <PublicImage*>image, data)
+    if is_retained:
+        found += 1
+        visit(DLOPEN_HELD_RETAINED, <PublicImage*>image, data)
+    if snapshot_holds(snapshot, image):
+        if image.open_count != 0:
+            found += 1
+            visit(DLOPEN_HELD_OPEN, <PublicImage*>image, data)
+        if image.nodelete:
+            found += 1
+            visit(DLOPEN_HELD_NODELETE, <PublicImage*>image, data)
+        if load_u32(&image.patch_uses) != 0:
+            found += 1
+            visit(DLOPEN_HELD_PATCH, <PublicImage*>image, data)
+        if image.state == DLOPEN_STATE_INITIALISING:
+            found += 1
+            visit(DLOPEN_HELD_INITIALISING, <PublicImage*>image, data)
+        for i in range(snapshot.count):
+            other = snapshot.images[i]
+            if other == image:
+                continue
+            lock_acquire(&registry.lock)
+            absorb_lazy_bindings(registry, other)
+            is_bound = not is_being_linked(other) and pointers_hold(&other.bindings, image)
+            lock_release(&registry.lock)
+            if is_linked(other) and pointers_hold(&other.dependencies, image):
+                found += 1
+                visit(DLOPEN_HELD_DEPENDENCY, <PublicImage*>other, data)
+            elif is_bound:
+                found += 1
+                visit(DLOPEN_HELD_BINDING, <PublicImage*>other, data)
+    reader_leave(registry, phase)
+    return found

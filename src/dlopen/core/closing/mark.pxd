@@ -1,0 +1,74 @@
+"""What is held, and all that it holds.
+
+Held is what is open, NODELETE, pinned by an open that is under way, or being
+initialised; and whatever such an image depends on, bound to, or leads to by a patch.
+"""
+
+from libc.stddef cimport size_t
+
+from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING
+from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, is_being_linked
+from dlopen.core.image.registry cimport Registry
+
+
+cdef inline void hold(Image** held, Image* image) noexcept nogil:
+    """`held` are those that are marked and not looked at yet, linked by `visited_from`."""
+    if image.mark or image.is_host:
+        return
+    image.mark = 1
+    image.visited_from = held[0]
+    held[0] = image
+
+
+cdef inline void hold_patched(Image** held, const Image* image) noexcept nogil:
+    """What the patches of an image that stays lead to."""
+    cdef const PatchedPlace* patched = image.patched
+    cdef const PlaceValue* value
+    while patched != NULL:
+        value = patched.top
+        while value != NULL:
+            if value.leads_to != NULL:
+                hold(held, value.leads_to)
+            value = value.below
+        patched = patched.next
+
+
+cdef inline void mark_all(Image* held) noexcept nogil:
+    """And what these need."""
+    cdef Image* image
+    cdef size_t i
+    while held != NULL:
+        image = held
+        held = image.visited_from
+        if is_being_linked(image):
+            continue
+        for i in range(image.dependencies.count):
+            hold(&held, <Image*>image.dependencies.items[i])
+        for i in range(image.bindings.count):
+            hold(&held, <Image*>image.bindings.items[i])
+        hold_patched(&held, image)
+
+
+cdef inline void mark_held(Image* image) noexcept nogil:
+    cdef Image* held = NULL
+    hold(&held, image)
+    mark_all(held)
+
+
+cdef inline void mark_patched(const Image* image) noexcept nogil:
+    cdef Image* held = NULL
+    hold_patched(&held, image)
+    mark_all(held)
+
+
+cdef inline bint is_root(const Image* image) noexcept nogil:
+    return image.open_count != 0 or image.nodelete or image.pins != 0 or image.is_claimed \
+        or image.state == DLOPEN_STATE_INITIALISING
+
+
+cdef inline void clear_marks(Registry* registry) noexcept nogil:
+    cdef size_t i
+    for i in range(registry.images.count):
+        (<Image*>registry.images.items[i]).mark = 0
+    for i in range(registry.closing.count):
+        (<Image*>registry.closing.items[i]).mark = 0

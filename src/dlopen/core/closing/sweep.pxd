@@ -1,0 +1,251 @@
+"""What nothing holds is taken out of sight, and given back when no reader can see it any more."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+
+from dlopen.core.base.allocator cimport release
+from dlopen.core.base.atomics cimport (
+    exchange_u32, full_fence, load_pointer, load_u32, store_pointer, store_u32, store_u64,
+)
+from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY
+from dlopen.core.base.growable cimport (
+    Pointers, pointers_add, pointers_hold, pointers_remove, pointers_reserve,
+)
+from dlopen.core.closing.destructors cimport closed_first, first_of_namespace
+from dlopen.core.closing.mark cimport clear_marks, is_root, mark_held, mark_patched
+from dlopen.core.host.linker cimport Linker, Patch
+from dlopen.core.image.image cimport Image, Unique, is_being_linked
+from dlopen.core.image.order cimport sort_for_destructors
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, leave_scope, make_snapshot, publish_snapshot,
+)
+from dlopen.core.symbols.unique cimport remove_unique
+
+
+cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nogil:
+    """Under the lock. Nobody is bound to them: who is would hold the image."""
+    cdef const Unique* entry = image.uniques
+    while entry != NULL:
+        remove_unique(&linker.uniques, entry)
+        entry = entry.sibling
+
+
+cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: what its calls were bound to lately joins `bindings`. Not what has gone, and
+    stands there until a call that came too late has taken it back. False without memory, and
+    another time it is done."""
+    cdef uint64_t i
+    cdef Image* definer
+    if is_being_linked(image) or image.lazy_bindings == NULL \
+            or not exchange_u32(&image.has_lazy_bindings, 0):
+        return True
+    for i in range(image.jmprel_count):
+        definer = <Image*>load_pointer(&image.lazy_bindings[i])
+        if definer == NULL or pointers_hold(&image.bindings, definer):
+            continue
+        if not pointers_hold(&registry.images, definer) and not (
+            load_u32(&image.state) == DLOPEN_STATE_CLOSING
+            and pointers_hold(&registry.closing, definer)
+        ):
+            continue
+        if not pointers_add(&registry.allocator, &image.bindings, definer):
+            store_u32(&image.has_lazy_bindings, 1)
+            return False
+    return True
+
+
+cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
+    """What nothing holds, also added to `closing`: all of it, or without memory nothing, and then
+    False. What goes may call what it depends on until its destructors have run."""
+    cdef Registry* registry = &linker.registry
+    cdef const Patch* patch = linker.patches
+    cdef size_t i
+    cdef size_t count = 0
+    cdef Image* image
+    cdef bint complete = True
+    for i in range(registry.images.count):
+        complete = absorb_lazy_bindings(registry, <Image*>registry.images.items[i]) and complete
+    for i in range(registry.closing.count):
+        complete = absorb_lazy_bindings(registry, <Image*>registry.closing.items[i]) and complete
+    if not complete:
+        return False
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if is_root(image):
+            mark_held(image)
+    while patch != NULL:
+        if patch.image.is_host:
+            mark_patched(patch.image)
+        patch = patch.next
+    # What another thread is unloading may still call what it depends on.
+    registry.sweep_again = registry.closing.count != 0
+    for i in range(registry.closing.count):
+        mark_held(<Image*>registry.closing.items[i])
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        image.is_deferred = not image.mark and image.live_objects != 0
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if image.is_deferred:
+            mark_held(image)
+    for i in range(registry.images.count):
+        count += (<const Image*>registry.images.items[i]).mark == 0
+    complete = pointers_reserve(&registry.allocator, &registry.closing, count) \
+        and pointers_reserve(&registry.allocator, dead, count)
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if complete and not image.mark:
+            pointers_add(&registry.allocator, &registry.closing, image)
+            pointers_add(&registry.allocator, dead, image)
+    clear_marks(registry)
+    return complete
+
+
+cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexcept nogil:
+    """A lazy call has found one of the dead before it could see that it goes; or may have, if
+    there is no memory to look."""
+    cdef size_t i, j
+    cdef Image* image
+    full_fence()
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if load_u32(&image.has_lazy_bindings) == 0 or pointers_hold(dead, image) \
+                or is_being_linked(image):
+            continue
+        if not absorb_lazy_bindings(registry, image):
+            return True
+        for j in range(image.bindings.count):
+            if pointers_hold(dead, image.bindings.items[j]):
+                return True
+    return False
+
+
+cdef inline void outlive(Image* image, const Pointers* gone) noexcept nogil:
+    """Under the lock: an image stays without these, whose dependency it may have been."""
+    if image.loader != NULL and pointers_hold(gone, image.loader):
+        store_pointer(&image.loader, NULL)
+    leave_scope(image, gone)
+
+
+cdef inline bint sweep(
+    Linker* linker, const Image* closed, Pointers* dead, Pointers* order
+) noexcept nogil:
+    """Under the lock: what nothing holds is from now on closing; `order` is that of its
+    destructors. Without memory it stays until the next close."""
+    cdef Registry* registry = &linker.registry
+    cdef size_t i
+    cdef size_t kept = 0
+    cdef Image* image
+    cdef const Image* oldest = NULL
+    cdef Snapshot* snapshot
+    if closed != NULL:
+        oldest = first_of_namespace(registry, closed)
+    while True:
+        order.count = 0
+        if not find_dead(linker, dead):
+            return False
+        if dead.count == 0:
+            return True
+        if not sort_for_destructors(
+            &registry.allocator, dead, closed_first(dead, closed, oldest), order
+        ):
+            order.count = 0
+            give_back_dead(registry, dead)
+            return False
+        for i in range(dead.count):
+            store_u32(&(<Image*>dead.items[i]).state, DLOPEN_STATE_CLOSING)
+        if not bound_meanwhile(registry, dead):
+            break
+        give_back_dead(registry, dead)
+    snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot == NULL:
+        order.count = 0
+        give_back_dead(registry, dead)
+        return False
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if pointers_hold(dead, image):
+            image.is_deferred = True       # a destructor may make a thread_local object
+            remove_uniques(linker, image)
+            pointers_remove(&registry.globals, image)
+        else:
+            registry.images.items[kept] = image
+            kept += 1
+    registry.images.count = kept
+    for i in range(kept):
+        image = <Image*>registry.images.items[i]
+        if not is_being_linked(image):
+            outlive(image, dead)
+    publish_snapshot(registry, snapshot)
+    return True
+
+
+cdef inline void give_back_dead(Registry* registry, Pointers* dead) noexcept nogil:
+    cdef size_t i
+    cdef Image* image
+    registry.closing.count -= dead.count
+    for i in range(dead.count):
+        image = <Image*>dead.items[i]
+        store_u32(
+            &image.state, DLOPEN_STATE_MAPPED if image.scope == NULL else DLOPEN_STATE_READY
+        )
+    dead.count = 0
+
+
+cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
+    """Under the lock."""
+    cdef size_t i
+    for i in range(image.dependencies.count):
+        if (<Image*>image.dependencies.items[i]).is_host:
+            (<Image*>image.dependencies.items[i]).pins -= 1
+    for i in range(image.bindings.count):
+        if (<Image*>image.bindings.items[i]).is_host:
+            (<Image*>image.bindings.items[i]).pins -= 1
+
+
+cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
+    """Under the lock: images whose code will never run again leave the registry. Without
+    memory for a snapshot they stay until the next close."""
+    cdef size_t i
+    cdef size_t kept = 0
+    cdef size_t count = 0
+    cdef Image* image
+    cdef Snapshot* snapshot
+    cdef bint complete
+    if registry.closing.count == 0:
+        return
+    snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    if snapshot == NULL:
+        return
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if not image.is_finished or image.live_objects != 0 or image.retain_count != 0:
+            mark_held(image)
+    for i in range(registry.closing.count):
+        count += (<const Image*>registry.closing.items[i]).mark == 0
+    # All, or without memory none: what stays would still name what it depends on.
+    complete = pointers_reserve(&registry.allocator, gone, count)
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if not image.mark and complete:
+            pointers_add(&registry.allocator, gone, image)
+        else:
+            image.mark = 1
+    for i in range(registry.closing.count):
+        image = <Image*>registry.closing.items[i]
+        if image.mark:
+            registry.closing.items[kept] = image
+            kept += 1
+    registry.closing.count = kept
+    clear_marks(registry)
+    # A thread_local object of theirs may be destroyed much later.
+    for i in range(kept):
+        outlive(<Image*>registry.closing.items[i], gone)
+    # Now: another thread may free what one of these depends on as soon as the lock is released.
+    for i in range(gone.count):
+        uncount_bound_hosts(<Image*>gone.items[i])
+    if gone.count == 0:
+        release(&registry.allocator, snapshot)
+        return
+    store_u64(&registry.subs, registry.subs + gone.count)
+    publish_snapshot(registry, snapshot)
