@@ -44,6 +44,12 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM
 from dlopen.core.elf.structures cimport (
     Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_type, symbol_visibility,
 )
+from dlopen.core.family.errors cimport (
+    AddressInfo, Answer, free_messages, last_message, no_libc_text, no_memory_text, store_text,
+)
+from dlopen.core.family.information cimport block_of_thread, family_dladdr, family_dlinfo
+from dlopen.core.family.opening cimport family_dlclose, family_dlmopen, family_dlopen
+from dlopen.core.family.symbols cimport family_dlsym, forward
 from dlopen.core.host.abi cimport AT_PAGESZ, AT_SECURE, RTLD_LAZY, HostInfo, PhdrVisitor, getauxval
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image, host_knows
 from dlopen.core.host.debugger cimport read_debugger_wish
@@ -60,11 +66,6 @@ from dlopen.core.image.image cimport Image, Version, image_asked_name, image_nam
 from dlopen.core.image.registry cimport (
     ObjectDestructor, Snapshot, after_fork, after_fork_in_child, before_fork, current_snapshot,
     reader_enter, reader_leave, snapshot_holds, snapshot_image_at, this_thread,
-)
-from dlopen.core.linker.family cimport (
-    AddressInfo, Answer, block_of_thread, family_dladdr, family_dlclose, family_dlinfo,
-    family_dlmopen, family_dlopen, family_dlsym, forward, free_messages, last_message, no_libc_text,
-    no_memory_text, store_text,
 )
 from dlopen.core.memory.file cimport file_close, file_init
 from dlopen.core.opening.by_hand cimport map_only, relocate_mapped

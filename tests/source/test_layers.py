@@ -22,7 +22,7 @@ LAYERS = (
     "running",
     "opening",
     "closing",
-    "linker",
+    "family",
 )
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)
 IMPORT = re.compile(r"^\s*(?:from\s+[\w.]+\s+)?import\b", re.MULTILINE)

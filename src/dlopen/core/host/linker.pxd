@@ -124,7 +124,7 @@ cdef struct Linker:
     char** argv
     Debugger debugger
     bint has_tls_key, has_message_key
-    Key message_key              # of threads that dlerror has something for: linker/family.pxd
+    Key message_key              # of threads that dlerror has something for: family/errors.pxd
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run
 

@@ -1,0 +1,213 @@
+"""dlerror(3): the last message of a thread, in libc's words."""
+
+from libc.stddef cimport size_t
+
+from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.atomics cimport exchange_pointer
+from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_NOT_FOUND, Error
+from dlopen.core.base.errors cimport error_clear, fail
+from dlopen.core.base.kernel cimport ENOENT
+from dlopen.core.base.lock cimport locks_held
+from dlopen.core.base.log cimport LOG_TRACE, logs
+from dlopen.core.base.message cimport write_message, write_undefined
+from dlopen.core.base.registrations cimport call_at_thread_end
+from dlopen.core.base.strings cimport has_prefix, strlen
+from dlopen.core.host.linker cimport Linker, program_name
+from dlopen.core.image.image cimport Image, image_asked_name
+from dlopen.core.symbols.report cimport log_lookup
+
+
+cdef extern from *:
+    """
+    #include <dlfcn.h>
+    #include <link.h>
+    /* What dlerror(3) has to say in this thread: our message, or libc's. */
+    static __thread char *dlopen_pending_message;
+    static __thread char *dlopen_shown_message;
+    static __thread int dlopen_host_was_asked;
+    static __thread int dlopen_frees_messages;   /* when it ends: the key is set */
+    /* Where there is none for another: libc's words, and ours. Never freed. */
+    static const char dlopen_no_memory[] = "out of memory";
+    static const char dlopen_no_libc[] =
+        "libc.so.6 was not found in this process: glibc is needed";
+    static const char dlopen_in_handler[] =
+        "not possible in a signal handler that has interrupted the linker";
+    /* Of dlsym: in two registers. */
+    struct dlopen_answer { void *result, *forward; };
+    """
+    ctypedef struct Answer "struct dlopen_answer":
+        void* result
+        void* forward            # not NULL: jump there instead, with the same arguments
+    char* pending_message "dlopen_pending_message"
+    char* shown_message "dlopen_shown_message"
+    bint host_was_asked "dlopen_host_was_asked"
+    bint frees_messages "dlopen_frees_messages"
+    const char* no_memory_text "dlopen_no_memory"
+    const char* no_libc_text "dlopen_no_libc"
+    const char* in_handler_text "dlopen_in_handler"
+    enum:
+        RTLD_DI_LMID, RTLD_DI_LINKMAP, RTLD_DI_ORIGIN, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA
+        RTLD_DL_SYMENT, RTLD_DL_LINKMAP
+        LM_ID_BASE, LM_ID_NEWLM
+
+
+cdef extern from "<dlfcn.h>" nogil:
+    ctypedef struct AddressInfo "Dl_info":
+        const char* dli_fname
+        void* dli_fbase
+        const char* dli_sname
+        void* dli_saddr
+
+
+cdef enum:
+    HOST_NAMESPACES = 16         # libc has these ids; ours are above
+    LM_ID_CALLER = -2            # __LM_ID_CALLER of glibc
+    RTLD_DI_PHDR_REQUEST = 11    # RTLD_DI_PHDR of glibc 2.36
+    NO_MEMORY = -2               # of answer_information
+
+
+# Errors -------------------------------------------------------------------------------------
+
+
+cdef inline void free_message(Linker* linker, void* message) noexcept nogil:
+    if message != <void*>no_memory_text and message != <void*>no_libc_text \
+            and message != <void*>in_handler_text:
+        release(&linker.registry.allocator, message)
+
+
+cdef inline void clear_message(Linker* linker) noexcept nogil:
+    """Each call forgets the error of the one before, as under glibc."""
+    if pending_message != NULL and locks_held == 0:
+        free_message(linker, exchange_pointer(&pending_message, NULL))
+    if host_was_asked:
+        linker.host.dlerror()
+        (&host_was_asked)[0] = False
+
+
+cdef inline Error* new_error(Linker* linker) noexcept nogil:
+    """Not on the stack, which may be a signal handler's or a small thread's. NULL without
+    memory, as for a handler that has interrupted the linker; every user of it allows that."""
+    cdef Error* error = NULL
+    if locks_held == 0:
+        error = <Error*>allocate(&linker.registry.allocator, sizeof(Error))
+    error_clear(error)
+    return error
+
+
+cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
+    if error != NULL:
+        release(&linker.registry.allocator, error)
+
+
+cdef inline void say_as_libc(Error* error) noexcept nogil:
+    """Where we know more of what is wrong with a file, or say it better."""
+    cdef const char* detail = error.detail
+    if has_prefix(detail, b"invalid ELF header"):
+        error.detail = b"invalid ELF header"
+    elif has_prefix(detail, b"file too short"):
+        error.detail = b"file too short"
+    elif has_prefix(detail, b"program headers lie outside the file"):
+        error.detail = b"cannot read file data"
+    elif has_prefix(detail, b"shared object cannot be dlopen()ed"):
+        error.detail = b"shared object cannot be dlopen()ed"
+    elif has_prefix(detail, b"a relocatable object file") or has_prefix(detail, b"a core dump") \
+            or has_prefix(detail, b"only ET_DYN can be loaded"):
+        error.detail = b"only ET_DYN and ET_EXEC can be loaded"
+    elif has_prefix(detail, b"for another machine"):
+        error.detail = b"cannot open shared object file"
+        error.errnum = ENOENT
+
+
+cdef inline void store_message(Linker* linker, char* message) noexcept nogil:
+    """For this thread's next dlerror; owned from now on. NULL: there was no memory for it."""
+    # At once: a signal handler may be here meanwhile.
+    free_message(linker, exchange_pointer(
+        &pending_message, message if message != NULL else <char*>no_memory_text
+    ))
+    if message != NULL and not frees_messages:
+        # Without memory for it the message of a thread that ends is not freed.
+        (&frees_messages)[0] = call_at_thread_end(linker.message_key, linker) == 0
+
+
+cdef inline void store_text(Linker* linker, const char* text) noexcept nogil:
+    """One of those that are never freed; also where the linker is not usable, or this is a
+    signal handler that has interrupted it: a message that is there already stays then."""
+    if locks_held == 0:
+        free_message(linker, exchange_pointer(&pending_message, <char*>text))
+    elif pending_message == NULL:
+        (&pending_message)[0] = <char*>text
+
+
+cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
+    """For this thread's next dlerror, in glibc's words: who needed it and what more we know
+    of a file are not among them. Frees the error. There is always something to say."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef size_t length
+    cdef char* message
+    if error == NULL:
+        store_text(linker, no_memory_text if locks_held == 0 else in_handler_text)
+        return
+    if error.code == DLOPEN_E_NOT_FOUND:
+        error.needed_by = b""
+    say_as_libc(error)
+    length = write_message(error, NULL, 0)
+    message = <char*>allocate(allocator, length + 1)
+    if message != NULL:
+        write_message(error, message, length + 1)
+    store_message(linker, message)
+    release(allocator, error)
+
+
+cdef inline char* last_message(Linker* linker) noexcept nogil:
+    """dlerror: ours if there is one, else the host's; cleared when read."""
+    free_message(
+        linker, exchange_pointer(&shown_message, exchange_pointer(&pending_message, NULL))
+    )
+    if shown_message != NULL:
+        return shown_message
+    if linker.host.dlerror == NULL:      # nothing could be asked of it yet
+        return NULL
+    (&host_was_asked)[0] = False
+    return linker.host.dlerror()
+
+
+cdef inline void free_messages(Linker* linker) noexcept nogil:
+    """At the end of a thread; what a later destructor leaves is freed in the next round."""
+    (&frees_messages)[0] = False
+    free_message(linker, pending_message)
+    free_message(linker, shown_message)
+    (&pending_message)[0] = NULL
+    (&shown_message)[0] = NULL
+
+
+cdef inline void no_symbol(
+    Linker* linker, const Image* image, const char* name, const char* version
+) noexcept nogil:
+    """Programs ask for what may not be there all the time: no Error is made for it."""
+    cdef Allocator* allocator = &linker.registry.allocator
+    cdef const char* object = b""
+    cdef const char* wanted = b""
+    cdef char* message
+    cdef size_t size
+    if version != NULL:
+        wanted = version
+    if image != NULL:
+        object = image_asked_name(image)
+    if object[0] == 0:
+        object = program_name(linker)
+    if logs(LOG_TRACE):
+        log_lookup(image, name, version, NULL, 0)
+    if locks_held != 0:
+        store_text(linker, in_handler_text)
+        return
+    size = strlen(object) + strlen(name) + strlen(wanted) + 64     # what is between them
+    message = <char*>allocate(allocator, size)
+    if message != NULL:
+        write_undefined(object, name, wanted, message, size, 0)
+    store_message(linker, message)
+
+
+cdef inline void bad_handle(Linker* linker, const char* name) noexcept nogil:
+    cdef Error* error = new_error(linker)
+    fail(error, DLOPEN_E_HANDLE, name, b"shared object not open")
+    keep_message(linker, error)

@@ -1,0 +1,157 @@
+"""dlopen(3) and its family, as programs and images of ours call them.
+
+What libc's own loader has opened is asked of libc's functions, by their handles; all
+else is ours. A handle that is neither's gives an error. `caller` is an address in who
+calls: its namespace, its RUNPATH and its scope count.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_KEEP_AS_LIBC, Error, Request,
+)
+from dlopen.core.base.errors cimport fail, fail_system
+from dlopen.core.base.kernel cimport EINVAL
+from dlopen.core.closing.close cimport close_image, closed_if_failed
+from dlopen.core.family.errors cimport (
+    HOST_NAMESPACES, LM_ID_BASE, LM_ID_CALLER, LM_ID_NEWLM, bad_handle, clear_message, drop_error,
+    host_was_asked, keep_message, new_error, pending_message,
+)
+from dlopen.core.host.abi cimport (
+    RTLD_DEEPBIND, RTLD_GLOBAL, RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW,
+)
+from dlopen.core.host.counts cimport host_knows
+from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image, image_asked_name
+from dlopen.core.image.registry cimport (
+    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
+)
+from dlopen.core.opening.open cimport open_image
+
+
+# Handles ------------------------------------------------------------------------------------
+
+
+cdef inline Image* image_of_handle(const Snapshot* snapshot, const void* handle) noexcept nogil:
+    """Ours, or what is known of the host's; NULL for neither."""
+    cdef size_t i
+    if snapshot_holds(snapshot, handle) and not (<const Image*>handle).is_host:
+        return <Image*>handle
+    for i in range(snapshot.host_count):
+        if handle != NULL and snapshot.hosts[i].host_handle == handle:
+            return snapshot.hosts[i]
+    return NULL
+
+
+# Opening and closing ------------------------------------------------------------------------
+
+
+cdef inline void* open_for_caller(
+    Linker* linker, int64_t namespace_id, const char* name, int mode, const void* caller
+) noexcept nogil:
+    cdef Request request
+    cdef Error* error = new_error(linker)
+    cdef Image* image = NULL
+    cdef int code
+    memset(&request, 0, sizeof(request))
+    request.size = sizeof(request)
+    request.name = name if name != NULL and name[0] != 0 else NULL
+    request.caller = caller
+    request.mode = <uint32_t>mode
+    request.flags = DLOPEN_KEEP_AS_LIBC
+    request.namespace_id = namespace_id
+    if mode & ~(
+        RTLD_LAZY | RTLD_NOW | RTLD_NOLOAD | RTLD_DEEPBIND | RTLD_GLOBAL | RTLD_NODELETE
+    ):
+        code = fail(error, DLOPEN_E_INVALID, b"", b"invalid mode parameter")
+    elif not mode & (RTLD_LAZY | RTLD_NOW):
+        code = fail_system(error, DLOPEN_E_INVALID, name, b"invalid mode for dlopen()", -EINVAL)
+    else:
+        code = closed_if_failed(
+            linker, open_image(linker, &request, &image, error), &image
+        )
+    if code == 0:
+        drop_error(linker, error)
+        return image.host_handle if image.is_host else image
+    if code == DLOPEN_E_NOT_LOADED:
+        drop_error(linker, error)    # RTLD_NOLOAD only asks
+    else:
+        keep_message(linker, error)
+    return NULL
+
+
+cdef inline int64_t namespace_of_caller(Linker* linker, const void* caller) noexcept nogil:
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>caller)
+    cdef int64_t namespace_id = image.namespace_id if image != NULL else 0
+    reader_leave(&linker.registry, phase)
+    return namespace_id
+
+
+cdef inline void* family_dlopen(
+    Linker* linker, const char* name, int mode, const void* caller
+) noexcept nogil:
+    clear_message(linker)
+    return open_for_caller(linker, namespace_of_caller(linker, caller), name, mode, caller)
+
+
+cdef inline void* family_dlmopen(
+    Linker* linker, int64_t namespace_id, const char* name, int mode, const void* caller
+) noexcept nogil:
+    cdef Error* error
+    cdef void* handle
+    clear_message(linker)
+    if namespace_id == LM_ID_CALLER:
+        namespace_id = namespace_of_caller(linker, caller)
+    if namespace_id > 0 and namespace_id < HOST_NAMESPACES:
+        (&host_was_asked)[0] = True
+        enter_host(linker)
+        handle = linker.host.dlmopen(namespace_id, name, mode)
+        leave_host(linker)
+        return handle
+    error = new_error(linker)
+    if namespace_id != LM_ID_BASE and name == NULL:
+        fail_system(error, DLOPEN_E_INVALID, b"", b"invalid namespace", -EINVAL)
+    elif namespace_id != LM_ID_BASE and mode & RTLD_GLOBAL:
+        fail_system(error, DLOPEN_E_INVALID, b"", b"invalid mode", -EINVAL)
+    elif namespace_id < LM_ID_NEWLM:
+        fail_system(
+            error, DLOPEN_E_INVALID, name, b"invalid target namespace in dlmopen()", -EINVAL
+        )
+    else:
+        drop_error(linker, error)
+        return open_for_caller(linker, namespace_id, name, mode, caller)
+    keep_message(linker, error)
+    return NULL
+
+
+cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
+    cdef uint32_t phase
+    cdef Image* image
+    cdef bint stays = False
+    clear_message(linker)
+    phase = reader_enter(&linker.registry)
+    image = image_of_handle(current_snapshot(&linker.registry), handle)
+    if image != NULL and image.is_host and image.open_count == 0:
+        image = NULL             # not opened through us
+    elif image != NULL and not image.is_host:
+        stays = image.nodelete and image.open_count == 0
+        if image.open_count == 0 and not stays:
+            bad_handle(linker, image_asked_name(image))
+    reader_leave(&linker.registry, phase)
+    if stays:
+        return 0                 # libc does not count what cannot go
+    if image != NULL:
+        if close_image(linker, image, NULL) == 0:
+            return 0
+        if pending_message == NULL:
+            bad_handle(linker, b"")
+        return -1
+    if handle == NULL or not host_knows(linker, handle):
+        bad_handle(linker, b"")
+        return -1
+    (&host_was_asked)[0] = True
+    return close_host(linker, handle)
