@@ -23,6 +23,7 @@ LAYERS = (
     "opening",
     "closing",
     "family",
+    "face",
 )
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)
 IMPORT = re.compile(r"^\s*(?:from\s+[\w.]+\s+)?import\b", re.MULTILINE)
@@ -91,7 +92,7 @@ def test_the_extension_uses_the_c_interface_only() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "from dlopen.core.linker.open cimport open_library",
+        "from dlopen.core.opening.open cimport open_library",
         "cimport dlopen.core.relocation.apply",
         "    from dlopen.core.image.image cimport Image",
         "from dlopen.library cimport Library",

@@ -5,7 +5,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.arch.levels cimport is_intel, isa_level
+from dlopen.core.arch.processor cimport is_intel, isa_level
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, end_allocator, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.environment cimport Environment, environment_value

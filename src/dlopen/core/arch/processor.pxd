@@ -1,4 +1,5 @@
-"""The processor in the words of glibc-hwcaps: the levels of the x86-64 psABI."""
+"""What the processor is, in the words of glibc-hwcaps (the levels of the x86-64 psABI), and how much
+of its state is to be saved."""
 
 
 cdef extern from *:
@@ -34,6 +35,25 @@ cdef extern from *:
     static int dlopen_isa_level(void) { return 0; }
     static int dlopen_is_intel(void) { return 0; }
     #endif
+    /* For arch/<machine>.S: XSAVE, enabled by the kernel, and how much of the stack the state of
+       the processor takes that it saves: FXSAVE's 512 bytes, or what the components that the
+       kernel has enabled (XCR0) take in XSAVE's standard format. */
+    __attribute__((visibility("hidden"))) int dlopen_has_xsave;
+    __attribute__((visibility("hidden"))) uint64_t dlopen_state_size = 2688;
+    #if defined(__x86_64__)
+    #include <cpuid.h>
+    static void dlopen_find_xsave(void) {
+        unsigned a, b, c = 0, d, enabled = 0;
+        dlopen_state_size = 512;
+        if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
+        __asm__ ("xgetbv" : "=a" (enabled), "=d" (d) : "c" (0));
+        dlopen_state_size = enabled & 0xe0 ? 2688 : enabled & 0x18 ? 1088 : 832;
+        dlopen_has_xsave = 1;
+    }
+    #else
+    static void dlopen_find_xsave(void) { }
+    #endif
     """
     int isa_level "dlopen_isa_level"() noexcept nogil
     bint is_intel "dlopen_is_intel"() noexcept nogil
+    void find_xsave "dlopen_find_xsave"() noexcept nogil

@@ -1,0 +1,76 @@
+"""DLOPEN_find: where a name would come from, candidate by candidate."""
+
+from libc.stddef cimport size_t
+from libc.string cimport memset
+
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_NOT_FOUND, DLOPEN_E_OPEN, DLOPEN_REJECTED_LOADED, Error, VisitCandidate,
+)
+from dlopen.core.base.errors cimport fail, fail_memory, fail_system
+from dlopen.core.base.growable cimport Text, text_free
+from dlopen.core.base.kernel cimport is_shortage
+from dlopen.core.base.strings cimport strlen
+from dlopen.core.host.abi cimport RTLD_LAZY
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.memory.file cimport file_close, file_init
+from dlopen.core.opening.known cimport loaded_by_name
+from dlopen.core.opening.root cimport image_of_caller
+from dlopen.core.opening.transaction cimport Transaction, begin, end
+from dlopen.core.search.find cimport find_file
+from dlopen.core.search.trail cimport Trail, trail_free
+
+
+cdef inline int show_search(
+    Linker* linker, const char* name, const void* caller, VisitCandidate* visit, void* data,
+    Error* error
+) noexcept nogil:
+    cdef Transaction* transaction
+    cdef Trail* trail
+    cdef Text path
+    cdef Image* asker
+    cdef Image* loaded
+    cdef size_t i
+    cdef const char* candidate
+    cdef const char* origin
+    cdef bint found, no_memory
+    cdef long last = 0           # how the last candidate ended
+    memset(&path, 0, sizeof(path))
+    transaction = begin(linker, RTLD_LAZY, 0, error)
+    if transaction == NULL:
+        return fail_memory(error, name)
+    trail = &transaction.trail
+    file_init(&transaction.file)
+    asker = image_of_caller(transaction.snapshot, caller)
+    loaded = loaded_by_name(transaction, name, asker, False)
+    if transaction.no_memory:
+        end(transaction)
+        return fail_memory(error, name)
+    if loaded != NULL:
+        visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
+    found = find_file(
+        linker, transaction.snapshot, name, asker, NULL, &path, trail, &transaction.file, NULL
+    )
+    file_close(&transaction.file)
+    candidate = trail.paths.data
+    origin = trail.origins.data
+    for i in range(trail.count):
+        last = -trail.results[i]
+        visit(candidate, origin, trail.results[i], data)
+        candidate += strlen(candidate) + 1
+        origin += strlen(origin) + 1
+    no_memory = path.failed or trail.paths.failed or trail.origins.failed
+    if found and trail.count == 0 and not no_memory:
+        visit(path.data, b"path", 0, data)
+    text_free(&linker.registry.allocator, &path)
+    trail_free(&linker.registry.allocator, trail)
+    end(transaction)
+    if no_memory:
+        return fail_memory(error, name)
+    if not found and loaded == NULL:
+        if is_shortage(last):    # the search has ended there
+            return fail_system(
+                error, DLOPEN_E_OPEN, name, b"cannot open shared object file", last
+            )
+        return fail(error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file")
+    return 0

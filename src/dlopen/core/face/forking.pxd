@@ -1,0 +1,39 @@
+"""fork(2): all that is locked for it, and what the child starts from."""
+
+from dlopen.core.base.atomics cimport sub_u32
+from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
+from dlopen.core.closing.thread_exit cimport forget_other_objects
+from dlopen.core.host.host_lock cimport await_hosts_before_fork, has_forked, in_host
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.registry cimport after_fork, after_fork_in_child, before_fork
+from dlopen.core.tls.modules cimport forget_other_threads
+
+
+cdef inline void begin_fork(Linker* linker) noexcept nogil:
+    await_hosts_before_fork(linker)
+    lock_acquire(&linker.debugger.lock)
+    lock_acquire(&linker.tls.lock)
+    before_fork(&linker.registry)
+    set_forking(True)
+
+
+cdef inline void end_fork(Linker* linker) noexcept nogil:
+    set_forking(False)
+    after_fork(&linker.registry)
+    lock_release(&linker.tls.lock)
+    lock_release(&linker.debugger.lock)
+    sub_u32(&linker.forking, 1)
+    has_forked()
+
+
+cdef inline void end_fork_in_child(Linker* linker) noexcept nogil:
+    set_forking(False)
+    linker.donors_change = False
+    linker.in_host = in_host
+    linker.forking = 0
+    has_forked()
+    after_fork_in_child(&linker.registry)
+    forget_other_threads(&linker.tls, &linker.registry.allocator)
+    lock_release(&linker.tls.lock)
+    lock_release(&linker.debugger.lock)
+    forget_other_objects(linker)

@@ -1,0 +1,180 @@
+"""DLOPEN_info and its lists, DLOPEN_images."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from dlopen.core.base.atomics cimport load_u32, load_u64
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, Info, PublicImage, PublicVersion,
+)
+from dlopen.core.face.relocations cimport count_relocations
+from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
+from dlopen.core.host.identity cimport identify_hosts
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.refresh cimport HOSTS_AS_BEFORE, HOSTS_UNKNOWN, refresh_hosts
+from dlopen.core.image.image cimport Image, Version, image_asked_name, is_linked
+from dlopen.core.image.registry cimport (
+    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+)
+from dlopen.core.running.find_symbol cimport symbol_count_of
+
+
+cdef inline bint count_symbols_once(Linker* linker, Image* image) noexcept nogil:
+    """All else that is known of a host image is a copy. In a reader section; False: the
+    image has gone."""
+    cdef void* borrowed
+    if load_u64(&image.counted_symbols) == 0:
+        borrowed = borrow_host_image(linker, image)
+        if borrowed == NULL:
+            return False
+        symbol_count_of(image)
+        give_back_host_image(linker, image, borrowed)
+    return True
+
+
+cdef inline uint32_t count_versions(const Image* image) noexcept nogil:
+    cdef uint32_t i
+    cdef uint32_t count = 0
+    for i in range(image.version_count):
+        if image.versions[i].name != NULL:
+            count += 1
+    return count
+
+
+cdef inline int inform(Linker* linker, PublicImage* handle, Info* info) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase
+    cdef size_t size = info.size
+    if size < sizeof(Info):
+        return DLOPEN_E_INVALID
+    phase = reader_enter(&linker.registry)
+    if not snapshot_holds(current_snapshot(&linker.registry), image) \
+            or not count_symbols_once(linker, image):
+        reader_leave(&linker.registry, phase)
+        return DLOPEN_E_HANDLE
+    if image.is_host and not load_u32(&image.is_identified):
+        identify_hosts(linker, current_snapshot(&linker.registry))
+    memset(info, 0, sizeof(Info))
+    info.size = size
+    info.path = image.path
+    info.name = image_asked_name(image)
+    info.soname = image.soname
+    info.rpath = image.rpath
+    info.runpath = image.runpath
+    if image.layout.interpreter != NULL and image.is_startup:
+        info.interpreter = <const char*>(image.bytes_bias + image.layout.interpreter.p_vaddr)
+    info.load_bias = image.load_bias
+    info.map_start = image.map_start
+    info.map_end = image.map_end
+    info.dynamic = <uint64_t>image.dynamic
+    info.phdr = <uint64_t>image.layout.phdrs
+    info.phnum = image.layout.phnum
+    info.device = load_u64(&image.device)
+    info.inode = load_u64(&image.inode)
+    info.flags = image.flags
+    info.flags_1 = image.flags_1
+    if image.layout.tls != NULL:
+        info.tls_size = image.layout.tls.p_memsz
+        info.tls_align = image.layout.tls.p_align
+    info.tls_module_id = image.tls_module_id
+    info.state = image.state
+    info.is_host = image.is_host
+    info.is_global = image.is_global
+    info.is_private = image.is_private
+    info.namespace_id = image.namespace_id
+    info.open_count = image.open_count
+    info.symbol_count = <uint32_t>symbol_count_of(image)
+    info.relocation_count = count_relocations(image)
+    info.needed_count = <uint32_t>image.needed.count
+    if is_linked(image):
+        info.dependency_count = <uint32_t>image.dependencies.count
+    info.version_count = count_versions(image)
+    info.has_textrel = image.has_textrel
+    info.nodelete = image.nodelete
+    reader_leave(&linker.registry, phase)
+    return 0
+
+
+cdef inline const char* needed_at(
+    Linker* linker, PublicImage* handle, uint32_t index
+) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef const char* needed = NULL
+    if snapshot_holds(current_snapshot(&linker.registry), image) \
+            and index < image.needed.count:
+        needed = <const char*>image.needed.items[index]
+    reader_leave(&linker.registry, phase)
+    return needed
+
+
+cdef inline PublicImage* dependency_at(
+    Linker* linker, PublicImage* handle, uint32_t index
+) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef PublicImage* dependency = NULL
+    if snapshot_holds(current_snapshot(&linker.registry), image) and is_linked(image) \
+            and index < image.dependencies.count:
+        dependency = <PublicImage*>image.dependencies.items[index]
+    reader_leave(&linker.registry, phase)
+    return dependency
+
+
+cdef inline int version_at(
+    Linker* linker, PublicImage* handle, uint32_t index, PublicVersion* version
+) noexcept nogil:
+    cdef Image* image = <Image*>handle
+    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef uint32_t i
+    cdef int turn
+    cdef int code = DLOPEN_E_INVALID
+    cdef const Version* entry
+    if not snapshot_holds(current_snapshot(&linker.registry), image):
+        reader_leave(&linker.registry, phase)
+        return DLOPEN_E_HANDLE
+    for turn in range(2):        # definitions, then needs
+        for i in range(image.version_count):
+            entry = &image.versions[i]
+            if code == 0 or entry.name == NULL or (entry.library != NULL) != (turn == 1):
+                continue
+            if index != 0:
+                index -= 1
+                continue
+            version.name = entry.name
+            version.library = entry.library
+            version.hash = entry.hash
+            version.flags = entry.flags
+            version.index = <uint16_t>i
+            code = 0
+    reader_leave(&linker.registry, phase)
+    return code
+
+
+cdef inline size_t list_images(
+    Linker* linker, PublicImage** images, size_t capacity
+) noexcept nogil:
+    cdef const Snapshot* snapshot
+    cdef uint32_t phase
+    cdef size_t i
+    cdef size_t total
+    cdef int hosts
+    phase = reader_enter(&linker.registry)
+    hosts = refresh_hosts(linker, current_snapshot(&linker.registry))
+    if hosts != HOSTS_AS_BEFORE:
+        reader_leave(&linker.registry, phase)
+        if hosts == HOSTS_UNKNOWN:
+            return 0
+        phase = reader_enter(&linker.registry)
+    snapshot = current_snapshot(&linker.registry)
+    total = snapshot.host_count + snapshot.count
+    for i in range(total):
+        if i >= capacity:
+            break
+        images[i] = <PublicImage*>(
+            snapshot.hosts[i] if i < snapshot.host_count
+            else snapshot.images[i - snapshot.host_count]
+        )
+    reader_leave(&linker.registry, phase)
+    return total

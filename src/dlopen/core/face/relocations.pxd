@@ -1,0 +1,153 @@
+"""DLOPEN_relocations: each relocation of an image, of all three tables, in generic words."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, PublicImage, PublicRelocation, VisitRelocation,
+)
+from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type
+from dlopen.core.face.visiting cimport Visit, visit_begin, visit_end
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image
+
+
+cdef inline uint32_t relr_places(const Image* image) noexcept nogil:
+    cdef uint64_t i, entry
+    cdef uint32_t count = 0
+    for i in range(image.relr_count):
+        entry = image.relr[i]
+        if entry & 1 == 0:
+            count += 1
+        else:
+            entry >>= 1
+            while entry != 0:
+                count += <uint32_t>(entry & 1)
+                entry >>= 1
+    return count
+
+
+cdef inline uint32_t count_relocations(const Image* image) noexcept nogil:
+    return relr_places(image) + <uint32_t>image.rela_count + <uint32_t>image.jmprel_count
+
+
+cdef inline void describe_relocation(
+    const Image* image, const Rela* entry, uint32_t table, PublicRelocation* relocation
+) noexcept nogil:
+    relocation.place = image.load_bias + entry.r_offset
+    relocation.addend = entry.r_addend
+    relocation.type = relocation_type(entry)
+    relocation.kind = relocation_kind(THIS_MACHINE, relocation.type)
+    relocation.symbol = relocation_symbol(entry)
+    relocation.width = relocation_width(THIS_MACHINE, relocation.type)
+    relocation.table = table
+
+
+cdef enum:
+    R_X86_64_RELATIVE_NUMBER = 8
+
+
+cdef inline void describe_relr(
+    const Image* image, uint64_t place, PublicRelocation* relocation
+) noexcept nogil:
+    cdef Rela entry
+    entry.r_offset = place
+    entry.r_info = R_X86_64_RELATIVE_NUMBER
+    entry.r_addend = 0
+    describe_relocation(image, &entry, 0, relocation)
+
+
+ctypedef bint (*RelocationStep)(const PublicRelocation* relocation, void* data) noexcept nogil
+
+
+cdef inline void walk_relocations(
+    const Image* image, RelocationStep step, void* data
+) noexcept nogil:
+    """Until `step` says stop."""
+    cdef PublicRelocation relocation
+    cdef uint64_t i, entry, bit
+    cdef uint64_t where = 0
+    for i in range(image.relr_count):
+        entry = image.relr[i]
+        if entry & 1 == 0:
+            describe_relr(image, entry, &relocation)
+            where = entry + 8
+            if not step(&relocation, data):
+                return
+            continue
+        bit = 0
+        entry >>= 1
+        while entry != 0:
+            if entry & 1:
+                describe_relr(image, where + bit * 8, &relocation)
+                if not step(&relocation, data):
+                    return
+            bit += 1
+            entry >>= 1
+        where += 63 * 8
+    for i in range(image.rela_count):
+        describe_relocation(image, &image.rela[i], 1, &relocation)
+        if not step(&relocation, data):
+            return
+    for i in range(image.jmprel_count):
+        describe_relocation(image, &image.jmprel[i], 2, &relocation)
+        if not step(&relocation, data):
+            return
+
+
+cdef struct RelocationVisit:
+    VisitRelocation* visit
+    void* data
+
+
+cdef inline bint pass_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
+    cdef RelocationVisit* visit = <RelocationVisit*>data
+    visit.visit(relocation, visit.data)
+    return True
+
+
+cdef inline int visit_relocations(
+    Linker* linker, PublicImage* handle, VisitRelocation* visit, void* data
+) noexcept nogil:
+    cdef RelocationVisit state
+    cdef Visit at
+    cdef int code = DLOPEN_E_HANDLE
+    if visit_begin(linker, &at, handle):
+        state.visit = visit
+        state.data = data
+        walk_relocations(at.image, pass_relocation, &state)
+        code = 0
+    visit_end(linker, &at)
+    return code
+
+
+cdef struct RelocationWanted:
+    uint32_t left
+    bint found
+    PublicRelocation* relocation
+
+
+cdef inline bint take_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
+    cdef RelocationWanted* wanted = <RelocationWanted*>data
+    if wanted.left == 0:
+        wanted.relocation[0] = relocation[0]
+        wanted.found = True
+        return False
+    wanted.left -= 1
+    return True
+
+
+cdef inline int relocation_at(
+    Linker* linker, PublicImage* handle, uint32_t index, PublicRelocation* relocation
+) noexcept nogil:
+    cdef RelocationWanted wanted
+    cdef Visit visit
+    cdef int code = DLOPEN_E_HANDLE
+    if visit_begin(linker, &visit, handle):
+        wanted.left = index
+        wanted.found = False
+        wanted.relocation = relocation
+        walk_relocations(visit.image, take_relocation, &wanted)
+        code = 0 if wanted.found else DLOPEN_E_INVALID
+    visit_end(linker, &visit)
+    return code

@@ -1,0 +1,37 @@
+"""Thread-local storage as images of ours and arch/<machine>.S ask for it."""
+
+from libc.stdint cimport uint64_t
+
+from dlopen.core.arch.machine cimport make_block_aligned
+from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
+from dlopen.core.base.strings cimport strlen
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.running.calls cimport EXIT_LOOKUP
+from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
+
+
+cdef inline void* block_at_first_touch(Linker* linker, uint64_t module) noexcept nogil:
+    """The first touch in a thread, or a descriptor of the host's. There is no way to report a
+    failure: the process ends, with glibc's words and status."""
+    cdef const char* message = b"cannot allocate memory for thread-local data: ABORT\n"
+    cdef TlsIndex index
+    cdef char* block
+    if not is_own_module(module):
+        index.module = module
+        index.offset = 0
+        return linker.host.tls_get_addr(&index)
+    block = make_block(&linker.tls, &linker.registry.allocator, module)
+    if block == NULL:
+        kernel_write(2, message, strlen(message))
+        kernel_end_process(EXIT_LOOKUP)
+    return block
+
+
+cdef inline void* tls_address(Linker* linker, TlsIndex* index) noexcept nogil:
+    cdef char* block
+    if not is_own_module(index.module):
+        return linker.host.tls_get_addr(index)
+    block = known_block(index.module)
+    if block == NULL:
+        block = make_block_aligned(index.module)
+    return block + index.offset

@@ -1,0 +1,30 @@
+"""A handle that may be anything: what is done with it, is done in here."""
+
+from libc.stdint cimport uint32_t
+
+from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.registry cimport current_snapshot, reader_enter, reader_leave, snapshot_holds
+
+
+cdef struct Visit:               # of a handle that may be anything, by a reader
+    Image* image
+    uint32_t phase
+    void* borrowed               # NULL: not an image, or it has gone
+
+
+cdef inline bint visit_begin(Linker* linker, Visit* visit, const void* handle) noexcept nogil:
+    """Ends with visit_end, also when it fails."""
+    visit.phase = reader_enter(&linker.registry)
+    visit.image = <Image*>handle
+    visit.borrowed = NULL
+    if snapshot_holds(current_snapshot(&linker.registry), handle):
+        visit.borrowed = borrow_host_image(linker, visit.image)
+    return visit.borrowed != NULL
+
+
+cdef inline void visit_end(Linker* linker, Visit* visit) noexcept nogil:
+    if visit.borrowed != NULL:
+        give_back_host_image(linker, visit.image, visit.borrowed)
+    reader_leave(&linker.registry, visit.phase)
