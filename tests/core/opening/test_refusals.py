@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dlopen
-from linking.steps import Steps
+from core.steps import Steps
 from support import elf64
 from support.elf64 import Elf
 from support.fixtures import (

@@ -9,7 +9,7 @@ from support import elf64
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from linking.steps import Steps
+    from core.steps import Steps
 
 _CALL = "int value(void); int call(void) { return value(); }"
 _TWO = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.fixtures import run_python
 
 OBJECT = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.fixtures import compile_program, run, run_python
 
 _ANSWER = "int answer(void) { return 42; }"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.elf64 import PT_TLS, RELOCATION_NAMES, Elf
 from support.fixtures import run_python
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from malformed.elf import OTHERS, READ_ONLY, RELOCATED, Elf, Mover
 from support.fixtures import run_python
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 
 HANDLERS = """
 #include <stdio.h>

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.fixtures import compile_library, compile_program, missing, need_tool, run
 
 SOURCE = Path(__file__).with_name("own.c")

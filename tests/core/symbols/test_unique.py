@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.elf64 import STB_GNU_UNIQUE, STB_WEAK, Elf
 from support.fixtures import run_python
 

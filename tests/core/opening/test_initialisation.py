@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 
 
 def test_dependencies_come_first_and_go_last(steps: Steps) -> None:

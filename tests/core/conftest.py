@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 
 
 @pytest.fixture

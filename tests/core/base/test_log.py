@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.elf64 import Elf
 from support.fixtures import compile_library, make_secure, run_python
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support import elf64
 from support.elf64 import Elf
 

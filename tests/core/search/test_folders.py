@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 
 _MOVE = """
 #include <stdio.h>

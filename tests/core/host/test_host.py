@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.elf64 import Elf
 from support.fixtures import compile_library
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 
 _VALUE = "int value(void) { return %d; }"
 _CALL = "int value(void); int call(void) { return value(); }"

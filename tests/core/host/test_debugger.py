@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from linking.steps import Steps
+from core.steps import Steps
 from support.fixtures import compile_library, compile_program, need_tool, run
 
 if TYPE_CHECKING:
