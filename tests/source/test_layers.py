@@ -1,4 +1,4 @@
-"""The layers of the core import downwards only, and nothing below the package knows Python."""
+"""The rooms of the core: imports go downwards only, files can be read at once, none knows Python."""
 
 import re
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "dlopen"
-# Each layer may import from those before it, and from itself.
-LAYERS = (
+# Each may import from those before it, and from itself.
+ROOMS = (
     "base",
     "elf",
     "memory",
@@ -35,9 +35,9 @@ def cimports(source: str) -> Iterator[str]:
         yield match[1] or match[2]
 
 
-def upward(layer: str, source: str) -> list[str]:
-    """The cimports of a source in `layer` that its place does not allow."""
-    allowed = LAYERS[: LAYERS.index(layer) + 1]
+def upward(room: str, source: str) -> list[str]:
+    """The cimports of a source in `room` that its place does not allow."""
+    allowed = ROOMS[: ROOMS.index(room) + 1]
     return [
         name
         for name in cimports(source)
@@ -53,12 +53,13 @@ def core_sources() -> list[Path]:
     )
 
 
-def test_every_folder_of_the_core_is_a_layer() -> None:
+def test_every_folder_of_the_core_is_a_room() -> None:
     folders = {path.name for path in (PACKAGE / "core").iterdir() if path.is_dir()}
-    assert folders - {"__pycache__"} == set(LAYERS)
+    assert folders - {"__pycache__"} == set(ROOMS)
 
 
 def test_cimports_go_downwards() -> None:
+    print(" < ".join((*ROOMS, "libdlopen.pyx")))
     sources = core_sources()
     assert sources
     found = {
@@ -68,6 +69,62 @@ def test_cimports_go_downwards() -> None:
         and (bad := upward(path.relative_to(PACKAGE / "core").parts[0], path.read_text()))
     }
     assert not found
+
+
+def circles(imports: dict[str, list[str]]) -> list[str]:
+    """The modules that import themselves, by way of others or not."""
+    left = {name: set(others) & imports.keys() for name, others in imports.items()}
+    while done := {name for name, others in left.items() if not others}:
+        left = {name: others - done for name, others in left.items() if name not in done}
+    return sorted(left)
+
+
+def test_there_is_no_circle() -> None:
+    imports = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): list(
+            cimports(path.read_text())
+        )
+        for path in core_sources()
+    }
+    assert len(imports) > 100
+    assert circles(imports) == []
+
+
+@pytest.mark.parametrize(
+    ("imports", "found"),
+    [
+        ({"a": ["b"], "b": ["libc.stdint"]}, []),
+        ({"a": ["a"]}, ["a"]),
+        ({"a": ["b"], "b": ["c"], "c": ["b"], "d": []}, ["a", "b", "c"]),
+    ],
+)
+def test_a_circle_is_found(imports: dict[str, list[str]], found: list[str]) -> None:
+    assert circles(imports) == found
+
+
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 600, 100
+
+
+def functions(source: str) -> Iterator[tuple[str, int]]:
+    """Each function with the number of its lines, from its name to its last statement."""
+    # What begins at the margin; the lines of a signature may end with a parenthesis there.
+    for part in re.split(r"\n(?=[^\s)])", source):
+        if match := re.match(r"cdef [^:=\n]*?(\w+)\(", part):
+            yield match[1], part.rstrip().count("\n") + 1
+
+
+def test_files_and_functions_can_be_read_at_once() -> None:
+    sources = [*core_sources(), PACKAGE / "libdlopen.pyx"]
+    sizes = {str(path.relative_to(PACKAGE)): path.read_text().count("\n") for path in sources}
+    assert {path: size for path, size in sizes.items() if size > MOST_LINES} == {}
+    found = [pair for path in sources for pair in functions(path.read_text())]
+    assert len(found) > 600
+    assert [pair for pair in found if pair[1] > MOST_LINES_OF_A_FUNCTION] == []
+
+
+def test_the_lines_of_a_function_are_counted() -> None:
+    source = "cdef int one(\n    int a\n) noexcept nogil:\n    return a\n\n\ncdef struct B:\n"
+    assert list(functions(source)) == [("one", 4)]
 
 
 def test_the_core_imports_no_python() -> None:

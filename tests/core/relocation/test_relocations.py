@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from differential.built import retype
 from core.steps import Steps
+from differential.built import retype
 from support import elf64
 from support.elf64 import Elf
 

@@ -131,78 +131,96 @@ cdef inline bint looks_like_text(const Ehdr* header, uint64_t file_size) noexcep
     return True
 
 
+cdef inline int check_segment(
+    const Phdr* segment, uint64_t file_size, const char* name, Error* error
+) noexcept nogil:
+    """A PT_LOAD by itself."""
+    cdef uint64_t limit = <uint64_t>0x7fffffffffff
+    if segment.p_memsz < segment.p_filesz:
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name,
+            b"a segment's p_filesz is greater than its p_memsz",
+            segment.p_offset, segment.p_filesz
+        )
+    if segment.p_offset > file_size or segment.p_filesz > file_size - segment.p_offset:
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"file too short: a segment ends after it",
+            segment.p_offset, segment.p_filesz
+        )
+    if segment.p_vaddr > limit or segment.p_memsz > limit - segment.p_vaddr:
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"a segment's address is out of range",
+            segment.p_offset, segment.p_vaddr
+        )
+    if segment.p_flags & PF_W and segment.p_flags & PF_X:
+        return fail_at(
+            error, DLOPEN_E_UNSUPPORTED, name,
+            b"a segment is both writable and executable", segment.p_offset, segment.p_flags
+        )
+    if segment.p_align > 1 and not is_power_of_two(segment.p_align):
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not a power of two",
+            segment.p_offset, segment.p_align
+        )
+    if segment.p_align > (<uint64_t>1 << 40):
+        return fail_at(
+            error, DLOPEN_E_UNSUPPORTED, name, b"ELF load command alignment too large",
+            segment.p_offset, segment.p_align
+        )
+    # congruence modulo the page is what mapping needs; modulo p_align, what glibc asks
+    if segment.p_align > 1 and (segment.p_vaddr - segment.p_offset) & (segment.p_align - 1):
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name,
+            b"ELF load command address/offset not properly aligned",
+            segment.p_offset, segment.p_vaddr
+        )
+    return 0
+
+
+cdef inline int add_segment(
+    Layout* layout, const Phdr* segment, const char* name, Error* error
+) noexcept nogil:
+    """The next PT_LOAD of the layout."""
+    if segment.p_memsz == 0:
+        return 0
+    if (segment.p_vaddr - segment.p_offset) & (layout.page - 1):
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name,
+            b"ELF load command address/offset not page-aligned",
+            segment.p_offset, segment.p_vaddr
+        )
+    if layout.first_load == NULL:
+        layout.first_load = segment
+        layout.start = align_down(segment.p_vaddr, layout.page)
+    elif align_down(segment.p_vaddr, layout.page) < layout.end:
+        return fail_at(
+            error, DLOPEN_E_FORMAT, name,
+            b"segments overlap, share a page or are not in ascending order",
+            segment.p_offset, segment.p_vaddr
+        )
+    layout.end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
+    layout.load_count += 1
+    if segment.p_align > layout.alignment:
+        layout.alignment = segment.p_align
+    return 0
+
+
 cdef inline int check_layout(
     Layout* layout, uint64_t file_size, const char* name, Error* error
 ) noexcept nogil:
     """Fills the layout from its `phdrs`, `phnum` and `page`."""
     cdef uint32_t i
     cdef const Phdr* segment
-    cdef uint64_t previous_end = 0
-    cdef uint64_t limit = <uint64_t>0x7fffffffffff
+    cdef int code
     layout.alignment = layout.page
     for i in range(layout.phnum):
         segment = &layout.phdrs[i]
         if segment.p_type == PT_LOAD:
-            if segment.p_memsz < segment.p_filesz:
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name,
-                    b"a segment's p_filesz is greater than its p_memsz",
-                    segment.p_offset, segment.p_filesz
-                )
-            if segment.p_offset > file_size or segment.p_filesz > file_size - segment.p_offset:
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name, b"file too short: a segment ends after it",
-                    segment.p_offset, segment.p_filesz
-                )
-            if segment.p_vaddr > limit or segment.p_memsz > limit - segment.p_vaddr:
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name, b"a segment's address is out of range",
-                    segment.p_offset, segment.p_vaddr
-                )
-            if segment.p_flags & PF_W and segment.p_flags & PF_X:
-                return fail_at(
-                    error, DLOPEN_E_UNSUPPORTED, name,
-                    b"a segment is both writable and executable", segment.p_offset, segment.p_flags
-                )
-            if segment.p_align > 1 and not is_power_of_two(segment.p_align):
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not a power of two",
-                    segment.p_offset, segment.p_align
-                )
-            if segment.p_align > (<uint64_t>1 << 40):
-                return fail_at(
-                    error, DLOPEN_E_UNSUPPORTED, name, b"ELF load command alignment too large",
-                    segment.p_offset, segment.p_align
-                )
-            # congruence modulo the page is what mapping needs; modulo p_align, what glibc asks
-            if segment.p_align > 1 and (segment.p_vaddr - segment.p_offset) & (segment.p_align - 1):
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name,
-                    b"ELF load command address/offset not properly aligned",
-                    segment.p_offset, segment.p_vaddr
-                )
-            if segment.p_memsz == 0:
-                continue
-            if (segment.p_vaddr - segment.p_offset) & (layout.page - 1):
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name,
-                    b"ELF load command address/offset not page-aligned",
-                    segment.p_offset, segment.p_vaddr
-                )
-            if layout.first_load == NULL:
-                layout.first_load = segment
-                layout.start = align_down(segment.p_vaddr, layout.page)
-            elif align_down(segment.p_vaddr, layout.page) < previous_end:
-                return fail_at(
-                    error, DLOPEN_E_FORMAT, name,
-                    b"segments overlap, share a page or are not in ascending order",
-                    segment.p_offset, segment.p_vaddr
-                )
-            previous_end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
-            layout.end = previous_end
-            layout.load_count += 1
-            if segment.p_align > layout.alignment:
-                layout.alignment = segment.p_align
+            code = check_segment(segment, file_size, name, error)
+            if code == 0:
+                code = add_segment(layout, segment, name, error)
+            if code:
+                return code
         elif segment.p_type == PT_DYNAMIC:
             layout.dynamic = segment
         elif segment.p_type == PT_TLS:
