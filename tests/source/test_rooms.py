@@ -1,4 +1,4 @@
-"""The rooms of the core: imports go downwards only, files can be read at once, none knows Python."""
+"""The rooms of the core: imports go downwards, files can be read at once, none knows Python."""
 
 import re
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""What the processor is, in the words of glibc-hwcaps (the levels of the x86-64 psABI), and how much
-of its state is to be saved."""
+"""The processor: in the words of glibc-hwcaps (the levels of the x86-64 psABI), and how much of
+its state is to be saved."""
 
 
 cdef extern from *:
