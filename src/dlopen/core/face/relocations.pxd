@@ -10,20 +10,15 @@ from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type
 from dlopen.core.face.visiting cimport Visit, visit_begin, visit_end
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
+from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
 
 
 cdef inline uint32_t relr_places(const Image* image) noexcept nogil:
-    cdef uint64_t i, entry
+    cdef RelrWalk walk = relr_of(image)
+    cdef uint64_t place = 0
     cdef uint32_t count = 0
-    for i in range(image.relr_count):
-        entry = image.relr[i]
-        if entry & 1 == 0:
-            count += 1
-        else:
-            entry >>= 1
-            while entry != 0:
-                count += <uint32_t>(entry & 1)
-                entry >>= 1
+    while relr_next(&walk, &place):
+        count += 1
     return count
 
 
@@ -65,26 +60,13 @@ cdef inline void walk_relocations(
 ) noexcept nogil:
     """Until `step` says stop."""
     cdef PublicRelocation relocation
-    cdef uint64_t i, entry, bit
-    cdef uint64_t where = 0
-    for i in range(image.relr_count):
-        entry = image.relr[i]
-        if entry & 1 == 0:
-            describe_relr(image, entry, &relocation)
-            where = entry + 8
-            if not step(&relocation, data):
-                return
-            continue
-        bit = 0
-        entry >>= 1
-        while entry != 0:
-            if entry & 1:
-                describe_relr(image, where + bit * 8, &relocation)
-                if not step(&relocation, data):
-                    return
-            bit += 1
-            entry >>= 1
-        where += 63 * 8
+    cdef RelrWalk walk = relr_of(image)
+    cdef uint64_t place = 0
+    cdef uint64_t i
+    while relr_next(&walk, &place):
+        describe_relr(image, place, &relocation)
+        if not step(&relocation, data):
+            return
     for i in range(image.rela_count):
         describe_relocation(image, &image.rela[i], 1, &relocation)
         if not step(&relocation, data):

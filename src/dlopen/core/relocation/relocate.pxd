@@ -12,6 +12,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type, symbol_type
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, load_word, replacement_of, store_word
+from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 from dlopen.core.relocation.binding cimport bind, own_address
 from dlopen.core.relocation.lazy cimport (
@@ -102,41 +103,20 @@ cdef inline int apply(
 
 
 cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
-    """DT_RELR: an address, then bitmaps of the 63 words that follow it (gABI, RELR)."""
     cdef Place writable
-    cdef uint64_t i, bit, entry
-    cdef uint64_t where = 0
-    cdef bint started = False
+    cdef RelrWalk walk = relr_of(image)
+    cdef uint64_t place = 0
     writable.start = 0
     writable.end = 0
-    for i in range(image.relr_count):
-        entry = image.relr[i]
-        if entry & 1 == 0:
-            if not can_write(image, &writable, entry, 8):
-                return bad_relocation(
-                    batch, image, b"a RELR place lies outside the writable segments", entry, i
-                )
-            store_word(image, entry, load_word(image, entry) + image.load_bias)
-            where = entry + 8
-            started = True
-            continue
-        if not started:
-            return bad_relocation(batch, image, b"DT_RELR begins with a bitmap", 0, entry)
-        bit = 0
-        entry >>= 1
-        while entry != 0:
-            if entry & 1:
-                if not can_write(image, &writable, where + bit * 8, 8):
-                    return bad_relocation(
-                        batch, image, b"a RELR place lies outside the writable segments",
-                        where + bit * 8, i
-                    )
-                store_word(
-                    image, where + bit * 8, load_word(image, where + bit * 8) + image.load_bias
-                )
-            bit += 1
-            entry >>= 1
-        where += 63 * 8
+    if image.relr_count != 0 and image.relr[0] & 1:
+        return bad_relocation(batch, image, b"DT_RELR begins with a bitmap", 0, image.relr[0])
+    while relr_next(&walk, &place):
+        if not can_write(image, &writable, place, 8):
+            return bad_relocation(
+                batch, image, b"a RELR place lies outside the writable segments", place,
+                <uint64_t>(walk.entry - image.relr) - 1
+            )
+        store_word(image, place, load_word(image, place) + image.load_bias)
     return 0
 
 
