@@ -594,3 +594,36 @@ bound.discard(int(dlopen.existing("libreal.so").symbols["value"]))
 assert bound <= set(words.before[0]), bound
 """
     run_python(HEAD + code, str(driver), str(fake), timeout=300)
+
+
+def test_distances_are_not_patched(tmp_path: Path) -> None:
+    # A PIC reference of 64 bits (R_X86_64_PC64): the function is at the word's address plus the
+    # word.
+    source = r"""
+    int target(void), *address = 0;
+    extern long distance;
+    __asm__(".data\n.balign 8\n.globl distance\ndistance: .quad target - .\n.text\n");
+    int by_distance(void) { return ((int (*)(void))((char *)&distance + distance))(); }
+    int by_call(void) { return target(); }
+    """
+    base = compile_library(tmp_path, "libtarget.so", "int target(void) { return 1; }")
+    library = compile_library(
+        tmp_path, "libdistance.so", source, flags=["-fno-plt"], libraries=[base]
+    )
+    code = """
+lib = dlopen.Library(path)
+kinds = set()
+with open(path, "rb") as file:
+    for section in ELFFile(file).iter_sections():
+        if isinstance(section, RelocationSection):
+            kinds |= {entry["r_info_type"] for entry in section.iter_relocations()}
+assert R["R_X86_64_PC64"] in kinds, kinds
+fake = dlopen.callback(c_int)(lambda: 2)
+by_call, by_distance = lib.function("by_call", c_int), lib.function("by_distance", c_int)
+with lib.patch(target=fake) as patch:
+    assert patch.places == {"target": 1}, patch.places
+    assert patch.original["target"]() == 1
+    print(by_call(), by_distance())
+print(by_call(), by_distance())
+"""
+    assert python(code, library) == ["2 1", "1 1"]

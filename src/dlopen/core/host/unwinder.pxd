@@ -20,21 +20,20 @@ host loads later knows nothing of us until then; libgcc_s is brought in before o
 first image, so that the one that nearly all share is never among these.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.atomics cimport load_pointer
-from dlopen.core.base.contract cimport DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_SYMBOLIC
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport SHN_UNDEF
-from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
+from dlopen.core.elf.structures cimport Sym
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.rebind cimport patched_place, store_bound
-from dlopen.core.image.checked cimport Tables
-from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport Image, PatchedPlace
+from dlopen.core.relocation.words cimport Word, WordWalk, holds_address, next_word, words_of
 from dlopen.core.symbols.lookup cimport symbol_name
+
+
 ctypedef bint (*SlotStep)(Linker* linker, const Image* image, uint64_t place, uint64_t function) \
     noexcept nogil
 
@@ -56,40 +55,26 @@ cdef inline uint64_t own_unwinder_function(
     return 0
 
 
-cdef inline bint walk_slots(
-    Linker* linker, const Image* image, const Rela* table, uint64_t count, bint with_tls,
-    SlotStep step
-) noexcept nogil:
-    """Each slot for one of the functions, until `step` says stop: False then."""
-    cdef uint64_t i, function
-    cdef uint32_t kind
-    cdef const Sym* symbol
-    for i in range(count):
-        if relocation_symbol(&table[i]) == 0:
-            continue
-        symbol = &image.symtab[relocation_symbol(&table[i])]
-        # One that defines the name itself stands between others and libc: it stays there.
-        if symbol.st_shndx != SHN_UNDEF:
-            continue
-        function = own_unwinder_function(linker, symbol_name(image, symbol), with_tls)
-        if function == 0:
-            continue
-        kind = relocation_kind(THIS_MACHINE, relocation_type(&table[i]))
-        if (
-            kind == DLOPEN_R_JUMP_SLOT or kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_SYMBOLIC
-        ) and not step(linker, image, image.load_bias + table[i].r_offset, function):
-            return False
-    return True
-
-
 cdef inline bint walk_unwinder_slots(
     Linker* linker, const Image* image, bint with_tls, SlotStep step
 ) noexcept nogil:
-    """Of a host image that cannot go meanwhile."""
-    cdef Tables tables
-    read_tables(image, &tables)
-    return walk_slots(linker, image, tables.rela, tables.rela_count, with_tls, step) \
-        and walk_slots(linker, image, tables.jmprel, tables.jmprel_count, with_tls, step)
+    """Each slot for one of the functions, of a host image that cannot go meanwhile, until `step`
+    says stop: False then."""
+    cdef WordWalk walk = words_of(image, False)
+    cdef Word word
+    cdef const Sym* symbol
+    cdef uint64_t function
+    while next_word(&walk, &word):
+        symbol = &image.symtab[word.symbol]
+        # One that defines the name itself stands between others and libc: it stays there.
+        if symbol.st_shndx != SHN_UNDEF or not holds_address(&word):
+            continue
+        function = own_unwinder_function(linker, symbol_name(image, symbol), with_tls)
+        if function != 0 and not step(
+            linker, image, image.load_bias + word.relocation.r_offset, function
+        ):
+            return False
+    return True
 
 
 cdef inline bint stop_at_first(

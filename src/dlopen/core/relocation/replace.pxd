@@ -6,35 +6,13 @@ The answers are kept by symbol, so that lazily bound calls find them too, withou
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.contract cimport (
-    DLOPEN_E_STOPPED, DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE,
-    DLOPEN_R_SYMBOLIC, Error, PublicReplacement, Request,
-)
+from dlopen.core.base.contract cimport DLOPEN_E_STOPPED, Error, PublicReplacement, Request
 from dlopen.core.base.errors cimport error_name_symbol, fail, fail_memory
 from dlopen.core.base.strings cimport strcmp
-from dlopen.core.elf.constants cimport STB_LOCAL, STV_HIDDEN, STV_INTERNAL
-from dlopen.core.elf.structures cimport (
-    Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_visibility,
-)
 from dlopen.core.image.image cimport Image, Replacement, Version, image_name
+from dlopen.core.relocation.words cimport Word, WordWalk, leads_to_symbol, next_word, words_of
 from dlopen.core.symbols.lookup cimport symbol_name, symbol_version
-
-
-cdef inline bint can_be_replaced(const Image* image, const Rela* relocation) noexcept nogil:
-    """A place gets the address of a symbol that others may define."""
-    cdef uint32_t kind = relocation_kind(THIS_MACHINE, relocation_type(relocation))
-    cdef uint32_t index = relocation_symbol(relocation)
-    cdef const Sym* symbol
-    if index == 0 or index >= image.symbol_limit or (
-        kind != DLOPEN_R_SYMBOLIC and kind != DLOPEN_R_GLOB_DAT and kind != DLOPEN_R_JUMP_SLOT
-        and kind != DLOPEN_R_PC_RELATIVE
-    ):
-        return False
-    symbol = &image.symtab[index]
-    return symbol_binding(symbol) != STB_LOCAL and symbol_visibility(symbol) != STV_HIDDEN \
-        and symbol_visibility(symbol) != STV_INTERNAL and symbol_name(image, symbol) != NULL
 
 
 cdef inline size_t find_in_list(
@@ -78,37 +56,34 @@ cdef inline int ask_for_symbol(
     return 0
 
 
-cdef inline void mark_references(
-    const Image* image, const Rela* table, uint64_t count, char* wanted, uint32_t* highest
-) noexcept nogil:
-    cdef uint64_t i
-    cdef uint32_t index
-    for i in range(count):
-        if can_be_replaced(image, &table[i]):
-            index = relocation_symbol(&table[i])
-            highest[0] = index if index > highest[0] else highest[0]
+cdef inline uint32_t mark_references(const Image* image, char* wanted) noexcept nogil:
+    """The symbols that words lead to, in `wanted` unless that is NULL; the highest index."""
+    cdef WordWalk walk = words_of(image, False)
+    cdef Word word
+    cdef uint32_t highest = 0
+    while next_word(&walk, &word):
+        if leads_to_symbol(&word):
+            highest = word.symbol if word.symbol > highest else highest
             if wanted != NULL:
-                wanted[index] = 1
+                wanted[word.symbol] = 1
+    return highest
 
 
 cdef inline int find_replacements(
     Allocator* allocator, Image* image, const Request* request, Error* error
 ) noexcept nogil:
     """Fills Image.replacements, in the order of the symbol table."""
-    cdef uint32_t highest = 0
-    cdef uint32_t index
+    cdef uint32_t highest, index
     cdef uint32_t count = 0
     cdef char* wanted
     cdef int code = 0
     if request.replacement_count == 0 and request.find == NULL:
         return 0
-    mark_references(image, image.rela, image.rela_count, NULL, &highest)
-    mark_references(image, image.jmprel, image.jmprel_count, NULL, &highest)
+    highest = mark_references(image, NULL)
     wanted = <char*>allocate(allocator, highest + 1)
     if wanted == NULL:
         return fail_memory(error, image_name(image))
-    mark_references(image, image.rela, image.rela_count, wanted, &highest)
-    mark_references(image, image.jmprel, image.jmprel_count, wanted, &highest)
+    mark_references(image, wanted)
     for index in range(highest + 1):
         count += wanted[index] != 0
     image.replacements = <Replacement*>allocate(allocator, count * sizeof(Replacement) + 1)

@@ -6,29 +6,30 @@ All of it is looked up before anything is changed.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.contract cimport (
     DLOPEN_E_MEMORY, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_R_DTPMOD,
-    DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF, Error,
+    DLOPEN_R_JUMP_SLOT, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF, Error,
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
-from dlopen.core.elf.structures cimport Rela, Sym, relocation_symbol, relocation_type
+from dlopen.core.elf.structures cimport Sym
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.rebind cimport patched_place
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, image_name, is_linked
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.relocation.binding cimport describe_reference
-from dlopen.core.relocation.replace cimport can_be_replaced
+from dlopen.core.relocation.words cimport (
+    Word, WordWalk, is_one_store, leads_to_symbol, next_word, words_of,
+)
 from dlopen.core.running.calls cimport resolve_call
 from dlopen.core.running.find_symbol cimport resolved_address
 from dlopen.core.running.globals cimport Globals, give_back_globals
-from dlopen.core.running.patch cimport addend_of, can_be_patched, word_at
+from dlopen.core.running.patch cimport addend_of, word_at
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, lookup_in_image, symbol_name,
 )
@@ -139,71 +140,63 @@ cdef inline bint would_be_bound_to(
 
 
 cdef inline bint refers_to_storage(
-    const Swap* swap, const Image* image, const Rela* relocation, uint32_t kind
+    const Swap* swap, const Image* image, const Word* word
 ) noexcept nogil:
     """A thread-local reference to the old image, which is of several words."""
     cdef const Image* old = swap.old
     cdef Reference reference
     cdef uint32_t index = 0
-    cdef uint32_t symbol = relocation_symbol(relocation)
-    if old.tls_module_id == 0 or symbol == 0 or image == old:
+    if old.tls_module_id == 0 or image == old:
         return False
-    if kind == DLOPEN_R_DTPMOD:
-        return word_at(image, relocation) == old.tls_module_id
-    if kind != DLOPEN_R_TPOFF and kind != DLOPEN_R_TLSDESC:
+    if word.kind == DLOPEN_R_DTPMOD:
+        return word_at(image, word.relocation) == old.tls_module_id
+    if word.kind != DLOPEN_R_TPOFF and word.kind != DLOPEN_R_TLSDESC:
         return False
-    describe_reference(image, symbol, symbol_name(image, &image.symtab[symbol]), &reference)
-    return image.symtab[symbol].st_shndx == SHN_UNDEF \
+    describe_reference(
+        image, word.symbol, symbol_name(image, &image.symtab[word.symbol]), &reference
+    )
+    return image.symtab[word.symbol].st_shndx == SHN_UNDEF \
         and lookup_in_image(old, &reference, &index) != NULL
 
 
-cdef inline int find_moves_in_table(
-    Swap* swap, Image* image, const Rela* table, uint64_t count
-) noexcept nogil:
+cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
+    cdef WordWalk walk = words_of(image, False)
+    cdef Word word
     cdef const PatchedPlace* patched
-    cdef const Rela* relocation
-    cdef uint64_t i, word, value
-    cdef uint64_t place = 0
-    cdef uint32_t kind, symbol
+    cdef uint64_t now, value, place
     cdef int code = 0
-    for i in range(count):
-        relocation = &table[i]
-        symbol = relocation_symbol(relocation)
-        kind = relocation_kind(THIS_MACHINE, relocation_type(relocation))
-        if symbol == 0 or symbol >= image.symbol_limit \
-                or symbol_name(image, &image.symtab[symbol]) == NULL:
-            continue
-        place = image.load_bias + relocation.r_offset
-        if refers_to_storage(swap, image, relocation, kind):
+    while next_word(&walk, &word):
+        place = image.load_bias + word.relocation.r_offset
+        if refers_to_storage(swap, image, &word):
             return fail_at(
                 swap.error, DLOPEN_E_RELOCATION, image_name(image),
-                b"it uses thread-local storage of the old version", place, kind
+                b"it uses thread-local storage of the old version", place, word.kind
             )
-        if not can_be_replaced(image, relocation):
+        if not leads_to_symbol(&word):
             continue
-        if kind == DLOPEN_R_PC_RELATIVE or not can_be_patched(image, relocation):
-            if would_be_bound_to(swap, image, symbol, swap.old, &code):
+        if not is_one_store(image, &word):
+            if would_be_bound_to(swap, image, word.symbol, swap.old, &code):
                 return fail_at(
                     swap.error, DLOPEN_E_RELOCATION, image_name(image),
-                    b"no single store changes where it refers to the old version", place, kind
+                    b"no single store changes where it refers to the old version", place, word.kind
                 )
             if code:
                 return code
             continue
         lock_acquire(&swap.linker.registry.lock)
         patched = patched_place(image, place)
-        word = patched.original if patched != NULL else word_at(image, relocation)
+        now = patched.original if patched != NULL else word_at(image, word.relocation)
         lock_release(&swap.linker.registry.lock)
-        if leads_to(swap.old, word - addend_of(relocation)):
-            code = find_in_successor(swap, image, symbol, image, &value)
-        elif kind == DLOPEN_R_JUMP_SLOT and image.lazy_bindings != NULL \
-                and is_code(image, word - image.load_bias) \
-                and would_be_bound_to(swap, image, symbol, swap.old, &code):
-            code = find_in_successor(swap, image, symbol, image, &value)
+        if leads_to(swap.old, now - addend_of(word.relocation)):
+            code = find_in_successor(swap, image, word.symbol, image, &value)
+        elif word.kind == DLOPEN_R_JUMP_SLOT and image.lazy_bindings != NULL \
+                and is_code(image, now - image.load_bias) \
+                and would_be_bound_to(swap, image, word.symbol, swap.old, &code):
+            code = find_in_successor(swap, image, word.symbol, image, &value)
         elif code == 0:
             continue
         if code == 0:
-            code = add_move(swap, image, place, word, value + addend_of(relocation), 0)
+            code = add_move(swap, image, place, now, value + addend_of(word.relocation), 0)
         if code:
             return code
     return 0
@@ -264,9 +257,7 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
         # Without a scope: mapped only, and going.
         if image == swap.old or not is_linked(image) or load_pointer(&image.scope) == NULL:
             continue
-        code = find_moves_in_table(swap, image, image.rela, image.rela_count)
-        if code == 0:
-            code = find_moves_in_table(swap, image, image.jmprel, image.jmprel_count)
+        code = find_moves_of_words(swap, image)
         if code == 0:
             code = find_moves_of_replacements(swap, image)
         if code == 0:

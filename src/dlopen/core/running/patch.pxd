@@ -14,7 +14,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_u32
 from dlopen.core.base.contract cimport (
@@ -24,17 +24,15 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.elf.constants cimport PF_W, SHN_UNDEF
-from dlopen.core.elf.layout cimport segment_holding
-from dlopen.core.elf.structures cimport Phdr, Rela, Sym, relocation_symbol, relocation_type
+from dlopen.core.elf.constants cimport SHN_UNDEF
+from dlopen.core.elf.structures cimport Rela, Sym, relocation_type
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.host_lock cimport close_host, open_host
 from dlopen.core.host.iterate cimport holds_linker
 from dlopen.core.host.linker cimport Linker, Patch
 from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
-from dlopen.core.image.checked cimport Tables, is_code
-from dlopen.core.image.dynamic cimport read_tables
+from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport (
     Image, PatchedPlace, PlaceValue, Version, free_patched_place, image_name,
 )
@@ -43,31 +41,18 @@ from dlopen.core.image.registry cimport (
     snapshot_image_at,
 )
 from dlopen.core.relocation.binding cimport own_address
-from dlopen.core.relocation.replace cimport can_be_replaced, find_in_list
+from dlopen.core.relocation.replace cimport find_in_list
+from dlopen.core.relocation.words cimport (
+    NOT_A_CALL, Word, WordWalk, is_one_store, next_word, words_of,
+)
 from dlopen.core.running.calls cimport CALL_AGAIN, find_callee, resolve_call
 from dlopen.core.running.find_symbol cimport host_symbol, resolved_address
 from dlopen.core.running.globals cimport Globals, give_back_globals
 from dlopen.core.symbols.lookup cimport Definition, symbol_name, symbol_version
 cdef struct Match:               # a place that a patch is about
-    const Rela* relocation
+    Word word
     size_t replacement
-    uint64_t call                # its number in DT_JMPREL, or NOT_A_CALL
     uint64_t address             # what it shall lead to
-
-
-cdef enum:
-    NOT_A_CALL = 0xffffffffffffffff
-
-
-cdef inline bint can_be_patched(const Image* image, const Rela* relocation) noexcept nogil:
-    """By one store of a whole word: into memory that is writable, or was until RELRO."""
-    cdef const Phdr* segment
-    if not can_be_replaced(image, relocation):
-        return False
-    segment = segment_holding(&image.layout, relocation.r_offset, 8)
-    return segment != NULL and segment.p_flags & PF_W \
-        and (image.load_bias + relocation.r_offset) & 7 == 0 \
-        and relocation_width(THIS_MACHINE, relocation_type(relocation)) == 8
 
 
 cdef inline uint64_t addend_of(const Rela* relocation) noexcept nogil:
@@ -77,31 +62,29 @@ cdef inline uint64_t addend_of(const Rela* relocation) noexcept nogil:
     return 0
 
 
-cdef inline size_t match_table(
-    const Image* image, const Rela* table, uint64_t count, bint calls,
-    const PublicReplacement* replacements, size_t replacement_count, Match* matches
+cdef inline size_t find_matches(
+    const Image* image, const PublicReplacement* replacements, size_t replacement_count,
+    Match* matches
 ) noexcept nogil:
-    """How many places match; filled into `matches` unless that is NULL."""
+    """How many places match, calls first; filled into `matches` unless that is NULL."""
+    cdef WordWalk walk = words_of(image, True)
+    cdef Word word
     cdef size_t found = 0
     cdef size_t number
-    cdef uint64_t i
-    cdef uint32_t symbol
     cdef const Version* version
-    for i in range(count):
-        if not can_be_patched(image, &table[i]):
+    while next_word(&walk, &word):
+        if not is_one_store(image, &word):
             continue
-        symbol = relocation_symbol(&table[i])
-        version = symbol_version(image, symbol)
+        version = symbol_version(image, word.symbol)
         number = find_in_list(
-            replacements, replacement_count, symbol_name(image, &image.symtab[symbol]),
+            replacements, replacement_count, symbol_name(image, &image.symtab[word.symbol]),
             version.name if version != NULL else <const char*>NULL
         )
         if number == replacement_count:
             continue
         if matches != NULL:
-            matches[found].relocation = &table[i]
+            matches[found].word = word
             matches[found].replacement = number
-            matches[found].call = i if calls else NOT_A_CALL
         found += 1
     return found
 
@@ -133,20 +116,20 @@ cdef inline bint bound_function(
     """What the place leads to without any patch. A call that is not bound yet leads back into
     the PLT: it is asked for then, which may run a resolver, so with no lock held, and images may
     go meanwhile. *result is 0: nothing. False without memory."""
-    cdef uint32_t symbol = relocation_symbol(match.relocation)
+    cdef uint32_t symbol = match.word.symbol
     cdef const Sym* entry = &image.symtab[symbol]
     cdef const Version* version = symbol_version(image, symbol)
     cdef const PatchedPlace* patched
     cdef uint64_t word
     cdef int code = CALL_AGAIN
     lock_acquire(&linker.registry.lock)
-    patched = patched_place(image, image.load_bias + match.relocation.r_offset)
-    word = patched.original if patched != NULL else word_at(image, match.relocation)
+    patched = patched_place(image, image.load_bias + match.word.relocation.r_offset)
+    word = patched.original if patched != NULL else word_at(image, match.word.relocation)
     lock_release(&linker.registry.lock)
-    if match.call == NOT_A_CALL or not is_code(image, word - image.load_bias) or (
+    if match.word.call == NOT_A_CALL or not is_code(image, word - image.load_bias) or (
         entry.st_shndx != SHN_UNDEF and image.load_bias + entry.st_value == word
     ):
-        result[0] = word - addend_of(match.relocation) if word != 0 else 0
+        result[0] = word - addend_of(match.word.relocation) if word != 0 else 0
         return True
     if image.is_host:
         result[0] = resolve_for_host(
@@ -159,7 +142,7 @@ cdef inline bint bound_function(
         return True
     while code == CALL_AGAIN:
         code = find_callee(
-            linker, current_snapshot(&linker.registry), image, match.call, False, result
+            linker, current_snapshot(&linker.registry), image, match.word.call, False, result
         )
     return code != DLOPEN_E_MEMORY
 
@@ -194,7 +177,7 @@ cdef inline bint decide(
         matches[kept] = matches[i]
         matches[kept].address = <uint64_t>replacements[matches[i].replacement].address
         if matches[kept].address == 0 and not image.is_host and not defined_function(
-            linker, image, relocation_symbol(matches[i].relocation), &matches[kept].address
+            linker, image, matches[i].word.symbol, &matches[kept].address
         ):
             return False
         kept += matches[kept].address != 0
@@ -208,7 +191,7 @@ cdef inline bint push_value(
     """Under the lock: what is to be stored. False without memory."""
     cdef uint64_t address = match.address
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef uint64_t place = image.load_bias + match.relocation.r_offset
+    cdef uint64_t place = image.load_bias + match.word.relocation.r_offset
     cdef PatchedPlace* patched = patched_place(image, place)
     cdef PlaceValue* value
     if patched == NULL:
@@ -216,14 +199,14 @@ cdef inline bint push_value(
         if patched == NULL:
             return False
         patched.place = place
-        patched.original = word_at(image, match.relocation)
+        patched.original = word_at(image, match.word.relocation)
         patched.next = image.patched
         image.patched = patched
     value = <PlaceValue*>allocate(allocator, sizeof(PlaceValue))
     if value == NULL:
         return False
     value.number = number
-    value.word = address + addend_of(match.relocation)
+    value.word = address + addend_of(match.word.relocation)
     value.address = address
     value.leads_to = snapshot_image_at(current_snapshot(&linker.registry), address)
     if value.leads_to == image or (value.leads_to != NULL and load_u32(
@@ -382,7 +365,6 @@ cdef inline int patch_borrowed(
     size_t count, Patched* results, uint64_t* number, Error* error
 ) noexcept nogil:
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef Tables tables
     cdef Match* matches
     cdef Patch* patch
     cdef size_t total, i
@@ -391,21 +373,13 @@ cdef inline int patch_borrowed(
     cdef int code = check_patchable(linker, image, replacements, count, error)
     if code:
         return code
-    read_tables(image, &tables)
-    total = match_table(
-        image, tables.rela, tables.rela_count, False, replacements, count, NULL
-    ) + match_table(image, tables.jmprel, tables.jmprel_count, True, replacements, count, NULL)
+    total = find_matches(image, replacements, count, NULL)
     matches = <Match*>allocate(allocator, (total + 1) * sizeof(Match))
     patch = <Patch*>allocate(allocator, sizeof(Patch))
     if matches == NULL or patch == NULL:
         code = fail_memory(error, image_name(image))
     else:
-        i = match_table(
-            image, tables.jmprel, tables.jmprel_count, True, replacements, count, matches
-        )
-        match_table(
-            image, tables.rela, tables.rela_count, False, replacements, count, matches + i
-        )
+        find_matches(image, replacements, count, matches)
         complete = decide(linker, image, matches, &total, replacements)
         for i in range(total if complete else 0):
             result = &results[matches[i].replacement]
