@@ -18,10 +18,10 @@ from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot, current_snapshot, reader_enter, reader_leave
 from dlopen.core.opening.root cimport image_of_caller
-from dlopen.core.relocation.binding cimport address_of_own_name, own_address
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
 )
+from dlopen.core.symbols.binding cimport address_of_own_name, own_address
 from dlopen.core.symbols.lookup cimport Definition, Reference, refer
 from dlopen.core.symbols.report cimport log_lookup
 

@@ -10,7 +10,7 @@ from dlopen.core.base.registrations cimport Key
 from dlopen.core.host.abi cimport HostDebug, HostFunctions, HostHabits
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.image.registry cimport Registry
-from dlopen.core.relocation.batch cimport OwnName
+from dlopen.core.symbols.scopes cimport OwnName
 from dlopen.core.symbols.unique cimport UniqueTable
 from dlopen.core.tls.modules cimport Tls
 
@@ -61,6 +61,7 @@ cdef struct SearchSettings:      # found once, on the first search; written befo
     size_t subfolder_count
     uint32_t hwcaps_count        # how many of them are glibc-hwcaps folders, best first
     uint64_t legacy_hwcap
+    bint is_secure               # in secure execution $ORIGIN leads nowhere
 
 
 cdef struct Donor:               # of static TLS: host/static_tls.pxd

@@ -25,7 +25,7 @@ from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer,
 )
-from dlopen.core.symbols.scopes cimport shares_uniques
+from dlopen.core.symbols.scopes cimport is_of_namespace, shares_uniques
 from dlopen.core.symbols.unique cimport add_unique, fill_unique, find_unique, take_unique
 cdef enum:
     UNIQUES_UNKNOWN = 0
@@ -67,7 +67,7 @@ cdef inline void collect_unique_hosts(
     for i in range(snapshot.host_count):
         image = snapshot.hosts[i]
         if load_u32(&image.uniques_known) == UNIQUES_NONE \
-                or (namespace_id != 0 and not image.is_family):
+                or not is_of_namespace(image, namespace_id):
             continue
         handle = count_host_image(linker, image, 0)
         if handle == NULL:

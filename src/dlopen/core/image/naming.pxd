@@ -26,6 +26,13 @@ cdef inline const char* base_name(const char* path) noexcept nogil:
     return slash + 1 if slash != NULL else path
 
 
+cdef inline bint same_file_name(const Image* image, const char* name) noexcept nogil:
+    """The image is the one that a verneed entry names."""
+    if image.soname != NULL and strcmp(image.soname, name) == 0:
+        return True
+    return image.path != NULL and strcmp(base_name(image.path), name) == 0
+
+
 cdef inline bint has_base_name(const Image* image, const char* name) noexcept nogil:
     """What the host made of a name with $ORIGIN in it, it tells nobody: there the last part of it
     has to do."""

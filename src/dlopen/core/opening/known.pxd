@@ -9,12 +9,12 @@ from dlopen.core.base.strings cimport memcmp, strcmp
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.image.image cimport Image, SearchList, image_asked_name, is_linked
-from dlopen.core.image.naming cimport answers_to, has_base_name
+from dlopen.core.image.naming cimport answers_to, has_base_name, same_file_name
 from dlopen.core.image.registry cimport Snapshot, this_thread
 from dlopen.core.memory.file cimport File
 from dlopen.core.opening.transaction cimport Transaction, is_meant, take
-from dlopen.core.relocation.binding cimport same_file_name
 from dlopen.core.symbols.lookup cimport list_in_scope
+from dlopen.core.symbols.scopes cimport is_of_namespace
 
 
 # Linking ---------------------------------------------------------------------------
@@ -110,11 +110,8 @@ cdef inline Image* loaded_by_name(
 cdef inline bint sees(const Transaction* transaction, const Image* image) noexcept nogil:
     """An image that is there already counts: one of the same namespace, or of the family
     that all share."""
-    if image == transaction.replaces:
-        return False
-    if image.is_host:
-        return transaction.namespace_id == 0 or image.is_family
-    return load_u32(&image.is_visible) and image.namespace_id == transaction.namespace_id
+    return image != transaction.replaces and (image.is_host or load_u32(&image.is_visible)) \
+        and is_of_namespace(image, transaction.namespace_id)
 
 
 cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:

@@ -20,14 +20,13 @@ from dlopen.core.host.static_tls cimport ask_host_for_static_tls, give_tls
 from dlopen.core.host.uniques cimport find_unique_of_host
 from dlopen.core.image.dynamic cimport move_dynamic_pointers
 from dlopen.core.image.image cimport Image, SearchList, Unique, Version, image_name
-from dlopen.core.image.naming cimport answers_to
+from dlopen.core.image.naming cimport answers_to, same_file_name
 from dlopen.core.memory.mapping cimport protect_relro, protect_text
 from dlopen.core.opening.known cimport host_by_name
-from dlopen.core.opening.scopes cimport collect_globals, collect_shared, make_search_list
+from dlopen.core.opening.scopes cimport collect_scopes, make_search_list
 from dlopen.core.opening.transaction cimport Transaction, pin
 from dlopen.core.opening.tree cimport sort_tree
 from dlopen.core.relocation.batch cimport Batch
-from dlopen.core.relocation.binding cimport same_file_name
 from dlopen.core.relocation.relocate cimport relocate_image
 from dlopen.core.relocation.resolvers cimport (
     free_deferred, resolvers_fill_static_tls, run_resolvers,
@@ -154,8 +153,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     memset(&batch, 0, sizeof(batch))
     order = &root.sorted
     if not root.exact_scope and (
-        not collect_globals(transaction)
-        or not collect_shared(transaction)
+        not collect_scopes(transaction)
         or not make_search_list(transaction, root, &root.search_list)
     ):
         return fail_memory(transaction.error, image_name(root))
@@ -169,7 +167,7 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
         scope[0] = &root.search_list
         store_pointer(&image.scope, scope)       # one that was mapped only is known to readers
         move_dynamic_pointers(image)
-        report_scope(image, &transaction.globals)
+        report_scope(image, &transaction.scopes.globals)
     for i in range(0 if root.exact_scope else root.search_list.images.count):
         image = <Image*>root.search_list.images.items[i]
         if not image.is_host and load_u32(&image.state) == DLOPEN_STATE_LOADING:
@@ -184,16 +182,15 @@ cdef inline int link_images(Transaction* transaction) noexcept nogil:
     if code:
         return code
     batch.allocator = allocator
-    batch.scopes.globals = &transaction.globals
-    if transaction.namespace_id != 0:
-        batch.scopes.family = &transaction.family
-        batch.scopes.process = &transaction.process
-    batch.own_names = linker.own_names
-    batch.share_unique = share_unique
+    transaction.scopes.own_names = linker.own_names
+    transaction.scopes.refuses_unversioned = linker.habits.asserts_versions
+    transaction.scopes.share_unique = share_unique
+    transaction.scopes.context = transaction
+    transaction.scopes.error = transaction.error
+    batch.scopes = &transaction.scopes
     batch.ask_for_static_tls = ask_for_static_tls
     batch.context = transaction
     batch.error = transaction.error
-    batch.refuses_unversioned = linker.habits.asserts_versions
     batch.lazy = transaction.mode & RTLD_NOW == 0 and not linker.bind_now
     batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
     for i in range(order.count):

@@ -17,6 +17,7 @@ from dlopen.core.host.namespaces cimport (
 )
 from dlopen.core.host.refresh cimport bring_unwinder
 from dlopen.core.image.image cimport Image
+from dlopen.core.image.naming cimport same_file_name
 from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.catching cimport is_catching
 from dlopen.core.opening.initialise cimport initialise
@@ -28,7 +29,6 @@ from dlopen.core.opening.root cimport load_tree
 from dlopen.core.opening.transaction cimport (
     TRY_AGAIN, Transaction, begin, end, take, use_files, whether_again,
 )
-from dlopen.core.relocation.binding cimport same_file_name
 from dlopen.core.symbols.report cimport report_loaded, report_open
 
 

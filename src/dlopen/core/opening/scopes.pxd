@@ -7,9 +7,10 @@ from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.host.counts cimport look_for_globals
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, SearchList
-from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
+from dlopen.core.image.registry cimport current_snapshot
 from dlopen.core.opening.transaction cimport Transaction, take
 from dlopen.core.opening.tree cimport add_dependencies_of, put_filtees_first, put_hosts_last
+from dlopen.core.symbols.scopes cimport collect_family, collect_globals, take_process
 
 
 cdef inline bint make_search_list(
@@ -30,47 +31,22 @@ cdef inline bint make_search_list(
     return True
 
 
-cdef inline bint collect_globals(Transaction* transaction) noexcept nogil:
-    """The process's global scope: what it was started with, then what was opened
-    RTLD_GLOBAL, by the host and by us. Late host images are counted while we look."""
+cdef inline bint keep(void* keeper, Image* image) noexcept nogil:
+    """A KeepImage. What is replaced is in nobody's scope."""
+    cdef Transaction* transaction = <Transaction*>keeper
+    return image != transaction.replaces and take(transaction, image)
+
+
+cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:
+    """Late host images are counted while we look which are global. False without memory."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef Registry* registry = &linker.registry
-    cdef const Snapshot* newest
-    cdef size_t i
-    cdef Image* image
     if not look_for_globals(linker, transaction.snapshot):
         return False
-    newest = current_snapshot(registry)
-    for i in range(newest.global_count):
-        image = newest.globals[i]
-        if image == transaction.replaces or image.namespace_id != transaction.namespace_id \
-                or not take(transaction, image):
-            continue
-        if not pointers_add(allocator, &transaction.globals, image):
-            return False
-    return not transaction.no_memory
-
-
-cdef inline bint collect_shared(Transaction* transaction) noexcept nogil:
-    """What a namespace shares with the process: host/namespaces.pxd, symbols/scopes.pxd."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
-    cdef const Snapshot* snapshot = transaction.snapshot
-    cdef size_t i
-    if transaction.namespace_id == 0:
-        return True
-    for i in range(snapshot.global_count):
-        if snapshot.globals[i].is_startup and not pointers_add(
-            allocator, &transaction.process, snapshot.globals[i]
-        ):
-            return False
-    if transaction.space == NULL:
-        return True
-    for i in range(snapshot.host_count):
-        if snapshot.hosts[i].is_family and take(transaction, snapshot.hosts[i]) \
-                and not pointers_add(allocator, &transaction.family, snapshot.hosts[i]):
-            return False
-    if transaction.no_memory:
-        return False
-    return snapshot.host_count == 0 \
-        or pointers_add(allocator, &transaction.family, snapshot.hosts[0])
+    take_process(transaction.snapshot, transaction.namespace_id, &transaction.scopes)
+    return collect_globals(
+        allocator, current_snapshot(&linker.registry), transaction.namespace_id, keep, transaction,
+        &transaction.scopes
+    ) and (transaction.space == NULL or collect_family(
+        allocator, transaction.snapshot, keep, transaction, &transaction.scopes
+    )) and not transaction.no_memory

@@ -35,6 +35,7 @@ from dlopen.core.memory.file cimport File, Files
 from dlopen.core.opening.map_image cimport unmap_image
 from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.search.trail cimport Trail
+from dlopen.core.symbols.scopes cimport Scopes, free_scopes
 from dlopen.core.symbols.unique cimport UniqueTable
 
 
@@ -60,9 +61,7 @@ cdef struct Transaction:
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers missing_names       # char*, owned: by which they are needed
     Text hosts_own               # the soname of what was given and must be the host's; "": none
-    Pointers globals             # Image*: the global scope, for the batch
-    Pointers family              # Image*: what a namespace with a record shares, the program last
-    Pointers process             # Image*: what the process was started with, for a namespace
+    Scopes scopes                # of the new images
     # STB_GNU_UNIQUE: the definitions of ours that are the process's once this is published.
     UniqueTable* uniques         # NULL while there is none
     Unique* new_uniques          # the same, linked by `sibling`; owned until then
@@ -216,9 +215,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     free_texts(allocator, &transaction.missing_hosts)
     free_texts(allocator, &transaction.missing_names)
     text_free(allocator, &transaction.hosts_own)
-    pointers_free(allocator, &transaction.globals)
-    pointers_free(allocator, &transaction.family)
-    pointers_free(allocator, &transaction.process)
+    free_scopes(allocator, &transaction.scopes)
     release(allocator, transaction)
 
 

@@ -11,25 +11,15 @@ from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.contract cimport DLOPEN_E_RELOCATION, Error
 from dlopen.core.base.errors cimport fail_at
 from dlopen.core.image.image cimport Image, image_name
-from dlopen.core.symbols.lookup cimport Definition, Reference
+from dlopen.core.symbols.lookup cimport Definition
 from dlopen.core.symbols.scopes cimport Scopes
 
 
 ctypedef uint64_t (*Resolver)() noexcept nogil
 
 
-ctypedef int (*ShareUnique)(
-    void* context, const Reference* reference, Definition* definition
-) noexcept nogil
-
-
 # Tells where the storage of an image of the host's is, for initial-exec references.
 ctypedef bint (*AskForStaticTls)(void* context, const Definition* definition) noexcept nogil
-
-
-cdef struct OwnName:             # a name that is always ours, whoever else defines it
-    const char* name
-    uint64_t address
 
 
 cdef struct Deferred:            # a place whose value an IFUNC resolver gives
@@ -51,14 +41,10 @@ cdef struct DeferredTls:         # a place that waits for where its module's sto
 
 cdef struct Batch:
     Allocator* allocator
-    Scopes scopes
-    const OwnName* own_names     # ends with a NULL name
-    # Replaces an STB_GNU_UNIQUE definition by the process's; a code.
-    ShareUnique share_unique
+    const Scopes* scopes         # of all of them
     AskForStaticTls ask_for_static_tls
-    void* context                # of these two
+    void* context                # of that
     bint no_foreign_code
-    bint refuses_unversioned     # a definition without version table in the file that verneed names
     bint lazy                    # RTLD_LAZY: functions are bound when they are called first
     Deferred* first_deferred
     Deferred* last_deferred

@@ -8,21 +8,53 @@ from dlopen.core.base.contract cimport (
     DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE,
     DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
 )
+from dlopen.core.base.errors cimport fail_memory
+from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
+from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type, symbol_type
 from dlopen.core.image.checked cimport is_code
-from dlopen.core.image.image cimport Image, load_word, replacement_of, store_word
+from dlopen.core.image.image cimport Image, image_name, load_word, replacement_of, store_word
 from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
-from dlopen.core.relocation.binding cimport bind, own_address
 from dlopen.core.relocation.lazy cimport (
     RESERVED_SIZE, can_bind_lazily, leave_lazy, prepare_lazy_calls,
 )
 from dlopen.core.relocation.places cimport can_write, copy_data, narrow, store_address
 from dlopen.core.relocation.resolvers cimport defer
 from dlopen.core.relocation.thread_local cimport relocate_tls
+from dlopen.core.symbols.binding cimport own_address, resolve
 from dlopen.core.symbols.lookup cimport Definition, definition_address
-from dlopen.core.symbols.report cimport report_relocation
+from dlopen.core.symbols.report cimport log_binding, report_relocation
+
+
+cdef inline int bind(
+    Batch* batch, Image* image, Cache* cache, uint32_t index, bint for_call, const Image* skip
+) noexcept nogil:
+    """Resolves into the cache, and records the image that it depends on from now on."""
+    cdef int code
+    cdef Image* definer
+    if cache.valid and cache.symbol == index and cache.for_call == for_call:
+        return 0
+    cache.valid = False
+    code = resolve(batch.scopes, image, index, for_call, skip, &cache.definition)
+    if code:
+        return code
+    cache.symbol = index
+    cache.for_call = for_call
+    cache.valid = skip == NULL
+    if logs(LOG_TRACE):
+        log_binding(
+            image, index, &cache.definition,
+            own_address(batch.scopes.own_names, &cache.definition)
+        )
+    definer = cache.definition.image
+    if definer != NULL and definer != image and definer != cache.bound:
+        cache.bound = definer
+        if not definer.is_startup and not pointers_hold(&image.dependencies, definer) \
+                and not pointers_add_once(batch.allocator, &image.bindings, definer):
+            return fail_memory(batch.error, image_name(image))
+    return 0
 
 
 cdef inline int apply(
@@ -78,7 +110,7 @@ cdef inline int apply(
             return narrow(batch, image, place, value, False)
         store_word(image, place, value)
         return 0
-    value = own_address(batch.own_names, definition)
+    value = own_address(batch.scopes.own_names, definition)
     if value == 0:
         value = definition_address(definition)
         if definition.image != NULL and symbol_type(definition.symbol) == STT_GNU_IFUNC \

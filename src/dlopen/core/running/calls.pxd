@@ -11,7 +11,6 @@ What goes is there until then, for this one call, of which nothing is kept.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport is_allocating
 from dlopen.core.base.atomics cimport (
@@ -29,18 +28,17 @@ from dlopen.core.elf.structures cimport relocation_symbol, symbol_type
 from dlopen.core.host.counts cimport count_host_image
 from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker, program_name
-from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, this_thread,
 )
-from dlopen.core.relocation.batch cimport Batch, Resolver
-from dlopen.core.relocation.binding cimport own_address, resolve
-from dlopen.core.running.globals cimport (
-    Globals, borrow_globals, give_back_globals, scopes_of, take_lasting_globals,
+from dlopen.core.relocation.batch cimport Resolver
+from dlopen.core.running.scopes cimport (
+    Borrowed, borrow_scopes, give_back_scopes, take_lasting_scopes,
 )
+from dlopen.core.symbols.binding cimport own_address, resolve
 from dlopen.core.symbols.lookup cimport (
-    Definition, Reference, definition_address, symbol_name, symbol_version,
+    Definition, definition_address, symbol_name, symbol_version,
 )
 from dlopen.core.symbols.report cimport log_binding
 
@@ -51,19 +49,6 @@ cdef extern from "<errno.h>" nogil:
 
 cdef enum:
     EXIT_LOOKUP = 127            # as glibc ends a process for a function that is missing
-
-
-cdef struct Call:                # context of share_unique_of_call
-    Linker* linker
-    const Snapshot* snapshot
-
-
-cdef inline int share_unique_of_call(
-    void* context, const Reference* reference, Definition* definition
-) noexcept nogil:
-    cdef const Call* call = <const Call*>context
-    return 0 if share_unique_of_lookup(call.linker, call.snapshot, reference, definition) \
-        else DLOPEN_E_MEMORY
 
 
 cdef inline void end_for_missing(
@@ -161,31 +146,22 @@ cdef inline int keep_for_call(
 
 
 cdef inline int resolve_call(
-    Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol, Globals* globals,
+    Linker* linker, const Snapshot* snapshot, Image* image, uint32_t symbol, Borrowed* borrowed,
     Definition* definition
 ) noexcept nogil:
     """What a call binds to; definition.image is NULL for an undefined weak one, and where a code
-    says why there is none. In any case `globals` is the caller's to give back."""
-    cdef Batch batch
-    cdef Call call
-    cdef bint is_all
+    says why there is none. In any case `borrowed` is the caller's to give back."""
     cdef int code
     definition.image = NULL
-    memset(&batch, 0, sizeof(batch))
-    call.linker = linker
-    call.snapshot = snapshot
-    batch.refuses_unversioned = linker.habits.asserts_versions
-    batch.share_unique = share_unique_of_call
-    batch.context = &call
-    is_all = take_lasting_globals(snapshot, image, globals)
-    batch.scopes = scopes_of(image, globals, is_all)
-    code = resolve(&batch, image, symbol, True, NULL, definition)
-    if not is_all and code != DLOPEN_E_MEMORY and (code or definition.image == NULL):
-        borrow_globals(linker, snapshot, image, globals)
-        batch.scopes = scopes_of(image, globals, True)
+    take_lasting_scopes(linker, snapshot, image, borrowed)
+    code = resolve(&borrowed.scopes, image, symbol, True, NULL, definition)
+    if borrowed.scopes.is_part and code != DLOPEN_E_MEMORY and (
+        code or definition.image == NULL
+    ):
+        borrow_scopes(image, borrowed)
         code = DLOPEN_E_MEMORY
-        if not globals.failed:
-            code = resolve(&batch, image, symbol, True, NULL, definition)
+        if not borrowed.failed:
+            code = resolve(&borrowed.scopes, image, symbol, True, NULL, definition)
     if code:
         definition.image = NULL
     return code
@@ -198,19 +174,19 @@ cdef inline int find_callee(
     """CALL_AGAIN: look again, in a newer snapshot. *address is 0 if nothing defines it; without
     one that a call `must` have the process ends, as without memory. Else DLOPEN_E_MEMORY."""
     cdef uint32_t symbol = relocation_symbol(&image.jmprel[number])
-    cdef Globals globals
+    cdef Borrowed borrowed
     cdef Definition definition
     cdef int code
     address[0] = replacement_of(image, symbol)
     if address[0] != 0:
         return CALL_FOUND
-    code = resolve_call(linker, snapshot, image, symbol, &globals, &definition)
+    code = resolve_call(linker, snapshot, image, symbol, &borrowed, &definition)
     # A weak one may be undefined.
     if definition.image != NULL:
         code = keep_for_call(linker, image, definition.image, number)
     if must and code > 0:
         end_for_missing(linker, image, symbol, code)
-    give_back_globals(linker, &globals)
+    give_back_scopes(&borrowed)
     if code == DLOPEN_E_MEMORY or code == CALL_AGAIN:
         return code
     if definition.image == NULL:

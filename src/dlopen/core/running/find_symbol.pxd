@@ -17,14 +17,16 @@ from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, is_linked, symbol_count
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.relocation.batch cimport Resolver
-from dlopen.core.running.globals cimport (
-    Globals, borrow_globals, give_back_globals, scopes_of, take_lasting_globals,
+from dlopen.core.running.scopes cimport (
+    Borrowed, borrow_scopes, give_back_scopes, take_lasting_scopes,
 )
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,
 )
-from dlopen.core.symbols.scopes cimport Scopes, search
+from dlopen.core.symbols.scopes cimport is_global_in, search
 from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
+
+
 cdef inline uint64_t thread_address(
     Linker* linker, const Definition* definition
 ) noexcept nogil:
@@ -124,7 +126,7 @@ cdef inline bint lookup_everywhere(
     """The global scope of a namespace."""
     cdef size_t i
     for i in range(snapshot.global_count):
-        if snapshot.globals[i].namespace_id == namespace_id and export_of(
+        if is_global_in(snapshot.globals[i], namespace_id) and export_of(
             linker, snapshot.globals[i], reference, definition
         ):
             return True
@@ -136,20 +138,16 @@ cdef inline bint lookup_default(
     Definition* definition
 ) noexcept nogil:
     """RTLD_DEFAULT: as a reference in the caller would be bound."""
-    cdef Globals globals
-    cdef Scopes scopes
-    cdef bint found, is_all
+    cdef Borrowed borrowed
+    cdef bint found
     if caller == NULL:
         return lookup_everywhere(linker, snapshot, 0, reference, definition)
-    is_all = take_lasting_globals(snapshot, caller, &globals)
-    scopes = scopes_of(caller, &globals, is_all)
-    found = search(&scopes, caller, reference, NULL, definition)
-    if found or is_all:
-        return found
-    borrow_globals(linker, snapshot, caller, &globals)
-    scopes = scopes_of(caller, &globals, True)
-    found = search(&scopes, caller, reference, NULL, definition)
-    give_back_globals(linker, &globals)
+    take_lasting_scopes(linker, snapshot, caller, &borrowed)
+    found = search(&borrowed.scopes, caller, reference, NULL, definition)
+    if not found and borrowed.scopes.is_part:
+        borrow_scopes(caller, &borrowed)
+        found = search(&borrowed.scopes, caller, reference, NULL, definition)
+    give_back_scopes(&borrowed)
     return found
 
 
@@ -167,7 +165,7 @@ cdef inline bint lookup_next(
     if caller.is_host:
         for i in range(snapshot.global_count):
             image = snapshot.globals[i]
-            if seen and image.namespace_id == 0 and export_of(
+            if seen and is_global_in(image, 0) and export_of(
                 linker, image, reference, definition
             ):
                 return True

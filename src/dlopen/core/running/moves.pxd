@@ -22,14 +22,14 @@ from dlopen.core.host.rebind cimport patched_place
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, image_name, is_linked
 from dlopen.core.image.registry cimport Snapshot
-from dlopen.core.relocation.binding cimport describe_reference
 from dlopen.core.relocation.words cimport (
     Word, WordWalk, is_one_store, leads_to_symbol, next_word, words_of,
 )
 from dlopen.core.running.calls cimport resolve_call
 from dlopen.core.running.find_symbol cimport resolved_address
-from dlopen.core.running.globals cimport Globals, give_back_globals
+from dlopen.core.running.scopes cimport Borrowed, give_back_scopes
 from dlopen.core.running.patch cimport addend_of, word_at
+from dlopen.core.symbols.binding cimport describe_reference
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, lookup_in_image, symbol_name,
 )
@@ -122,7 +122,7 @@ cdef inline bint would_be_bound_to(
 ) noexcept nogil:
     """Of a call that is not bound yet, or of a place that cannot be read as one word. *code is
     changed where that cannot be found out."""
-    cdef Globals globals
+    cdef Borrowed borrowed
     cdef Definition definition
     cdef Reference reference
     cdef uint32_t index = 0
@@ -131,11 +131,11 @@ cdef inline bint would_be_bound_to(
     if lookup_in_image(definer, &reference, &index) == NULL:
         return False             # as nearly all
     if resolve_call(
-        swap.linker, swap.snapshot, image, symbol, &globals, &definition
+        swap.linker, swap.snapshot, image, symbol, &borrowed, &definition
     ) == DLOPEN_E_MEMORY:
         code[0] = fail_memory(swap.error, image_name(image))
     found = definition.image == definer
-    give_back_globals(swap.linker, &globals)
+    give_back_scopes(&borrowed)
     return found
 
 

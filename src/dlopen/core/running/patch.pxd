@@ -40,14 +40,14 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
     snapshot_image_at,
 )
-from dlopen.core.relocation.binding cimport own_address
 from dlopen.core.relocation.replace cimport find_in_list
 from dlopen.core.relocation.words cimport (
     NOT_A_CALL, Word, WordWalk, is_one_store, next_word, words_of,
 )
 from dlopen.core.running.calls cimport CALL_AGAIN, find_callee, resolve_call
 from dlopen.core.running.find_symbol cimport host_symbol, resolved_address
-from dlopen.core.running.globals cimport Globals, give_back_globals
+from dlopen.core.running.scopes cimport Borrowed, give_back_scopes
+from dlopen.core.symbols.binding cimport own_address
 from dlopen.core.symbols.lookup cimport Definition, symbol_name, symbol_version
 cdef struct Match:               # a place that a patch is about
     Word word
@@ -152,17 +152,17 @@ cdef inline bint defined_function(
 ) noexcept nogil:
     """What a reference of an image of ours would be bound to if nothing were replaced; 0:
     nothing. A resolver may run: with no lock held. False without memory."""
-    cdef Globals globals
+    cdef Borrowed borrowed
     cdef Definition definition
     cdef int code = resolve_call(
-        linker, current_snapshot(&linker.registry), image, symbol, &globals, &definition
+        linker, current_snapshot(&linker.registry), image, symbol, &borrowed, &definition
     )
     address[0] = 0
     if definition.image != NULL:
         address[0] = own_address(linker.own_names, &definition)
         if address[0] == 0:
             address[0] = resolved_address(linker, &definition)
-    give_back_globals(linker, &globals)
+    give_back_scopes(&borrowed)
     return code != DLOPEN_E_MEMORY
 
 

@@ -13,16 +13,25 @@ was given. Not first are
 - the allocation family: what one image frees another has allocated, strdup(3) for instance.
 
 With RTLD_GLOBAL or RTLD_DEEPBIND an image of one's own has glibc's order.
+
+A namespace has a global scope of its own. Of the process it sees the *family* alone, of which there
+is one for all (libc, libstdc++, …): in the search lists of its images, and where it shares them
+(host/namespaces.pxd) after everything else, with the program behind them.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stddef cimport size_t
 
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.atomics cimport load_pointer
-from dlopen.core.base.growable cimport Pointers, pointer_at
+from dlopen.core.base.contract cimport Error
+from dlopen.core.base.growable cimport Pointers, pointer_at, pointers_add, pointers_free
 from dlopen.core.base.strings cimport has_prefix, strcmp
 from dlopen.core.elf.constants cimport STB_GNU_UNIQUE
 from dlopen.core.elf.structures cimport Sym, symbol_binding
 from dlopen.core.image.image cimport Image, SearchList
+from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, list_in_scope, lookup_export, lookup_in_image,
     lookup_in_list, lookup_in_scopes,
@@ -48,13 +57,91 @@ cdef extern from *:
     const char* allocation_names "&dlopen_allocation_names[0][0]"
 
 
-cdef struct Scopes:              # what a search goes through beside the image's own lists
-    const Pointers* globals      # Image*: the global scope of its namespace
+cdef struct OwnName:             # a name that is always ours, whoever else defines it
+    const char* name
+    uint64_t address
+
+
+# Replaces an STB_GNU_UNIQUE definition by the process's; a DLOPEN_E_*.
+ctypedef int (*ShareUnique)(
+    void* context, const Reference* reference, Definition* definition
+) noexcept nogil
+
+
+# Whether the image may be used; from then on it stays, or it is going.
+ctypedef bint (*KeepImage)(void* keeper, Image* image) noexcept nogil
+
+
+# What a reference is bound with, beside its image's own lists. It is one thread's: a transaction
+# has one for all that it relocates, a lazy call and a dlsym(3) from inside make theirs.
+cdef struct Scopes:
+    # Owned, or of a snapshot that stays meanwhile (capacity is 0 then).
+    Pointers globals             # Image*: the global scope of its namespace
+    Pointers family              # Image*: the family, then the program; if the namespace shares it
+    Pointers process             # Image*: what the process was started with; for a namespace
     bint is_part                 # only the first of it: what comes after that is not searched
-    # Image*: the family and the program, for those that share them; NULL: none.
-    const Pointers* family
-    # Image*: what the process was started with, in a namespace of its own; NULL: in the base.
-    const Pointers* process
+    const OwnName* own_names     # ends with a NULL name
+    bint refuses_unversioned     # a definition without version table in the file that verneed names
+    ShareUnique share_unique
+    void* context                # of that
+    Error* error                 # may be NULL
+
+
+cdef inline bint is_of_namespace(const Image* image, int64_t namespace_id) noexcept nogil:
+    """It counts there: one of its own, or one of the process that it sees."""
+    if image.is_host:
+        return namespace_id == 0 or image.is_family
+    return image.namespace_id == namespace_id
+
+
+cdef inline bint is_global_in(const Image* image, int64_t namespace_id) noexcept nogil:
+    """One of Snapshot.globals: of the namespace's global scope. The host's are in the base's."""
+    return image.namespace_id == namespace_id
+
+
+cdef inline bint collect_globals(
+    Allocator* allocator, const Snapshot* snapshot, int64_t namespace_id, KeepImage keep,
+    void* keeper, Scopes* scopes
+) noexcept nogil:
+    """What the process was started with, if it is the base, then what was opened RTLD_GLOBAL, by
+    the host and by us. False without memory."""
+    cdef size_t i
+    for i in range(snapshot.global_count):
+        if is_global_in(snapshot.globals[i], namespace_id) and keep(keeper, snapshot.globals[i]) \
+                and not pointers_add(allocator, &scopes.globals, snapshot.globals[i]):
+            return False
+    return True
+
+
+cdef inline void take_process(
+    const Snapshot* snapshot, int64_t namespace_id, Scopes* scopes
+) noexcept nogil:
+    """Nothing of it ever goes; it is the first of what is global."""
+    if namespace_id == 0:
+        return
+    scopes.process.items = <void**>snapshot.globals
+    while scopes.process.count < snapshot.global_count \
+            and snapshot.globals[scopes.process.count].is_startup:
+        scopes.process.count += 1
+
+
+cdef inline bint collect_family(
+    Allocator* allocator, const Snapshot* snapshot, KeepImage keep, void* keeper, Scopes* scopes
+) noexcept nogil:
+    """For a namespace that shares it. False without memory."""
+    cdef size_t i
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].is_family and keep(keeper, snapshot.hosts[i]) \
+                and not pointers_add(allocator, &scopes.family, snapshot.hosts[i]):
+            return False
+    return snapshot.host_count == 0 \
+        or pointers_add(allocator, &scopes.family, snapshot.hosts[0])
+
+
+cdef inline void free_scopes(Allocator* allocator, Scopes* scopes) noexcept nogil:
+    pointers_free(allocator, &scopes.family)
+    if scopes.globals.capacity != 0:
+        pointers_free(allocator, &scopes.globals)
 
 
 cdef inline bint is_allocation(const char* name) noexcept nogil:
@@ -112,8 +199,8 @@ cdef inline bint search_as_glibc(
             or lookup_in_scopes(image, reference, skip, definition)
     if image.deepbind:
         return lookup_in_scopes(image, reference, skip, definition) \
-            or lookup_in_list(scopes.globals, reference, skip, definition)
-    return lookup_in_list(scopes.globals, reference, skip, definition) or (
+            or lookup_in_list(&scopes.globals, reference, skip, definition)
+    return lookup_in_list(&scopes.globals, reference, skip, definition) or (
         not scopes.is_part and lookup_in_scopes(image, reference, skip, definition)
     )
 
@@ -138,12 +225,12 @@ cdef inline bint search(
     if search_set(image, reference, skip, definition):
         return True
     found = search_as_glibc(scopes, image, reference, skip, definition)
-    if not found and scopes.family != NULL and image.shares_family:
-        found = lookup_in_list(scopes.family, reference, skip, definition)
+    if not found and image.shares_family:
+        found = lookup_in_list(&scopes.family, reference, skip, definition)
     # There is one family: what stands before it in the process (a preloaded malloc, the copy
     # of a variable in the program) does so for all, or two would serve one heap.
-    if found and scopes.process != NULL and definition.image.is_family and lookup_in_list(
-        scopes.process, reference, skip, &first
+    if found and scopes.process.count != 0 and definition.image.is_family and lookup_in_list(
+        &scopes.process, reference, skip, &first
     ):
         definition[0] = first
     return found

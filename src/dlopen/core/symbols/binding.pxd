@@ -2,11 +2,9 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.contract cimport DLOPEN_E_SYMBOL, DLOPEN_E_VERSION
-from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_memory
-from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
-from dlopen.core.base.log cimport LOG_TRACE, logs
-from dlopen.core.base.strings cimport strcmp, strrchr
+from dlopen.core.base.contract cimport DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_VERSION
+from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at
+from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport (
     SHN_UNDEF, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
     VERSYM_HIDDEN,
@@ -14,23 +12,11 @@ from dlopen.core.elf.constants cimport (
 from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_visibility
 from dlopen.core.image.image cimport Image, Version, image_name
-from dlopen.core.relocation.batch cimport Batch, Cache, OwnName, bad_relocation
+from dlopen.core.image.naming cimport same_file_name
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_defined, is_export, symbol_name, symbol_version,
 )
-from dlopen.core.symbols.report cimport log_binding
-from dlopen.core.symbols.scopes cimport search
-
-
-cdef inline bint same_file_name(const Image* image, const char* name) noexcept nogil:
-    """The image is the one that a verneed entry names."""
-    cdef const char* slash
-    if image.soname != NULL and strcmp(image.soname, name) == 0:
-        return True
-    if image.path == NULL:
-        return False
-    slash = strrchr(image.path, 0x2f)
-    return strcmp(slash + 1 if slash != NULL else image.path, name) == 0
+from dlopen.core.symbols.scopes cimport OwnName, Scopes, search
 
 
 cdef inline void describe_reference(
@@ -64,7 +50,7 @@ cdef inline bint finds_itself(
 
 
 cdef inline int resolve(
-    Batch* batch, Image* image, uint32_t index, bint for_call, const Image* skip,
+    const Scopes* scopes, Image* image, uint32_t index, bint for_call, const Image* skip,
     Definition* definition
 ) noexcept nogil:
     """What a reference binds to; definition.image is NULL for an undefined weak one."""
@@ -78,8 +64,9 @@ cdef inline int resolve(
     definition.symbol = NULL
     definition.index = 0
     if index >= image.symbol_limit:
-        return bad_relocation(
-            batch, image, b"a relocation's symbol index is out of range", 0, index
+        return fail_at(
+            scopes.error, DLOPEN_E_RELOCATION, image_name(image),
+            b"a relocation's symbol index is out of range", 0, index
         )
     if index == 0:
         return 0
@@ -93,22 +80,23 @@ cdef inline int resolve(
         return 0
     name = symbol_name(image, symbol)
     if name == NULL:
-        return bad_relocation(
-            batch, image, b"a symbol's name lies outside the string table", 0, symbol.st_name
+        return fail_at(
+            scopes.error, DLOPEN_E_RELOCATION, image_name(image),
+            b"a symbol's name lies outside the string table", 0, symbol.st_name
         )
     describe_reference(image, index, name, &reference)
     reference.for_call = for_call
     if finds_itself(image, index, symbol, &reference):
         reference.home = image
         reference.home_index = index
-    found = search(&batch.scopes, image, &reference, skip, definition)
+    found = search(scopes, image, &reference, skip, definition)
     if found and visibility == STV_PROTECTED and definition.image != image:
         # Its own definition, unless the program's copy of it stands for it everywhere
         # (a canonical PLT address or a COPY of data): glibc's rule.
         called.image = NULL
         if not for_call:
             reference.for_call = True
-            search(&batch.scopes, image, &reference, skip, &called)
+            search(scopes, image, &reference, skip, &called)
         if for_call or (called.image != NULL and called.image != image):
             definition.image = image
             definition.symbol = symbol
@@ -117,23 +105,23 @@ cdef inline int resolve(
         if symbol_binding(symbol) == STB_WEAK:
             definition.image = NULL
             return 0
-        fail(batch.error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
-        error_name_symbol(batch.error, name, reference.version)
+        fail(scopes.error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
+        error_name_symbol(scopes.error, name, reference.version)
         return DLOPEN_E_SYMBOL
-    if batch.refuses_unversioned and definition.image.versym == NULL \
+    if scopes.refuses_unversioned and definition.image.versym == NULL \
             and reference.version_library != NULL \
             and same_file_name(definition.image, reference.version_library):
         fail(
-            batch.error, DLOPEN_E_VERSION, image_name(definition.image),
+            scopes.error, DLOPEN_E_VERSION, image_name(definition.image),
             b"it has no version information, but its symbol is needed with a version"
         )
-        error_name_symbol(batch.error, name, reference.version)
-        error_needed_by(batch.error, image_name(image))
+        error_name_symbol(scopes.error, name, reference.version)
+        error_needed_by(scopes.error, image_name(image))
         return DLOPEN_E_VERSION
     # A COPY's place is a definition of its own.
     if symbol_binding(definition.symbol) == STB_GNU_UNIQUE and visibility != STV_PROTECTED \
             and skip == NULL:
-        return batch.share_unique(batch.context, &reference, definition)
+        return scopes.share_unique(scopes.context, &reference, definition)
     return 0
 
 
@@ -164,31 +152,3 @@ cdef inline uint64_t own_address(
     ):
         return 0
     return address_of_own_name(own, name)
-
-
-cdef inline int bind(
-    Batch* batch, Image* image, Cache* cache, uint32_t index, bint for_call, const Image* skip
-) noexcept nogil:
-    """Resolves into the cache, and records the image that it depends on from now on."""
-    cdef int code
-    cdef Image* definer
-    if cache.valid and cache.symbol == index and cache.for_call == for_call:
-        return 0
-    cache.valid = False
-    code = resolve(batch, image, index, for_call, skip, &cache.definition)
-    if code:
-        return code
-    cache.symbol = index
-    cache.for_call = for_call
-    cache.valid = skip == NULL
-    if logs(LOG_TRACE):
-        log_binding(
-            image, index, &cache.definition, own_address(batch.own_names, &cache.definition)
-        )
-    definer = cache.definition.image
-    if definer != NULL and definer != image and definer != cache.bound:
-        cache.bound = definer
-        if not definer.is_startup and not pointers_hold(&image.dependencies, definer) \
-                and not pointers_add_once(batch.allocator, &image.bindings, definer):
-            return fail_memory(batch.error, image_name(image))
-    return 0
