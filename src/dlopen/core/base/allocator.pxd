@@ -187,15 +187,6 @@ cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
     allocator_release(allocator)
 
 
-cdef inline void end_allocator(Allocator* allocator) noexcept nogil:
-    """Of one thread's, all blocks of which were released, and fitted into one chunk."""
-    if allocator.chunk != NULL:
-        kernel_unmap(
-            <uint64_t>allocator.chunk + allocator.chunk_left - CHUNK_SIZE, CHUNK_SIZE
-        )
-        allocator.chunk = NULL
-
-
 cdef inline char* copy_text(Allocator* allocator, const char* text, size_t length) noexcept nogil:
     """A NUL-terminated copy of `length` bytes; NULL without memory."""
     cdef char* copy = <char*>allocate(allocator, length + 1)

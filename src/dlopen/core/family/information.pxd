@@ -79,7 +79,7 @@ cdef inline int answer_origin(Linker* linker, const Image* image, char* result) 
     cdef Text text
     cdef int answer = -1
     memset(&text, 0, sizeof(text))
-    if add_origin(linker, image, &text) and not text.failed:
+    if add_origin(&linker.registry.allocator, image, &text) and not text.failed:
         memcpy(result, text.data, text.length + 1)
         answer = 0
     elif text.failed:

@@ -261,7 +261,7 @@ cdef inline int take_from_files(
     memset(&path, 0, sizeof(path))
     file_init(file)
     text_add(&linker.registry.allocator, &path, name)
-    if try_files(linker, &transaction.files, name, &path, trail, file):
+    if try_files(&linker.registry.allocator, &transaction.files, name, &path, trail, file):
         code = take_file(transaction, file, name, path.data, asker, own_only, trail, result)
     elif path.failed:
         code = fail_memory(transaction.error, name)
@@ -373,8 +373,9 @@ cdef inline int acquire_needed(
     if not prepare_search(linker, transaction.snapshot):
         return fail_memory(transaction.error, name)
     memset(&text, 0, sizeof(text))
-    if expand(linker, image, name, strlen(name), &text) and text.data != NULL \
-            and not text.failed:
+    if expand(
+        &linker.registry.allocator, &linker.search, image, name, strlen(name), &text
+    ) and text.data != NULL and not text.failed:
         code = acquire(transaction, text.data, image, False, result)
     elif text.failed:
         code = fail_memory(transaction.error, name)

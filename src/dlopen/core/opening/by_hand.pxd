@@ -63,7 +63,7 @@ cdef inline int map_only(
     else:
         use_files(transaction, request)
         if (transaction.files.read == NULL or not try_files(
-            linker, &transaction.files, request.name, &path, trail, file
+            allocator, &transaction.files, request.name, &path, trail, file
         )) and not find_file(
             linker, transaction.snapshot, request.name, NULL, NULL, &path, trail, file,
             &transaction.files

@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 
+from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.kernel cimport (
     MAP_PRIVATE, PROT_READ, FileStatus, is_shortage, kernel_close, kernel_map, kernel_open,
@@ -10,7 +11,7 @@ from dlopen.core.base.kernel cimport (
 )
 from dlopen.core.base.strings cimport memcmp, strlen, strncmp
 from dlopen.core.elf.structures cimport Word
-from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.linker cimport SearchSettings
 from dlopen.core.memory.mapping cimport is_mapping_error
 
 
@@ -61,7 +62,7 @@ cdef inline int compare_cache_names(const char* one, const char* other) noexcept
 
 
 cdef inline uint32_t hwcaps_priority(
-    const Linker* linker, const char* cache, uint64_t size, uint64_t text_end,
+    const SearchSettings* settings, const char* cache, uint64_t size, uint64_t text_end,
     const CacheHeader* header, uint64_t hwcap
 ) noexcept nogil:
     """1 for the best subfolder of this machine, 0 for one that it cannot use."""
@@ -70,7 +71,7 @@ cdef inline uint32_t hwcaps_priority(
     cdef uint32_t names = 0
     cdef uint32_t count = 0
     cdef const char* name
-    cdef const char* subfolder = linker.search.subfolders.data
+    cdef const char* subfolder = settings.subfolders.data
     cdef uint64_t offset = header.extension_offset
     if offset == 0 or offset + 8 > size:
         return 0
@@ -88,7 +89,7 @@ cdef inline uint32_t hwcaps_priority(
     if offset >= text_end:
         return 0
     name = cache + offset
-    for i in range(linker.search.hwcaps_count):
+    for i in range(settings.hwcaps_count):
         # "glibc-hwcaps/NAME/"
         if strncmp(subfolder + 13, name, strlen(name)) == 0 and subfolder[13 + strlen(
             name
@@ -99,7 +100,8 @@ cdef inline uint32_t hwcaps_priority(
 
 
 cdef inline bint search_cache_file(
-    Linker* linker, const char* file, uint64_t file_size, const char* name, Text* path
+    Allocator* allocator, const SearchSettings* settings, const char* file, uint64_t file_size,
+    const char* name, Text* path
 ) noexcept nogil:
     cdef const char* cache = file
     cdef uint64_t size = file_size
@@ -149,14 +151,14 @@ cdef inline bint search_cache_file(
         if entry.flags != 0x0303 and entry.flags != 1:       # ELF, libc6, x86-64
             continue
         if (entry.hwcap >> 32) & ~<uint64_t>0x3ff == 0x40000000:
-            priority = hwcaps_priority(linker, cache, size, text_end, header, entry.hwcap)
+            priority = hwcaps_priority(settings, cache, size, text_end, header, entry.hwcap)
             if priority != 0 and (best_priority == 0 or priority < best_priority):
                 best = cache + entry.value
                 best_priority = priority
             continue
         # The older scheme: bits that all must be this machine's (bit 63: tls).
         if entry.hwcap & ~(
-            linker.search.legacy_hwcap | <uint64_t>0x8000000000000000 | <uint64_t>0xf000000000000
+            settings.legacy_hwcap | <uint64_t>0x8000000000000000 | <uint64_t>0xf000000000000
         ):
             continue
         if best == NULL:
@@ -164,12 +166,12 @@ cdef inline bint search_cache_file(
     if best == NULL:
         return False
     text_cut(path, 0)
-    text_add(&linker.registry.allocator, path, best)
+    text_add(allocator, path, best)
     return True
 
 
 cdef inline long try_cache(
-    Linker* linker, const char* name, Text* path, bint* found
+    Allocator* allocator, const SearchSettings* settings, const char* name, Text* path, bint* found
 ) noexcept nogil:
     """0, or a negative errno if it could not be looked into."""
     cdef FileStatus status
@@ -186,17 +188,19 @@ cdef inline long try_cache(
             result = mapped
         else:
             found[0] = search_cache_file(
-                linker, <const char*>mapped, <uint64_t>status.st_size, name, path
+                allocator, settings, <const char*>mapped, <uint64_t>status.st_size, name, path
             )
             kernel_unmap(<uint64_t>mapped, <uint64_t>status.st_size)
     kernel_close(descriptor)
     return result
 
 
-cdef inline bint in_default_folder(Linker* linker, const char* path) noexcept nogil:
-    cdef const char* folder = linker.search.default_folders.data
+cdef inline bint in_default_folder(
+    const SearchSettings* settings, const char* path
+) noexcept nogil:
+    cdef const char* folder = settings.default_folders.data
     cdef size_t _i
-    for _i in range(linker.search.default_count):
+    for _i in range(settings.default_count):
         if strncmp(folder, path, strlen(folder)) == 0:
             return True
         folder += strlen(folder) + 1

@@ -23,6 +23,7 @@ from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.structures cimport Ehdr
 from dlopen.core.host.linker cimport (
     FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, MAX_FOLDERS, Folder, Linker,
+    SearchSettings,
 )
 from dlopen.core.image.image cimport Image
 from dlopen.core.memory.file cimport (
@@ -111,7 +112,9 @@ cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* pat
 
 
 cdef struct Walk:                # over the folders of a search
-    Linker* linker
+    Allocator* allocator
+    const SearchSettings* settings
+    Linker* linker               # which remembers folders; NULL: they are listed only
     bint (*visit)(void* walk) noexcept nogil     # True ends it
     const char* origin           # the rule that names this folder
     const char* list             # the path list that it stands in
@@ -127,11 +130,10 @@ cdef struct Walk:                # over the folders of a search
 
 
 cdef inline bint try_files(
-    Linker* linker, Files* files, const char* name, Text* path, Trail* trail, File* file
+    Allocator* allocator, Files* files, const char* name, Text* path, Trail* trail, File* file
 ) noexcept nogil:
     """Whether the search for `name` ends among the caller's files: with `file`, and its plain
     path in `path`, or with Files.stopped. None is asked for twice in one search."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef Text plain
     cdef int result = DLOPEN_REJECTED_FILES
     memset(&plain, 0, sizeof(plain))
@@ -159,10 +161,10 @@ cdef inline bint try_files(
 cdef inline bint try_folder_in_files(void* data) noexcept nogil:
     """Walk.visit of a search among the caller's files alone."""
     cdef Walk* walk = <Walk*>data
-    cdef Allocator* allocator = &walk.linker.registry.allocator
+    cdef Allocator* allocator = walk.allocator
     cdef size_t length = walk.folder.length
     text_add(allocator, walk.folder, walk.name)
-    if try_files(walk.linker, walk.files, walk.name, walk.folder, walk.trail, walk.file):
+    if try_files(allocator, walk.files, walk.name, walk.folder, walk.trail, walk.file):
         return True
     if walk.folder.failed:
         return end_walk(walk)
@@ -179,13 +181,12 @@ cdef inline bint end_walk(Walk* walk) noexcept nogil:
 cdef inline bint try_folder(void* data) noexcept nogil:
     """Walk.visit of a search: at its end `folder` is the file's path."""
     cdef Walk* walk = <Walk*>data
-    cdef Linker* linker = walk.linker
     cdef Text* path = walk.folder
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Folder* folder = known_folder(linker, path.data)
+    cdef Allocator* allocator = walk.allocator
+    cdef Folder* folder = known_folder(walk.linker, path.data)
     cdef size_t length = path.length
     cdef size_t i
-    cdef const char* subfolder = linker.search.subfolders.data
+    cdef const char* subfolder = walk.settings.subfolders.data
     cdef int result
     if path.failed:
         return end_walk(walk)
@@ -193,7 +194,7 @@ cdef inline bint try_folder(void* data) noexcept nogil:
         return True
     if walk.in_files_only:
         return False
-    for i in range(linker.search.subfolder_count):
+    for i in range(walk.settings.subfolder_count):
         text_cut(path, length)
         text_add(allocator, path, subfolder)
         if path.failed:

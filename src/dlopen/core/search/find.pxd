@@ -53,7 +53,7 @@ cdef inline bint find_file(
         text_cut(path, 0)
         text_add(allocator, path, name)
         if files != NULL:
-            try_files(linker, files, name, path, trail, file)
+            try_files(allocator, files, name, path, trail, file)
         return True
     # It asks the host's loader, whose lock another thread's constructor may hold.
     if not prepare_search(linker, snapshot):
@@ -63,11 +63,13 @@ cdef inline bint find_file(
         asker = program
     if strchr(name, 0x2f) != NULL:
         text_cut(path, 0)
-        return expand(linker, asker, name, strlen(name), path) and (
-            files != NULL and try_files(linker, files, name, path, trail, file)
+        return expand(allocator, &linker.search, asker, name, strlen(name), path) and (
+            files != NULL and try_files(allocator, files, name, path, trail, file)
             or asker == NULL or not is_path_in_files(asker, path.data)
         )
     memset(&walk, 0, sizeof(walk))
+    walk.allocator = allocator
+    walk.settings = &linker.search
     walk.linker = linker
     walk.visit = try_folder
     walk.folder = path
@@ -78,16 +80,17 @@ cdef inline bint find_file(
     walk.files = files
     if walk_lists(&walk, program, asker):
         return not walk.ended
-    result = try_cache(linker, name, path, &in_cache)
+    result = try_cache(allocator, &linker.search, name, path, &in_cache)
     if is_shortage(result):
         trail_add(allocator, trail, b"/etc/ld.so.cache", b"ld.so.cache", <int>-result, file)
         return False
     if path.failed:
         return False
     if in_cache and not (
-        asker != NULL and asker.flags_1 & DF_1_NODEFLIB and in_default_folder(linker, path.data)
+        asker != NULL and asker.flags_1 & DF_1_NODEFLIB
+        and in_default_folder(&linker.search, path.data)
     ):
-        if files != NULL and try_files(linker, files, name, path, trail, file):
+        if files != NULL and try_files(allocator, files, name, path, trail, file):
             return True
         if path.failed:
             return False

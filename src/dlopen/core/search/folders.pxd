@@ -6,7 +6,7 @@ from libc.string cimport memset
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add_bytes, text_cut, text_free
 from dlopen.core.base.strings cimport strcmp, strlen, strncmp
-from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.linker cimport SearchSettings
 from dlopen.core.image.image cimport Image
 from dlopen.core.search.candidates cimport Walk
 from dlopen.core.search.walk cimport walk_list
@@ -42,7 +42,7 @@ cdef inline bint is_new_in_list(Walk* walk, Listing* listing) noexcept nogil:
             return False
         i += strlen(listing.seen.data + i) + 1
     text_add_bytes(
-        &walk.linker.registry.allocator, &listing.seen, walk.folder.data, walk.folder.length + 1
+        walk.allocator, &listing.seen, walk.folder.data, walk.folder.length + 1
     )
     return not listing.seen.failed       # or it might be listed twice, where there is no room
 
@@ -54,11 +54,12 @@ cdef inline bint see_folder(void* data) noexcept nogil:
 
 
 cdef inline size_t count_own_folders(
-    Linker* linker, const Image* program, const Dl_serpath* paths, size_t count
+    Allocator* allocator, const SearchSettings* settings, const Image* program,
+    const Dl_serpath* paths, size_t count, bint* complete
 ) noexcept nogil:
     """How many of `paths`, the first or (of RUNPATH) the last ones, are of the program's own list:
-    all of that, or none if the host has dropped it, because no folder of it was there."""
-    cdef Allocator* allocator = &linker.registry.allocator
+    all of that, or none if the host has dropped it, because no folder of it was there. Without
+    memory *complete becomes False."""
     cdef Listing listing
     cdef Walk walk
     cdef Text folder
@@ -69,13 +70,14 @@ cdef inline size_t count_own_folders(
     memset(&listing, 0, sizeof(listing))
     memset(&walk, 0, sizeof(walk))
     memset(&folder, 0, sizeof(folder))
-    walk.linker = linker
+    walk.allocator = allocator
+    walk.settings = settings
     walk.visit = see_folder
     walk.folder = &folder
     walk.listing = &listing
     walk_list(&walk, program, list, b":", b"")
     if walk.ended or folder.failed or listing.seen.failed:
-        linker.search.library_path.failed = True
+        complete[0] = False
     while i < listing.seen.length:
         own += 1
         i += strlen(listing.seen.data + i) + 1

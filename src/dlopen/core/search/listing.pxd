@@ -66,7 +66,8 @@ cdef inline bint list_folders(
         info.dls_cnt = 0
         info.dls_size = <size_t>(<char*>listing.path - <char*>info)
     listing.text = <char*>(listing.path + info.dls_cnt)
-    walk.linker = linker
+    walk.allocator = allocator
+    walk.settings = &linker.search
     walk.visit = list_folder
     walk.folder = &folder
     walk.listing = &listing

@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.processor cimport is_intel, isa_level
-from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, end_allocator, release
+from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_free
@@ -22,34 +22,34 @@ from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.search.folders cimport Dl_serinfo, Dl_serpath, count_own_folders
 
 
-cdef inline void add_subfolder(Linker* linker, const char* name) noexcept nogil:
-    text_add_bytes(
-        &linker.registry.allocator, &linker.search.subfolders, name, strlen(name) + 1
-    )
-    linker.search.subfolder_count += 1
+cdef inline void add_subfolder(
+    Allocator* allocator, SearchSettings* search, const char* name
+) noexcept nogil:
+    text_add_bytes(allocator, &search.subfolders, name, strlen(name) + 1)
+    search.subfolder_count += 1
 
 
-cdef inline void make_subfolders(Linker* linker) noexcept nogil:
-    """In the order in which glibc tries them."""
-    cdef SearchSettings* search = &linker.search
-    cdef Allocator* allocator = &linker.registry.allocator
+cdef inline void make_subfolders(
+    Allocator* allocator, SearchSettings* search, bint with_platform
+) noexcept nogil:
+    """In the order in which glibc tries them. `with_platform`: an older one, which has more."""
     cdef int level = isa_level()
     cdef const char* parts[4]
     cdef const char* platform = b"x86_64"
     cdef int count = 0
     cdef int subset, bit
     if level >= 4:
-        add_subfolder(linker, b"glibc-hwcaps/x86-64-v4/")
+        add_subfolder(allocator, search, b"glibc-hwcaps/x86-64-v4/")
     if level >= 3:
-        add_subfolder(linker, b"glibc-hwcaps/x86-64-v3/")
+        add_subfolder(allocator, search, b"glibc-hwcaps/x86-64-v3/")
     if level >= 2:
-        add_subfolder(linker, b"glibc-hwcaps/x86-64-v2/")
+        add_subfolder(allocator, search, b"glibc-hwcaps/x86-64-v2/")
     search.hwcaps_count = <uint32_t>search.subfolder_count
     if is_intel() and level >= 3:
         platform = b"haswell"
     text_add(allocator, &search.platform, platform)
     search.legacy_hwcap = 1
-    if linker.habits.searches_platform_folders and level != 0:
+    if with_platform and level != 0:
         parts[0] = b"x86_64/"
         count = 1
         if is_intel() and level >= 4:
@@ -70,7 +70,7 @@ cdef inline void make_subfolders(Linker* linker) noexcept nogil:
             text_add_bytes(allocator, &search.subfolders, b"", 1)
             search.subfolder_count += 1
             subset -= 1
-    add_subfolder(linker, b"")
+    add_subfolder(allocator, search, b"")
 
 
 cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
@@ -154,10 +154,11 @@ cdef inline bint ask_host_for_folders(
     return complete
 
 
-cdef inline bint read_default_folders(Linker* linker, const Snapshot* snapshot) noexcept nogil:
+cdef inline bint read_default_folders(
+    Linker* linker, const Snapshot* snapshot, SearchSettings* search
+) noexcept nogil:
     """The system folders that this glibc was built with. False without memory."""
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef SearchSettings* search = &linker.search
     cdef Dl_serinfo* info = NULL
     cdef Dl_serpath* paths
     cdef size_t i
@@ -184,19 +185,21 @@ cdef inline bint read_default_folders(Linker* linker, const Snapshot* snapshot) 
 
 
 cdef inline void read_library_path(
-    Linker* linker, const Snapshot* snapshot, const Environment* environment
+    Linker* linker, const Snapshot* snapshot, SearchSettings* search
 ) noexcept nogil:
     """LD_LIBRARY_PATH of the start. Where that was not there to be read any more, or where the
     loader was started as a command and has --library-path instead, the host is asked: what it
     would search for the program, without the program's own list and the default folders."""
     cdef Allocator* allocator = &linker.registry.allocator
-    cdef Text* text = &linker.search.library_path
+    cdef const Environment* environment = &linker.environment
+    cdef Text* text = &search.library_path
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
     cdef const char* value = environment_value(environment, b"LD_LIBRARY_PATH=")
     cdef Dl_serinfo* info = NULL
     cdef const Dl_serpath* paths
     cdef size_t own, i
     cdef size_t count
+    cdef bint complete = True
     if not environment.is_of_start and program != NULL:
         text.failed = not ask_host_for_folders(linker, NULL, &info)
     if info == NULL:
@@ -206,8 +209,9 @@ cdef inline void read_library_path(
     paths = <const Dl_serpath*>&info.dls_serpath
     count = info.dls_cnt
     if not program.flags_1 & DF_1_NODEFLIB:
-        count -= linker.search.default_count if linker.search.default_count < count else count
-    own = count_own_folders(linker, program, paths, count)
+        count -= search.default_count if search.default_count < count else count
+    own = count_own_folders(allocator, search, program, paths, count, &complete)
+    text.failed = text.failed or not complete
     if program.runpath == NULL:
         paths += own
     for i in range(count - own):
@@ -215,19 +219,6 @@ cdef inline void read_library_path(
             text_add(allocator, text, b":")
         text_add(allocator, text, paths[i].dls_name)
     release(allocator, info)
-
-
-cdef inline bint move_text(Text* text, Allocator* origin, Allocator* target) noexcept nogil:
-    """Into memory of another allocator; False without, or if it is not complete anyhow."""
-    cdef char* copy = NULL
-    cdef bint complete = not text.failed
-    if complete and text.data != NULL:
-        copy = copy_text(target, text.data, text.length)
-        complete = copy != NULL
-    release(origin, text.data)
-    text.data = copy
-    text.capacity = text.length + 1 if copy != NULL else 0
-    return complete
 
 
 cdef inline void free_settings(Allocator* allocator, SearchSettings* search) noexcept nogil:
@@ -240,38 +231,27 @@ cdef inline void free_settings(Allocator* allocator, SearchSettings* search) noe
 
 cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
     """Once; False without memory. Two threads may both find out; the first to finish is kept."""
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Allocator* scratch
-    cdef SearchSettings* search
-    cdef Linker* mine
+    cdef SearchSettings search
     cdef bint complete
     if load_u32(&linker.search.ready):
         return True
-    # A scratch linker with the same host, whose settings are copied under the lock.
-    mine = <Linker*>allocate(allocator, sizeof(Linker))
-    if mine == NULL:
-        return False
-    scratch = &mine.registry.allocator
-    search = &mine.search
-    mine.host = linker.host
-    mine.habits = linker.habits
-    mine.secure = linker.secure
-    make_subfolders(mine)
-    complete = read_default_folders(mine, snapshot)
+    memset(&search, 0, sizeof(search))
+    search.is_secure = linker.secure
+    make_subfolders(
+        &linker.registry.allocator, &search, linker.habits.searches_platform_folders
+    )
+    complete = read_default_folders(linker, snapshot, &search)
     if not linker.secure:
-        read_library_path(mine, snapshot, &linker.environment)
-    complete = move_text(&search.library_path, scratch, allocator) and complete
-    complete = move_text(&search.default_folders, scratch, allocator) and complete
-    complete = move_text(&search.lib, scratch, allocator) and complete
-    complete = move_text(&search.platform, scratch, allocator) and complete
-    complete = move_text(&search.subfolders, scratch, allocator) and complete
+        read_library_path(linker, snapshot, &search)
+    complete = complete and not (
+        search.library_path.failed or search.default_folders.failed or search.lib.failed
+        or search.platform.failed or search.subfolders.failed
+    )
     lock_acquire(&linker.registry.lock)
     if complete and not linker.search.ready:
-        memcpy(&linker.search, search, sizeof(SearchSettings))
+        memcpy(&linker.search, &search, sizeof(search))
         store_u32(&linker.search.ready, 1)
-        memset(search, 0, sizeof(SearchSettings))
+        memset(&search, 0, sizeof(search))
     lock_release(&linker.registry.lock)
-    free_settings(allocator, search)
-    end_allocator(scratch)
-    release(allocator, mine)
+    free_settings(&linker.registry.allocator, &search)
     return complete

@@ -6,7 +6,7 @@ from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes
 from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport strchr, strlen, strncmp, strrchr
-from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.linker cimport SearchSettings
 from dlopen.core.image.image cimport Image
 
 
@@ -33,12 +33,13 @@ cdef inline size_t token_length(const char* text, const char* name) noexcept nog
     return length + 1
 
 
-cdef inline bint add_origin(Linker* linker, const Image* image, Text* text) noexcept nogil:
+cdef inline bint add_origin(
+    Allocator* allocator, const Image* image, Text* text
+) noexcept nogil:
     """The folder of an image's file; False when it is not known. Among the caller's files it
     may be relative."""
     cdef const char* path
     cdef const char* slash
-    cdef Allocator* allocator = &linker.registry.allocator
     if image == NULL or image.path == NULL or image.path[0] == 0:
         return False
     path = image.path
@@ -59,30 +60,30 @@ cdef inline bint add_origin(Linker* linker, const Image* image, Text* text) noex
 
 
 cdef inline bint expand(
-    Linker* linker, const Image* image, const char* source, size_t length, Text* text
+    Allocator* allocator, const SearchSettings* settings, const Image* image, const char* source,
+    size_t length, Text* text
 ) noexcept nogil:
     """Appends source with $ORIGIN, $LIB and $PLATFORM expanded; False when the element
     cannot be used: an unknown $ORIGIN, or one in secure execution."""
     cdef size_t i = 0
     cdef size_t token, plain
-    cdef Allocator* allocator = &linker.registry.allocator
     while i < length:
         if source[i] == 0x24:    # '$'
             token = token_length(source + i, b"ORIGIN")
             if token != 0 and i + token <= length:
-                if linker.secure or not add_origin(linker, image, text):
+                if settings.is_secure or not add_origin(allocator, image, text):
                     return False
                 i += token
                 continue
             token = token_length(source + i, b"LIB")
             if token != 0 and i + token <= length:
-                text_add_bytes(allocator, text, linker.search.lib.data, linker.search.lib.length)
+                text_add_bytes(allocator, text, settings.lib.data, settings.lib.length)
                 i += token
                 continue
             token = token_length(source + i, b"PLATFORM")
             if token != 0 and i + token <= length:
                 text_add_bytes(
-                    allocator, text, linker.search.platform.data, linker.search.platform.length
+                    allocator, text, settings.platform.data, settings.platform.length
                 )
                 i += token
                 continue

@@ -19,7 +19,7 @@ cdef inline bint walk_list(
     Walk* walk, const Image* image, const char* list, const char* separators, const char* origin
 ) noexcept nogil:
     """Each folder of a path list of `image`."""
-    cdef Allocator* allocator = &walk.linker.registry.allocator
+    cdef Allocator* allocator = walk.allocator
     cdef Text* folder = walk.folder
     cdef size_t length
     if list == NULL or list[0] == 0:
@@ -31,7 +31,7 @@ cdef inline bint walk_list(
     while True:
         length = element_length(list, separators)
         text_cut(folder, 0)
-        if expand(walk.linker, image, list, length, folder) and not folder.failed:
+        if expand(allocator, walk.settings, image, list, length, folder) and not folder.failed:
             while folder.length > 1 and folder.data[folder.length - 1] == 0x2f:
                 text_cut(folder, folder.length - 1)
             if folder.length == 0:
@@ -86,22 +86,22 @@ cdef inline bint walk_lists(
 ) noexcept nogil:
     """What comes before ld.so.cache."""
     return walk_rpaths(walk, program, asker) or walk_files(walk, asker) or walk_list(
-        walk, program, walk.linker.search.library_path.data, b":;", b"LD_LIBRARY_PATH"
+        walk, program, walk.settings.library_path.data, b":;", b"LD_LIBRARY_PATH"
     ) or (asker != NULL and walk_list(walk, asker, asker.runpath, b":", b"RUNPATH"))
 
 
 cdef inline bint walk_default_folders(Walk* walk, const Image* asker) noexcept nogil:
     """What comes after it."""
-    cdef const char* folder = walk.linker.search.default_folders.data
+    cdef const char* folder = walk.settings.default_folders.data
     cdef size_t _i
     if asker != NULL and asker.flags_1 & DF_1_NODEFLIB:
         return False
     walk.origin = b"default"
     walk.list = folder
     walk.in_files_only = False
-    for _i in range(walk.linker.search.default_count):
+    for _i in range(walk.settings.default_count):
         text_cut(walk.folder, 0)
-        text_add(&walk.linker.registry.allocator, walk.folder, folder)
+        text_add(walk.allocator, walk.folder, folder)
         if walk.visit(walk):
             return True
         folder += strlen(folder) + 1
