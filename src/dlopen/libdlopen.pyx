@@ -49,7 +49,8 @@ from dlopen.core.host.namespaces cimport end_namespace, make_namespace
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport ObjectDestructor, reader_enter, reader_leave
 from dlopen.core.opening.by_hand cimport map_only, relocate_mapped
-from dlopen.core.opening.open cimport open_existing, open_image
+from dlopen.core.opening.existing cimport open_existing
+from dlopen.core.opening.open cimport open_image
 from dlopen.core.running.calls cimport bind_call
 from dlopen.core.running.patch cimport patch_image, unpatch
 from dlopen.core.running.swap cimport retain, swap_images

@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.string cimport memset
 
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_NOT_FOUND, DLOPEN_E_OPEN, DLOPEN_REJECTED_LOADED, Error, VisitCandidate,
+    DLOPEN_E_NOT_FOUND, DLOPEN_E_OPEN, DLOPEN_REJECTED_LOADED, Error, Request, VisitCandidate,
 )
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
 from dlopen.core.base.growable cimport Text, text_free
@@ -14,7 +14,7 @@ from dlopen.core.host.abi cimport RTLD_LAZY
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name
 from dlopen.core.memory.file cimport file_close, file_init
-from dlopen.core.opening.known cimport loaded_by_name
+from dlopen.core.opening.known cimport Wanted, loaded_by_name
 from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.opening.transaction cimport Transaction, begin, end
 from dlopen.core.search.find cimport find_file
@@ -26,9 +26,10 @@ cdef inline int show_search(
     Error* error
 ) noexcept nogil:
     cdef Transaction* transaction
+    cdef Request request
     cdef Trail* trail
     cdef Text path
-    cdef Image* asker
+    cdef Wanted wanted
     cdef Image* loaded
     cdef size_t i
     cdef const char* candidate
@@ -36,20 +37,26 @@ cdef inline int show_search(
     cdef bint found, no_memory
     cdef long last = 0           # how the last candidate ended
     memset(&path, 0, sizeof(path))
-    transaction = begin(linker, RTLD_LAZY, 0, error)
+    memset(&request, 0, sizeof(request))
+    request.name = name
+    request.mode = RTLD_LAZY
+    transaction = begin(linker, &request, error)
     if transaction == NULL:
         return fail_memory(error, name)
     trail = &transaction.trail
     file_init(&transaction.file)
-    asker = image_of_caller(transaction.snapshot, caller)
-    loaded = loaded_by_name(transaction, name, asker, False)
+    wanted.name = name
+    wanted.asker = image_of_caller(transaction.snapshot, caller)
+    wanted.own_only = False
+    loaded = loaded_by_name(transaction, &wanted)
     if transaction.no_memory:
         end(transaction)
         return fail_memory(error, name)
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
-        linker, transaction.snapshot, name, asker, NULL, &path, trail, &transaction.file, NULL
+        linker, transaction.snapshot, name, wanted.asker, NULL, &path, trail, &transaction.file,
+        NULL
     )
     file_close(&transaction.file)
     candidate = trail.paths.data

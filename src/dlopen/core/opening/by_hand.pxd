@@ -24,11 +24,13 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_init, file_open
 from dlopen.core.opening.acquire cimport not_found, stopped
 from dlopen.core.opening.initialise cimport initialise
-from dlopen.core.opening.link cimport link_images
 from dlopen.core.opening.map_image cimport map_image, new_image, unmap_image
+from dlopen.core.opening.open cimport link_images
 from dlopen.core.opening.publish cimport count_bound_hosts, give_back_hosts, keep_hosts
 from dlopen.core.opening.replacing cimport replace_symbols
-from dlopen.core.opening.transaction cimport Transaction, begin, end, take, use_files
+from dlopen.core.opening.transaction cimport (
+    DONE, Outcome, Transaction, begin, end, no_memory, outcome_of, take,
+)
 from dlopen.core.search.candidates cimport try_files
 from dlopen.core.search.find cimport find_file
 from dlopen.core.search.trail cimport Trail, trail_free
@@ -51,7 +53,7 @@ cdef inline int map_only(
     if request.name == NULL or request.name[0] == 0:
         return fail(error, DLOPEN_E_INVALID, b"", b"an empty name")
     memset(&path, 0, sizeof(path))
-    transaction = begin(linker, request.mode, request.flags, error)
+    transaction = begin(linker, request, error)
     if transaction == NULL:
         return fail_memory(error, request.name)
     trail = &transaction.trail
@@ -61,14 +63,13 @@ cdef inline int map_only(
     if request.bytes != NULL:
         file_from_bytes(file, request.bytes, request.bytes_size)
     else:
-        use_files(transaction, request)
         if (transaction.files.read == NULL or not try_files(
             allocator, &transaction.files, request.name, &path, trail, file
         )) and not find_file(
             linker, transaction.snapshot, request.name, NULL, NULL, &path, trail, file,
             &transaction.files
         ):
-            code = not_found(transaction, request.name, trail)
+            code = not_found(transaction, request.name)
     if path.failed or transaction.no_memory:
         code = fail_memory(error, request.name)
     if transaction.files.stopped:
@@ -125,42 +126,45 @@ cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
     return is_mapped
 
 
-cdef inline int take_scope(
+cdef inline Outcome take_scope(
     Transaction* transaction, Image* image, Image** scope, size_t count
 ) noexcept nogil:
     """The image's search list: itself, then these, which it depends on from now on."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i
     if not pointers_add(allocator, &image.search_list.images, image):
-        return fail_memory(transaction.error, image_name(image))
+        return no_memory(transaction, image_name(image))
     for i in range(count):
         if scope[i] == image:
             continue             # it is the first in any case
         if not snapshot_holds(transaction.snapshot, scope[i]) or not is_linked(scope[i]) \
                 or not take(transaction, scope[i]):
             if transaction.no_memory:
-                return fail_memory(transaction.error, image_name(image))
-            return fail(
+                return no_memory(transaction, image_name(image))
+            return outcome_of(transaction, fail(
                 transaction.error, DLOPEN_E_HANDLE, image_name(image),
                 b"an image of the scope is not loaded"
-            )
+            ))
         if not pointers_add(allocator, &image.search_list.images, scope[i]) \
                 or not pointers_add(allocator, &image.dependencies, scope[i]):
-            return fail_memory(transaction.error, image_name(image))
-    return 0
+            return no_memory(transaction, image_name(image))
+    # It is what is linked.
+    if not pointers_add(allocator, &transaction.loaded, image):
+        return no_memory(transaction, image_name(image))
+    return DONE
 
 
-cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
+cdef inline Outcome publish_relocated(Transaction* transaction) noexcept nogil:
     """The registry knows it already, as mapped."""
     cdef Linker* linker = transaction.linker
     cdef Image* image = transaction.root
     if not keep_hosts(transaction):
         give_back_hosts(linker, image)
-        return fail_memory(transaction.error, image_name(image)) if transaction.no_memory \
-            else fail(
+        return no_memory(transaction, image_name(image)) if transaction.no_memory \
+            else outcome_of(transaction, fail(
                 transaction.error, DLOPEN_E_HANDLE, image_name(image),
                 b"an image that it is bound to has gone"
-            )
+            ))
     lock_acquire(&linker.registry.lock)
     image.initialiser = this_thread()
     image.opened_for = image
@@ -171,42 +175,51 @@ cdef inline int publish_relocated(Transaction* transaction) noexcept nogil:
     linker.registry.generation += 1
     lock_release(&linker.registry.lock)
     show_to_debugger(linker, &transaction.loaded)
-    return 0
+    return DONE
+
+
+cdef inline Outcome check_mapped(Transaction* transaction) noexcept nogil:
+    """It may be linked at all."""
+    cdef Image* image = transaction.root
+    cdef int code = refuse(image, image_name(image), transaction.error)
+    if code == 0 and transaction.no_memory:
+        code = fail_memory(transaction.error, image_name(image))
+    if code == 0 and must_be_hosts(image):
+        code = fail(
+            transaction.error, DLOPEN_E_UNSUPPORTED, image_name(image),
+            b"there is one of it in a process, the host's own"
+        )
+    return outcome_of(transaction, code)
 
 
 cdef inline int link_mapped(
     Linker* linker, Image* image, const Request* request, Image** scope, size_t scope_count,
     Error* error
 ) noexcept nogil:
-    """The image is this thread's: `is_being_linked`."""
+    """The image is this thread's: `is_being_linked`. As opening/open.pxd, from the scope on."""
     cdef Transaction* transaction
+    cdef Outcome outcome
     cdef int code
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)
-    transaction = begin(linker, request.mode, request.flags, error)
+    transaction = begin(linker, request, error)
     if transaction == NULL:
         return fail_memory(error, image_name(image))
     image.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
     image.exact_scope = True
     transaction.root = image
-    code = refuse(image, image_name(image), error)
-    if code == 0 and transaction.no_memory:
-        code = fail_memory(error, image_name(image))
-    if code == 0 and must_be_hosts(image):
-        code = fail(
-            error, DLOPEN_E_UNSUPPORTED, image_name(image),
-            b"there is one of it in a process, the host's own"
-        )
-    if code == 0:
-        code = take_scope(transaction, image, scope, scope_count)
-    if code == 0 and not pointers_add(&linker.registry.allocator, &transaction.loaded, image):
-        code = fail_memory(error, image_name(image))
-    if code == 0:
-        code = replace_symbols(transaction, request)
-    if code == 0:
-        code = link_images(transaction)
-    if code == 0:
-        code = publish_relocated(transaction)
+    outcome = (
+        check_mapped(transaction)
+        # Scope: what was given, and nothing else.
+        or take_scope(transaction, image, scope, scope_count)
+        # Replace: whatever its references find there.
+        or replace_symbols(transaction)
+        # Link: as any other image.
+        or link_images(transaction)
+        # Count, publish and announce.
+        or publish_relocated(transaction)
+    )
+    code = transaction.code if outcome != DONE else 0
     transaction.loaded.count = 0     # it is the registry's
     if code:
         forget_linking(&linker.registry, image)

@@ -1,23 +1,36 @@
-"""Is it there already? An image by its name, by its file, by who asks."""
+"""Is it there already? The one question of an open, asked for each image that it needs:
+
+by its name, before anything is searched for; by its file, when the search has ended at one; by the
+soname of a file that must be the host's; and of the host itself, by a path that leads nowhere any
+more.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.atomics cimport load_pointer, load_u32, load_u64
 from dlopen.core.base.growable cimport pointer_at
-from dlopen.core.base.strings cimport memcmp, strcmp
+from dlopen.core.base.strings cimport memcmp, strchr, strcmp
 from dlopen.core.elf.structures cimport Ehdr, Phdr
+from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD
+from dlopen.core.host.host_lock cimport close_host, open_host
 from dlopen.core.host.identity cimport identify_hosts
-from dlopen.core.image.image cimport Image, SearchList, image_asked_name, is_linked
+from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.image cimport Image, LinkMap, SearchList, image_asked_name, is_linked
 from dlopen.core.image.naming cimport answers_to, has_base_name, same_file_name
 from dlopen.core.image.registry cimport Snapshot, this_thread
 from dlopen.core.memory.file cimport File
-from dlopen.core.opening.transaction cimport Transaction, is_meant, take
+from dlopen.core.opening.texts cimport holds_text, remember_name
+from dlopen.core.opening.transaction cimport Transaction, is_meant, replaced_by, take
+from dlopen.core.search.candidates cimport is_path_in_files
 from dlopen.core.symbols.lookup cimport list_in_scope
 from dlopen.core.symbols.scopes cimport is_of_namespace
 
 
-# Linking ---------------------------------------------------------------------------
+cdef struct Wanted:              # an image that is asked for
+    const char* name
+    Image* asker                 # who means it, and whose paths count; NULL: it is not known
+    bint own_only                # a new one of its own: none that is loaded already
 
 
 cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noexcept nogil:
@@ -83,15 +96,17 @@ cdef inline Image* own_image_of(
 
 
 cdef inline Image* loaded_by_name(
-    Transaction* transaction, const char* name, Image* asker, bint own_only
+    Transaction* transaction, const Wanted* wanted
 ) noexcept nogil:
     """An image that answers to the name: of this transaction, then of the process."""
-    cdef size_t i
+    cdef const char* name = wanted.name
+    cdef Image* asker = wanted.asker
     cdef Image* image
+    cdef size_t i
     for i in range(transaction.loaded.count):
         if answers_to(<Image*>transaction.loaded.items[i], name):
             return <Image*>transaction.loaded.items[i]
-    if own_only:
+    if wanted.own_only:
         return NULL
     image = loaded_with_asker(transaction, asker, name, 0, 0)
     if image != NULL:
@@ -110,7 +125,7 @@ cdef inline Image* loaded_by_name(
 cdef inline bint sees(const Transaction* transaction, const Image* image) noexcept nogil:
     """An image that is there already counts: one of the same namespace, or of the family
     that all share."""
-    return image != transaction.replaces and (image.is_host or load_u32(&image.is_visible)) \
+    return image != replaced_by(transaction) and (image.is_host or load_u32(&image.is_visible)) \
         and is_of_namespace(image, transaction.namespace_id)
 
 
@@ -127,7 +142,7 @@ cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
 
 
 cdef inline Image* loaded_by_file(
-    Transaction* transaction, const File* file, Image* asker, bint own_only
+    Transaction* transaction, const Wanted* wanted, const File* file
 ) noexcept nogil:
     """An image of the same file: device and inode."""
     cdef size_t i
@@ -136,9 +151,9 @@ cdef inline Image* loaded_by_file(
         image = <Image*>transaction.loaded.items[i]
         if is_meant(image, NULL, file.device, file.inode):
             return image
-    if own_only:
+    if wanted.own_only:
         return NULL
-    image = loaded_with_asker(transaction, asker, NULL, file.device, file.inode)
+    image = loaded_with_asker(transaction, wanted.asker, NULL, file.device, file.inode)
     if image != NULL:
         return image
     for i in range(transaction.snapshot.host_count):
@@ -185,3 +200,63 @@ cdef inline Image* loaded_from_files(
         if image.is_from_files and strcmp(image.path, path) == 0:
             return image
     return NULL
+
+
+cdef inline Image* known_by_name(
+    Transaction* transaction, const Wanted* wanted, bint* is_known
+) noexcept nogil:
+    """*is_known is True with NULL for what the host is to open already."""
+    cdef Image* image = loaded_by_name(transaction, wanted)
+    is_known[0] = image != NULL or holds_text(&transaction.missing_names, wanted.name)
+    return image
+
+
+cdef inline Image* known_by_file(
+    Transaction* transaction, const Wanted* wanted, const File* file, const char* path
+) noexcept nogil:
+    """It answers to this name too from now on."""
+    cdef Image* image = loaded_from_files(transaction, path) if file.is_from_files \
+        else loaded_by_file(transaction, wanted, file)
+    if image != NULL:
+        remember_name(transaction.linker, image, wanted.name)
+    return image
+
+
+cdef inline Image* known_host(Transaction* transaction, const char* soname) noexcept nogil:
+    """Of whatever file."""
+    cdef size_t i
+    cdef Image* host
+    for i in range(transaction.snapshot.host_count):
+        host = transaction.snapshot.hosts[i]
+        if soname != NULL and host.soname != NULL and strcmp(host.soname, soname) == 0 \
+                and take(transaction, host):
+            return host
+    return NULL
+
+
+cdef inline Image* known_to_host(
+    Transaction* transaction, const Wanted* wanted
+) noexcept nogil:
+    """The image that the host has opened by a path which leads nowhere by now: it tells nobody
+    what else than its own name an image answers to. A name that is searched for it would search
+    for, too, which is dear."""
+    cdef Linker* linker = transaction.linker
+    cdef const char* name = wanted.name
+    cdef Image* image = NULL
+    cdef void* handle
+    cdef size_t i
+    if transaction.namespace_id != 0 or strchr(name, 0x2f) == NULL or strchr(name, 0x24) != NULL:
+        return NULL
+    if transaction.loaded.count != 0 and is_path_in_files(wanted.asker, name):
+        return NULL
+    handle = open_host(linker, name, RTLD_LAZY | RTLD_NOLOAD)
+    if handle == NULL:
+        linker.host.dlerror()
+        return NULL
+    for i in range(transaction.snapshot.host_count):
+        if transaction.snapshot.hosts[i].link_map.l_ld == (<LinkMap*>handle).l_ld \
+                and take(transaction, transaction.snapshot.hosts[i]):
+            image = transaction.snapshot.hosts[i]
+            remember_name(linker, image, name)
+    close_host(linker, handle)
+    return image

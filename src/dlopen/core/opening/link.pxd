@@ -1,13 +1,12 @@
-"""Versions, relocation, storage, resolvers, protection of the new images, in this order."""
+"""Linking the new images: the steps, which opening/open.pxd puts in order."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
-from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_pointer
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_LOADING,
+    DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_LOADING, Request,
 )
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_memory
 from dlopen.core.base.growable cimport Pointers
@@ -24,13 +23,13 @@ from dlopen.core.image.naming cimport answers_to, same_file_name
 from dlopen.core.memory.mapping cimport protect_relro, protect_text
 from dlopen.core.opening.known cimport host_by_name
 from dlopen.core.opening.scopes cimport collect_scopes, make_search_list
-from dlopen.core.opening.transaction cimport Transaction, pin
+from dlopen.core.opening.transaction cimport (
+    DONE, Outcome, Transaction, no_memory, outcome_of, pin,
+)
 from dlopen.core.opening.tree cimport sort_tree
 from dlopen.core.relocation.batch cimport Batch
 from dlopen.core.relocation.relocate cimport relocate_image
-from dlopen.core.relocation.resolvers cimport (
-    free_deferred, resolvers_fill_static_tls, run_resolvers,
-)
+from dlopen.core.relocation.resolvers cimport resolvers_fill_static_tls, run_resolvers
 from dlopen.core.relocation.thread_local cimport relocate_deferred_tls
 from dlopen.core.symbols.lookup cimport Definition, Reference
 from dlopen.core.symbols.report cimport report_scope, report_textrel, report_version
@@ -40,7 +39,7 @@ from dlopen.core.symbols.unique cimport (
 )
 
 
-cdef inline int check_versions(Transaction* transaction, Image* image) noexcept nogil:
+cdef inline int check_versions_of(Transaction* transaction, const Image* image) noexcept nogil:
     """Each version that verneed asks of a library must be defined by it, if it defines
     any; a weak one may be missing. In the file's order, so that the error names the one that
     libc's does."""
@@ -123,7 +122,7 @@ cdef inline int share_unique(
     entry.sibling = transaction.new_uniques
     transaction.new_uniques = entry
     add_unique(transaction.uniques, entry)
-    if transaction.flags & DLOPEN_KEEP_AS_LIBC:
+    if transaction.request.flags & DLOPEN_KEEP_AS_LIBC:
         keep_for_ever(linker, definition.image)
     return 0
 
@@ -138,99 +137,148 @@ cdef inline bint ask_for_static_tls(void* context, const Definition* definition)
     return ask_host_for_static_tls((<Transaction*>context).linker, definition)
 
 
-cdef inline int link_images(Transaction* transaction) noexcept nogil:
-    """Scopes, relocation in dependency order, resolvers, protection."""
-    cdef Linker* linker = transaction.linker
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Batch batch
-    cdef Pointers* order         # of the root and all that it needs of ours
-    cdef SearchList** scope
-    cdef size_t i
-    cdef Image* image
+cdef inline Outcome make_scopes(Transaction* transaction) noexcept nogil:
+    """The root has that of an image which was linked by hand already."""
     cdef Image* root = <Image*>transaction.loaded.items[0]
-    cdef bint resolved_first
-    cdef int code = 0
-    memset(&batch, 0, sizeof(batch))
-    order = &root.sorted
+    cdef SearchList** scope
+    cdef Image* image
+    cdef size_t i
     if not root.exact_scope and (
         not collect_scopes(transaction)
         or not make_search_list(transaction, root, &root.search_list)
     ):
-        return fail_memory(transaction.error, image_name(root))
+        return no_memory(transaction, image_name(root))
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
-            return fail_memory(transaction.error, image_name(image))
-        scope = <SearchList**>allocate(allocator, 2 * sizeof(SearchList*))
+            return no_memory(transaction, image_name(image))
+        scope = <SearchList**>allocate(
+            &transaction.linker.registry.allocator, 2 * sizeof(SearchList*)
+        )
         if scope == NULL:
-            return fail_memory(transaction.error, image_name(image))
+            return no_memory(transaction, image_name(image))
         scope[0] = &root.search_list
         store_pointer(&image.scope, scope)       # one that was mapped only is known to readers
         move_dynamic_pointers(image)
         report_scope(image, &transaction.scopes.globals)
+    return DONE
+
+
+cdef inline Outcome check_versions(Transaction* transaction) noexcept nogil:
+    """Of all new images that the root needs."""
+    cdef const Image* root = <const Image*>transaction.loaded.items[0]
+    cdef const Image* image
+    cdef size_t i
+    cdef int code = 0
     for i in range(0 if root.exact_scope else root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
+        image = <const Image*>root.search_list.images.items[i]
         if not image.is_host and load_u32(&image.state) == DLOPEN_STATE_LOADING:
-            code = check_versions(transaction, image)
+            code = check_versions_of(transaction, image)
         if code:
-            return code
+            break
+    return outcome_of(transaction, code)
+
+
+cdef inline Outcome sort_images(Transaction* transaction) noexcept nogil:
+    """Image.sorted of the root: it and all that it needs of ours, dependencies first."""
+    cdef Linker* linker = transaction.linker
+    cdef Image* root = <Image*>transaction.loaded.items[0]
+    cdef bint complete
     # Image.mark of images that are known already.
     lock_acquire(&linker.registry.lock)
-    if not sort_tree(linker, root):
-        code = fail_memory(transaction.error, image_name(root))
+    complete = sort_tree(linker, root)
     lock_release(&linker.registry.lock)
-    if code:
-        return code
-    batch.allocator = allocator
+    return DONE if complete else no_memory(transaction, image_name(root))
+
+
+cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
+    cdef Linker* linker = transaction.linker
+    cdef const Request* request = transaction.request
+    cdef Batch* batch = &transaction.batch
     transaction.scopes.own_names = linker.own_names
     transaction.scopes.refuses_unversioned = linker.habits.asserts_versions
     transaction.scopes.share_unique = share_unique
     transaction.scopes.context = transaction
     transaction.scopes.error = transaction.error
+    batch.allocator = &linker.registry.allocator
     batch.scopes = &transaction.scopes
     batch.ask_for_static_tls = ask_for_static_tls
     batch.context = transaction
     batch.error = transaction.error
-    batch.lazy = transaction.mode & RTLD_NOW == 0 and not linker.bind_now
-    batch.no_foreign_code = transaction.flags & DLOPEN_NO_FOREIGN_CODE != 0
+    batch.lazy = request.mode & RTLD_NOW == 0 and not linker.bind_now
+    batch.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
+
+
+cdef inline int relocate_with_text(Batch* batch, Image* image) noexcept nogil:
+    """Its text is writable meanwhile, if it must be."""
+    cdef int code = 0
+    if image.has_textrel:
+        report_textrel(image)
+        code = protect_text(
+            &image.layout, image.load_bias, True, image_name(image), batch.error
+        )
+    if code == 0:
+        code = relocate_image(batch, image)
+    if code == 0 and image.has_textrel:
+        code = protect_text(
+            &image.layout, image.load_bias, False, image_name(image), batch.error
+        )
+    return code
+
+
+cdef inline Outcome relocate_images(Transaction* transaction) noexcept nogil:
+    """All but what waits for thread-local storage, and what a resolver gives."""
+    cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).sorted
+    cdef Image* image
+    cdef size_t i
+    cdef int code = 0
+    begin_batch(transaction)
     for i in range(order.count):
         image = <Image*>order.items[i]
-        if load_u32(&image.state) != DLOPEN_STATE_LOADING:
-            continue
-        if image.has_textrel:
-            report_textrel(image)
-            code = protect_text(
-                &image.layout, image.load_bias, True, image_name(image), transaction.error
-            )
-        if code == 0:
-            code = relocate_image(&batch, image)
-        if code == 0 and image.has_textrel:
-            code = protect_text(
-                &image.layout, image.load_bias, False, image_name(image), transaction.error
-            )
-        if code:
-            break
-    resolved_first = code == 0 and resolvers_fill_static_tls(&batch)
-    if resolved_first:
-        run_resolvers(&batch)
+        if code == 0 and load_u32(&image.state) == DLOPEN_STATE_LOADING:
+            code = relocate_with_text(&transaction.batch, image)
+    return outcome_of(transaction, code)
+
+
+cdef inline Outcome resolve_for_static_tls(Transaction* transaction) noexcept nogil:
+    """All resolvers, if one of them fills static TLS: the host copies that into all threads when
+    it is placed."""
+    if resolvers_fill_static_tls(&transaction.batch):
+        run_resolvers(&transaction.batch)
+    return DONE
+
+
+cdef inline Outcome place_tls(Transaction* transaction) noexcept nogil:
+    """And then the places that waited for it."""
+    cdef size_t i
+    cdef int code = 0
     for i in range(transaction.loaded.count):
         if code == 0:
             code = give_tls(
-                linker, <Image*>transaction.loaded.items[i], batch.no_foreign_code,
-                transaction.error
+                transaction.linker, <Image*>transaction.loaded.items[i],
+                transaction.batch.no_foreign_code, transaction.error
             )
     if code == 0:
-        code = relocate_deferred_tls(&batch)
-    if code == 0:
-        if not resolved_first:
-            run_resolvers(&batch)
-        for i in range(order.count):
-            image = <Image*>order.items[i]
-            if load_u32(&image.state) == DLOPEN_STATE_LOADING:
-                code = protect_relro(
-                    &image.layout, image.load_bias, image_name(image), transaction.error
-                )
-            if code:
-                break
-    free_deferred(&batch)
-    return code
+        code = relocate_deferred_tls(&transaction.batch)
+    return outcome_of(transaction, code)
+
+
+cdef inline Outcome resolve_places(Transaction* transaction) noexcept nogil:
+    """Unless all of it is done."""
+    if not transaction.batch.is_resolved:
+        run_resolvers(&transaction.batch)
+    return DONE
+
+
+cdef inline Outcome protect_images(Transaction* transaction) noexcept nogil:
+    cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).sorted
+    cdef const Image* image
+    cdef size_t i
+    cdef int code = 0
+    for i in range(order.count):
+        image = <const Image*>order.items[i]
+        if code == 0 and load_u32(&image.state) == DLOPEN_STATE_LOADING:
+            code = protect_relro(
+                &image.layout, image.load_bias, image_name(image), transaction.error
+            )
+    return outcome_of(transaction, code)

@@ -1,86 +1,153 @@
-"""The steps of an open: find, map, scope, relocate, protect, publish, initialise."""
+"""An open, step by step: every step is named here, in its order, and told in a file of its own.
 
-from libc.stddef cimport size_t
+Nobody else sees anything of it until it is published; until then any failure takes back all that
+was done (opening/transaction.pxd). Of these steps `find_and_map`, `replace_symbols`,
+`resolve_for_static_tls`, `resolve_places` and `initialise` run foreign code: no lock of ours is
+held while they do.
+"""
 
-from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_KEEP_AS_LIBC,
+    DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC,
     DLOPEN_NO_FOREIGN_CODE, Error, Request,
 )
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
 from dlopen.core.base.kernel cimport EINVAL
-from dlopen.core.base.strings cimport strchr
-from dlopen.core.host.abi cimport RTLD_GLOBAL, RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.linker cimport Linker, Namespace
 from dlopen.core.host.namespaces cimport (
     NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
 )
 from dlopen.core.host.refresh cimport bring_unwinder
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.naming cimport same_file_name
-from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.catching cimport is_catching
 from dlopen.core.opening.initialise cimport initialise
-from dlopen.core.opening.known cimport loaded_by_name
-from dlopen.core.opening.link cimport link_images
-from dlopen.core.opening.publish cimport count_root, make_global, publish
-from dlopen.core.opening.replacing cimport replace_symbols
-from dlopen.core.opening.root cimport load_tree
-from dlopen.core.opening.transaction cimport (
-    TRY_AGAIN, Transaction, begin, end, take, use_files, whether_again,
+from dlopen.core.opening.link cimport (
+    check_versions, make_scopes, place_tls, protect_images, relocate_images, resolve_for_static_tls,
+    resolve_places, sort_images,
 )
-from dlopen.core.symbols.report cimport report_loaded, report_open
+from dlopen.core.opening.publish cimport (
+    announce, count_hosts, count_open, join_global_scope, publish,
+)
+from dlopen.core.opening.replacing cimport replace_symbols
+from dlopen.core.opening.root cimport find_root, look_again, open_missing_hosts
+from dlopen.core.opening.transaction cimport (
+    DONE, FAILED, TRY_AGAIN, Outcome, Transaction, begin, end, no_memory, outcome_of,
+    whether_again,
+)
+from dlopen.core.opening.tree cimport load_dependencies
+from dlopen.core.symbols.report cimport report_open
 
 
-cdef inline int open_once(
-    Linker* linker, const Request* request, const Namespace* space, Image** result, Error* error
+cdef inline Outcome find_and_map(Transaction* transaction) noexcept nogil:
+    """The root and all that it needs. Once more, if the host had to open some of it."""
+    cdef Outcome outcome = DONE
+    cdef int _round
+    for _round in range(8):
+        if transaction.no_memory:
+            return no_memory(transaction, transaction.request.name)
+        # Find: what is asked for, by name, file or bytes; it is mapped if it is not there.
+        if transaction.loaded.count == 0:
+            outcome = find_root(transaction)
+        # Map: what that needs, and what this needs, breadth first, each looked for in the same way.
+        if outcome == DONE and transaction.loaded.count:
+            outcome = load_dependencies(transaction)
+        if outcome != DONE or transaction.missing_hosts.count == 0:
+            return outcome
+        # What must be the host's and is missing is opened by its loader, now that all is checked.
+        outcome = open_missing_hosts(transaction)
+        if outcome != DONE:
+            return outcome
+        # It is there now, and may have brought what was mapped meanwhile.
+        look_again(transaction)
+    return outcome_of(transaction, fail(
+        transaction.error, DLOPEN_E_UNSUPPORTED, transaction.request.name,
+        b"a host library does not stay loaded"
+    ))
+
+
+cdef inline Outcome link_images(Transaction* transaction) noexcept nogil:
+    """The new images, from mapped to ready to run; the same for those that are linked by hand."""
+    return (
+        # Scope: in which images, and in which order, the symbols of each are looked up.
+        make_scopes(transaction)
+        # Versions: each that is needed is defined.
+        or check_versions(transaction)
+        # Order: dependencies first, here and when they are initialised.
+        or sort_images(transaction)
+        # Relocate: each place gets its value, but for what the next three steps give.
+        or relocate_images(transaction)
+        # Resolve, before the next step copies it, what resolvers write into static TLS.
+        or resolve_for_static_tls(transaction)
+        # Place TLS: each has its module id, or its static block, and places that wait are written.
+        or place_tls(transaction)
+        # Resolve: IFUNC resolvers choose, when every word that they may read is final.
+        or resolve_places(transaction)
+        # Protect: RELRO is read-only from now on.
+        or protect_images(transaction)
+    )
+
+
+cdef inline Outcome publish_images(Transaction* transaction) noexcept nogil:
+    """The new images, for all to see."""
+    return (
+        # Count: what they rely on of the host's stays as long as they do.
+        count_hosts(transaction)
+        # Publish: in the registry, the scopes and the unwinder's table, all at once.
+        or publish(transaction)
+        # Announce: to debuggers, and in the log.
+        or announce(transaction)
+    )
+
+
+cdef inline Outcome open_root(Transaction* transaction) noexcept nogil:
+    """All but the constructors."""
+    # Find and map.
+    cdef Outcome outcome = find_and_map(transaction)
+    if outcome != FAILED or transaction.code != DLOPEN_E_STOPPED:
+        outcome = whether_again(transaction, transaction.request.name, outcome)
+    # Replace: who opens it is asked for definitions of his own, before anything is bound.
+    outcome = outcome or replace_symbols(transaction)
+    # What is new is linked and published; if nothing is, all of it was there already.
+    if outcome == DONE and transaction.loaded.count:
+        outcome = whether_again(
+            transaction, transaction.request.name, link_images(transaction)
+        ) or publish_images(transaction)
+    return (
+        outcome
+        # RTLD_GLOBAL: it joins the global scope, with what it needs.
+        or join_global_scope(transaction)
+        # Count: one more open, for one more close.
+        or count_open(transaction)
+    )
+
+
+cdef inline Outcome open_once(
+    Linker* linker, const Request* request, const Namespace* space, Image** root, int* code,
+    Error* error
 ) noexcept nogil:
-    """One attempt; TRY_AGAIN if another thread was first."""
-    cdef Transaction* transaction
-    cdef int code
-    cdef Image* root = NULL
-    transaction = begin(linker, request.mode, request.flags, error)
+    """One attempt, as a transaction; TRY_AGAIN if another thread was first."""
+    cdef Transaction* transaction = begin(linker, request, error)
+    cdef Outcome outcome
     if transaction == NULL:
-        return fail_memory(error, request.name)
-    use_files(transaction, request)
-    transaction.namespace_id = request.namespace_id
-    transaction.replaces = <Image*>request.replaces
+        code[0] = fail_memory(error, request.name)
+        return FAILED
     transaction.space = space
+    transaction.namespace_id = request.namespace_id
     if request.namespace_id == NEW_NAMESPACE:
         transaction.namespace_id = new_namespace(linker)
-    code = load_tree(transaction, request)
-    if code != DLOPEN_E_STOPPED:
-        code = whether_again(transaction, request.name, code)
-    if code == 0:
-        code = replace_symbols(transaction, request)
-    if code == 0 and transaction.loaded.count:
-        code = whether_again(transaction, request.name, link_images(transaction))
-        if code == 0:
-            code = publish(transaction)
-        if code == 0:
-            report_loaded(&transaction.loaded)
-            transaction.loaded.count = 0      # they are the registry's now
-    root = transaction.root
-    if code == 0 and request.mode & RTLD_GLOBAL and not root.is_host:
-        transaction.no_memory = not make_global(linker, root)
-    if code == 0 and (transaction.no_memory or not count_root(transaction)):
-        code = whether_again(transaction, request.name, TRY_AGAIN)
+    outcome = open_root(transaction)
+    root[0] = transaction.root
+    code[0] = transaction.code if outcome == FAILED else 0
     end(transaction)
-    if code == 0:
-        # Under libc's names an exception goes on, and libc's callers end by it; but not where
-        # it would be caught further out, with this open half done for ever.
-        code = initialise(
-            linker, root, not request.flags & DLOPEN_KEEP_AS_LIBC or is_catching(), error
-        )
-        result[0] = root
-    return code
+    return outcome
 
 
 cdef inline int open_image(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
     cdef Namespace* space = NULL
-    cdef int code = TRY_AGAIN
+    cdef Image* root = NULL
+    cdef Outcome outcome = TRY_AGAIN
+    cdef int code = 0
     cdef int _round
     if request.bytes == NULL and request.name != NULL and request.name[0] == 0:
         return fail(error, DLOPEN_E_INVALID, request.name, b"an empty name")
@@ -94,50 +161,20 @@ cdef inline int open_image(
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)
     for _round in range(1000):
-        code = open_once(linker, request, space, result, error)
-        if code != TRY_AGAIN:
-            report_open(request.name, code, result, error)
+        outcome = open_once(linker, request, space, &root, &code, error)
+        if outcome != TRY_AGAIN:
             break
+    if outcome == DONE:
+        # Initialise: constructors, dependencies first, each once. Under libc's names an exception
+        # goes on, and libc's callers end by it; but not where it would be caught further out, with
+        # this open half done for ever.
+        code = initialise(
+            linker, root, not request.flags & DLOPEN_KEEP_AS_LIBC or is_catching(), error
+        )
+        result[0] = root
+    if outcome != TRY_AGAIN:
+        report_open(request.name, code, result, error)
     leave_namespace(linker, space)
-    if code == TRY_AGAIN:
+    if outcome == TRY_AGAIN:
         return fail(error, DLOPEN_E_STATE, request.name, b"other threads kept replacing it")
-    return code
-
-
-cdef inline int open_existing(
-    Linker* linker, const char* name, Image** result, Error* error
-) noexcept nogil:
-    """By path, soname or base name; counted."""
-    cdef Transaction* transaction
-    cdef Image* image
-    cdef size_t i
-    cdef bint counted
-    cdef int code
-    transaction = begin(linker, RTLD_NOLOAD | RTLD_LAZY, 0, error)
-    if transaction == NULL:
-        return fail_memory(error, name)
-    transaction.root = loaded_by_name(transaction, name, NULL, False)
-    if transaction.root == NULL and not transaction.no_memory:
-        for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
-            image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
-                else transaction.snapshot.images[i - transaction.snapshot.host_count]
-            if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
-                    and take(transaction, image):
-                transaction.root = image
-                break
-    if transaction.root == NULL and not transaction.no_memory and strchr(name, 0x2f) != NULL:
-        acquire(transaction, name, NULL, False, &transaction.root)
-    counted = transaction.root != NULL and not transaction.no_memory and count_root(transaction)
-    if transaction.no_memory:
-        code = fail_memory(error, name)
-    elif not counted:
-        code = fail(error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
-    else:
-        code = 0
-        result[0] = transaction.root
-    report_open(name, code, result, error)
-    end(transaction)
-    if code == 0:
-        # Waits for the thread that is at it.
-        code = initialise(linker, result[0], True, error)
     return code

@@ -6,7 +6,6 @@ from libc.stdint cimport uint32_t
 from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING
-from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport (
     Pointers, pointer_at, pointers_add, pointers_hold, pointers_reserve,
 )
@@ -21,9 +20,12 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, free_wider_scopes, join_globals, make_snapshot, publish_snapshot,
     take_wider_scopes, this_thread, widen_scope,
 )
-from dlopen.core.opening.transaction cimport TRY_AGAIN, Transaction, whether_again
+from dlopen.core.opening.transaction cimport (
+    DONE, TRY_AGAIN, Outcome, Transaction, no_memory, whether_again,
+)
 from dlopen.core.opening.tree cimport put_filtees_first, sort_tree
 from dlopen.core.symbols.lookup cimport Reference, refer, symbol_name
+from dlopen.core.symbols.report cimport report_loaded
 from dlopen.core.symbols.unique cimport UniqueTable, add_unique, find_unique
 
 
@@ -120,6 +122,20 @@ cdef inline void give_back_hosts(Linker* linker, Image* image) noexcept nogil:
     image.host_handles.count = 0
 
 
+cdef inline void give_back_all_hosts(Transaction* transaction) noexcept nogil:
+    cdef size_t i
+    for i in range(transaction.loaded.count):
+        give_back_hosts(transaction.linker, <Image*>transaction.loaded.items[i])
+
+
+cdef inline Outcome count_hosts(Transaction* transaction) noexcept nogil:
+    """TRY_AGAIN: one has gone."""
+    if keep_hosts(transaction):
+        return DONE
+    give_back_all_hosts(transaction)
+    return whether_again(transaction, image_name(transaction.root), TRY_AGAIN)
+
+
 cdef inline void count_bound_hosts(Transaction* transaction, int change) noexcept nogil:
     """Under the lock: host images that images of ours rely on are known by their pins."""
     cdef size_t i, j
@@ -134,37 +150,32 @@ cdef inline void count_bound_hosts(Transaction* transaction, int change) noexcep
                 (<Image*>image.bindings.items[j]).pins += <uint32_t>change
 
 
-cdef inline int publish(Transaction* transaction) noexcept nogil:
+cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     """All new images at once. TRY_AGAIN if another transaction was first."""
-    cdef Linker* linker = transaction.linker
-    cdef Registry* registry = &linker.registry
+    cdef Registry* registry = &transaction.linker.registry
     cdef Snapshot* snapshot = NULL
     cdef Image* image
     cdef bint complete
     cdef size_t i
-    cdef int code = 0
+    cdef Outcome outcome = DONE
     cdef Image* root = transaction.root
-    if not keep_hosts(transaction):
-        for i in range(transaction.loaded.count):
-            give_back_hosts(linker, <Image*>transaction.loaded.items[i])
-        return whether_again(transaction, image_name(root), TRY_AGAIN)
     put_filtees_first(&transaction.loaded)
     lock_acquire(&registry.lock)
     # All that may fail first.
     complete = pointers_reserve(&registry.allocator, &registry.images, transaction.loaded.count)
-    if transaction.mode & RTLD_GLOBAL:
+    if transaction.request.mode & RTLD_GLOBAL:
         complete = complete and pointers_reserve(
             &registry.allocator, &registry.globals, root.search_list.images.count
         )
     if complete:
         snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
     if snapshot == NULL:
-        code = fail_memory(transaction.error, image_name(root))
+        outcome = no_memory(transaction, image_name(root))
     elif conflicts(transaction):
-        code = TRY_AGAIN
+        outcome = TRY_AGAIN
     elif not join_scopes(registry, root):
-        code = fail_memory(transaction.error, image_name(root))
-    if code == 0:
+        outcome = no_memory(transaction, image_name(root))
+    if outcome == DONE:
         for i in range(transaction.loaded.count):
             image = <Image*>transaction.loaded.items[i]
             pointers_add(&registry.allocator, &registry.images, image)
@@ -174,18 +185,23 @@ cdef inline int publish(Transaction* transaction) noexcept nogil:
             store_u32(&image.state, DLOPEN_STATE_INITIALISING)
         count_bound_hosts(transaction, 1)
         publish_uniques(transaction)
-        if transaction.mode & RTLD_GLOBAL:
+        if transaction.request.mode & RTLD_GLOBAL:
             join_tree(registry, root)
         store_u64(&registry.adds, registry.adds + transaction.loaded.count)
         publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)
-    if code:
+    if outcome != DONE:
         release(&registry.allocator, snapshot)
-        for i in range(transaction.loaded.count):
-            give_back_hosts(linker, <Image*>transaction.loaded.items[i])
-    else:
-        show_to_debugger(linker, &transaction.loaded)
-    return code
+        give_back_all_hosts(transaction)
+    return outcome
+
+
+cdef inline Outcome announce(Transaction* transaction) noexcept nogil:
+    """To debuggers, and in the log."""
+    show_to_debugger(transaction.linker, &transaction.loaded)
+    report_loaded(&transaction.loaded)
+    transaction.loaded.count = 0     # they are the registry's now
+    return DONE
 
 
 cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
@@ -248,13 +264,22 @@ cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
     return True
 
 
+cdef inline Outcome join_global_scope(Transaction* transaction) noexcept nogil:
+    """RTLD_GLOBAL, also of what was there already; a host image's own count does it."""
+    cdef Image* root = transaction.root
+    if transaction.request.mode & RTLD_GLOBAL and not root.is_host \
+            and not make_global(transaction.linker, root):
+        return no_memory(transaction, transaction.request.name)
+    return DONE
+
+
 cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     """One more open of the root; a host image's is the host's own count. False: another image
     is in its place by now, or with Transaction.no_memory."""
     cdef Linker* linker = transaction.linker
     cdef Image* root = transaction.root
     cdef void* handle = NULL
-    cdef uint32_t mode = transaction.mode & (RTLD_GLOBAL | RTLD_NODELETE)
+    cdef uint32_t mode = transaction.request.mode & (RTLD_GLOBAL | RTLD_NODELETE)
     if root.is_host:
         if transaction.namespace_id != 0:
             mode &= ~<uint32_t>RTLD_GLOBAL
@@ -280,7 +305,14 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     root.open_count += 1
     if root.is_host:
         root.host_handle = handle
-    elif transaction.mode & RTLD_NODELETE:
+    elif transaction.request.mode & RTLD_NODELETE:
         root.nodelete = True
     lock_release(&linker.registry.lock)
     return True
+
+
+cdef inline Outcome count_open(Transaction* transaction) noexcept nogil:
+    """TRY_AGAIN: another image is in its place by now."""
+    if count_root(transaction):
+        return DONE
+    return whether_again(transaction, transaction.request.name, TRY_AGAIN)

@@ -8,7 +8,7 @@ from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add_once
 from dlopen.core.image.image cimport Image, image_name
 from dlopen.core.opening.root cimport image_of_caller
-from dlopen.core.opening.transaction cimport Transaction, take
+from dlopen.core.opening.transaction cimport DONE, Outcome, Transaction, outcome_of, take
 from dlopen.core.relocation.replace cimport find_replacements
 
 
@@ -30,17 +30,18 @@ cdef inline int keep_replacements(Transaction* transaction, Image* image) noexce
     return 0
 
 
-cdef inline int replace_symbols(Transaction* transaction, const Request* request) noexcept nogil:
+cdef inline Outcome replace_symbols(Transaction* transaction) noexcept nogil:
     """Before anything is bound, and with no lock held: what is asked may be Python."""
+    cdef const Request* request = transaction.request
     cdef size_t i
     cdef int code = 0
     if request.replacement_count == 0 and request.find == NULL:
-        return 0
+        return DONE
     if transaction.loaded.count == 0 or transaction.loaded.items[0] != transaction.root:
-        return fail(
+        return outcome_of(transaction, fail(
             transaction.error, DLOPEN_E_STATE, request.name,
             b"it is loaded already, and its references are bound: open a private copy of it"
-        )
+        ))
     for i in range(transaction.loaded.count):
         if code == 0 and (i == 0 or request.flags & DLOPEN_REPLACE_IN_TREE):
             code = find_replacements(
@@ -49,4 +50,4 @@ cdef inline int replace_symbols(Transaction* transaction, const Request* request
             )
             if code == 0:
                 code = keep_replacements(transaction, <Image*>transaction.loaded.items[i])
-    return code
+    return outcome_of(transaction, code)

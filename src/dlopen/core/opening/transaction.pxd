@@ -34,21 +34,25 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.memory.file cimport File, Files
 from dlopen.core.opening.map_image cimport unmap_image
 from dlopen.core.opening.texts cimport free_texts
+from dlopen.core.relocation.batch cimport Batch
+from dlopen.core.relocation.resolvers cimport free_deferred
 from dlopen.core.search.trail cimport Trail
 from dlopen.core.symbols.scopes cimport Scopes, free_scopes
 from dlopen.core.symbols.unique cimport UniqueTable
 
 
-cdef enum:
-    TRY_AGAIN = -1               # somebody else published what this transaction loads
-    HOSTS_OWN = -2               # one of the caller's files must be the host's
+cdef enum Outcome:               # how a step of an open ends
+    DONE = 0
+    FAILED                       # as Transaction.code says
+    TRY_AGAIN                    # somebody else published what this transaction loads
+    HOSTS_OWN                    # one of the caller's files must be the host's
 
 
 cdef struct Transaction:
     Linker* linker
-    Error* error
-    uint32_t mode
-    uint32_t flags
+    const Request* request       # whose caller waits for it
+    Error* error                 # may be NULL
+    int code                     # DLOPEN_E_*: why it has failed, with `error`
     int64_t namespace_id         # of all that it finds and loads
     Files files                  # the caller's
     const Namespace* space       # its record, kept by who opens; NULL: none
@@ -61,16 +65,15 @@ cdef struct Transaction:
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers missing_names       # char*, owned: by which they are needed
     Text hosts_own               # the soname of what was given and must be the host's; "": none
-    Scopes scopes                # of the new images
+    Scopes scopes                # of the new images, and
+    Batch batch                  # what they are relocated with
     # STB_GNU_UNIQUE: the definitions of ours that are the process's once this is published.
     UniqueTable* uniques         # NULL while there is none
     Unique* new_uniques          # the same, linked by `sibling`; owned until then
     uint32_t unique_additions    # of the process's table at the start
     UniqueHosts unique_hosts
     Image* root
-    Image* asker                 # who opens it; NULL: not an image, or it is not known
     bint is_itself               # the root was asked for as itself, and not by what others may have
-    Image* replaces              # in nobody's scope for this transaction
     Trail trail                  # of the name that is looked for at the moment
     File file                    # the one that is looked at
     bint is_stale                # an image is there, but what `snapshot` has of it is old
@@ -132,7 +135,7 @@ cdef inline bint is_meant(
 
 
 cdef inline Transaction* begin(
-    Linker* linker, uint32_t mode, uint32_t flags, Error* error
+    Linker* linker, const Request* request, Error* error
 ) noexcept nogil:
     """Not on the stack, which may be a small thread's. NULL without memory."""
     cdef Transaction* transaction = <Transaction*>allocate(
@@ -141,18 +144,14 @@ cdef inline Transaction* begin(
     if transaction == NULL:
         return NULL
     transaction.linker = linker
+    transaction.request = request
     transaction.error = error
-    transaction.mode = mode
-    transaction.flags = flags
-    look_afresh(transaction)
-    return transaction
-
-
-cdef inline void use_files(Transaction* transaction, const Request* request) noexcept nogil:
-    """What they give is an image of this open's own, and so none that is loaded already."""
+    # What they give is an image of this open's own, and so none that is loaded already.
     if not request.mode & RTLD_NOLOAD:
         transaction.files.read = request.files
         transaction.files.data = request.files_data
+    look_afresh(transaction)
+    return transaction
 
 
 cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
@@ -198,6 +197,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     cdef size_t i
     cdef Unique* unique
     seal_what_is_left(transaction.linker)
+    free_deferred(&transaction.batch)
     free_new_images(transaction)
     unpin_all(transaction)
     reader_leave(&transaction.linker.registry, transaction.phase)
@@ -219,10 +219,25 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     release(allocator, transaction)
 
 
-cdef inline int whether_again(
-    Transaction* transaction, const char* name, int code
+cdef inline Outcome outcome_of(Transaction* transaction, int code) noexcept nogil:
+    """Of a step that has ended with a DLOPEN_E_*, or 0."""
+    transaction.code = code
+    return FAILED if code else DONE
+
+
+cdef inline Outcome no_memory(Transaction* transaction, const char* name) noexcept nogil:
+    return outcome_of(transaction, fail_memory(transaction.error, name))
+
+
+cdef inline Outcome whether_again(
+    Transaction* transaction, const char* name, Outcome outcome
 ) noexcept nogil:
     """Once more, if what was there has changed; but not for want of memory."""
     if transaction.no_memory:
-        return fail_memory(transaction.error, name)
-    return TRY_AGAIN if transaction.is_stale else code
+        return no_memory(transaction, name)
+    return TRY_AGAIN if transaction.is_stale else outcome
+
+
+cdef inline const Image* replaced_by(const Transaction* transaction) noexcept nogil:
+    """In nobody's scope for this transaction; as a rule NULL."""
+    return <const Image*>transaction.request.replaces

@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport Allocator
-from dlopen.core.base.errors cimport error_clear, error_needed_by, fail_memory
+from dlopen.core.base.errors cimport error_clear, error_needed_by
 from dlopen.core.base.growable cimport (
     Pointers, pointer_at, pointers_add, pointers_add_once, pointers_free,
 )
@@ -15,41 +15,43 @@ from dlopen.core.image.image cimport Image, image_name
 from dlopen.core.image.order cimport sort_for_constructors
 from dlopen.core.opening.acquire cimport acquire_needed, may_be_missing
 from dlopen.core.opening.known cimport host_by_name, sees
-from dlopen.core.opening.transaction cimport Transaction
+from dlopen.core.opening.transaction cimport (
+    DONE, FAILED, Outcome, Transaction, no_memory,
+)
 
 
-cdef inline int load_filtees(Transaction* transaction, Image* image) noexcept nogil:
+cdef inline Outcome load_filtees(Transaction* transaction, Image* image) noexcept nogil:
     """What answers in place of `image` where it can (ld(1), -F and -f): of DT_FILTER it must
     be there, of DT_AUXILIARY it may."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef const Dyn* entry
     cdef Image* filtee
     cdef size_t i
-    cdef int code
+    cdef Outcome outcome
     for i in range(image.filter_entries.count):
         entry = <const Dyn*>image.filter_entries.items[i]
         filtee = NULL
-        code = acquire_needed(transaction, image.strtab + entry.d_val, image, &filtee)
-        if code and entry.d_tag == DT_AUXILIARY and may_be_missing(transaction, code):
+        outcome = acquire_needed(transaction, image.strtab + entry.d_val, image, &filtee)
+        if outcome == FAILED and entry.d_tag == DT_AUXILIARY and may_be_missing(transaction):
             error_clear(transaction.error)
-        elif code:
+        elif outcome != DONE:
             error_needed_by(transaction.error, image_name(image))
-            return code
+            return outcome
         elif filtee != NULL and filtee != image and not (
             pointers_add(allocator, &image.dependencies, filtee)
             and pointers_add_once(allocator, &image.filtees, filtee)
         ):
-            return fail_memory(transaction.error, image_name(image))
-    return 0
+            return no_memory(transaction, image_name(image))
+    return DONE
 
 
-cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
+cdef inline Outcome load_dependencies(Transaction* transaction) noexcept nogil:
     """DT_NEEDED, breadth first, of every new image."""
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i, j
     cdef Image* image
     cdef Image* dependency = NULL
-    cdef int code
+    cdef Outcome outcome
     i = 0
     while i < transaction.loaded.count:
         image = <Image*>transaction.loaded.items[i]
@@ -57,19 +59,19 @@ cdef inline int load_dependencies(Transaction* transaction) noexcept nogil:
         image.dependencies.count = 0
         image.filtees.count = 0
         for j in range(image.needed.count):
-            code = acquire_needed(
+            outcome = acquire_needed(
                 transaction, <const char*>image.needed.items[j], image, &dependency
             )
-            if code:
+            if outcome != DONE:
                 error_needed_by(transaction.error, image_name(image))
-                return code
+                return outcome
             if dependency != NULL and not pointers_add(allocator, &image.dependencies, dependency):
-                return fail_memory(transaction.error, image_name(image))
-        code = load_filtees(transaction, image)
-        if code:
-            return code
+                return no_memory(transaction, image_name(image))
+        outcome = load_filtees(transaction, image)
+        if outcome != DONE:
+            return outcome
         i += 1
-    return 0
+    return DONE
 
 
 cdef inline bint add_dependencies_of(

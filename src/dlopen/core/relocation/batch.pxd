@@ -46,6 +46,7 @@ cdef struct Batch:
     void* context                # of that
     bint no_foreign_code
     bint lazy                    # RTLD_LAZY: functions are bound when they are called first
+    bint is_resolved             # the resolvers have run
     Deferred* first_deferred
     Deferred* last_deferred
     DeferredTls* deferred_tls

@@ -40,6 +40,7 @@ cdef inline void run_resolvers(Batch* batch) noexcept nogil:
     Foreign code runs: no lock is held."""
     cdef Deferred* deferred = batch.first_deferred
     cdef Resolver resolver
+    batch.is_resolved = True
     while deferred != NULL:
         if batch.no_foreign_code:
             store_word(deferred.image, deferred.place, deferred.resolver)
