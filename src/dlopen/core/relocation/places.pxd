@@ -16,12 +16,19 @@ cdef inline bint can_write(
     const Image* image, Place* writable, uint64_t place, uint64_t size
 ) noexcept nogil:
     """A place lies whole in a writable segment (any, with text relocations) and not in a
-    table that later steps trust."""
+    table that later steps trust. Nearly always where the last one lay."""
+    if place >= writable.start and place < writable.end and size <= writable.end - place:
+        return True
+    return find_writable(image, writable, place, size)
+
+
+cdef inline bint find_writable(
+    const Image* image, Place* writable, uint64_t place, uint64_t size
+) noexcept nogil:
+    """And how far it is so around it."""
     cdef const Phdr* segment
     cdef const Table* table
     cdef uint32_t i
-    if place >= writable.start and place < writable.end and size <= writable.end - place:
-        return True
     segment = segment_holding(&image.layout, place, size)
     if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
         return False

@@ -205,6 +205,22 @@ cdef inline bint search_as_glibc(
     )
 
 
+cdef inline bint search_process(
+    const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
+    Definition* definition, bint found
+) noexcept nogil:
+    """Of a namespace: what it has of the process."""
+    cdef Definition first
+    if not found and image.shares_family:
+        found = lookup_in_list(&scopes.family, reference, skip, definition)
+    # There is one family: what stands before it in the process (a preloaded malloc, the copy
+    # of a variable in the program) does so for all, or two would serve one heap.
+    if found and definition.image.is_family \
+            and lookup_in_list(&scopes.process, reference, skip, &first):
+        definition[0] = first
+    return found
+
+
 cdef inline bint search(
     const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
     Definition* definition
@@ -213,7 +229,6 @@ cdef inline bint search(
     Found in a part, it is found."""
     cdef uint32_t index = 0
     cdef const Sym* symbol
-    cdef Definition first
     cdef bint found
     if image.is_symbolic and not image.deepbind and image != skip:
         symbol = lookup_in_image(image, reference, &index)
@@ -225,12 +240,6 @@ cdef inline bint search(
     if search_set(image, reference, skip, definition):
         return True
     found = search_as_glibc(scopes, image, reference, skip, definition)
-    if not found and image.shares_family:
-        found = lookup_in_list(&scopes.family, reference, skip, definition)
-    # There is one family: what stands before it in the process (a preloaded malloc, the copy
-    # of a variable in the program) does so for all, or two would serve one heap.
-    if found and scopes.process.count != 0 and definition.image.is_family and lookup_in_list(
-        &scopes.process, reference, skip, &first
-    ):
-        definition[0] = first
+    if scopes.process.count != 0:
+        found = search_process(scopes, image, reference, skip, definition, found)
     return found
