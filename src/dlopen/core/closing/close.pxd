@@ -4,33 +4,24 @@ One that thread_local objects keep alive is only deferred: the thread that destr
 one unloads it.
 """
 
-from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
-from dlopen.core.base.atomics cimport store_u64
 from dlopen.core.base.contract cimport DLOPEN_E_CONSTRUCTOR, Error
 from dlopen.core.base.errors cimport fail_handle
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_reserve
+from dlopen.core.base.growable cimport Pointers, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.section cimport in_section
 from dlopen.core.closing.destructors cimport (
     Finishing, collecting, end_destructors, run_all_destructors,
 )
-from dlopen.core.closing.sweep cimport sweep, take_gone
+from dlopen.core.closing.unload cimport give_back, retire_all, sweep_unheld, take_finished
 from dlopen.core.host.debugger cimport hide_from_debugger
 from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.host.rebind cimport forget_unsealed, seal_what_is_left
-from dlopen.core.host.static_tls cimport take_back_tls
+from dlopen.core.host.rebind cimport seal_what_is_left
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.order cimport sort_for_destructors
-from dlopen.core.image.registry cimport (
-    Registry, current_snapshot, reclaim, retire_image, snapshot_holds, this_thread,
-)
-from dlopen.core.opening.publish cimport give_back_hosts
-from dlopen.core.running.patch cimport forget_patches
-from dlopen.core.symbols.report cimport report_close, report_unload
+from dlopen.core.image.registry cimport Registry, current_snapshot, reclaim, snapshot_holds
+from dlopen.core.symbols.report cimport report_close
 
 
 cdef inline void collect(Linker* linker, const Image* closed) noexcept nogil:
@@ -50,83 +41,27 @@ cdef inline void collect(Linker* linker, const Image* closed) noexcept nogil:
         (&collecting)[0] = 0
 
 
-cdef inline void adopt_abandoned(Finishing* finishing) noexcept nogil:
-    """Under the lock: they come first. What goes now neither needs them nor is needed by them.
-    Without memory they wait for the next close."""
-    cdef Allocator* allocator = &finishing.registry.allocator
-    cdef Pointers abandoned      # Image*
-    cdef size_t sorted_before = finishing.order.count
-    cdef size_t i
-    cdef bint complete
-    memset(&abandoned, 0, sizeof(abandoned))
-    if not take_abandoned(finishing.registry, &abandoned) or abandoned.count == 0:
-        return
-    complete = pointers_reserve(allocator, &finishing.dead, abandoned.count) \
-        and sort_for_destructors(allocator, &abandoned, NULL, &finishing.order)
-    if not complete:
-        finishing.order.count = sorted_before
-    for i in range(abandoned.count):
-        if complete:
-            pointers_add(allocator, &finishing.dead, abandoned.items[i])
-        else:
-            (<Image*>abandoned.items[i]).is_abandoned = True
-    pointers_free(allocator, &abandoned)
-
-
-cdef inline bint take_abandoned(Registry* registry, Pointers* images) noexcept nogil:
-    """Under the lock: those that an earlier close has left, all of them; without memory none, and
-    then False."""
-    cdef size_t count = 0
-    cdef size_t i
-    cdef Image* image
-    for i in range(registry.closing.count):
-        count += (<const Image*>registry.closing.items[i]).is_abandoned
-    if not pointers_reserve(&registry.allocator, images, count):
-        return False
-    for i in range(registry.closing.count):
-        image = <Image*>registry.closing.items[i]
-        if image.is_abandoned:
-            image.is_abandoned = False
-            pointers_add(&registry.allocator, images, image)
-    return True
-
-
 cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogil:
-    cdef Registry* registry = &linker.registry
+    """The steps of an unload, in their order."""
     cdef Finishing finishing
-    cdef Pointers gone
-    cdef size_t i
+    cdef Pointers gone           # Image*
     memset(&finishing, 0, sizeof(finishing))
     memset(&gone, 0, sizeof(gone))
-    finishing.registry = registry
-    lock_acquire(&registry.lock)
-    if not linker.habits.finishes_closed_first:
-        closed = NULL
-    store_u64(&registry.closer, this_thread())
-    sweep(linker, closed, &finishing.dead, &finishing.order)
-    store_u64(&registry.closer, 0)
-    adopt_abandoned(&finishing)
-    lock_release(&registry.lock)
+    finishing.registry = &linker.registry
+    # Mark and sweep: what nothing holds is out of sight from now on, and sorted.
+    sweep_unheld(linker, closed, &finishing)
+    # Finish: its destructors run, in that order, with no lock held.
     in_section(run_all_destructors, end_destructors, &finishing)
-    lock_acquire(&registry.lock)
-    take_gone(registry, &gone)
-    for i in range(gone.count):
-        if forget_patches(linker, <Image*>gone.items[i]) or registry.sweep_again:
-            (&collecting)[0] = 2     # they may have held something
-    lock_release(&registry.lock)
+    # Take out: what will never run again leaves the registry, and its patches with it.
+    take_finished(linker, &gone)
+    # Announce: debuggers forget it.
     hide_from_debugger(linker, &gone)
-    for i in range(gone.count):
-        report_unload(<Image*>gone.items[i])
-        give_back_hosts(linker, <Image*>gone.items[i])
-        take_back_tls(linker, <Image*>gone.items[i])
-    if gone.count:
-        lock_acquire(&registry.lock)
-        for i in range(gone.count):
-            forget_unsealed(linker, <Image*>gone.items[i])
-            retire_image(registry, <Image*>gone.items[i])
-        lock_release(&registry.lock)
-    pointers_free(&registry.allocator, &gone)
-    reclaim(registry, True)
+    # Give back: the host's images that it relied on, and static TLS.
+    give_back(linker, &gone)
+    # Retire: it is unmapped when no reader can be inside any more.
+    retire_all(linker, &gone)
+    pointers_free(&linker.registry.allocator, &gone)
+    reclaim(&linker.registry, True)
 
 
 cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept nogil:

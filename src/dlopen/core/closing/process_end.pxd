@@ -6,9 +6,9 @@ from libc.string cimport memset
 
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.closing.close cimport take_abandoned
 from dlopen.core.closing.destructors cimport run_destructors
 from dlopen.core.closing.sweep cimport absorb_lazy_bindings
+from dlopen.core.closing.unload cimport take_abandoned
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.order cimport sort_for_destructors

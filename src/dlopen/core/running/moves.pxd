@@ -28,7 +28,7 @@ from dlopen.core.relocation.words cimport (
 from dlopen.core.running.calls cimport resolve_call
 from dlopen.core.running.find_symbol cimport resolved_address
 from dlopen.core.running.scopes cimport Borrowed, give_back_scopes
-from dlopen.core.running.patch cimport addend_of, word_at
+from dlopen.core.running.matches cimport addend_of, word_at
 from dlopen.core.symbols.binding cimport describe_reference
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, lookup_in_image, symbol_name,

@@ -1,0 +1,86 @@
+"""In the lists of other images and in the global scope, the new version stands for the old. All of
+it under Registry.lock, each pointer by one store: readers have no lock.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+
+from dlopen.core.base.atomics cimport full_fence, load_pointer, load_u32, store_pointer, store_u32
+from dlopen.core.base.growable cimport Pointers, pointers_hold, pointers_remove
+from dlopen.core.image.image cimport Image, SearchList, is_being_linked
+from dlopen.core.image.registry cimport Registry, Snapshot, publish_snapshot
+from dlopen.core.running.moves cimport Swap
+
+
+cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
+    """Readers have no lock: each pointer by one store."""
+    cdef size_t i
+    for i in range(array.count):
+        if array.items[i] == swap.old:
+            store_pointer(&array.items[i], swap.successor)
+
+
+cdef inline void exchange_in_scope(Image* image, const Swap* swap) noexcept nogil:
+    """What both versions need sees what the new one has brought, in the place of the old one's.
+    What only the old one needs is not in that list, and stays with it."""
+    cdef SearchList** scope = image.scope
+    cdef size_t i = 0
+    if not pointers_hold(&swap.successor.search_list.images, image):
+        return
+    while scope != NULL and scope[i] != NULL:
+        if scope[i] == &swap.old.search_list:
+            store_pointer(&scope[i], &swap.successor.search_list)
+        i += 1
+
+
+cdef inline void exchange_lazy_bindings(const Swap* swap) noexcept nogil:
+    cdef const Registry* registry = &swap.linker.registry
+    cdef const Image* image
+    cdef size_t i
+    cdef uint64_t j
+    for i in range(registry.images.count):
+        image = <const Image*>registry.images.items[i]
+        if image == swap.old or is_being_linked(image) or image.lazy_bindings == NULL:
+            continue
+        for j in range(image.jmprel_count):
+            if load_pointer(&image.lazy_bindings[j]) == swap.old:
+                store_pointer(&image.lazy_bindings[j], swap.successor)
+
+
+cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
+    """Under the lock: in all lists of other images, and in the global scope."""
+    cdef Registry* registry = &swap.linker.registry
+    cdef Image* old = swap.old
+    cdef Image* successor = swap.successor
+    cdef Image* image
+    cdef size_t i
+    for i in range(registry.images.count):
+        image = <Image*>registry.images.items[i]
+        if image == old or is_being_linked(image):
+            continue
+        exchange(&image.search_list.images, swap)
+        exchange(&image.sorted, swap)
+        exchange_in_scope(image, swap)
+        if image.loader == old:
+            store_pointer(&image.loader, successor)
+        if image == successor:
+            pointers_remove(&image.bindings, old)
+        else:
+            exchange(&image.dependencies, swap)
+            exchange(&image.bindings, swap)
+            exchange(&image.filtees, swap)
+    if load_u32(&old.is_global):
+        pointers_remove(&registry.globals, successor)
+        exchange(&registry.globals, swap)
+        store_u32(&successor.is_global, 1)
+        store_u32(&old.is_global, 0)
+    if load_u32(&old.is_visible):
+        store_u32(&successor.is_visible, 1)
+        store_u32(&old.is_visible, 0)
+    publish_snapshot(registry, snapshot)
+    # Now that no call finds the old one: whoever does not see this has written down before it
+    # what it has found (running/calls.pxd).
+    store_u32(&successor.is_replaced, 0)
+    store_u32(&old.is_replaced, 1)
+    full_fence()
+    exchange_lazy_bindings(swap)
