@@ -5,6 +5,7 @@ syntax tree; a line that ends in `# trap: REASON` is let through.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from Cython.Compiler import Errors, ExprNodes, Nodes
 from Cython.Compiler.TreeFragment import StringParseContext, parse_from_strings
 
 Check = Callable[[Any, list[Any]], str | None]
+KINDS = ("*.pxd", "*.pxi", "*.pyx")
 
 
 class Finding(NamedTuple):
@@ -173,7 +175,9 @@ def lint(code: str, path: Path, *, core: bool) -> list[Finding]:
     context.set_language_level(3)
     level = "module_pxd" if path.suffix == ".pxd" else "module"
     Errors.init_thread()
-    tree = parse_from_strings(path.stem, code, context=context, level=level)
+    # What is included is a source of its own here.
+    alone = re.sub(r"^include\b.*$", "", code, flags=re.MULTILINE)
+    tree = parse_from_strings(path.stem, alone, context=context, level=level)
     lines = code.splitlines()
     found = visit(tree, [], EVERYWHERE + (CORE_ONLY if core else ()))
     return sorted({Finding(str(path), *f) for f in found if "# trap: " not in lines[f[0] - 1]})
@@ -185,7 +189,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="+")
     findings = []
     for folder in parser.parse_args().folder:
-        for path in sorted([*folder.rglob("*.pxd"), *folder.rglob("*.pyx")]):
+        for path in sorted(path for kind in KINDS for path in folder.rglob(kind)):
             core = "core" in path.parts or path.name == "libdlopen.pyx"
             findings += lint(path.read_text(encoding="utf-8"), path, core=core)
     for finding in findings:

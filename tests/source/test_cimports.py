@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "dlopen"
-FILES = sorted([*SOURCE.rglob("*.pxd"), *SOURCE.glob("*.pyx")])
+FILES = sorted(path for kind in ("*.pxd", "*.pxi", "*.pyx") for path in SOURCE.rglob(kind))
 CIMPORT = re.compile(r"^from \S+ cimport (\([^)]*\)|[^\n]*)\n", re.MULTILINE)
 
 

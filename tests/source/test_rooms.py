@@ -25,6 +25,7 @@ ROOMS = (
     "family",
     "face",
 )
+CONTRACT = "dlopen.core.base.contract"
 CIMPORT = re.compile(r"^\s*from\s+([\w.]+)\s+cimport\b|^\s*cimport\s+([\w.]+)", re.MULTILINE)
 IMPORT = re.compile(r"^\s*(?:from\s+[\w.]+\s+)?import\b", re.MULTILINE)
 
@@ -162,11 +163,16 @@ def test_the_c_face_stands_on_the_core_alone() -> None:
 
 
 def test_the_extension_uses_the_c_interface_only() -> None:
-    source = (PACKAGE / "_linker.pyx").read_text()
-    assert "DLOPEN_abi" in source
-    assert not [name for name in cimports(source) if name.startswith("dlopen")]
-    headers = re.findall(r'cdef extern from "(\w+\.h)"', source)
-    assert headers.count("dlopen.h") >= 1
+    """What it shares with the core is the statement of dlopen.h, which holds no code."""
+    sources = [PACKAGE / "_linker.pyx", *sorted((PACKAGE / "binding").glob("*.pxi"))]
+    includes = re.findall(r'^include "(.*)"$', sources[0].read_text(), re.MULTILINE)
+    assert sorted(PACKAGE / name for name in includes) == sources[1:]
+    names = {name for path in sources for name in cimports(path.read_text())}
+    assert {name for name in names if name.startswith("dlopen")} == {CONTRACT}
+    text = (PACKAGE.parent / f"{CONTRACT.replace('.', '/')}.pxd").read_text()
+    assert [name for name in cimports(text) if not name.startswith("libc.")] == []
+    assert re.findall(r"^\S.*", text.split('"""')[2], re.MULTILINE)[-1].startswith("cdef extern")
+    assert not re.search(r"\) (?:noexcept )?(?:nogil)?:$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

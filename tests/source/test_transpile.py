@@ -44,10 +44,12 @@ def test_what_was_read_is_listed_for_the_build(tmp_path: Path) -> None:
     (tmp_path / "above.pxd").write_text(
         "from below cimport one\n\ncdef inline int two() noexcept nogil:\n    return one() + 1\n"
     )
-    code = "from above cimport two\ncdef public int f() noexcept nogil:\n    return two()\n"
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "part.pxi").write_text("from above cimport two\n")
+    code = 'include "parts/part.pxi"\ncdef public int f() noexcept nogil:\n    return two()\n'
     assert transpile(tmp_path, code, "--core").returncode == 0
     listed = (tmp_path / "unit.c.dep").read_text()
-    assert {"unit.pyx", "above.pxd", "below.pxd"} <= {
+    assert {"unit.pyx", "part.pxi", "above.pxd", "below.pxd"} <= {
         Path(name).name for name in listed.replace("\\", " ").split()
     }
 

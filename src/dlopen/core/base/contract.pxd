@@ -1,4 +1,7 @@
-"""The structs and numbers of dlopen.h, for the core: one definition, in the header."""
+"""dlopen.h, stated once for Cython: the core that implements it and the binding that calls it.
+
+Declarations only, and the one file of the core that the binding may cimport.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -142,3 +145,49 @@ cdef extern from "dlopen.h" nogil:
     ctypedef void VisitHolder "DLOPEN_visit_holder"(
         int kind, PublicImage* holder, void* data
     ) noexcept
+    # The functions: the core defines them in libdlopen.pyx, and the binding calls them.
+    uint32_t DLOPEN_abi()
+    size_t DLOPEN_message(const Error* error, char* buffer, size_t size)
+    int DLOPEN_namespace_new(const char* search_path, int64_t* namespace_id, Error* error)
+    int DLOPEN_namespace_end(int64_t namespace_id, Error* error)
+    int DLOPEN_open(const Request* request, PublicImage** image, Error* error)
+    int DLOPEN_map(const Request* request, PublicImage** image, Error* error)
+    int DLOPEN_relocate(
+        PublicImage* image, const Request* request, PublicImage** scope, size_t scope_count,
+        Error* error
+    )
+    int DLOPEN_existing(const char* name, PublicImage** image, Error* error)
+    int DLOPEN_close(PublicImage* image, Error* error)
+    int DLOPEN_find(
+        const char* name, const void* caller, VisitCandidate* visit, void* data, Error* error
+    )
+    int DLOPEN_symbol_find(
+        PublicImage* image, const char* name, const char* version, uint32_t flags,
+        PublicSymbol* symbol, Error* error
+    )
+    int DLOPEN_symbol_at(PublicImage* image, uint32_t index, PublicSymbol* symbol)
+    int DLOPEN_symbol_is_export(const PublicSymbol* symbol)
+    int DLOPEN_address(const void* address, PublicImage** image, PublicSymbol* symbol)
+    int DLOPEN_info(PublicImage* image, Info* info)
+    const char* DLOPEN_needed_at(PublicImage* image, uint32_t index)
+    PublicImage* DLOPEN_dependency_at(PublicImage* image, uint32_t index)
+    int DLOPEN_relocation_at(
+        PublicImage* image, uint32_t index, PublicRelocation* relocation
+    )
+    int DLOPEN_relocations(PublicImage* image, VisitRelocation* visit, void* data)
+    int DLOPEN_version_at(PublicImage* image, uint32_t index, PublicVersion* version)
+    size_t DLOPEN_images(PublicImage** images, size_t capacity)
+    uint32_t DLOPEN_read_enter()
+    void DLOPEN_read_leave(uint32_t token)
+    int DLOPEN_patch(
+        PublicImage* image, const PublicReplacement* replacements, size_t count, Patched* patched,
+        uint64_t* number, Error* error
+    )
+    int DLOPEN_unpatch(uint64_t number, Error* error)
+    int DLOPEN_swap(
+        PublicImage* old, PublicImage* successor, uint64_t* places, Error* error
+    )
+    int DLOPEN_retain(PublicImage* image, Error* error)
+    int DLOPEN_release(PublicImage* image, Error* error)
+    size_t DLOPEN_holders(PublicImage* image, VisitHolder* visit, void* data)
+    long DLOPEN_closed_function()

@@ -1,0 +1,73 @@
+# Patches, swaps, and what a closed library is kept by or replaced with.
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport uint64_t, uintptr_t
+
+from dlopen.core.base.contract cimport (
+    DLOPEN_OK, DLOPEN_closed_function, DLOPEN_patch, DLOPEN_release, DLOPEN_retain, DLOPEN_swap,
+    DLOPEN_unpatch, Patched, PublicImage, PublicReplacement,
+)
+
+
+def patch(uintptr_t image, list replacements):
+    """(number, [(places, original) for each])"""
+    cdef Failure error = Failure()
+    cdef PublicReplacement *made = NULL
+    cdef Patched *patched = NULL
+    cdef uint64_t number = 0
+    cdef size_t count = <size_t>len(replacements)
+    cdef size_t i
+    cdef int code
+    try:
+        made = make_replacements(replacements)
+        patched = <Patched *>PyMem_Calloc(count + 1, sizeof(Patched))
+        if patched == NULL:
+            raise MemoryError
+        with nogil:
+            code = DLOPEN_patch(<PublicImage *>image, made, count, patched, &number, error.record)
+        if code != DLOPEN_OK:
+            raise failure(error.record)
+        return number, [(patched[i].places, patched[i].original) for i in range(count)]
+    finally:
+        PyMem_Free(made)
+        PyMem_Free(patched)
+
+
+def unpatch(uint64_t number):
+    cdef Failure error = Failure()
+    cdef int code
+    with nogil:
+        code = DLOPEN_unpatch(number, error.record)
+    if code != DLOPEN_OK:
+        raise failure(error.record)
+
+
+def swap(uintptr_t old, uintptr_t successor):
+    """How many places were bound anew."""
+    cdef Failure error = Failure()
+    cdef uint64_t places = 0
+    cdef int code
+    with nogil:
+        code = DLOPEN_swap(<PublicImage *>old, <PublicImage *>successor, &places, error.record)
+    if code != DLOPEN_OK:
+        raise failure(error.record)
+    return places
+
+
+def retain(uintptr_t image):
+    cdef Failure error = Failure()
+    if DLOPEN_retain(<PublicImage *>image, error.record) != DLOPEN_OK:
+        raise failure(error.record)
+
+
+def release(uintptr_t image):
+    cdef Failure error = Failure()
+    cdef int code
+    with nogil:
+        code = DLOPEN_release(<PublicImage *>image, error.record)
+    if code != DLOPEN_OK:
+        raise failure(error.record)
+
+
+def closed_function():
+    """The address of the function without effect that the functions of a closed library become."""
+    return <uintptr_t><void *>DLOPEN_closed_function
