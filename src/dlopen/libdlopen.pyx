@@ -44,7 +44,7 @@ from dlopen.core.host.abi cimport AT_PAGESZ, PhdrVisitor, getauxval
 from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.functions cimport bind_host_functions
 from dlopen.core.host.host_lock cimport close_host
-from dlopen.core.host.linker cimport NO_LIBC, READY, UNPREPARED, Linker
+from dlopen.core.host.linker cimport NO_LIBC, READY, UNPREPARED, Linker, rank_locks
 from dlopen.core.host.namespaces cimport end_namespace, make_namespace
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport ObjectDestructor, reader_enter, reader_leave
@@ -126,6 +126,7 @@ cdef bint prepare(Linker* linker) noexcept nogil:
 cdef public bint dlopen_expect_fork() noexcept nogil:
     """By the constructor, or by a call that comes before it; False without memory."""
     if not startup.expects_fork:
+        rank_locks(&the_linker)
         (&startup).expects_fork = call_at_fork(
             before_fork_here, after_fork_here, after_fork_in_child_here
         ) == 0

@@ -5,7 +5,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.environment cimport Environment
 from dlopen.core.base.growable cimport Pointers, Text
-from dlopen.core.base.lock cimport Lock
+from dlopen.core.base.lock cimport (
+    RANK_DEBUGGER, RANK_RECLAIMING, RANK_REGISTRY, RANK_TLS, Lock, give_rank,
+)
 from dlopen.core.base.registrations cimport Key
 from dlopen.core.host.abi cimport HostDebug, HostFunctions, HostHabits
 from dlopen.core.image.image cimport Image, LinkMap
@@ -128,6 +130,14 @@ cdef struct Linker:
     Key message_key              # of threads that dlerror has something for: family/errors.pxd
     uint32_t has_unwinder        # atomic: libgcc_s was asked for
     bint exiting                 # the process's own destructors have run
+
+
+cdef inline void rank_locks(Linker* linker) noexcept nogil:
+    """Before any of them is taken; Allocator.lock is a leaf."""
+    give_rank(&linker.debugger.lock, RANK_DEBUGGER)
+    give_rank(&linker.tls.lock, RANK_TLS)
+    give_rank(&linker.registry.reclaiming, RANK_RECLAIMING)
+    give_rank(&linker.registry.lock, RANK_REGISTRY)
 
 
 cdef inline const char* program_name(const Linker* linker) noexcept nogil:
