@@ -28,6 +28,7 @@ from dlopen.core.face.forking cimport begin_fork, end_fork, end_fork_in_child
 from dlopen.core.face.information cimport dependency_at, inform, list_images, needed_at, version_at
 from dlopen.core.face.iterating cimport find_object, iterate
 from dlopen.core.face.relocations cimport relocation_at, visit_relocations
+from dlopen.core.face.sizes cimport whole_request
 from dlopen.core.face.starting cimport (
     begin_preparing, end_preparing, keep_settings_of_start, look_first, read_arguments,
     read_settings, startup,
@@ -178,18 +179,14 @@ cdef int not_ready(Error* error) noexcept nogil:
         else fail_memory(error, b"")
 
 
-cdef int enter(Linker** linker, Error* error) noexcept nogil:
-    """What each entry that may fail begins with: 0, or its error."""
+cdef int wrong_size(Error* error) noexcept nogil:
+    return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
+
+
+cdef Linker* enter(Error* error) noexcept nogil:
+    """What each entry that may fail begins with; NULL: it returns `not_ready(error)`."""
     error_clear(error)
-    linker[0] = ready_linker()
-    return not_ready(error) if linker[0] == NULL else 0
-
-
-cdef int enter_with(Linker** linker, const Request* request, Error* error) noexcept nogil:
-    cdef int code = enter(linker, error)
-    if code == 0 and request.size < sizeof(Request):
-        code = fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
-    return code
+    return ready_linker()
 
 
 cdef Linker* prepared_linker() noexcept nogil:
@@ -239,19 +236,17 @@ cdef public uint32_t DLOPEN_abi() noexcept nogil:
 cdef public int DLOPEN_namespace_new(
     const char* search_path, int64_t* namespace_id, Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
     namespace_id[0] = make_namespace(linker, search_path)
     return 0 if namespace_id[0] != 0 else fail_memory(error, b"")
 
 
 cdef public int DLOPEN_namespace_end(int64_t namespace_id, Error* error) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
     if not end_namespace(linker, namespace_id):
         return fail(error, DLOPEN_E_INVALID, b"", b"not a namespace, or ended already")
     return 0
@@ -260,10 +255,13 @@ cdef public int DLOPEN_namespace_end(int64_t namespace_id, Error* error) noexcep
 cdef public int DLOPEN_open(
     const Request* request, PublicImage** image, Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter_with(&linker, request, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    cdef Request room
+    if linker == NULL:
+        return not_ready(error)
+    request = whole_request(request, &room)
+    if request == NULL:
+        return wrong_size(error)
     return closed_if_failed(
         linker, open_image(linker, request, <Image**>image, error), <Image**>image
     )
@@ -272,10 +270,13 @@ cdef public int DLOPEN_open(
 cdef public int DLOPEN_map(
     const Request* request, PublicImage** image, Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter_with(&linker, request, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    cdef Request room
+    if linker == NULL:
+        return not_ready(error)
+    request = whole_request(request, &room)
+    if request == NULL:
+        return wrong_size(error)
     return map_only(linker, request, <Image**>image, error)
 
 
@@ -283,11 +284,15 @@ cdef public int DLOPEN_relocate(
     PublicImage* image, const Request* request, PublicImage** scope, size_t scope_count,
     Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
+    cdef Linker* linker = enter(error)
+    cdef Request room
     cdef bint is_closed = False
-    cdef int code = enter_with(&linker, request, error)
-    if code:
-        return code
+    cdef int code
+    if linker == NULL:
+        return not_ready(error)
+    request = whole_request(request, &room)
+    if request == NULL:
+        return wrong_size(error)
     code = relocate_mapped(
         linker, <Image*>image, request, <Image**>scope, scope_count, &is_closed, error
     )
@@ -297,29 +302,28 @@ cdef public int DLOPEN_relocate(
 
 
 cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* error) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
     return closed_if_failed(
         linker, open_existing(linker, name, <Image**>image, error), <Image**>image
     )
 
 
 cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
     return close_image(linker, <Image*>image, error)
 
 
 cdef public int DLOPEN_find(
     const char* name, const void* caller, VisitCandidate* visit, void* data, Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    return code if code else show_search(linker, name, caller, visit, data, error)
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
+    return show_search(linker, name, caller, visit, data, error)
 
 
 cdef public long DLOPEN_closed_function() noexcept nogil:
@@ -346,9 +350,10 @@ cdef public int DLOPEN_symbol_find(
     PublicImage* image, const char* name, const char* version, uint32_t flags,
     PublicSymbol* symbol, Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    return code if code else find_symbol(linker, image, name, version, flags, symbol, error)
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
+    return find_symbol(linker, image, name, version, flags, symbol, error)
 
 
 cdef public int DLOPEN_symbol_at(
@@ -369,9 +374,10 @@ cdef public int DLOPEN_symbol_is_export(const PublicSymbol* symbol) noexcept nog
 cdef public int DLOPEN_address(
     const void* address, PublicImage** image, PublicSymbol* symbol
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, NULL)
-    return code if code else symbol_at_address(linker, address, image, symbol)
+    cdef Linker* linker = enter(NULL)
+    if linker == NULL:
+        return not_ready(NULL)
+    return symbol_at_address(linker, address, image, symbol)
 
 
 cdef public int DLOPEN_info(PublicImage* image, Info* info) noexcept nogil:
@@ -413,19 +419,18 @@ cdef public int DLOPEN_patch(
     PublicImage* image, const PublicReplacement* replacements, size_t count, Patched* patched,
     uint64_t* number, Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
     return patch_image(linker, <Image*>image, replacements, count, patched, number, error)
 
 
 cdef public int DLOPEN_unpatch(uint64_t number, Error* error) noexcept nogil:
-    cdef Linker* linker = NULL
+    cdef Linker* linker = enter(error)
     cdef bint has_kept = False
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef int code
+    if linker == NULL:
+        return not_ready(error)
     code = unpatch(linker, number, &has_kept, error)
     if has_kept:
         collect(linker, NULL)
@@ -435,26 +440,24 @@ cdef public int DLOPEN_unpatch(uint64_t number, Error* error) noexcept nogil:
 cdef public int DLOPEN_swap(
     PublicImage* old, PublicImage* successor, uint64_t* places, Error* error
 ) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
     return swap_images(linker, <Image*>old, <Image*>successor, places, error)
 
 
 cdef public int DLOPEN_retain(PublicImage* image, Error* error) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    if linker == NULL:
+        return not_ready(error)
     return retain(linker, <Image*>image, True, error)
 
 
 cdef public int DLOPEN_release(PublicImage* image, Error* error) noexcept nogil:
-    cdef Linker* linker = NULL
-    cdef int code = enter(&linker, error)
-    if code:
-        return code
+    cdef Linker* linker = enter(error)
+    cdef int code
+    if linker == NULL:
+        return not_ready(error)
     code = retain(linker, <Image*>image, False, error)
     if code == 0:
         collect(linker, NULL)

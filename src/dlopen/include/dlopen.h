@@ -12,6 +12,11 @@
  * be called from any thread at any time; none keeps a lock while it runs a
  * constructor, a destructor, a resolver, a callback or the host's own loader.
  *
+ * A struct that begins with `size` may get further fields at its end.  Set size to
+ * sizeof of it and the rest, where it is not filled, to zeroes: an older client's
+ * struct is smaller, and what it has not got counts as zero; a newer client's is
+ * larger, and gives DLOPEN_E_INVALID if what this library does not know is not zero.
+ *
  * Environment, read once: DLOPEN_LOG=error|warn|info|debug|trace says what the
  * linker does, on standard error or at the end of the file DLOPEN_LOG_FILE.
  */

@@ -2,13 +2,14 @@
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from dlopen.core.base.atomics cimport load_u32, load_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, Info, PublicImage, PublicVersion,
 )
 from dlopen.core.face.relocations cimport count_relocations
+from dlopen.core.face.sizes cimport OLDEST_INFO, can_serve
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.host.linker cimport Linker
@@ -42,13 +43,11 @@ cdef inline uint32_t count_versions(const Image* image) noexcept nogil:
     return count
 
 
-cdef inline int inform(Linker* linker, PublicImage* handle, Info* info) noexcept nogil:
+cdef inline int fill_info(
+    Linker* linker, PublicImage* handle, Info* info, size_t size
+) noexcept nogil:
     cdef Image* image = <Image*>handle
-    cdef uint32_t phase
-    cdef size_t size = info.size
-    if size < sizeof(Info):
-        return DLOPEN_E_INVALID
-    phase = reader_enter(&linker.registry)
+    cdef uint32_t phase = reader_enter(&linker.registry)
     if not snapshot_holds(current_snapshot(&linker.registry), image) \
             or not count_symbols_once(linker, image):
         reader_leave(&linker.registry, phase)
@@ -94,6 +93,20 @@ cdef inline int inform(Linker* linker, PublicImage* handle, Info* info) noexcept
     info.nodelete = image.nodelete
     reader_leave(&linker.registry, phase)
     return 0
+
+
+cdef inline int inform(Linker* linker, PublicImage* handle, Info* info) noexcept nogil:
+    """As much as the client's struct has room for; its `size` stays."""
+    cdef Info whole
+    cdef int code
+    if info.size == sizeof(Info):
+        return fill_info(linker, handle, info, info.size)
+    if not can_serve(info, info.size, OLDEST_INFO, sizeof(Info)):
+        return DLOPEN_E_INVALID
+    code = fill_info(linker, handle, &whole, info.size)
+    if code == 0:
+        memcpy(info, &whole, info.size if info.size < sizeof(Info) else sizeof(Info))
+    return code
 
 
 cdef inline const char* needed_at(
