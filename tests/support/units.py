@@ -9,8 +9,8 @@ from pathlib import Path
 from support.fixtures import compiler, run
 
 ROOT = Path(__file__).parents[2]
-# What arch/<machine>.S defines for the rooms below it.
-SYSTEM_CALL = """
+# What arch/<machine>.S defines for the rooms below it; only the first is called here.
+ASSEMBLY = """
 #include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,6 +19,12 @@ long dlopen_system_call(long number, long a, long b, long c, long d, long e, lon
     long result = syscall(number, a, b, c, d, e, f);
     return result == -1 ? -errno : result;
 }
+#define UNUSED(name) __attribute__((visibility("hidden"))) void name(void) { __builtin_trap(); }
+UNUSED(dlopen_lazy_call)
+UNUSED(dlopen_thread_pointer)
+UNUSED(dlopen_tlsdesc_dynamic)
+UNUSED(dlopen_tlsdesc_static)
+UNUSED(dlopen_tlsdesc_undefined)
 """
 
 
@@ -29,7 +35,7 @@ def compile_unit(folder: Path, name: str, code: str, *defines: str) -> Path:
     """
     source, unit = folder / f"{name}.pyx", folder / f"{name}.c"
     source.write_text(code)
-    (folder / "system_call.c").write_text(SYSTEM_CALL)
+    (folder / "assembly.c").write_text(ASSEMBLY)
     transpile = [sys.executable, str(ROOT / "tools" / "transpile.py"), "--core"]
     run([*transpile, "-I", str(ROOT / "src"), str(source), str(unit)])
     library = folder / f"lib{name}.so"
@@ -44,5 +50,5 @@ def compile_unit(folder: Path, name: str, code: str, *defines: str) -> Path:
     exports = folder / f"{name}.map"
     exports.write_text("{ global: unit_*; local: *; };\n")
     flags.append(f"-Wl,--version-script={exports}")
-    run([compiler("c"), *flags, str(unit), str(folder / "system_call.c"), "-o", str(library)])
+    run([compiler("c"), *flags, str(unit), str(folder / "assembly.c"), "-o", str(library)])
     return library

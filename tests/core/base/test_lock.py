@@ -1,4 +1,4 @@
-"""The order in which locks are taken: a build that checks it ends the process where it is broken."""
+"""The order of locks: a build that checks it ends the process where it is broken."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ cdef inline int fill_info(
     info.load_bias = image.load_bias
     info.map_start = image.map_start
     info.map_end = image.map_end
-    info.dynamic = <uint64_t>image.dynamic
+    info.dynamic = <uint64_t>image.link_map.l_ld
     info.phdr = <uint64_t>image.layout.phdrs
     info.phnum = image.layout.phnum
     info.device = load_u64(&image.device)

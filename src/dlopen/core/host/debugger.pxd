@@ -30,8 +30,7 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
-    MAP_PRIVATE, PROT_READ, FileStatus, kernel_close, kernel_map, kernel_memory_file, kernel_open,
-    kernel_status_of, kernel_unmap, kernel_write,
+    FileStatus, kernel_close, kernel_memory_file, kernel_open, kernel_status_of, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
@@ -43,6 +42,7 @@ from dlopen.core.host.linker cimport Debugger, Linker
 from dlopen.core.host.static_tls cimport give_to_host
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.memory.file cimport File, descriptors_folder
+from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
 from dlopen.core.tls.donor cimport DonorFile, make_caller
 cdef extern from "<link.h>" nogil:
     enum:
@@ -102,12 +102,12 @@ cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
     if descriptor < 0:
         return 0
     if kernel_status_of(descriptor, &status) == 0 and status.st_size > 0:
-        file = kernel_map(0, <uint64_t>status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0)
-        if not (file < 0 and file > -4096):
+        file = memory_reserve_file(<uint64_t>status.st_size, descriptor, 0)
+        if not is_memory_error(file):
             address = find_probe(
                 <const char*>file, <uint64_t>status.st_size, b"rtld", b"unmap_complete"
             )
-            kernel_unmap(<uint64_t>file, <uint64_t>status.st_size)
+            memory_release(<uint64_t>file, <uint64_t>status.st_size)
     kernel_close(descriptor)
     return map.l_addr + address if address != 0 else 0
 

@@ -148,7 +148,7 @@ cdef inline bint starts_as(const Image* image, const File* file) noexcept nogil:
         segment = &image.layout.phdrs[i]
         if segment.p_type == PT_LOAD and segment.p_offset == 0 and segment.p_flags & PF_R:
             return file.start_size != 0 and memcmp(
-                &file.start[0], <const void*>(image.load_bias + segment.p_vaddr),
+                &file.start[0], <const void*>(image.bytes_bias + segment.p_vaddr),
                 min_size(file.start_size, segment.p_filesz)
             ) == 0
     return False

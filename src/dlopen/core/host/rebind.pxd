@@ -11,13 +11,16 @@ second has stored.
 
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.atomics cimport load_u32, store_pointer, store_u32
-from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE, kernel_protect
+from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_down
 from dlopen.core.elf.layout cimport is_sealed
 from dlopen.core.host.linker cimport UNSEALED_MAX, Linker
-from dlopen.core.image.image cimport Image, PatchedPlace
+from dlopen.core.image.image cimport Image, PatchedPlace, bytes_end, bytes_of, bytes_start
+from dlopen.core.memory.memory cimport memory_protect, memory_set_word, memory_word
+
+
 cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noexcept nogil:
     """Under the lock."""
     cdef PatchedPlace* patched = image.patched
@@ -26,23 +29,34 @@ cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noex
     return patched
 
 
+cdef inline uint64_t page_of(const Image* image, uint64_t place) noexcept nogil:
+    """Where its bytes are."""
+    return align_down(bytes_of(image, place), image.layout.page)
+
+
 cdef inline bint open_place(const Image* image, uint64_t place) noexcept nogil:
     """`place` is a run address, aligned. False where the kernel does not permit it."""
-    return not is_sealed(&image.layout, place - image.load_bias, 8) or kernel_protect(
-        align_down(place, image.layout.page), image.layout.page, PROT_READ | PROT_WRITE
+    return not is_sealed(&image.layout, place - image.load_bias, 8) or memory_protect(
+        page_of(image, place), image.layout.page, PROT_READ | PROT_WRITE
     ) == 0
 
 
 cdef inline void close_place(Linker* linker, const Image* image, uint64_t place) noexcept nogil:
     """Also one that was not opened."""
-    cdef uint64_t page = align_down(place, image.layout.page)
+    cdef uint64_t page = page_of(image, place)
     if is_sealed(&image.layout, place - image.load_bias, 8) \
-            and kernel_protect(page, image.layout.page, PROT_READ) != 0:
+            and memory_protect(page, image.layout.page, PROT_READ) != 0:
         note_unsealed(linker, image, page)
 
 
-cdef inline void store_place(uint64_t place, uint64_t value) noexcept nogil:
-    store_pointer(<void*>place, <const void*>value)
+cdef inline uint64_t load_place(const Image* image, uint64_t place) noexcept nogil:
+    """`place` is a run address, aligned."""
+    return memory_word(bytes_of(image, place))
+
+
+cdef inline void store_place(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
+    """The same; it is open."""
+    memory_set_word(bytes_of(image, place), value)
 
 
 cdef inline bint store_bound(
@@ -51,7 +65,7 @@ cdef inline bint store_bound(
     """One place; False where the kernel does not permit it."""
     if not open_place(image, place):
         return False
-    store_place(place, value)
+    store_place(image, place, value)
     close_place(linker, image, place)
     return True
 
@@ -60,7 +74,7 @@ cdef inline void note_unsealed(Linker* linker, const Image* image, uint64_t page
     """Of the host's, whose pages it unmaps when it likes, none is kept."""
     cdef int i
     if image.is_host:
-        kernel_protect(page, image.layout.page, PROT_READ)
+        memory_protect(page, image.layout.page, PROT_READ)
         return
     for i in range(UNSEALED_MAX):
         if linker.unsealed[i] == 0 or linker.unsealed[i] == page:
@@ -74,7 +88,7 @@ cdef inline void seal_again(Linker* linker) noexcept nogil:
     cdef int i
     cdef bint left = False
     for i in range(UNSEALED_MAX):
-        if linker.unsealed[i] != 0 and kernel_protect(
+        if linker.unsealed[i] != 0 and memory_protect(
             linker.unsealed[i], linker.page, PROT_READ
         ) == 0:
             linker.unsealed[i] = 0
@@ -94,5 +108,5 @@ cdef inline void forget_unsealed(Linker* linker, const Image* image) noexcept no
     """Under the lock: it is about to be unmapped."""
     cdef int i
     for i in range(UNSEALED_MAX):
-        if image.map_start <= linker.unsealed[i] < image.map_end:
+        if bytes_start(image) <= linker.unsealed[i] < bytes_end(image):
             linker.unsealed[i] = 0

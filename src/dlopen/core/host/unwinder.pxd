@@ -22,13 +22,12 @@ first image, so that the one that nearly all share is never among these.
 
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Sym
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.host.rebind cimport patched_place, store_bound
+from dlopen.core.host.rebind cimport load_place, patched_place, store_bound
 from dlopen.core.image.image cimport Image, PatchedPlace
 from dlopen.core.relocation.words cimport Word, WordWalk, holds_address, next_word, words_of
 from dlopen.core.symbols.lookup cimport symbol_name
@@ -93,7 +92,7 @@ cdef inline bint asks_for_frames(Linker* linker, const Image* image) noexcept no
 cdef inline bint rebind_slot(
     Linker* linker, const Image* image, uint64_t place, uint64_t function
 ) noexcept nogil:
-    cdef uint64_t bound = <uint64_t>load_pointer(<void*>place)
+    cdef uint64_t bound = load_place(image, place)
     cdef PatchedPlace* patched
     cdef bint done = True
     # An address in the file's terms: not relocated yet, as far as a resolver that opens

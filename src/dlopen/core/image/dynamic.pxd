@@ -142,7 +142,7 @@ cdef inline int read_for_lookup(Image* image) noexcept nogil:
     cdef uint64_t values[TAG_COUNT]
     cdef bint present[TAG_COUNT]
     cdef int code
-    image.dynamic = <const Dyn*>(image.load_bias + image.layout.dynamic.p_vaddr)
+    image.dynamic = <const Dyn*>(image.bytes_bias + image.layout.dynamic.p_vaddr)
     read_entries(image, &values[0], &present[0])
     code = read_symbols(image, &values[0], &present[0], NULL)
     if code == 0:
@@ -166,7 +166,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     cdef const Phdr* relro = image.layout.relro
     cdef const Phdr* segment
     if image.is_host:
-        image.dynamic = <const Dyn*>(image.load_bias + address)
+        image.dynamic = <const Dyn*>(image.bytes_bias + address)
     else:
         image.dynamic = <const Dyn*>table_at(image, address, size)
         if image.dynamic == NULL:

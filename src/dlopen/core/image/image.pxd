@@ -7,7 +7,6 @@ in this process; they differ when the image is linked for another one.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.atomics cimport load_u32
@@ -17,6 +16,7 @@ from dlopen.core.base.kernel cimport kernel_close
 from dlopen.core.elf.constants cimport PF_R
 from dlopen.core.elf.layout cimport Layout, segment_holding
 from dlopen.core.elf.structures cimport Dyn, Half, Phdr, Rela, Sym, Word, Xword
+from dlopen.core.memory.memory cimport memory_read, memory_write
 
 
 cdef struct LinkMap:             # <link.h>: what programs and debuggers cast a handle to
@@ -246,6 +246,20 @@ cdef inline bint is_linked(const Image* image) noexcept nogil:
     return state != DLOPEN_STATE_MAPPED and state != DLOPEN_STATE_LOADING
 
 
+cdef inline uint64_t bytes_start(const Image* image) noexcept nogil:
+    """Where the first byte is; it runs at `map_start`."""
+    return image.bytes_bias + image.layout.start
+
+
+cdef inline uint64_t bytes_end(const Image* image) noexcept nogil:
+    return image.bytes_bias + image.layout.end
+
+
+cdef inline uint64_t bytes_of(const Image* image, uint64_t address) noexcept nogil:
+    """Where the bytes of a run address are."""
+    return address - image.load_bias + image.bytes_bias
+
+
 cdef inline const void* bytes_at(
     const Image* image, uint64_t address, uint64_t size
 ) noexcept nogil:
@@ -261,12 +275,12 @@ cdef inline const void* bytes_at(
 cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogil:
     """Places may be unaligned."""
     cdef uint64_t value = 0
-    memcpy(&value, <const void*>(image.bytes_bias + place), 8)
+    memory_read(image.bytes_bias + place, &value, 8)
     return value
 
 
 cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
-    memcpy(<void*>(image.bytes_bias + place), &value, 8)
+    memory_write(image.bytes_bias + place, &value, 8)
 
 
 cdef inline uint64_t replacement_of(const Image* image, uint32_t symbol) noexcept nogil:

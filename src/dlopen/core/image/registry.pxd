@@ -18,13 +18,14 @@ from dlopen.core.base.atomics cimport (
 )
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Pointers, pointers_add
-from dlopen.core.base.kernel cimport kernel_unmap, kernel_yield
+from dlopen.core.base.kernel cimport kernel_yield
 from dlopen.core.base.lock cimport (
     Lock, is_forking, lock_acquire, lock_release, lock_try, locks_held,
 )
 from dlopen.core.image.image cimport (
-    Image, Retired, SearchList, image_free_records, is_being_linked,
+    Image, Retired, SearchList, bytes_end, bytes_start, image_free_records, is_being_linked,
 )
+from dlopen.core.memory.memory cimport memory_release
 
 
 cdef extern from *:
@@ -205,7 +206,7 @@ cdef inline void reclaim_alone(Registry* registry, bint wait) noexcept nogil:
             release(&registry.allocator, mine)
         mine = next
     if end != start:
-        kernel_unmap(start, end - start)
+        memory_release(start, end - start)
 
 
 cdef inline void unmap_with_neighbours(
@@ -213,15 +214,15 @@ cdef inline void unmap_with_neighbours(
 ) noexcept nogil:
     """[start, end) is still to be unmapped. The images of one open lie side by side as a
     rule, and one call is a good deal cheaper than one for each."""
-    if image.map_end == start[0]:
-        start[0] = image.map_start
-    elif image.map_start == end[0]:
-        end[0] = image.map_end
+    if bytes_end(image) == start[0]:
+        start[0] = bytes_start(image)
+    elif bytes_start(image) == end[0]:
+        end[0] = bytes_end(image)
     else:
         if end[0] != start[0]:
-            kernel_unmap(start[0], end[0] - start[0])
-        start[0] = image.map_start
-        end[0] = image.map_end
+            memory_release(start[0], end[0] - start[0])
+        start[0] = bytes_start(image)
+        end[0] = bytes_end(image)
 
 
 cdef inline void retire_image(Registry* registry, Image* image) noexcept nogil:

@@ -8,28 +8,24 @@ No page is ever writable and executable.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
 
 from dlopen.core.base.contract cimport DLOPEN_E_MAP, DLOPEN_E_PROTECT, Error
 from dlopen.core.base.errors cimport fail_system
-from dlopen.core.base.kernel cimport (
-    MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_EXEC, PROT_NONE,
-    PROT_READ, PROT_WRITE, kernel_map, kernel_protect, kernel_unmap,
-)
+from dlopen.core.base.kernel cimport PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X, PT_LOAD
 from dlopen.core.elf.layout cimport Layout
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.memory.file cimport File, file_read
+from dlopen.core.memory.memory cimport (
+    is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_protect, memory_release,
+    memory_reserve, memory_reserve_file,
+)
 
 
 cdef enum:
     # Above this, pages that relocation may never touch cost more than the faults they save.
     POPULATE_LIMIT = 0x1000000
-
-
-cdef inline bint is_mapping_error(long result) noexcept nogil:
-    return result < 0 and result > -4096
 
 
 cdef inline int protection_of(const Phdr* segment) noexcept nogil:
@@ -53,16 +49,12 @@ cdef inline int reserve(
     cdef uint64_t wanted
     cdef long result
     if file.descriptor >= 0 and not aligned:
-        result = kernel_map(
-            0, size, PROT_READ, MAP_PRIVATE, file.descriptor,
-            align_down(layout.first_load.p_offset, layout.page)
+        result = memory_reserve_file(
+            size, file.descriptor, align_down(layout.first_load.p_offset, layout.page)
         )
     else:
-        result = kernel_map(
-            0, room, PROT_NONE if aligned else PROT_READ | PROT_WRITE,
-            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
-        )
-    if is_mapping_error(result):
+        result = memory_reserve(room, not aligned)
+    if is_memory_error(result):
         return fail_system(
             error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
         )
@@ -72,19 +64,19 @@ cdef inline int reserve(
     # The load bias must be a multiple of the largest alignment.
     wanted = align_up(base[0] - layout.start, layout.alignment) + layout.start
     if wanted != base[0]:
-        kernel_unmap(base[0], wanted - base[0])
+        memory_release(base[0], wanted - base[0])
     if wanted + size != base[0] + room:
-        kernel_unmap(wanted + size, base[0] + room - (wanted + size))
+        memory_release(wanted + size, base[0] + room - (wanted + size))
     base[0] = wanted
     if file.descriptor >= 0:
-        result = kernel_map(
-            wanted, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, file.descriptor,
-            align_down(layout.first_load.p_offset, layout.page)
+        result = memory_map(
+            wanted, size, PROT_READ, file.descriptor,
+            align_down(layout.first_load.p_offset, layout.page), False
         )
     else:
-        result = kernel_protect(wanted, size, PROT_READ | PROT_WRITE)
-    if is_mapping_error(result):
-        kernel_unmap(wanted, size)
+        result = memory_protect(wanted, size, PROT_READ | PROT_WRITE)
+    if is_memory_error(result):
+        memory_release(wanted, size)
         return fail_system(
             error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
         )
@@ -101,7 +93,7 @@ cdef inline int map_file_segment(
     cdef uint64_t end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
     cdef int protection = protection_of(segment)
     cdef bint has_zeroes = segment.p_memsz > segment.p_filesz
-    cdef int flags = MAP_PRIVATE | MAP_FIXED
+    cdef bint populated
     cdef long result = 0
     if segment.p_filesz:
         if not (segment.p_flags & PF_W) and not has_zeroes \
@@ -109,49 +101,45 @@ cdef inline int map_file_segment(
                 == layout.first_load.p_offset - layout.first_load.p_vaddr:
             if protection == PROT_READ:
                 return 0
-            result = kernel_protect(bias + start, end - start, protection)
+            result = memory_protect(bias + start, end - start, protection)
             if result == 0:
                 return 0
             # MDWE and some policies allow execution only from the first mmap on.
-        if segment.p_flags & PF_W and file_pages_end - start <= POPULATE_LIMIT:
-            flags |= MAP_POPULATE
-        result = kernel_map(
+        populated = segment.p_flags & PF_W and file_pages_end - start <= POPULATE_LIMIT
+        result = memory_map(
             bias + start, file_pages_end - start,
             protection | PROT_WRITE if has_zeroes and not segment.p_flags & PF_X else protection,
-            flags, file.descriptor, align_down(segment.p_offset, layout.page)
+            file.descriptor, align_down(segment.p_offset, layout.page), populated
         )
-        if is_mapping_error(result):
+        if is_memory_error(result):
             return fail_system(
                 error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
             )
         if has_zeroes and file_end < file_pages_end:
             if segment.p_flags & PF_X:
-                result = kernel_protect(
+                result = memory_protect(
                     bias + start, file_pages_end - start, PROT_READ | PROT_WRITE
                 )
                 if result < 0:
                     return fail_system(
                         error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
                     )
-            memset(<void*>(bias + file_end), 0, file_pages_end - file_end)
+            memory_clear(bias + file_end, file_pages_end - file_end)
         if has_zeroes and not segment.p_flags & PF_W:
-            result = kernel_protect(bias + start, file_pages_end - start, protection)
+            result = memory_protect(bias + start, file_pages_end - start, protection)
             if result < 0:
                 return fail_system(
                     error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
                 )
     if end > file_pages_end:
-        result = kernel_map(
-            bias + file_pages_end, end - file_pages_end, protection,
-            MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0
-        )
-        if is_mapping_error(result):
+        result = memory_map_zeroes(bias + file_pages_end, end - file_pages_end, protection)
+        if is_memory_error(result):
             return fail_system(error, DLOPEN_E_MAP, name, b"cannot map zero-fill pages", result)
     return 0
 
 
 cdef inline int map_segments(
-    const Layout* layout, File* file, uint64_t* load_bias, const char* name, Error* error
+    const Layout* layout, File* file, uint64_t* bytes_bias, const char* name, Error* error
 ) noexcept nogil:
     """Maps all of them; on failure nothing stays mapped."""
     cdef uint32_t i
@@ -172,7 +160,7 @@ cdef inline int map_segments(
         start = align_down(segment.p_vaddr, layout.page)
         end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
         if start > previous_end:
-            result = kernel_protect(bias + previous_end, start - previous_end, PROT_NONE)
+            result = memory_protect(bias + previous_end, start - previous_end, PROT_NONE)
             if result < 0:
                 code = fail_system(
                     error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
@@ -189,15 +177,15 @@ cdef inline int map_segments(
                     name, error
                 )
             if code == 0 and protection_of(segment) != PROT_READ | PROT_WRITE:
-                result = kernel_protect(bias + start, end - start, protection_of(segment))
+                result = memory_protect(bias + start, end - start, protection_of(segment))
                 if result < 0:
                     code = fail_system(
                         error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
                     )
         if code:
-            kernel_unmap(base, layout.end - layout.start)
+            memory_release(base, layout.end - layout.start)
             return code
-    load_bias[0] = bias
+    bytes_bias[0] = bias
     return 0
 
 
@@ -215,7 +203,7 @@ cdef inline int protect_text(
         if segment.p_type != PT_LOAD or segment.p_memsz == 0 or segment.p_flags & PF_W:
             continue
         start = align_down(segment.p_vaddr, layout.page)
-        result = kernel_protect(
+        result = memory_protect(
             bias + start, align_up(segment.p_vaddr + segment.p_memsz, layout.page) - start,
             PROT_READ | PROT_WRITE if writable else protection_of(segment)
         )
@@ -239,7 +227,7 @@ cdef inline int protect_relro(
     end = align_down(layout.relro.p_vaddr + layout.relro.p_memsz, layout.page)
     if start >= end:
         return 0
-    result = kernel_protect(bias + start, end - start, PROT_READ)
+    result = memory_protect(bias + start, end - start, PROT_READ)
     if result < 0:
         return fail_system(
             error, DLOPEN_E_PROTECT, name,

@@ -215,13 +215,13 @@ cdef inline int relocate_with_text(Batch* batch, Image* image) noexcept nogil:
     if image.has_textrel:
         report_textrel(image)
         code = protect_text(
-            &image.layout, image.load_bias, True, image_name(image), batch.error
+            &image.layout, image.bytes_bias, True, image_name(image), batch.error
         )
     if code == 0:
         code = relocate_image(batch, image)
     if code == 0 and image.has_textrel:
         code = protect_text(
-            &image.layout, image.load_bias, False, image_name(image), batch.error
+            &image.layout, image.bytes_bias, False, image_name(image), batch.error
         )
     return code
 
@@ -279,6 +279,6 @@ cdef inline Outcome protect_images(Transaction* transaction) noexcept nogil:
         image = <const Image*>order.items[i]
         if code == 0 and load_u32(&image.state) == DLOPEN_STATE_LOADING:
             code = protect_relro(
-                &image.layout, image.load_bias, image_name(image), transaction.error
+                &image.layout, image.bytes_bias, image_name(image), transaction.error
             )
     return outcome_of(transaction, code)

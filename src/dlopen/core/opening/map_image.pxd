@@ -8,16 +8,16 @@ from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, Error
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
-from dlopen.core.base.kernel cimport kernel_unmap
 from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport strchr, strlen
 from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_dynamic
-from dlopen.core.image.image cimport Image, image_free_records
+from dlopen.core.image.image cimport Image, bytes_end, bytes_start, image_free_records
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.mapping cimport map_segments
+from dlopen.core.memory.memory cimport memory_release
 
 
 cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) noexcept nogil:
@@ -86,10 +86,10 @@ cdef inline int map_image(
     if code == 0:
         code = check_layout(&image.layout, file.size, name, error)
     if code == 0:
-        code = map_segments(&image.layout, file, &image.load_bias, name, error)
+        code = map_segments(&image.layout, file, &image.bytes_bias, name, error)
     if code:
         return code
-    image.bytes_bias = image.load_bias
+    image.load_bias = image.bytes_bias   # it runs where it is
     image.map_start = image.load_bias + image.layout.start
     image.map_end = image.load_bias + image.layout.end
     image.device = file.device
@@ -98,7 +98,7 @@ cdef inline int map_image(
     image.link_map.l_addr = image.load_bias
     code = read_dynamic(allocator, image, error)
     if code == 0:
-        image.link_map.l_ld = <void*>image.dynamic
+        image.link_map.l_ld = <void*>(image.load_bias + image.layout.dynamic.p_vaddr)
         return 0
     unmap_image(image)
     return code
@@ -106,5 +106,5 @@ cdef inline int map_image(
 
 cdef inline void unmap_image(Image* image) noexcept nogil:
     if image.map_end != 0:
-        kernel_unmap(image.map_start, image.map_end - image.map_start)
+        memory_release(bytes_start(image), bytes_end(image) - bytes_start(image))
         image.map_end = 0

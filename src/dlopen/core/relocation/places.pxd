@@ -1,7 +1,6 @@
 """The words that are relocated: whether they may be written, and what does not fit into them."""
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from dlopen.core.base.contract cimport DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE
 from dlopen.core.base.words cimport ranges_overlap
@@ -9,6 +8,7 @@ from dlopen.core.elf.constants cimport PF_W
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Sym, relocation_symbol
 from dlopen.core.image.image cimport Image, Table, store_word
+from dlopen.core.memory.memory cimport memory_write
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 
 
@@ -68,7 +68,7 @@ cdef inline int narrow(
         )
     if not is_signed and value > 0xffffffffU:
         return bad_relocation(batch, image, b"a 32-bit relocation overflows", place, value)
-    memcpy(<void*>(image.bytes_bias + place), &word, 4)
+    memory_write(image.bytes_bias + place, &word, 4)
     return 0
 
 
@@ -93,8 +93,8 @@ cdef inline int copy_data(
         return bad_relocation(
             batch, image, b"a COPY relocation is out of range", relocation.r_offset, size
         )
-    memcpy(
-        <void*>(image.bytes_bias + relocation.r_offset),
+    memory_write(
+        image.bytes_bias + relocation.r_offset,
         <const void*>(cache.definition.image.bytes_bias + source.st_value), size
     )
     return 0

@@ -5,6 +5,7 @@ Registry.lock.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
+from dlopen.core.base.atomics cimport store_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_PROTECT
 from dlopen.core.base.errors cimport fail
 from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
@@ -22,7 +23,7 @@ cdef inline void move_patch(
     if value == NULL:
         return
     if value == patched.top:
-        store_place(move.place, word)
+        store_place(move.image, move.place, word)
     value.address += word - value.word
     value.word = word
     if value.leads_to != NULL:
@@ -35,8 +36,8 @@ cdef inline void move_patch(
 cdef inline void make_move(const Swap* swap, const Move* move) noexcept nogil:
     """Under the lock; the place is open."""
     cdef PatchedPlace* patched
-    if move.image == NULL:
-        store_place(move.place, move.value)
+    if move.image == NULL:       # in a record of ours
+        store_pointer(<void*>move.place, <const void*>move.value)
         return
     patched = patched_place(move.image, move.place)
     if move.patch != 0:
@@ -44,7 +45,7 @@ cdef inline void make_move(const Swap* swap, const Move* move) noexcept nogil:
     elif patched != NULL:        # this is for when the patch has gone
         patched.original = move.value
     else:
-        store_place(move.place, move.value)
+        store_place(move.image, move.place, move.value)
 
 
 cdef inline void close_places_of_moves(const Swap* swap) noexcept nogil:

@@ -4,7 +4,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
-from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, DLOPEN_R_SYMBOLIC, PublicReplacement
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
@@ -16,6 +15,7 @@ from dlopen.core.host.rebind cimport patched_place
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, PatchedPlace, Version
 from dlopen.core.image.registry cimport current_snapshot
+from dlopen.core.memory.memory cimport memory_word
 from dlopen.core.relocation.replace cimport find_in_list
 from dlopen.core.relocation.words cimport (
     NOT_A_CALL, Word, WordWalk, is_one_store, next_word, words_of,
@@ -68,7 +68,7 @@ cdef inline size_t find_matches(
 
 
 cdef inline uint64_t word_at(const Image* image, const Rela* relocation) noexcept nogil:
-    return <uint64_t>load_pointer(<void*>(image.load_bias + relocation.r_offset))
+    return memory_word(image.bytes_bias + relocation.r_offset)
 
 
 cdef inline uint64_t resolve_for_host(

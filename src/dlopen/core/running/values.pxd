@@ -85,7 +85,7 @@ cdef inline void store_values(const Image* image, uint64_t number) noexcept nogi
     cdef const PatchedPlace* patched = image.patched
     while patched != NULL:
         if patched.top != NULL and patched.top.number == number:
-            store_place(patched.place, patched.top.word)
+            store_place(image, patched.place, patched.top.word)
         patched = patched.next
 
 
@@ -97,7 +97,7 @@ cdef inline void store_what_was(const Image* image, uint64_t number) noexcept no
         value = patched.top
         if value != NULL and value.number == number:
             store_place(
-                patched.place, value.below.word if value.below != NULL else patched.original
+                image, patched.place, value.below.word if value.below != NULL else patched.original
             )
         patched = patched.next
 

@@ -6,13 +6,12 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.kernel cimport (
-    MAP_PRIVATE, PROT_READ, FileStatus, is_shortage, kernel_close, kernel_map, kernel_open,
-    kernel_status_of, kernel_unmap,
+    FileStatus, is_shortage, kernel_close, kernel_open, kernel_status_of,
 )
 from dlopen.core.base.strings cimport memcmp, strlen, strncmp
 from dlopen.core.elf.structures cimport Word
 from dlopen.core.host.linker cimport SearchSettings
-from dlopen.core.memory.mapping cimport is_mapping_error
+from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
 
 
 cdef packed struct CacheHeader:
@@ -183,14 +182,14 @@ cdef inline long try_cache(
         return descriptor if is_shortage(descriptor) else 0
     result = kernel_status_of(descriptor, &status)
     if result == 0 and status.st_size > 0:
-        mapped = kernel_map(0, <uint64_t>status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0)
-        if is_mapping_error(mapped):
+        mapped = memory_reserve_file(<uint64_t>status.st_size, descriptor, 0)
+        if is_memory_error(mapped):
             result = mapped
         else:
             found[0] = search_cache_file(
                 allocator, settings, <const char*>mapped, <uint64_t>status.st_size, name, path
             )
-            kernel_unmap(<uint64_t>mapped, <uint64_t>status.st_size)
+            memory_release(<uint64_t>mapped, <uint64_t>status.st_size)
     kernel_close(descriptor)
     return result
 

@@ -81,7 +81,7 @@ cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept no
         segment = &loader.layout.phdrs[i]
         if segment.p_type == PT_LOAD and segment.p_flags & PF_R and not segment.p_flags & PF_W \
                 and memmem(
-                    <const void*>(loader.load_bias + segment.p_vaddr), segment.p_filesz,
+                    <const void*>(loader.bytes_bias + segment.p_vaddr), segment.p_filesz,
                     text.data, text.length
                 ) != NULL:
             return True

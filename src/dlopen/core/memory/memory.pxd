@@ -1,0 +1,82 @@
+"""The memory of images: reserved, mapped, read, written, protected and released here alone.
+
+It is this process's own. An address is where the bytes lie, which `bytes_bias` of an image leads
+to; where they will run, which `load_bias` does, is never touched. An image for another process
+would be put together in memory of this one, or behind other bodies of these functions.
+
+Each that asks the kernel returns what it returns: a negative errno on failure.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
+
+from dlopen.core.base.atomics cimport load_pointer, store_pointer
+from dlopen.core.base.kernel cimport (
+    MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_NONE, PROT_READ,
+    PROT_WRITE, kernel_map, kernel_protect, kernel_unmap,
+)
+
+
+cdef inline bint is_memory_error(long result) noexcept nogil:
+    return result < 0 and result > -4096
+
+
+cdef inline long memory_reserve(uint64_t size, bint writable) noexcept nogil:
+    """Zeroes, somewhere; the address."""
+    return kernel_map(
+        0, size, PROT_READ | PROT_WRITE if writable else PROT_NONE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+    )
+
+
+cdef inline long memory_reserve_file(uint64_t size, long file, uint64_t offset) noexcept nogil:
+    """The file from `offset` on, to be read, somewhere; the address."""
+    return kernel_map(0, size, PROT_READ, MAP_PRIVATE, file, offset)
+
+
+cdef inline long memory_map(
+    uint64_t address, uint64_t size, int protection, long file, uint64_t offset, bint populated
+) noexcept nogil:
+    """The file from `offset` on, over what is there."""
+    return kernel_map(
+        address, size, protection,
+        MAP_PRIVATE | MAP_FIXED | MAP_POPULATE if populated else MAP_PRIVATE | MAP_FIXED,
+        file, offset
+    )
+
+
+cdef inline long memory_map_zeroes(uint64_t address, uint64_t size, int protection) noexcept nogil:
+    return kernel_map(
+        address, size, protection, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0
+    )
+
+
+cdef inline long memory_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:
+    return kernel_protect(address, size, protection)
+
+
+cdef inline void memory_release(uint64_t address, uint64_t size) noexcept nogil:
+    kernel_unmap(address, size)
+
+
+cdef inline void memory_read(uint64_t address, void* buffer, size_t size) noexcept nogil:
+    memcpy(buffer, <const void*>address, size)
+
+
+cdef inline void memory_write(uint64_t address, const void* bytes, size_t size) noexcept nogil:
+    memcpy(<void*>address, bytes, size)
+
+
+cdef inline void memory_clear(uint64_t address, size_t size) noexcept nogil:
+    memset(<void*>address, 0, size)
+
+
+cdef inline uint64_t memory_word(uint64_t address) noexcept nogil:
+    """An aligned one that other threads may be changing."""
+    return <uint64_t>load_pointer(<void*>address)
+
+
+cdef inline void memory_set_word(uint64_t address, uint64_t word) noexcept nogil:
+    """An aligned one that other threads may be reading."""
+    store_pointer(<void*>address, <const void*>word)
