@@ -14,7 +14,8 @@ from dlopen.core.base.contract cimport (
     PublicRelocation, PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate,
     VisitHolder, VisitRelocation,
 )
-from dlopen.core.base.errors cimport error_clear, fail, fail_memory
+from dlopen.core.base.details cimport DETAIL_NO_NAMESPACE, DETAIL_REQUEST_SIZE
+from dlopen.core.base.errors cimport error_clear, fail, fail_memory, fail_text
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.message cimport write_message
 from dlopen.core.base.registrations cimport call_at_fork, make_key
@@ -175,12 +176,12 @@ cdef inline bint has_no_libc() noexcept nogil:
 
 
 cdef int not_ready(Error* error) noexcept nogil:
-    return fail(error, DLOPEN_E_STATE, b"", no_libc_text) if has_no_libc() \
+    return fail_text(error, DLOPEN_E_STATE, b"", no_libc_text) if has_no_libc() \
         else fail_memory(error, b"")
 
 
 cdef int wrong_size(Error* error) noexcept nogil:
-    return fail(error, DLOPEN_E_INVALID, b"", b"the request's size")
+    return fail(error, DLOPEN_E_INVALID, b"", DETAIL_REQUEST_SIZE)
 
 
 cdef Linker* enter(Error* error) noexcept nogil:
@@ -248,7 +249,7 @@ cdef public int DLOPEN_namespace_end(int64_t namespace_id, Error* error) noexcep
     if linker == NULL:
         return not_ready(error)
     if not end_namespace(linker, namespace_id):
-        return fail(error, DLOPEN_E_INVALID, b"", b"not a namespace, or ended already")
+        return fail(error, DLOPEN_E_INVALID, b"", DETAIL_NO_NAMESPACE)
     return 0
 
 

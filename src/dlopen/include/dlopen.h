@@ -89,7 +89,8 @@ struct DLOPEN_error {
   const char *needed_by;         /* the image that asked for library */
   const char *searched;          /* first of the searched paths */
   uint32_t searched_count;
-  uint32_t text_used;
+  uint16_t text_used;
+  uint16_t detail_number;        /* of detail, in this release; 0 when its text was made for this error */
   int32_t searched_errno[DLOPEN_SEARCHED_MAX];
   char text[16384];
 };

@@ -43,7 +43,8 @@ cdef extern from "dlopen.h" nogil:
         const char* needed_by
         const char* searched
         uint32_t searched_count
-        uint32_t text_used
+        uint16_t text_used
+        uint16_t detail_number
         int32_t searched_errno[64]
         char text[16384]
     ctypedef struct PublicReplacement "struct DLOPEN_replacement":

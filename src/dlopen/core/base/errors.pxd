@@ -1,15 +1,18 @@
-"""Errors as data: a code, its subject and details; rendered at the faces only.
+"""Errors as data: a code, its subject and a detail's number; rendered at the faces only.
 
 The strings are copied into the error itself, since what they name may be rolled back.
 A NULL error is allowed everywhere: the code alone is returned then.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_MEMORY, DLOPEN_SEARCHED_MAX, Error,
+)
+from dlopen.core.base.details cimport (
+    DETAIL_NO_HANDLE, DETAIL_NO_MEMORY, DETAIL_NONE, OURS, detail_text,
 )
 from dlopen.core.base.strings cimport strlen
 
@@ -30,6 +33,7 @@ cdef inline void error_clear(Error* error) noexcept nogil:
     error.needed_by = &error.text[0]
     error.searched = &error.text[0]
     error.searched_count = 0
+    error.detail_number = DETAIL_NONE
 
 
 cdef inline const char* error_copy(Error* error, const char* text) noexcept nogil:
@@ -44,14 +48,25 @@ cdef inline const char* error_copy(Error* error, const char* text) noexcept nogi
     copy = &error.text[error.text_used]
     memcpy(copy, text, length)
     copy[length] = 0
-    error.text_used += <unsigned int>length + 1
+    error.text_used += <uint16_t>(length + 1)
     return copy
 
 
 cdef inline int fail(
+    Error* error, int code, const char* library, uint32_t detail
+) noexcept nogil:
+    """Starts the error afresh and returns its code, so that callers `return fail(…)`. `detail` is
+    one of base/details.pxd."""
+    fail_text(error, code, library, detail_text(detail, OURS))
+    if error != NULL:
+        error.detail_number = <uint16_t>detail
+    return code
+
+
+cdef inline int fail_text(
     Error* error, int code, const char* library, const char* detail
 ) noexcept nogil:
-    """Starts the error afresh and returns its code, so that callers `return fail(…)`."""
+    """The same for what is known only now."""
     if error != NULL:
         error_clear(error)
         error.code = code
@@ -61,7 +76,7 @@ cdef inline int fail(
 
 
 cdef inline int fail_system(
-    Error* error, int code, const char* library, const char* detail, long result
+    Error* error, int code, const char* library, uint32_t detail, long result
 ) noexcept nogil:
     """For a negative result of the kernel."""
     fail(error, code, library, detail)
@@ -71,7 +86,7 @@ cdef inline int fail_system(
 
 
 cdef inline int fail_at(
-    Error* error, int code, const char* library, const char* detail, uint64_t offset, uint64_t value
+    Error* error, int code, const char* library, uint32_t detail, uint64_t offset, uint64_t value
 ) noexcept nogil:
     fail(error, code, library, detail)
     if error != NULL:
@@ -81,11 +96,11 @@ cdef inline int fail_at(
 
 
 cdef inline int fail_memory(Error* error, const char* library) noexcept nogil:
-    return fail(error, DLOPEN_E_MEMORY, library, b"no memory for the linker's records")
+    return fail(error, DLOPEN_E_MEMORY, library, DETAIL_NO_MEMORY)
 
 
 cdef inline int fail_handle(Error* error) noexcept nogil:
-    return fail(error, DLOPEN_E_HANDLE, b"", b"not a handle of an open library")
+    return fail(error, DLOPEN_E_HANDLE, b"", DETAIL_NO_HANDLE)
 
 
 cdef inline void error_name_symbol(

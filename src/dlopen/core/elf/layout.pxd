@@ -6,6 +6,16 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_NOT_ELF, DLOPEN_E_UNSUPPORTED, Error,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_ABI_VERSION, DETAIL_ALIGNMENT_LARGE, DETAIL_ALIGNMENT_OFFSET, DETAIL_ALIGNMENT_PAGE,
+    DETAIL_ALIGNMENT_POWER, DETAIL_ARCHIVE, DETAIL_CLASS, DETAIL_CLASS_32, DETAIL_CORE_DUMP,
+    DETAIL_DATA, DETAIL_EMPTY, DETAIL_EXECUTABLE, DETAIL_EXECUTABLE_STACK, DETAIL_IDENT_VERSION,
+    DETAIL_MACHINE, DETAIL_NO_DYNAMIC, DETAIL_NO_ELF, DETAIL_NO_SEGMENTS, DETAIL_OS_ABI,
+    DETAIL_PHDRS_OUTSIDE, DETAIL_PHENTSIZE, DETAIL_PHNUM, DETAIL_RELOCATABLE,
+    DETAIL_SEGMENT_ADDRESS, DETAIL_SEGMENT_BEYOND, DETAIL_SEGMENT_FILESZ, DETAIL_SEGMENT_ORDER,
+    DETAIL_SEGMENT_WX, DETAIL_SHORT, DETAIL_SHORT_TEXT, DETAIL_TEXT, DETAIL_TLS_SIZE, DETAIL_TYPE,
+    DETAIL_VERSION,
+)
 from dlopen.core.base.errors cimport fail, fail_at
 from dlopen.core.base.words cimport align_down, align_up, is_power_of_two
 from dlopen.core.elf.constants cimport (
@@ -47,78 +57,52 @@ cdef inline int check_header(
     if file_size < 4 or header.e_ident[0] != 0x7f or header.e_ident[1] != 0x45 \
             or header.e_ident[2] != 0x4c or header.e_ident[3] != 0x46:
         if file_size == 0:
-            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short: it is empty")
+            return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_EMPTY)
         if file_size < sizeof(Ehdr):         # as glibc: before what it holds
             if looks_like_text(header, file_size):
-                return fail(
-                    error, DLOPEN_E_NOT_ELF, name,
-                    b"file too short: a text file (a linker script?)"
-                )
-            return fail(error, DLOPEN_E_NOT_ELF, name, b"file too short")
+                return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_SHORT_TEXT)
+            return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_SHORT)
         if header.e_ident[0] == 0x21 and header.e_ident[1] == 0x3c:
-            return fail(
-                error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a static library (ar archive)"
-            )
+            return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_ARCHIVE)
         if looks_like_text(header, file_size):
-            return fail(
-                error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header: a text file (a linker script?)"
-            )
-        return fail(error, DLOPEN_E_NOT_ELF, name, b"invalid ELF header")
+            return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_TEXT)
+        return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_NO_ELF)
     if file_size < sizeof(Ehdr):
-        return fail(error, DLOPEN_E_FORMAT, name, b"file too short")
+        return fail(error, DLOPEN_E_FORMAT, name, DETAIL_SHORT)
     if header.e_ident[EI_CLASS] != ELFCLASS64:
         if header.e_ident[EI_CLASS] == ELFCLASS32:
-            return fail(error, DLOPEN_E_UNSUPPORTED, name, b"wrong ELF class: ELFCLASS32")
+            return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_CLASS_32)
         return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"invalid ELF header: unknown class",
-            EI_CLASS, header.e_ident[EI_CLASS]
+            error, DLOPEN_E_FORMAT, name, DETAIL_CLASS, EI_CLASS, header.e_ident[EI_CLASS]
         )
     if header.e_ident[EI_DATA] != ELFDATA2LSB:
-        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"ELF file data encoding not little-endian")
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_DATA)
     if header.e_ident[EI_VERSION] != EV_CURRENT:
-        return fail(
-            error, DLOPEN_E_FORMAT, name, b"ELF file version ident does not match current one"
-        )
+        return fail(error, DLOPEN_E_FORMAT, name, DETAIL_IDENT_VERSION)
     if header.e_ident[EI_OSABI] != ELFOSABI_SYSV and header.e_ident[EI_OSABI] != ELFOSABI_GNU:
-        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"ELF file OS ABI invalid")
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_OS_ABI)
     if header.e_ident[EI_ABIVERSION] > 4:
-        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"ELF file ABI version invalid")
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_ABI_VERSION)
     if header.e_version != EV_CURRENT:
-        return fail(error, DLOPEN_E_FORMAT, name, b"ELF file version does not match current one")
+        return fail(error, DLOPEN_E_FORMAT, name, DETAIL_VERSION)
     if header.e_machine != machine:
-        return fail_at(
-            error, DLOPEN_E_UNSUPPORTED, name,
-            b"for another machine (e_machine)", 18, header.e_machine
-        )
+        return fail_at(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_MACHINE, 18, header.e_machine)
     if header.e_type == ET_EXEC:
-        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"cannot dynamically load executable")
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_EXECUTABLE)
     if header.e_type == ET_REL:
-        return fail(
-            error, DLOPEN_E_UNSUPPORTED, name,
-            b"a relocatable object file (.o), not a shared object"
-        )
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_RELOCATABLE)
     if header.e_type == ET_CORE:
-        return fail(error, DLOPEN_E_UNSUPPORTED, name, b"a core dump, not a shared object")
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_CORE_DUMP)
     if header.e_type != ET_DYN:
-        return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"only ET_DYN can be loaded", 16, header.e_type
-        )
+        return fail_at(error, DLOPEN_E_FORMAT, name, DETAIL_TYPE, 16, header.e_type)
     if header.e_phentsize != sizeof(Phdr):
-        return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"ELF file's phentsize not the expected size",
-            54, header.e_phentsize
-        )
+        return fail_at(error, DLOPEN_E_FORMAT, name, DETAIL_PHENTSIZE, 54, header.e_phentsize)
     if header.e_phnum == 0:
-        return fail(error, DLOPEN_E_FORMAT, name, b"object file has no loadable segments")
+        return fail(error, DLOPEN_E_FORMAT, name, DETAIL_NO_SEGMENTS)
     if header.e_phnum > MAX_PHNUM:
-        return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"too many program headers", 56, header.e_phnum
-        )
+        return fail_at(error, DLOPEN_E_FORMAT, name, DETAIL_PHNUM, 56, header.e_phnum)
     if header.e_phoff > file_size or header.e_phnum * sizeof(Phdr) > file_size - header.e_phoff:
-        return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"program headers lie outside the file",
-            32, header.e_phoff
-        )
+        return fail_at(error, DLOPEN_E_FORMAT, name, DETAIL_PHDRS_OUTSIDE, 32, header.e_phoff)
     return 0
 
 
@@ -138,41 +122,33 @@ cdef inline int check_segment(
     cdef uint64_t limit = <uint64_t>0x7fffffffffff
     if segment.p_memsz < segment.p_filesz:
         return fail_at(
-            error, DLOPEN_E_FORMAT, name,
-            b"a segment's p_filesz is greater than its p_memsz",
-            segment.p_offset, segment.p_filesz
+            error, DLOPEN_E_FORMAT, name, DETAIL_SEGMENT_FILESZ, segment.p_offset, segment.p_filesz
         )
     if segment.p_offset > file_size or segment.p_filesz > file_size - segment.p_offset:
         return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"file too short: a segment ends after it",
-            segment.p_offset, segment.p_filesz
+            error, DLOPEN_E_FORMAT, name, DETAIL_SEGMENT_BEYOND, segment.p_offset, segment.p_filesz
         )
     if segment.p_vaddr > limit or segment.p_memsz > limit - segment.p_vaddr:
         return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"a segment's address is out of range",
-            segment.p_offset, segment.p_vaddr
+            error, DLOPEN_E_FORMAT, name, DETAIL_SEGMENT_ADDRESS, segment.p_offset, segment.p_vaddr
         )
     if segment.p_flags & PF_W and segment.p_flags & PF_X:
         return fail_at(
-            error, DLOPEN_E_UNSUPPORTED, name,
-            b"a segment is both writable and executable", segment.p_offset, segment.p_flags
+            error, DLOPEN_E_UNSUPPORTED, name, DETAIL_SEGMENT_WX, segment.p_offset, segment.p_flags
         )
     if segment.p_align > 1 and not is_power_of_two(segment.p_align):
         return fail_at(
-            error, DLOPEN_E_FORMAT, name, b"ELF load command alignment not a power of two",
-            segment.p_offset, segment.p_align
+            error, DLOPEN_E_FORMAT, name, DETAIL_ALIGNMENT_POWER, segment.p_offset, segment.p_align
         )
     if segment.p_align > (<uint64_t>1 << 40):
         return fail_at(
-            error, DLOPEN_E_UNSUPPORTED, name, b"ELF load command alignment too large",
-            segment.p_offset, segment.p_align
+            error, DLOPEN_E_UNSUPPORTED, name, DETAIL_ALIGNMENT_LARGE, segment.p_offset,
+            segment.p_align
         )
     # congruence modulo the page is what mapping needs; modulo p_align, what glibc asks
     if segment.p_align > 1 and (segment.p_vaddr - segment.p_offset) & (segment.p_align - 1):
         return fail_at(
-            error, DLOPEN_E_FORMAT, name,
-            b"ELF load command address/offset not properly aligned",
-            segment.p_offset, segment.p_vaddr
+            error, DLOPEN_E_FORMAT, name, DETAIL_ALIGNMENT_OFFSET, segment.p_offset, segment.p_vaddr
         )
     return 0
 
@@ -185,18 +161,14 @@ cdef inline int add_segment(
         return 0
     if (segment.p_vaddr - segment.p_offset) & (layout.page - 1):
         return fail_at(
-            error, DLOPEN_E_FORMAT, name,
-            b"ELF load command address/offset not page-aligned",
-            segment.p_offset, segment.p_vaddr
+            error, DLOPEN_E_FORMAT, name, DETAIL_ALIGNMENT_PAGE, segment.p_offset, segment.p_vaddr
         )
     if layout.first_load == NULL:
         layout.first_load = segment
         layout.start = align_down(segment.p_vaddr, layout.page)
     elif align_down(segment.p_vaddr, layout.page) < layout.end:
         return fail_at(
-            error, DLOPEN_E_FORMAT, name,
-            b"segments overlap, share a page or are not in ascending order",
-            segment.p_offset, segment.p_vaddr
+            error, DLOPEN_E_FORMAT, name, DETAIL_SEGMENT_ORDER, segment.p_offset, segment.p_vaddr
         )
     layout.end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
     layout.load_count += 1
@@ -228,9 +200,7 @@ cdef inline int check_layout(
                     or segment.p_align > MAX_TLS_ALIGNMENT \
                     or (segment.p_align > 1 and not is_power_of_two(segment.p_align)):
                 return fail_at(
-                    error, DLOPEN_E_FORMAT, name,
-                    b"PT_TLS has an impossible size or alignment",
-                    segment.p_offset, segment.p_memsz
+                    error, DLOPEN_E_FORMAT, name, DETAIL_TLS_SIZE, segment.p_offset, segment.p_memsz
                 )
             layout.tls = segment if segment.p_memsz != 0 else NULL
         elif segment.p_type == PT_GNU_RELRO:
@@ -241,15 +211,11 @@ cdef inline int check_layout(
             layout.interpreter = segment
         elif segment.p_type == PT_GNU_STACK and segment.p_flags & PF_X:
             # A file without the header does not ask: all that makes code for the stack writes it.
-            return fail(
-                error, DLOPEN_E_UNSUPPORTED, name,
-                b"cannot enable executable stack as shared object requires: if its code does not "
-                b"run on the stack, patchelf --clear-execstack FILE takes the demand back"
-            )
+            return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_EXECUTABLE_STACK)
     if layout.first_load == NULL:
-        return fail(error, DLOPEN_E_FORMAT, name, b"object file has no loadable segments")
+        return fail(error, DLOPEN_E_FORMAT, name, DETAIL_NO_SEGMENTS)
     if layout.dynamic == NULL:
-        return fail(error, DLOPEN_E_FORMAT, name, b"object file has no dynamic section")
+        return fail(error, DLOPEN_E_FORMAT, name, DETAIL_NO_DYNAMIC)
     return 0
 
 

@@ -6,6 +6,7 @@ from libc.string cimport memset
 from dlopen.core.base.contract cimport (
     DLOPEN_E_NOT_FOUND, DLOPEN_E_OPEN, DLOPEN_REJECTED_LOADED, Error, Request, VisitCandidate,
 )
+from dlopen.core.base.details cimport DETAIL_CANNOT_OPEN
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.base.kernel cimport is_shortage
@@ -76,8 +77,6 @@ cdef inline int show_search(
         return fail_memory(error, name)
     if not found and loaded == NULL:
         if is_shortage(last):    # the search has ended there
-            return fail_system(
-                error, DLOPEN_E_OPEN, name, b"cannot open shared object file", last
-            )
-        return fail(error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file")
+            return fail_system(error, DLOPEN_E_OPEN, name, DETAIL_CANNOT_OPEN, last)
+        return fail(error, DLOPEN_E_NOT_FOUND, name, DETAIL_CANNOT_OPEN)
     return 0

@@ -7,6 +7,7 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_MEMORY, DLOPEN_E_SYMBOL, DLOPEN_NO_RESOLVE,
     DLOPEN_OWN_ONLY, Error, PublicImage, PublicSymbol,
 )
+from dlopen.core.base.details cimport DETAIL_UNDEFINED
 from dlopen.core.base.errors cimport error_name_symbol, fail, fail_handle, fail_memory
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS, VERSYM_HIDDEN
@@ -133,7 +134,7 @@ cdef inline int find_symbol(
                 symbol.address if found else 0
             )
         if not found and code == 0:
-            code = fail(error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
+            code = fail(error, DLOPEN_E_SYMBOL, image_name(image), DETAIL_UNDEFINED)
             error_name_symbol(error, name, version)
     visit_end(linker, &visit)
     return code

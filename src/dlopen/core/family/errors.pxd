@@ -5,13 +5,13 @@ from libc.stddef cimport size_t
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport exchange_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_NOT_FOUND, Error
+from dlopen.core.base.details cimport DETAIL_NOT_OPEN, LIBCS, detail_text
 from dlopen.core.base.errors cimport error_clear, fail
-from dlopen.core.base.kernel cimport ENOENT
 from dlopen.core.base.lock cimport locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
 from dlopen.core.base.registrations cimport call_at_thread_end
-from dlopen.core.base.strings cimport has_prefix, strlen
+from dlopen.core.base.strings cimport strlen
 from dlopen.core.host.linker cimport Linker, program_name
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.symbols.report cimport log_lookup
@@ -100,22 +100,9 @@ cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
 
 
 cdef inline void say_as_libc(Error* error) noexcept nogil:
-    """Where we know more of what is wrong with a file, or say it better."""
-    cdef const char* detail = error.detail
-    if has_prefix(detail, b"invalid ELF header"):
-        error.detail = b"invalid ELF header"
-    elif has_prefix(detail, b"file too short"):
-        error.detail = b"file too short"
-    elif has_prefix(detail, b"program headers lie outside the file"):
-        error.detail = b"cannot read file data"
-    elif has_prefix(detail, b"shared object cannot be dlopen()ed"):
-        error.detail = b"shared object cannot be dlopen()ed"
-    elif has_prefix(detail, b"a relocatable object file") or has_prefix(detail, b"a core dump") \
-            or has_prefix(detail, b"only ET_DYN can be loaded"):
-        error.detail = b"only ET_DYN and ET_EXEC can be loaded"
-    elif has_prefix(detail, b"for another machine"):
-        error.detail = b"cannot open shared object file"
-        error.errnum = ENOENT
+    cdef const char* text = detail_text(error.detail_number, LIBCS)
+    if text[0] != 0:
+        error.detail = text
 
 
 cdef inline void store_message(Linker* linker, char* message) noexcept nogil:
@@ -209,5 +196,5 @@ cdef inline void no_symbol(
 
 cdef inline void bad_handle(Linker* linker, const char* name) noexcept nogil:
     cdef Error* error = new_error(linker)
-    fail(error, DLOPEN_E_HANDLE, name, b"shared object not open")
+    fail(error, DLOPEN_E_HANDLE, name, DETAIL_NOT_OPEN)
     keep_message(linker, error)

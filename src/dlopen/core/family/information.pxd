@@ -6,6 +6,7 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_UNSUPPORTED, Error
+from dlopen.core.base.details cimport DETAIL_DLINFO_REQUEST
 from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.family.errors cimport (
@@ -138,7 +139,7 @@ cdef inline int family_dlinfo(
             if answer == NO_MEMORY:
                 fail_memory(error, b"")
             else:
-                fail(error, DLOPEN_E_UNSUPPORTED, b"", b"unsupported dlinfo request")
+                fail(error, DLOPEN_E_UNSUPPORTED, b"", DETAIL_DLINFO_REQUEST)
             keep_message(linker, error)
             return -1
         return answer

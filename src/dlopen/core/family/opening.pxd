@@ -12,6 +12,10 @@ from libc.string cimport memset
 from dlopen.core.base.contract cimport (
     DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_DLMOPEN_NAMESPACE, DETAIL_DLOPEN_MODE, DETAIL_MODE, DETAIL_MODE_PARAMETER,
+    DETAIL_NAMESPACE,
+)
 from dlopen.core.base.errors cimport fail, fail_system
 from dlopen.core.base.kernel cimport EINVAL
 from dlopen.core.closing.close cimport close_image, closed_if_failed
@@ -66,9 +70,9 @@ cdef inline void* open_for_caller(
     if mode & ~(
         RTLD_LAZY | RTLD_NOW | RTLD_NOLOAD | RTLD_DEEPBIND | RTLD_GLOBAL | RTLD_NODELETE
     ):
-        code = fail(error, DLOPEN_E_INVALID, b"", b"invalid mode parameter")
+        code = fail(error, DLOPEN_E_INVALID, b"", DETAIL_MODE_PARAMETER)
     elif not mode & (RTLD_LAZY | RTLD_NOW):
-        code = fail_system(error, DLOPEN_E_INVALID, name, b"invalid mode for dlopen()", -EINVAL)
+        code = fail_system(error, DLOPEN_E_INVALID, name, DETAIL_DLOPEN_MODE, -EINVAL)
     else:
         code = closed_if_failed(
             linker, open_image(linker, &request, &image, error), &image
@@ -114,13 +118,11 @@ cdef inline void* family_dlmopen(
         return handle
     error = new_error(linker)
     if namespace_id != LM_ID_BASE and name == NULL:
-        fail_system(error, DLOPEN_E_INVALID, b"", b"invalid namespace", -EINVAL)
+        fail_system(error, DLOPEN_E_INVALID, b"", DETAIL_NAMESPACE, -EINVAL)
     elif namespace_id != LM_ID_BASE and mode & RTLD_GLOBAL:
-        fail_system(error, DLOPEN_E_INVALID, b"", b"invalid mode", -EINVAL)
+        fail_system(error, DLOPEN_E_INVALID, b"", DETAIL_MODE, -EINVAL)
     elif namespace_id < LM_ID_NEWLM:
-        fail_system(
-            error, DLOPEN_E_INVALID, name, b"invalid target namespace in dlmopen()", -EINVAL
-        )
+        fail_system(error, DLOPEN_E_INVALID, name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
     else:
         drop_error(linker, error)
         return open_for_caller(linker, namespace_id, name, mode, caller)

@@ -12,8 +12,9 @@ from libc.stdio cimport snprintf
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
+from dlopen.core.base.details cimport DETAIL_STATIC_TLS_FILE
 from dlopen.core.base.environment cimport environment_value
-from dlopen.core.base.errors cimport fail, fail_memory, fail_system
+from dlopen.core.base.errors cimport fail_memory, fail_system, fail_text
 from dlopen.core.base.kernel cimport (
     EEXIST, ENOMEM, kernel_close, kernel_create, kernel_memory_file, kernel_open, kernel_process_id,
     kernel_unlink, kernel_write, kernel_yield,
@@ -241,7 +242,7 @@ cdef inline int no_static_tls(Linker* linker, const Image* image, Error* error) 
             b"makes room", <unsigned long long>segment.p_memsz, <unsigned long long>left,
             <unsigned long long>(segment.p_memsz + 4096)
         )
-    return fail(error, DLOPEN_E_MEMORY, image_name(image), &text[0])
+    return fail_text(error, DLOPEN_E_MEMORY, image_name(image), &text[0])
 
 
 cdef inline int give_static_tls(Linker* linker, Image* image, Error* error) noexcept nogil:
@@ -272,10 +273,7 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
         release(allocator, donor)
         if problem < 0:
             return fail_system(
-                error, DLOPEN_E_MEMORY, image_name(image),
-                b"static TLS needs a file for libc to open, and none could be made: in memory "
-                b"(memfd_create, seen through /proc), in $XDG_RUNTIME_DIR, /dev/shm or /tmp",
-                problem
+                error, DLOPEN_E_MEMORY, image_name(image), DETAIL_STATIC_TLS_FILE, problem
             )
         return no_static_tls(linker, image, error)
     file = donor_file(donor.handle)

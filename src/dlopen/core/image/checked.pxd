@@ -5,7 +5,7 @@ A host image was checked by the host's loader, which also relocated most of the 
 place (but not in the vDSO): both forms are understood.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, Error
 from dlopen.core.base.errors cimport fail_at
@@ -16,7 +16,7 @@ from dlopen.core.image.image cimport MAX_TABLES, Image, bytes_at, image_name
 
 
 cdef inline int malformed(
-    const Image* image, Error* error, const char* rule, uint64_t value
+    const Image* image, Error* error, uint32_t rule, uint64_t value
 ) noexcept nogil:
     return fail_at(error, DLOPEN_E_FORMAT, image_name(image), rule, ~<uint64_t>0, value)
 

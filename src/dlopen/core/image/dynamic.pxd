@@ -6,6 +6,12 @@ from libc.string cimport memset
 from dlopen.core.arch.machine cimport MOVES_DYNAMIC_POINTERS
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED, Error
+from dlopen.core.base.details cimport (
+    DETAIL_DYNAMIC_OUTSIDE, DETAIL_FILTER_OUTSIDE, DETAIL_NEEDED_OUTSIDE, DETAIL_NOOPEN,
+    DETAIL_NO_TABLES, DETAIL_PIE, DETAIL_RELRO_OUTSIDE, DETAIL_RPATH_OUTSIDE,
+    DETAIL_RUNPATH_OUTSIDE, DETAIL_SONAME_OUTSIDE, DETAIL_STRTAB_END, DETAIL_STRTAB_OUTSIDE,
+    DETAIL_SYMENT, DETAIL_SYMTAB_OUTSIDE, DETAIL_TLS_OUTSIDE,
+)
 from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.base.words cimport align_up
@@ -114,18 +120,18 @@ cdef inline int read_symbols(
     if not present[DT_STRTAB] or not present[DT_SYMTAB]:
         if image.is_host:
             return DLOPEN_E_FORMAT
-        return malformed(image, error, b"the dynamic section has no DT_STRTAB or no DT_SYMTAB", 0)
+        return malformed(image, error, DETAIL_NO_TABLES, 0)
     image.strtab = <const char*>table_at(image, values[DT_STRTAB], values[DT_STRSZ])
     if image.strtab == NULL:
-        return malformed(image, error, b"DT_STRTAB lies outside the segments", values[DT_STRTAB])
+        return malformed(image, error, DETAIL_STRTAB_OUTSIDE, values[DT_STRTAB])
     image.strtab_size = values[DT_STRSZ]
     if image.strtab_size == 0 or (not image.is_host and image.strtab[image.strtab_size - 1] != 0):
-        return malformed(image, error, b"the string table has no end", image.strtab_size)
+        return malformed(image, error, DETAIL_STRTAB_END, image.strtab_size)
     if present[DT_SYMENT] and values[DT_SYMENT] != sizeof(Sym):
-        return malformed(image, error, b"DT_SYMENT is not the expected size", values[DT_SYMENT])
+        return malformed(image, error, DETAIL_SYMENT, values[DT_SYMENT])
     image.symtab = <const Sym*>table_at(image, values[DT_SYMTAB], sizeof(Sym))
     if image.symtab == NULL:
-        return malformed(image, error, b"DT_SYMTAB lies outside the segments", values[DT_SYMTAB])
+        return malformed(image, error, DETAIL_SYMTAB_OUTSIDE, values[DT_SYMTAB])
     if image.is_host:
         image.symbol_limit = <uint64_t>1 << 32
     else:
@@ -170,17 +176,13 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     else:
         image.dynamic = <const Dyn*>table_at(image, address, size)
         if image.dynamic == NULL:
-            return malformed(
-                image, error, b"the dynamic section lies outside the segments", address
-            )
+            return malformed(image, error, DETAIL_DYNAMIC_OUTSIDE, address)
         if relro != NULL:
             segment = segment_holding(&image.layout, relro.p_vaddr, 1)
             if segment == NULL or not segment.p_flags & PF_W or relro.p_memsz > align_up(
                 segment.p_vaddr + segment.p_memsz, image.layout.page
             ) - relro.p_vaddr:
-                return malformed(
-                    image, error, b"PT_GNU_RELRO lies outside the writable segments", relro.p_vaddr
-                )
+                return malformed(image, error, DETAIL_RELRO_OUTSIDE, relro.p_vaddr)
     read_entries(image, &values[0], &present[0])
     code = read_symbols(image, &values[0], &present[0], error)
     if code:
@@ -194,9 +196,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
             continue
         text = string_at(image, image.dynamic[i].d_val)
         if text == NULL or text[0] == 0:
-            return malformed(
-                image, error, b"DT_NEEDED lies outside the string table", image.dynamic[i].d_val
-            )
+            return malformed(image, error, DETAIL_NEEDED_OUTSIDE, image.dynamic[i].d_val)
         if not pointers_add(allocator, &image.needed, text):
             return fail_memory(error, image_name(image))
     for i in range(image.dynamic_count):
@@ -206,30 +206,21 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
             continue
         text = string_at(image, image.dynamic[i].d_val)
         if text == NULL or text[0] == 0:
-            return malformed(
-                image, error, b"DT_FILTER or DT_AUXILIARY lies outside the string table",
-                image.dynamic[i].d_val
-            )
+            return malformed(image, error, DETAIL_FILTER_OUTSIDE, image.dynamic[i].d_val)
         if not pointers_add(allocator, &image.filter_entries, &image.dynamic[i]):
             return fail_memory(error, image_name(image))
     if present[DT_SONAME]:
         image.soname = string_at(image, values[DT_SONAME])
         if image.soname == NULL:
-            return malformed(
-                image, error, b"DT_SONAME lies outside the string table", values[DT_SONAME]
-            )
+            return malformed(image, error, DETAIL_SONAME_OUTSIDE, values[DT_SONAME])
     if present[DT_RUNPATH]:
         image.runpath = string_at(image, values[DT_RUNPATH])
         if image.runpath == NULL:
-            return malformed(
-                image, error, b"DT_RUNPATH lies outside the string table", values[DT_RUNPATH]
-            )
+            return malformed(image, error, DETAIL_RUNPATH_OUTSIDE, values[DT_RUNPATH])
     if present[DT_RPATH]:
         image.rpath = string_at(image, values[DT_RPATH])
         if image.rpath == NULL:
-            return malformed(
-                image, error, b"DT_RPATH lies outside the string table", values[DT_RPATH]
-            )
+            return malformed(image, error, DETAIL_RPATH_OUTSIDE, values[DT_RPATH])
     code = read_hash_tables(image, &values[0], &present[0], error)
     if code:
         return code
@@ -241,9 +232,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
     if image.layout.tls != NULL and image.layout.tls.p_filesz != 0 and bytes_at(
         image, image.layout.tls.p_vaddr, image.layout.tls.p_filesz
     ) == NULL:
-        return malformed(
-            image, error, b"PT_TLS lies outside the segments", image.layout.tls.p_vaddr
-        )
+        return malformed(image, error, DETAIL_TLS_OUTSIDE, image.layout.tls.p_vaddr)
     code = read_relocations(image, values, present, error)
     if code:
         return code
@@ -280,13 +269,7 @@ cdef inline void move_dynamic_pointers(Image* image) noexcept nogil:
 cdef inline int refuse(const Image* image, const char* name, Error* error) noexcept nogil:
     """What is well-formed but cannot be opened, by the name that was asked for."""
     if image.flags_1 & DF_1_PIE:
-        return fail(
-            error, DLOPEN_E_UNSUPPORTED, name,
-            b"cannot dynamically load position-independent executable"
-        )
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_PIE)
     if image.flags_1 & DF_1_NOOPEN:
-        return fail(
-            error, DLOPEN_E_UNSUPPORTED, name,
-            b"shared object cannot be dlopen()ed (DF_1_NOOPEN)"
-        )
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_NOOPEN)
     return 0

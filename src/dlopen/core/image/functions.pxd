@@ -3,6 +3,10 @@
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.contract cimport Error
+from dlopen.core.base.details cimport (
+    DETAIL_FINI_ARRAY_OUTSIDE, DETAIL_FINI_OUTSIDE, DETAIL_INIT_ARRAY_OUTSIDE,
+    DETAIL_INIT_OUTSIDE,
+)
 from dlopen.core.elf.constants cimport (
     DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ,
 )
@@ -17,30 +21,22 @@ cdef inline int read_functions(
     for they are relocated first."""
     if present[DT_INIT] and values[DT_INIT] != 0:
         if not is_code(image, values[DT_INIT]):
-            return malformed(
-                image, error, b"DT_INIT lies outside the executable segments", values[DT_INIT]
-            )
+            return malformed(image, error, DETAIL_INIT_OUTSIDE, values[DT_INIT])
         image.init = values[DT_INIT]
     if present[DT_FINI] and values[DT_FINI] != 0:
         if not is_code(image, values[DT_FINI]):
-            return malformed(
-                image, error, b"DT_FINI lies outside the executable segments", values[DT_FINI]
-            )
+            return malformed(image, error, DETAIL_FINI_OUTSIDE, values[DT_FINI])
         image.fini = values[DT_FINI]
     if present[DT_INIT_ARRAY]:
         image.init_array = values[DT_INIT_ARRAY]
         image.init_array_count = values[DT_INIT_ARRAYSZ] // 8
         if image.init_array_count != 0 \
                 and bytes_at(image, image.init_array, image.init_array_count * 8) == NULL:
-            return malformed(
-                image, error, b"DT_INIT_ARRAY lies outside the segments", image.init_array
-            )
+            return malformed(image, error, DETAIL_INIT_ARRAY_OUTSIDE, image.init_array)
     if present[DT_FINI_ARRAY]:
         image.fini_array = values[DT_FINI_ARRAY]
         image.fini_array_count = values[DT_FINI_ARRAYSZ] // 8
         if image.fini_array_count != 0 \
                 and bytes_at(image, image.fini_array, image.fini_array_count * 8) == NULL:
-            return malformed(
-                image, error, b"DT_FINI_ARRAY lies outside the segments", image.fini_array
-            )
+            return malformed(image, error, DETAIL_FINI_ARRAY_OUTSIDE, image.fini_array)
     return 0

@@ -3,6 +3,10 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.contract cimport Error
+from dlopen.core.base.details cimport (
+    DETAIL_BLOOM_SIZE, DETAIL_GNU_HASH_BEYOND, DETAIL_GNU_HASH_OUTSIDE, DETAIL_HASH_BEYOND,
+    DETAIL_HASH_OUTSIDE,
+)
 from dlopen.core.base.words cimport is_power_of_two
 from dlopen.core.elf.constants cimport DT_HASH, DT_SYMTAB, PF_W
 from dlopen.core.elf.layout cimport segment_holding
@@ -18,15 +22,13 @@ cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noex
     cdef uint64_t bloom_count
     cdef uint64_t used
     if header == NULL:
-        return malformed(image, error, b"DT_GNU_HASH lies outside the segments", address)
+        return malformed(image, error, DETAIL_GNU_HASH_OUTSIDE, address)
     bloom_count = header[2]
     if not is_power_of_two(bloom_count):
-        return malformed(
-            image, error, b"DT_GNU_HASH: the bloom filter's size is not a power of two", bloom_count
-        )
+        return malformed(image, error, DETAIL_BLOOM_SIZE, bloom_count)
     used = 16 + bloom_count * 8 + <uint64_t>header[0] * 4
     if used > room:
-        return malformed(image, error, b"DT_GNU_HASH reaches beyond its segment", header[0])
+        return malformed(image, error, DETAIL_GNU_HASH_BEYOND, header[0])
     if header[0] == 0:
         return 0                 # defines nothing; DT_HASH may stand beside it
     image.bucket_count = header[0]
@@ -66,9 +68,9 @@ cdef inline void protect_symbols(Image* image, const uint64_t* values) noexcept 
 cdef inline int read_sysv_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
     cdef const Word* header = <const Word*>table_at(image, address, 8)
     if header == NULL:
-        return malformed(image, error, b"DT_HASH lies outside the segments", address)
+        return malformed(image, error, DETAIL_HASH_OUTSIDE, address)
     if table_at(image, address, 8 + (<uint64_t>header[0] + header[1]) * 4) == NULL:
-        return malformed(image, error, b"DT_HASH reaches beyond its segment", header[1])
+        return malformed(image, error, DETAIL_HASH_BEYOND, header[1])
     image.sysv_chain_count = header[1]
     image.sysv_chains = header + 2 + header[0]
     image.sysv_buckets = header + 2

@@ -3,6 +3,10 @@
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.contract cimport DLOPEN_E_UNSUPPORTED, Error
+from dlopen.core.base.details cimport (
+    DETAIL_JMPREL_OUTSIDE, DETAIL_PLTREL, DETAIL_REL, DETAIL_RELAENT, DETAIL_RELA_OUTSIDE,
+    DETAIL_RELRENT, DETAIL_RELR_OUTSIDE,
+)
 from dlopen.core.base.errors cimport fail
 from dlopen.core.elf.constants cimport (
     DT_JMPREL, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_REL, DT_RELA, DT_RELAENT, DT_RELASZ, DT_RELR,
@@ -17,45 +21,31 @@ cdef inline int read_relocations(
     Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
     if present[DT_REL]:
-        return fail(
-            error, DLOPEN_E_UNSUPPORTED, image_name(image),
-            b"DT_REL relocations (this machine has DT_RELA)"
-        )
+        return fail(error, DLOPEN_E_UNSUPPORTED, image_name(image), DETAIL_REL)
     if present[DT_RELA] and values[DT_RELASZ] != 0:
         if present[DT_RELAENT] and values[DT_RELAENT] != sizeof(Rela):
-            return malformed(
-                image, error, b"DT_RELAENT is not the expected size", values[DT_RELAENT]
-            )
+            return malformed(image, error, DETAIL_RELAENT, values[DT_RELAENT])
         image.rela_count = values[DT_RELASZ] // sizeof(Rela)
         image.rela = <const Rela*>table_at(image, values[DT_RELA], values[DT_RELASZ])
         if image.rela == NULL or values[DT_RELASZ] % sizeof(Rela):
-            return malformed(
-                image, error, b"DT_RELA lies outside the segments or is not whole", values[DT_RELA]
-            )
+            return malformed(image, error, DETAIL_RELA_OUTSIDE, values[DT_RELA])
     if present[DT_JMPREL] and values[DT_PLTRELSZ] != 0:
         if present[DT_PLTREL] and values[DT_PLTREL] != DT_RELA:
-            return malformed(image, error, b"DT_PLTREL is not DT_RELA", values[DT_PLTREL])
+            return malformed(image, error, DETAIL_PLTREL, values[DT_PLTREL])
         image.jmprel_count = values[DT_PLTRELSZ] // sizeof(Rela)
         image.plt_got = values[DT_PLTGOT]
         image.jmprel = <const Rela*>table_at(image, values[DT_JMPREL], values[DT_PLTRELSZ])
         if image.jmprel == NULL or values[DT_PLTRELSZ] % sizeof(Rela):
-            return malformed(
-                image, error, b"DT_JMPREL lies outside the segments or is not whole",
-                values[DT_JMPREL]
-            )
+            return malformed(image, error, DETAIL_JMPREL_OUTSIDE, values[DT_JMPREL])
         # Some linkers count DT_JMPREL's entries in DT_RELASZ too: apply each once.
         if image.rela != NULL and values[DT_RELA] + values[DT_RELASZ] \
                 == values[DT_JMPREL] + values[DT_PLTRELSZ] and values[DT_JMPREL] >= values[DT_RELA]:
             image.rela_count -= image.jmprel_count
     if present[DT_RELR] and values[DT_RELRSZ] != 0:
         if present[DT_RELRENT] and values[DT_RELRENT] != 8:
-            return malformed(
-                image, error, b"DT_RELRENT is not the expected size", values[DT_RELRENT]
-            )
+            return malformed(image, error, DETAIL_RELRENT, values[DT_RELRENT])
         image.relr_count = values[DT_RELRSZ] // 8
         image.relr = <const Xword*>table_at(image, values[DT_RELR], values[DT_RELRSZ])
         if image.relr == NULL or values[DT_RELRSZ] & 7:
-            return malformed(
-                image, error, b"DT_RELR lies outside the segments or is not whole", values[DT_RELR]
-            )
+            return malformed(image, error, DETAIL_RELR_OUTSIDE, values[DT_RELR])
     return 0

@@ -4,6 +4,11 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport Allocator, allocate
 from dlopen.core.base.contract cimport Error
+from dlopen.core.base.details cimport (
+    DETAIL_VERDEF_ENTRIES, DETAIL_VERDEF_NAME, DETAIL_VERDEF_OUTSIDE, DETAIL_VERDEF_VERSION,
+    DETAIL_VERNEED_ENTRIES, DETAIL_VERNEED_FILE, DETAIL_VERNEED_MANY, DETAIL_VERNEED_NAME,
+    DETAIL_VERNEED_OUTSIDE, DETAIL_VERNEED_VERSION, DETAIL_VERSIONS_LARGE, DETAIL_VERSYM_OUTSIDE,
+)
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.elf.constants cimport VERSYM_INDEX, VER_FLG_BASE
 from dlopen.core.elf.structures cimport Half, Verdaux, Verdef, Vernaux, Verneed
@@ -56,32 +61,23 @@ cdef inline int walk_versions(
     for _i in range(verneed_count):
         need = <const Verneed*>entry_at(image, address, sizeof(Verneed))
         if need == NULL:
-            return malformed(image, error, b"DT_VERNEED lies outside the segments", address)
+            return malformed(image, error, DETAIL_VERNEED_OUTSIDE, address)
         if need.vn_version != 1:
-            return malformed(
-                image, error, b"unsupported version of Verneed record", need.vn_version
-            )
+            return malformed(image, error, DETAIL_VERNEED_VERSION, need.vn_version)
         entries += need.vn_cnt
         if entries > MAX_VERSION_INDEX:
-            return malformed(image, error, b"DT_VERNEED has too many entries", entries)
+            return malformed(image, error, DETAIL_VERNEED_MANY, entries)
         file = string_at(image, need.vn_file)
         if file == NULL:
-            return malformed(
-                image, error, b"DT_VERNEED names a file outside the string table", need.vn_file
-            )
+            return malformed(image, error, DETAIL_VERNEED_FILE, need.vn_file)
         aux = address + need.vn_aux
         for _j in range(need.vn_cnt):
             need_aux = <const Vernaux*>entry_at(image, aux, sizeof(Vernaux))
             if need_aux == NULL:
-                return malformed(
-                    image, error, b"DT_VERNEED's entries lie outside the segments", aux
-                )
+                return malformed(image, error, DETAIL_VERNEED_ENTRIES, aux)
             name = string_at(image, need_aux.vna_name)
             if name == NULL:
-                return malformed(
-                    image, error, b"DT_VERNEED names a version outside the string table",
-                    need_aux.vna_name
-                )
+                return malformed(image, error, DETAIL_VERNEED_NAME, need_aux.vna_name)
             note_version(
                 image, visit, need_aux.vna_other, need_aux.vna_hash, name, file, need_aux.vna_flags
             )
@@ -95,21 +91,16 @@ cdef inline int walk_versions(
     for _i in range(verdef_count):
         definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
         if definition == NULL:
-            return malformed(image, error, b"DT_VERDEF lies outside the segments", address)
+            return malformed(image, error, DETAIL_VERDEF_OUTSIDE, address)
         if definition.vd_version != 1:
-            return malformed(
-                image, error, b"unsupported version of Verdef record", definition.vd_version
-            )
+            return malformed(image, error, DETAIL_VERDEF_VERSION, definition.vd_version)
         aux = address + definition.vd_aux
         definition_aux = <const Verdaux*>entry_at(image, aux, sizeof(Verdaux))
         if definition_aux == NULL:
-            return malformed(image, error, b"DT_VERDEF's entries lie outside the segments", aux)
+            return malformed(image, error, DETAIL_VERDEF_ENTRIES, aux)
         name = string_at(image, definition_aux.vda_name)
         if name == NULL:
-            return malformed(
-                image, error, b"DT_VERDEF names a version outside the string table",
-                definition_aux.vda_name
-            )
+            return malformed(image, error, DETAIL_VERDEF_NAME, definition_aux.vda_name)
         # The base definition names the file and is not a version to ask for: hash 0.
         note_version(
             image, visit, definition.vd_ndx,
@@ -134,7 +125,7 @@ cdef inline int read_versions(
     visit.end = &image.first_needed
     image.has_verdef = definition_count != 0
     if need_count > MAX_VERSION_INDEX or definition_count > MAX_VERSION_INDEX:
-        return malformed(image, error, b"DT_VERNEEDNUM or DT_VERDEFNUM is too large", need_count)
+        return malformed(image, error, DETAIL_VERSIONS_LARGE, need_count)
     code = walk_versions(
         image, values[EXTRA_VERNEED], need_count, values[EXTRA_VERDEF], definition_count,
         &visit, error
@@ -165,9 +156,7 @@ cdef inline int read_versions(
             if image.symbol_limit < image.chain_limit:
                 image.chain_limit = image.symbol_limit
         if image.versym == NULL:
-            return malformed(
-                image, error, b"DT_VERSYM lies outside the segments", values[EXTRA_VERSYM]
-            )
+            return malformed(image, error, DETAIL_VERSYM_OUTSIDE, values[EXTRA_VERSYM])
     return 0
 
 

@@ -6,6 +6,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.contract cimport DLOPEN_E_OPEN, DLOPEN_E_READ, Error, ReadFile
+from dlopen.core.base.details cimport DETAIL_CANNOT_OPEN, DETAIL_CANNOT_READ, DETAIL_SHRANK
 from dlopen.core.base.errors cimport fail_system
 from dlopen.core.base.kernel cimport (
     EISDIR, FileStatus, is_directory, kernel_close, kernel_open, kernel_read_at, kernel_read_link,
@@ -114,9 +115,7 @@ cdef inline int file_open(File* file, const char* path, Error* error) noexcept n
     if file.descriptor < 0:
         result = kernel_open(path)
         if result < 0:
-            return fail_system(
-                error, DLOPEN_E_OPEN, path, b"cannot open shared object file", result
-            )
+            return fail_system(error, DLOPEN_E_OPEN, path, DETAIL_CANNOT_OPEN, result)
         file.descriptor = result
         file_read_start(file)
     result = kernel_status_of(file.descriptor, &status)
@@ -124,7 +123,7 @@ cdef inline int file_open(File* file, const char* path, Error* error) noexcept n
         result = -EISDIR
     if result < 0:
         file_close(file)
-        return fail_system(error, DLOPEN_E_READ, path, b"cannot read file data", result)
+        return fail_system(error, DLOPEN_E_READ, path, DETAIL_CANNOT_READ, result)
     file.size = <uint64_t>status.st_size
     file.device = status.st_dev
     file.inode = status.st_ino
@@ -150,9 +149,9 @@ cdef inline int file_read(
         return 0
     result = kernel_read_at(file.descriptor, buffer, size, offset)
     if result < 0:
-        return fail_system(error, DLOPEN_E_READ, name, b"cannot read file data", result)
+        return fail_system(error, DLOPEN_E_READ, name, DETAIL_CANNOT_READ, result)
     if <size_t>result < size:
-        return fail_system(error, DLOPEN_E_READ, name, b"file too short: it shrank", 0)
+        return fail_system(error, DLOPEN_E_READ, name, DETAIL_SHRANK, 0)
     return 0
 
 

@@ -10,6 +10,10 @@ No page is ever writable and executable.
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.contract cimport DLOPEN_E_MAP, DLOPEN_E_PROTECT, Error
+from dlopen.core.base.details cimport (
+    DETAIL_CANNOT_MAP, DETAIL_CANNOT_MAP_ZEROES, DETAIL_CANNOT_PROTECT,
+    DETAIL_CANNOT_PROTECT_RELRO, DETAIL_CANNOT_PROTECT_TEXT,
+)
 from dlopen.core.base.errors cimport fail_system
 from dlopen.core.base.kernel cimport PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
 from dlopen.core.base.words cimport align_down, align_up
@@ -55,9 +59,7 @@ cdef inline int reserve(
     else:
         result = memory_reserve(room, not aligned)
     if is_memory_error(result):
-        return fail_system(
-            error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
-        )
+        return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
     base[0] = <uint64_t>result
     if not aligned:
         return 0
@@ -77,9 +79,7 @@ cdef inline int reserve(
         result = memory_protect(wanted, size, PROT_READ | PROT_WRITE)
     if is_memory_error(result):
         memory_release(wanted, size)
-        return fail_system(
-            error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
-        )
+        return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
     return 0
 
 
@@ -112,29 +112,23 @@ cdef inline int map_file_segment(
             file.descriptor, align_down(segment.p_offset, layout.page), populated
         )
         if is_memory_error(result):
-            return fail_system(
-                error, DLOPEN_E_MAP, name, b"failed to map segment from shared object", result
-            )
+            return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
         if has_zeroes and file_end < file_pages_end:
             if segment.p_flags & PF_X:
                 result = memory_protect(
                     bias + start, file_pages_end - start, PROT_READ | PROT_WRITE
                 )
                 if result < 0:
-                    return fail_system(
-                        error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
-                    )
+                    return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT, result)
             memory_clear(bias + file_end, file_pages_end - file_end)
         if has_zeroes and not segment.p_flags & PF_W:
             result = memory_protect(bias + start, file_pages_end - start, protection)
             if result < 0:
-                return fail_system(
-                    error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
-                )
+                return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT, result)
     if end > file_pages_end:
         result = memory_map_zeroes(bias + file_pages_end, end - file_pages_end, protection)
         if is_memory_error(result):
-            return fail_system(error, DLOPEN_E_MAP, name, b"cannot map zero-fill pages", result)
+            return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP_ZEROES, result)
     return 0
 
 
@@ -162,9 +156,7 @@ cdef inline int map_segments(
         if start > previous_end:
             result = memory_protect(bias + previous_end, start - previous_end, PROT_NONE)
             if result < 0:
-                code = fail_system(
-                    error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
-                )
+                code = fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT, result)
         previous_end = end
         if code:
             pass
@@ -179,9 +171,7 @@ cdef inline int map_segments(
             if code == 0 and protection_of(segment) != PROT_READ | PROT_WRITE:
                 result = memory_protect(bias + start, end - start, protection_of(segment))
                 if result < 0:
-                    code = fail_system(
-                        error, DLOPEN_E_PROTECT, name, b"cannot change memory protections", result
-                    )
+                    code = fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT, result)
         if code:
             memory_release(base, layout.end - layout.start)
             return code
@@ -208,10 +198,7 @@ cdef inline int protect_text(
             PROT_READ | PROT_WRITE if writable else protection_of(segment)
         )
         if result < 0:
-            return fail_system(
-                error, DLOPEN_E_PROTECT, name,
-                b"cannot change memory protections for text relocations", result
-            )
+            return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT_TEXT, result)
     return 0
 
 
@@ -229,9 +216,5 @@ cdef inline int protect_relro(
         return 0
     result = memory_protect(bias + start, end - start, PROT_READ)
     if result < 0:
-        return fail_system(
-            error, DLOPEN_E_PROTECT, name,
-            b"cannot apply additional memory protection after relocation",
-            result
-        )
+        return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT_RELRO, result)
     return 0

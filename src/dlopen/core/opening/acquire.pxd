@@ -8,6 +8,10 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STOPPED,
     DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_REJECTED_HOSTS, Request,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_CANNOT_OPEN, DETAIL_CLASS_32, DETAIL_FILES_STOPPED, DETAIL_HOSTS_CODE,
+    DETAIL_HOSTS_OWN_MISSING, DETAIL_NOT_LOADED,
+)
 from dlopen.core.base.errors cimport error_clear, error_searched, fail, fail_memory, fail_system
 from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_cut, text_free
 from dlopen.core.base.kernel cimport ENOENT, is_shortage
@@ -79,8 +83,7 @@ cdef inline Outcome delegate(
     if result[0] == NULL and transaction.loaded.count == 0 \
             and transaction.request.flags & DLOPEN_NO_FOREIGN_CODE:
         outcome = outcome_of(transaction, fail(
-            transaction.error, DLOPEN_E_UNSUPPORTED, path,
-            b"the host's loader would run its code: there is one of it in a process"
+            transaction.error, DLOPEN_E_UNSUPPORTED, path, DETAIL_HOSTS_CODE
         ))
     elif result[0] == NULL and file.descriptor < 0:
         outcome = HOSTS_OWN
@@ -158,11 +161,9 @@ cdef inline int not_found(Transaction* transaction, const char* name) noexcept n
     if trail.count != 0 and trail.results[trail.count - 1] > 0:
         result = trail.results[trail.count - 1]      # as glibc: of the last folder
     if trail.other_class:
-        fail(transaction.error, DLOPEN_E_NOT_FOUND, name, b"wrong ELF class: ELFCLASS32")
+        fail(transaction.error, DLOPEN_E_NOT_FOUND, name, DETAIL_CLASS_32)
     else:
-        fail_system(
-            transaction.error, DLOPEN_E_NOT_FOUND, name, b"cannot open shared object file", -result
-        )
+        fail_system(transaction.error, DLOPEN_E_NOT_FOUND, name, DETAIL_CANNOT_OPEN, -result)
     tell_searched(transaction)
     return DLOPEN_E_NOT_FOUND
 
@@ -173,9 +174,7 @@ cdef inline void tell_searched(Transaction* transaction) noexcept nogil:
 
 
 cdef inline int stopped(Transaction* transaction, const char* name) noexcept nogil:
-    return fail(
-        transaction.error, DLOPEN_E_STOPPED, name, b"the search among the caller's files was ended"
-    )
+    return fail(transaction.error, DLOPEN_E_STOPPED, name, DETAIL_FILES_STOPPED)
 
 
 cdef inline Outcome take_file(
@@ -199,7 +198,7 @@ cdef inline Outcome take_file(
         elif result[0] == NULL and transaction.request.mode & RTLD_NOLOAD:
             code = read_header(file, &header, path, transaction.error)
             if code == 0:
-                code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
+                code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, DETAIL_NOT_LOADED)
             outcome = outcome_of(transaction, code)
         elif result[0] == NULL:
             outcome = load_file(transaction, wanted, file, path, result)
@@ -299,8 +298,7 @@ cdef inline Outcome take_hosts_own(
         outcome = take_by_name(transaction, &hosts, NULL, result)
     if outcome == FAILED and transaction.code == DLOPEN_E_NOT_FOUND:
         outcome = outcome_of(transaction, fail(
-            transaction.error, DLOPEN_E_UNSUPPORTED, wanted.name,
-            b"there is one of it in a process, the host's own, and the process has none"
+            transaction.error, DLOPEN_E_UNSUPPORTED, wanted.name, DETAIL_HOSTS_OWN_MISSING
         ))
         tell_searched(transaction)
     text_free(&transaction.linker.registry.allocator, &soname)

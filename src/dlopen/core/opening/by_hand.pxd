@@ -9,6 +9,9 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE,
     DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Request,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_BOUND_GONE, DETAIL_EMPTY_NAME, DETAIL_HOSTS_OWN, DETAIL_NOT_MAPPED, DETAIL_SCOPE_GONE,
+)
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.growable cimport Text, pointers_add, pointers_hold, text_add, text_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
@@ -51,7 +54,7 @@ cdef inline int map_only(
     cdef Image* image = NULL
     cdef int code = 0
     if request.name == NULL or request.name[0] == 0:
-        return fail(error, DLOPEN_E_INVALID, b"", b"an empty name")
+        return fail(error, DLOPEN_E_INVALID, b"", DETAIL_EMPTY_NAME)
     memset(&path, 0, sizeof(path))
     transaction = begin(linker, request, error)
     if transaction == NULL:
@@ -142,8 +145,7 @@ cdef inline Outcome take_scope(
             if transaction.no_memory:
                 return no_memory(transaction, image_name(image))
             return outcome_of(transaction, fail(
-                transaction.error, DLOPEN_E_HANDLE, image_name(image),
-                b"an image of the scope is not loaded"
+                transaction.error, DLOPEN_E_HANDLE, image_name(image), DETAIL_SCOPE_GONE
             ))
         if not pointers_add(allocator, &image.search_list.images, scope[i]) \
                 or not pointers_add(allocator, &image.dependencies, scope[i]):
@@ -162,8 +164,7 @@ cdef inline Outcome publish_relocated(Transaction* transaction) noexcept nogil:
         give_back_hosts(linker, image)
         return no_memory(transaction, image_name(image)) if transaction.no_memory \
             else outcome_of(transaction, fail(
-                transaction.error, DLOPEN_E_HANDLE, image_name(image),
-                b"an image that it is bound to has gone"
+                transaction.error, DLOPEN_E_HANDLE, image_name(image), DETAIL_BOUND_GONE
             ))
     lock_acquire(&linker.registry.lock)
     image.initialiser = this_thread()
@@ -185,10 +186,7 @@ cdef inline Outcome check_mapped(Transaction* transaction) noexcept nogil:
     if code == 0 and transaction.no_memory:
         code = fail_memory(transaction.error, image_name(image))
     if code == 0 and must_be_hosts(image):
-        code = fail(
-            transaction.error, DLOPEN_E_UNSUPPORTED, image_name(image),
-            b"there is one of it in a process, the host's own"
-        )
+        code = fail(transaction.error, DLOPEN_E_UNSUPPORTED, image_name(image), DETAIL_HOSTS_OWN)
     return outcome_of(transaction, code)
 
 
@@ -245,9 +243,7 @@ cdef inline int relocate_mapped(
     cdef Registry* registry = &linker.registry
     cdef int code
     if not claim_mapped(registry, image):
-        return fail(
-            error, DLOPEN_E_STATE, b"", b"only an image that is mapped, and once, can be relocated"
-        )
+        return fail(error, DLOPEN_E_STATE, b"", DETAIL_NOT_MAPPED)
     code = link_mapped(linker, image, request, scope, scope_count, error)
     if code == 0:
         code = initialise(linker, image, True, error)

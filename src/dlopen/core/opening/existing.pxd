@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_E_NOT_LOADED, Error, Request
+from dlopen.core.base.details cimport DETAIL_NOT_LOADED
 from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.strings cimport strchr
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD
@@ -60,7 +61,7 @@ cdef inline int open_existing(
     if transaction.no_memory:
         code = fail_memory(error, name)
     elif not counted:
-        code = fail(error, DLOPEN_E_NOT_LOADED, name, b"it is not loaded")
+        code = fail(error, DLOPEN_E_NOT_LOADED, name, DETAIL_NOT_LOADED)
     else:
         code = 0
         result[0] = transaction.root

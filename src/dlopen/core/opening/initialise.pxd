@@ -13,8 +13,9 @@ from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_E_CONSTRUCTOR, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY, Error,
 )
+from dlopen.core.base.details cimport DETAIL_CONSTRUCTOR_BEFORE
 from dlopen.core.base.environment cimport process_environment
-from dlopen.core.base.errors cimport error_needed_by, fail
+from dlopen.core.base.errors cimport error_needed_by, fail, fail_text
 from dlopen.core.base.growable cimport Pointers, Text, pointer_at, text_add, text_free
 from dlopen.core.base.kernel cimport kernel_wait, kernel_wake
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
@@ -129,7 +130,7 @@ cdef inline int fail_constructor(
     describe_exception(allocator, runtime, exception, &text)
     if text.data != NULL:        # there may be no memory
         detail = text.data
-    code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), detail)
+    code = fail_text(error, DLOPEN_E_CONSTRUCTOR, image_name(image), detail)
     name_who_needs(&linker.registry, image, error)
     text_free(allocator, &text)
     reader_leave(&linker.registry, phase)
@@ -198,10 +199,7 @@ cdef inline int initialise(
             give_up_constructors(registry, image)
         wait_for(registry, image)
         if code == 0 and image.has_failed:
-            code = fail(
-                error, DLOPEN_E_CONSTRUCTOR, image_name(image),
-                b"a constructor has thrown an exception when it was opened"
-            )
+            code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), DETAIL_CONSTRUCTOR_BEFORE)
             name_who_needs(registry, image, error)
     return code
 

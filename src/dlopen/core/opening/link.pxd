@@ -8,6 +8,7 @@ from dlopen.core.base.atomics cimport load_u32, store_pointer
 from dlopen.core.base.contract cimport (
     DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_LOADING, Request,
 )
+from dlopen.core.base.details cimport DETAIL_VERSION_MISSING
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_memory
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.base.lock cimport lock_acquire, lock_release
@@ -72,10 +73,7 @@ cdef inline int check_versions_of(Transaction* transaction, const Image* image) 
                 found = True
                 break
         if not found:
-            fail(
-                transaction.error, DLOPEN_E_VERSION, image_name(library),
-                b"a version that is needed is not defined"
-            )
+            fail(transaction.error, DLOPEN_E_VERSION, image_name(library), DETAIL_VERSION_MISSING)
             error_name_symbol(transaction.error, NULL, needed.name)
             error_needed_by(transaction.error, image_name(image))
             return DLOPEN_E_VERSION

@@ -10,6 +10,10 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC,
     DLOPEN_NO_FOREIGN_CODE, Error, Request,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_BYTES_NAME, DETAIL_DLMOPEN_NAMESPACE, DETAIL_EMPTY_NAME, DETAIL_HOST_GONE,
+    DETAIL_KEPT_REPLACING,
+)
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
 from dlopen.core.base.kernel cimport EINVAL
 from dlopen.core.host.linker cimport Linker, Namespace
@@ -59,8 +63,7 @@ cdef inline Outcome find_and_map(Transaction* transaction) noexcept nogil:
         # It is there now, and may have brought what was mapped meanwhile.
         look_again(transaction)
     return outcome_of(transaction, fail(
-        transaction.error, DLOPEN_E_UNSUPPORTED, transaction.request.name,
-        b"a host library does not stay loaded"
+        transaction.error, DLOPEN_E_UNSUPPORTED, transaction.request.name, DETAIL_HOST_GONE
     ))
 
 
@@ -150,14 +153,11 @@ cdef inline int open_image(
     cdef int code = 0
     cdef int _round
     if request.bytes == NULL and request.name != NULL and request.name[0] == 0:
-        return fail(error, DLOPEN_E_INVALID, request.name, b"an empty name")
+        return fail(error, DLOPEN_E_INVALID, request.name, DETAIL_EMPTY_NAME)
     if request.bytes != NULL and request.name == NULL:
-        return fail(error, DLOPEN_E_INVALID, b"", b"an image from bytes needs a name")
+        return fail(error, DLOPEN_E_INVALID, b"", DETAIL_BYTES_NAME)
     if not enter_namespace(linker, request.namespace_id, &space):
-        return fail_system(
-            error, DLOPEN_E_INVALID, request.name, b"invalid target namespace in dlmopen()",
-            -EINVAL
-        )
+        return fail_system(error, DLOPEN_E_INVALID, request.name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)
     for _round in range(1000):
@@ -176,5 +176,5 @@ cdef inline int open_image(
         report_open(request.name, code, result, error)
     leave_namespace(linker, space)
     if outcome == TRY_AGAIN:
-        return fail(error, DLOPEN_E_STATE, request.name, b"other threads kept replacing it")
+        return fail(error, DLOPEN_E_STATE, request.name, DETAIL_KEPT_REPLACING)
     return code

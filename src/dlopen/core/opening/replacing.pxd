@@ -4,6 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
 from dlopen.core.base.contract cimport DLOPEN_E_STATE, DLOPEN_REPLACE_IN_TREE, Request
+from dlopen.core.base.details cimport DETAIL_LOADED_ALREADY
 from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add_once
 from dlopen.core.image.image cimport Image, image_name
@@ -39,8 +40,7 @@ cdef inline Outcome replace_symbols(Transaction* transaction) noexcept nogil:
         return DONE
     if transaction.loaded.count == 0 or transaction.loaded.items[0] != transaction.root:
         return outcome_of(transaction, fail(
-            transaction.error, DLOPEN_E_STATE, request.name,
-            b"it is loaded already, and its references are bound: open a private copy of it"
+            transaction.error, DLOPEN_E_STATE, request.name, DETAIL_LOADED_ALREADY
         ))
     for i in range(transaction.loaded.count):
         if code == 0 and (i == 0 or request.flags & DLOPEN_REPLACE_IN_TREE):

@@ -10,7 +10,8 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_HOST, DLOPEN_E_UNSUPPORTED, DLOPEN_PRIVATE, DLOPEN_RELOADABLE, DLOPEN_STATE_LOADING,
     Request,
 )
-from dlopen.core.base.errors cimport fail
+from dlopen.core.base.details cimport DETAIL_HOSTS_OWN_RELOADED, DETAIL_HOST_REFUSED
+from dlopen.core.base.errors cimport fail, fail_text
 from dlopen.core.base.growable cimport Text, pointers_add, pointers_reserve, text_add, text_free
 from dlopen.core.host.abi cimport RTLD_NOW
 from dlopen.core.host.host_lock cimport open_host
@@ -64,8 +65,7 @@ cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
     if outcome == HOSTS_OWN or outcome == DONE and transaction.root.is_host:
         if request.flags & DLOPEN_RELOADABLE:
             return outcome_of(transaction, fail(
-                transaction.error, DLOPEN_E_UNSUPPORTED, request.name,
-                b"there is one of it in a process, the host's own, which cannot be reloaded"
+                transaction.error, DLOPEN_E_UNSUPPORTED, request.name, DETAIL_HOSTS_OWN_RELOADED
             ))
         if outcome == HOSTS_OWN:
             wanted.own_only = False
@@ -145,8 +145,8 @@ cdef inline Outcome open_missing_hosts(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             reason = transaction.linker.host.dlerror()
             return outcome_of(transaction, fail(
-                transaction.error, DLOPEN_E_UNSUPPORTED, path, b"the host's loader refused"
-            ) if reason == NULL else fail(transaction.error, DLOPEN_E_HOST, path, reason))
+                transaction.error, DLOPEN_E_UNSUPPORTED, path, DETAIL_HOST_REFUSED
+            ) if reason == NULL else fail_text(transaction.error, DLOPEN_E_HOST, path, reason))
         pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle)
     return DONE
 

@@ -66,6 +66,6 @@ cdef struct Cache:               # the last symbol that was resolved
 
 
 cdef inline int bad_relocation(
-    Batch* batch, const Image* image, const char* reason, uint64_t place, uint64_t value
+    Batch* batch, const Image* image, uint32_t reason, uint64_t place, uint64_t value
 ) noexcept nogil:
     return fail_at(batch.error, DLOPEN_E_RELOCATION, image_name(image), reason, place, value)

@@ -3,6 +3,9 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.contract cimport DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE
+from dlopen.core.base.details cimport (
+    DETAIL_COPY_OUTSIDE, DETAIL_COPY_UNDEFINED, DETAIL_NARROW, DETAIL_NARROW_RELATIVE,
+)
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.constants cimport PF_W
 from dlopen.core.elf.layout cimport segment_holding
@@ -63,11 +66,9 @@ cdef inline int narrow(
     """A 32-bit place."""
     cdef uint32_t word = <uint32_t>(value & 0xffffffffU)
     if is_signed and <int64_t>value != <int64_t><int32_t>word:
-        return bad_relocation(
-            batch, image, b"a 32-bit relative relocation does not reach", place, value
-        )
+        return bad_relocation(batch, image, DETAIL_NARROW_RELATIVE, place, value)
     if not is_signed and value > 0xffffffffU:
-        return bad_relocation(batch, image, b"a 32-bit relocation overflows", place, value)
+        return bad_relocation(batch, image, DETAIL_NARROW, place, value)
     memory_write(image.bytes_bias + place, &word, 4)
     return 0
 
@@ -80,9 +81,7 @@ cdef inline int copy_data(
     cdef uint64_t size
     # Of its own there is one only if the symbol is local: it would be copied over itself.
     if cache.definition.image == NULL or cache.definition.image == image:
-        return bad_relocation(
-            batch, image, b"a COPY relocation without a definition", relocation.r_offset, 0
-        )
+        return bad_relocation(batch, image, DETAIL_COPY_UNDEFINED, relocation.r_offset, 0)
     size = own.st_size if own.st_size < source.st_size else source.st_size
     if size == 0:
         return 0
@@ -90,9 +89,7 @@ cdef inline int copy_data(
         not cache.definition.image.is_host
         and segment_holding(&cache.definition.image.layout, source.st_value, size) == NULL
     ):
-        return bad_relocation(
-            batch, image, b"a COPY relocation is out of range", relocation.r_offset, size
-        )
+        return bad_relocation(batch, image, DETAIL_COPY_OUTSIDE, relocation.r_offset, size)
     memory_write(
         image.bytes_bias + relocation.r_offset,
         <const void*>(cache.definition.image.bytes_bias + source.st_value), size

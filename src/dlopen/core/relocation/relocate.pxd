@@ -8,6 +8,10 @@ from dlopen.core.base.contract cimport (
     DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE,
     DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_NARROW_IFUNC, DETAIL_PLACE_OUTSIDE, DETAIL_RELOCATION_TYPE, DETAIL_RELR_BITMAP,
+    DETAIL_RELR_PLACE, DETAIL_RESOLVER_OUTSIDE,
+)
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
 from dlopen.core.base.log cimport LOG_TRACE, logs
@@ -72,22 +76,17 @@ cdef inline int apply(
     if kind == DLOPEN_R_NONE:
         return 0
     if not can_write(image, writable, place, width):
-        return bad_relocation(
-            batch, image, b"a relocation's place lies outside the writable segments", place, number
-        )
+        return bad_relocation(batch, image, DETAIL_PLACE_OUTSIDE, place, number)
     if kind == DLOPEN_R_IRELATIVE:
         value = <uint64_t>relocation.r_addend
         if not is_code(image, value):
-            return bad_relocation(
-                batch, image, b"an IFUNC resolver lies outside the executable segments",
-                place, value
-            )
+            return bad_relocation(batch, image, DETAIL_RESOLVER_OUTSIDE, place, value)
         return defer(batch, image, place, image.load_bias + value, 0)
     if kind != DLOPEN_R_SYMBOLIC and kind != DLOPEN_R_GLOB_DAT and kind != DLOPEN_R_JUMP_SLOT \
             and kind != DLOPEN_R_PC_RELATIVE and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY \
             and kind != DLOPEN_R_DTPMOD and kind != DLOPEN_R_DTPOFF and kind != DLOPEN_R_TPOFF \
             and kind != DLOPEN_R_TLSDESC:
-        return bad_relocation(batch, image, b"unexpected relocation type", place, number)
+        return bad_relocation(batch, image, DETAIL_RELOCATION_TYPE, place, number)
     if image.replacement_count != 0 and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY:
         value = replacement_of(image, index)
         if value != 0:
@@ -119,13 +118,10 @@ cdef inline int apply(
                 definition.image, definition.symbol.st_value
             ):
                 return bad_relocation(
-                    batch, image, b"an IFUNC resolver lies outside the executable segments", place,
-                    definition.symbol.st_value
+                    batch, image, DETAIL_RESOLVER_OUTSIDE, place, definition.symbol.st_value
                 )
             if kind == DLOPEN_R_PC_RELATIVE or width != 8:
-                return bad_relocation(
-                    batch, image, b"a 32-bit or relative reference to an IFUNC", place, number
-                )
+                return bad_relocation(batch, image, DETAIL_NARROW_IFUNC, place, number)
             return defer(
                 batch, image, place, value,
                 0 if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT
@@ -141,12 +137,11 @@ cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
     writable.start = 0
     writable.end = 0
     if image.relr_count != 0 and image.relr[0] & 1:
-        return bad_relocation(batch, image, b"DT_RELR begins with a bitmap", 0, image.relr[0])
+        return bad_relocation(batch, image, DETAIL_RELR_BITMAP, 0, image.relr[0])
     while relr_next(&walk, &place):
         if not can_write(image, &writable, place, 8):
             return bad_relocation(
-                batch, image, b"a RELR place lies outside the writable segments", place,
-                <uint64_t>(walk.entry - image.relr) - 1
+                batch, image, DETAIL_RELR_PLACE, place, <uint64_t>(walk.entry - image.relr) - 1
             )
         store_word(image, place, load_word(image, place) + image.load_bias)
     return 0
@@ -166,8 +161,7 @@ cdef inline int relocate_table(
         if relocation_kind(THIS_MACHINE, relocation_type(relocation)) == DLOPEN_R_RELATIVE:
             if not can_write(image, &writable, relocation.r_offset, 8):
                 return bad_relocation(
-                    batch, image, b"a relocation's place lies outside the writable segments",
-                    relocation.r_offset, DLOPEN_R_RELATIVE
+                    batch, image, DETAIL_PLACE_OUTSIDE, relocation.r_offset, DLOPEN_R_RELATIVE
                 )
             store_word(image, relocation.r_offset, image.load_bias + <uint64_t>relocation.r_addend)
         elif lazy and can_write(image, &writable, relocation.r_offset, 8) and leave_lazy(

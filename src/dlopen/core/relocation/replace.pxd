@@ -8,6 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_STOPPED, Error, PublicReplacement, Request
+from dlopen.core.base.details cimport DETAIL_SYMBOL_STOPPED
 from dlopen.core.base.errors cimport error_name_symbol, fail, fail_memory
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.image.image cimport Image, Replacement, Version, image_name
@@ -46,7 +47,7 @@ cdef inline int ask_for_symbol(
         address = request.replacements[number].address
     if address == NULL and request.find != NULL \
             and request.find(name, wanted, &address, request.find_data) != 0:
-        fail(error, DLOPEN_E_STOPPED, image_name(image), b"the search for a symbol was ended")
+        fail(error, DLOPEN_E_STOPPED, image_name(image), DETAIL_SYMBOL_STOPPED)
         error_name_symbol(error, name, wanted)
         return DLOPEN_E_STOPPED
     if address != NULL:

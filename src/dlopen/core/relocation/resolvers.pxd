@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.details cimport DETAIL_TEXT_RESOLVER
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.structures cimport Phdr
@@ -17,9 +18,7 @@ cdef inline int defer(
 ) noexcept nogil:
     cdef Deferred* deferred
     if not stays_writable(image, place):
-        return bad_relocation(
-            batch, image, b"a text relocation that a resolver decides", place, 0
-        )
+        return bad_relocation(batch, image, DETAIL_TEXT_RESOLVER, place, 0)
     deferred = <Deferred*>allocate(batch.allocator, sizeof(Deferred))
     if deferred == NULL:
         return fail_memory(batch.error, image_name(image))

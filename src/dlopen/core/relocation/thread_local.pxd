@@ -8,6 +8,9 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_UNSUPPORTED, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
     DLOPEN_STATE_LOADING,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_NOT_TLS, DETAIL_NO_TLS, DETAIL_STATIC_TLS_LATE, DETAIL_TEXT_TLS,
+)
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.elf.constants cimport STT_TLS
@@ -61,9 +64,7 @@ cdef inline int relocate_tls(
         return 0
     if relocation_symbol(relocation) != 0:
         if symbol_type(definition.symbol) != STT_TLS:
-            return bad_relocation(
-                batch, image, b"a thread-local reference to a symbol that is not", place, kind
-            )
+            return bad_relocation(batch, image, DETAIL_NOT_TLS, place, kind)
         offset += definition.symbol.st_value
     if kind == DLOPEN_R_DTPOFF:
         store_word(image, place, offset)
@@ -72,16 +73,12 @@ cdef inline int relocate_tls(
         store_word(image, place, 0)          # as the host does; nothing can use it
         return 0
     if owner.layout.tls == NULL:
-        return bad_relocation(
-            batch, image, b"a thread-local reference to an image without PT_TLS", place, kind
-        )
+        return bad_relocation(batch, image, DETAIL_NO_TLS, place, kind)
     if owner.state == DLOPEN_STATE_LOADING:
         if kind == DLOPEN_R_TPOFF:
             owner.needs_static_tls = True
         if not stays_writable(image, place):
-            return bad_relocation(
-                batch, image, b"a text relocation of thread-local storage", place, kind
-            )
+            return bad_relocation(batch, image, DETAIL_TEXT_TLS, place, kind)
         deferred = <DeferredTls*>allocate(batch.allocator, sizeof(DeferredTls))
         if deferred == NULL:
             return fail_memory(batch.error, image_name(image))
@@ -97,11 +94,7 @@ cdef inline int relocate_tls(
         owner.is_host and not batch.no_foreign_code
         and batch.ask_for_static_tls(batch.context, definition)
     ):
-        fail(
-            batch.error, DLOPEN_E_UNSUPPORTED, image_name(image),
-            b"it needs static TLS (initial-exec) of a library of which the storage was placed "
-            b"when it was loaded: load it before that one"
-        )
+        fail(batch.error, DLOPEN_E_UNSUPPORTED, image_name(image), DETAIL_STATIC_TLS_LATE)
         error_name_symbol(batch.error, symbol_name(image, &image.symtab[relocation_symbol(
             relocation
         )]), NULL)

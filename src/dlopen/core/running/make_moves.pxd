@@ -7,6 +7,7 @@ from libc.stdint cimport uint64_t
 
 from dlopen.core.base.atomics cimport store_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_PROTECT
+from dlopen.core.base.details cimport DETAIL_SWAP_RELRO
 from dlopen.core.base.errors cimport fail
 from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, image_name
@@ -65,8 +66,5 @@ cdef inline int open_places_of_moves(const Swap* swap) noexcept nogil:
         move = <const Move*>swap.moves.items[i]
         if move.image != NULL and not open_place(move.image, move.place):
             close_places_of_moves(swap)
-            return fail(
-                swap.error, DLOPEN_E_PROTECT, image_name(move.image),
-                b"the kernel does not let RELRO be opened for the new version"
-            )
+            return fail(swap.error, DLOPEN_E_PROTECT, image_name(move.image), DETAIL_SWAP_RELRO)
     return 0

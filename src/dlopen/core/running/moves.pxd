@@ -12,6 +12,9 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_MEMORY, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_R_DTPMOD,
     DLOPEN_R_JUMP_SLOT, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF, Error,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_SWAP_ADDRESS, DETAIL_SWAP_PLACE, DETAIL_SWAP_SYMBOL, DETAIL_SWAP_TLS,
+)
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at, fail_memory
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
@@ -68,10 +71,7 @@ cdef inline int find_in_successor(
     definition.image = swap.successor
     definition.symbol = lookup_in_image(swap.successor, &reference, &definition.index)
     if definition.symbol == NULL or not is_export(definition.symbol):
-        fail(
-            swap.error, DLOPEN_E_SYMBOL, image_name(swap.successor),
-            b"the new version lacks a symbol that is in use"
-        )
+        fail(swap.error, DLOPEN_E_SYMBOL, image_name(swap.successor), DETAIL_SWAP_SYMBOL)
         error_name_symbol(swap.error, reference.name, reference.version)
         error_needed_by(swap.error, image_name(user))
         return DLOPEN_E_SYMBOL
@@ -96,8 +96,7 @@ cdef inline int find_counterpart(
             continue
         return find_in_successor(swap, old, <uint32_t>i, user, address)
     return fail_at(
-        swap.error, DLOPEN_E_STATE, image_name(user),
-        b"it leads to an address of the old version that is no symbol's", ~<uint64_t>0, address[0]
+        swap.error, DLOPEN_E_STATE, image_name(user), DETAIL_SWAP_ADDRESS, ~<uint64_t>0, address[0]
     )
 
 
@@ -169,16 +168,16 @@ cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
         place = image.load_bias + word.relocation.r_offset
         if refers_to_storage(swap, image, &word):
             return fail_at(
-                swap.error, DLOPEN_E_RELOCATION, image_name(image),
-                b"it uses thread-local storage of the old version", place, word.kind
+                swap.error, DLOPEN_E_RELOCATION, image_name(image), DETAIL_SWAP_TLS, place,
+                word.kind
             )
         if not leads_to_symbol(&word):
             continue
         if not is_one_store(image, &word):
             if would_be_bound_to(swap, image, word.symbol, swap.old, &code):
                 return fail_at(
-                    swap.error, DLOPEN_E_RELOCATION, image_name(image),
-                    b"no single store changes where it refers to the old version", place, word.kind
+                    swap.error, DLOPEN_E_RELOCATION, image_name(image), DETAIL_SWAP_PLACE, place,
+                    word.kind
                 )
             if code:
                 return code

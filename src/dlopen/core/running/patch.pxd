@@ -20,6 +20,10 @@ from dlopen.core.base.contract cimport (
     DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_STATE_CLOSING, DLOPEN_STATE_LOADING,
     DLOPEN_STATE_MAPPED, Error, Patched, PublicReplacement,
 )
+from dlopen.core.base.details cimport (
+    DETAIL_NOT_LINKED, DETAIL_NO_PATCH, DETAIL_PATCH_ITSELF, DETAIL_PATCH_NAME,
+    DETAIL_PATCH_RELRO, DETAIL_UNPATCH_RELRO,
+)
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
@@ -57,20 +61,12 @@ cdef inline int check_patchable(Patching* patching) noexcept nogil:
     cdef uint32_t state = load_u32(&image.state)
     cdef size_t i
     if holds_linker(patching.linker, image):
-        return fail(
-            patching.error, DLOPEN_E_INVALID, image_name(image),
-            b"the linker does not patch itself"
-        )
+        return fail(patching.error, DLOPEN_E_INVALID, image_name(image), DETAIL_PATCH_ITSELF)
     if not image.is_host and (state == DLOPEN_STATE_MAPPED or state == DLOPEN_STATE_LOADING):
-        return fail(
-            patching.error, DLOPEN_E_STATE, image_name(image),
-            b"it is not linked yet: relocate it first"
-        )
+        return fail(patching.error, DLOPEN_E_STATE, image_name(image), DETAIL_NOT_LINKED)
     for i in range(patching.count):
         if patching.replacements[i].name == NULL:
-            return fail(
-                patching.error, DLOPEN_E_INVALID, image_name(image), b"a patch without a name"
-            )
+            return fail(patching.error, DLOPEN_E_INVALID, image_name(image), DETAIL_PATCH_NAME)
     return 0
 
 
@@ -149,10 +145,7 @@ cdef inline int apply_patch(Patching* patching) noexcept nogil:
             code = fail_memory(patching.error, image_name(image))
     # Open all places: the kernel may refuse.
     if code == 0 and not open_places_of(linker, image, patch.number):
-        code = fail(
-            patching.error, DLOPEN_E_PROTECT, image_name(image),
-            b"the kernel does not let RELRO be opened for a patch"
-        )
+        code = fail(patching.error, DLOPEN_E_PROTECT, image_name(image), DETAIL_PATCH_RELRO)
     if code:
         pop_values(linker, image, patch.number)
         store_u32(&image.patch_count, image.patch_count - 1)
@@ -231,16 +224,13 @@ cdef inline int unpatch(
     lock_acquire(&registry.lock)
     if number == 0 or number > linker.patches_made:
         lock_release(&registry.lock)
-        return fail(error, DLOPEN_E_INVALID, b"", b"the number of no patch")
+        return fail(error, DLOPEN_E_INVALID, b"", DETAIL_NO_PATCH)
     link = &linker.patches
     while link[0] != NULL and link[0].number != number:
         link = &link[0].next
     patch = link[0]
     if patch != NULL and not open_places_of(linker, patch.image, number):
-        code = fail(
-            error, DLOPEN_E_PROTECT, image_name(patch.image),
-            b"the kernel does not let RELRO be opened to take a patch back"
-        )
+        code = fail(error, DLOPEN_E_PROTECT, image_name(patch.image), DETAIL_UNPATCH_RELRO)
         lock_release(&registry.lock)
         return code
     if patch != NULL:

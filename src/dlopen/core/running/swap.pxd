@@ -13,6 +13,9 @@ from libc.string cimport memset
 from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_STATE, DLOPEN_STATE_READY, Error
+from dlopen.core.base.details cimport (
+    DETAIL_KEPT_OPENING, DETAIL_NOT_OURS, DETAIL_NOT_RELOADABLE, DETAIL_NOT_RETAINED,
+)
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.linker cimport Linker
@@ -74,10 +77,7 @@ cdef inline int swap_once(
     if not is_usable(swap.snapshot, old) or not is_usable(swap.snapshot, successor):
         code = fail_handle(error)
     elif old == successor or not old.is_reloadable or not successor.is_reloadable:
-        code = fail(
-            error, DLOPEN_E_STATE, image_name(old),
-            b"only a reloadable image can take the place of another"
-        )
+        code = fail(error, DLOPEN_E_STATE, image_name(old), DETAIL_NOT_RELOADABLE)
     else:
         # Find: each word that leads to the old one, and what in the new one it shall lead to.
         code = find_moves(&swap)
@@ -105,10 +105,7 @@ cdef inline int swap_images(
         code = swap_once(linker, old, successor, places, &stale, error)
         if code or not stale:
             return code
-    return fail(
-        error, DLOPEN_E_STATE, image_name(old),
-        b"other threads kept opening libraries, or patching"
-    )
+    return fail(error, DLOPEN_E_STATE, image_name(old), DETAIL_KEPT_OPENING)
 
 
 cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error) noexcept nogil:
@@ -116,11 +113,11 @@ cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error
     cdef int code = 0
     lock_acquire(&linker.registry.lock)
     if not snapshot_holds(current_snapshot(&linker.registry), image) or image.is_host:
-        code = fail(error, DLOPEN_E_HANDLE, b"", b"not an image of ours")
+        code = fail(error, DLOPEN_E_HANDLE, b"", DETAIL_NOT_OURS)
     elif retained:
         image.retain_count += 1
     elif image.retain_count == 0:
-        code = fail(error, DLOPEN_E_STATE, image_name(image), b"it is not retained")
+        code = fail(error, DLOPEN_E_STATE, image_name(image), DETAIL_NOT_RETAINED)
     else:
         image.retain_count -= 1
     lock_release(&linker.registry.lock)

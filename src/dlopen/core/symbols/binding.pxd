@@ -3,6 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.contract cimport DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_VERSION
+from dlopen.core.base.details cimport (
+    DETAIL_SYMBOL_INDEX, DETAIL_SYMBOL_NAME, DETAIL_UNDEFINED, DETAIL_UNVERSIONED,
+)
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport (
@@ -65,8 +68,7 @@ cdef inline int resolve(
     definition.index = 0
     if index >= image.symbol_limit:
         return fail_at(
-            scopes.error, DLOPEN_E_RELOCATION, image_name(image),
-            b"a relocation's symbol index is out of range", 0, index
+            scopes.error, DLOPEN_E_RELOCATION, image_name(image), DETAIL_SYMBOL_INDEX, 0, index
         )
     if index == 0:
         return 0
@@ -81,8 +83,8 @@ cdef inline int resolve(
     name = symbol_name(image, symbol)
     if name == NULL:
         return fail_at(
-            scopes.error, DLOPEN_E_RELOCATION, image_name(image),
-            b"a symbol's name lies outside the string table", 0, symbol.st_name
+            scopes.error, DLOPEN_E_RELOCATION, image_name(image), DETAIL_SYMBOL_NAME, 0,
+            symbol.st_name
         )
     describe_reference(image, index, name, &reference)
     reference.for_call = for_call
@@ -105,16 +107,13 @@ cdef inline int resolve(
         if symbol_binding(symbol) == STB_WEAK:
             definition.image = NULL
             return 0
-        fail(scopes.error, DLOPEN_E_SYMBOL, image_name(image), b"undefined symbol")
+        fail(scopes.error, DLOPEN_E_SYMBOL, image_name(image), DETAIL_UNDEFINED)
         error_name_symbol(scopes.error, name, reference.version)
         return DLOPEN_E_SYMBOL
     if scopes.refuses_unversioned and definition.image.versym == NULL \
             and reference.version_library != NULL \
             and same_file_name(definition.image, reference.version_library):
-        fail(
-            scopes.error, DLOPEN_E_VERSION, image_name(definition.image),
-            b"it has no version information, but its symbol is needed with a version"
-        )
+        fail(scopes.error, DLOPEN_E_VERSION, image_name(definition.image), DETAIL_UNVERSIONED)
         error_name_symbol(scopes.error, name, reference.version)
         error_needed_by(scopes.error, image_name(image))
         return DLOPEN_E_VERSION
