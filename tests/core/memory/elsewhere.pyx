@@ -8,7 +8,7 @@ from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate
 from dlopen.core.base.contract cimport Error
 from dlopen.core.base.errors cimport error_clear
-from dlopen.core.base.growable cimport Pointers, pointers_add
+from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.elf.layout cimport check_header, check_layout
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.host.rebind cimport load_place, open_place, store_place
@@ -19,6 +19,7 @@ from dlopen.core.memory.mapping cimport map_segments, protect_relro
 from dlopen.core.memory.memory cimport memory_release
 from dlopen.core.relocation.batch cimport Batch
 from dlopen.core.relocation.relocate cimport relocate_image
+from dlopen.core.symbols.scopes cimport Scopes
 
 
 cdef Allocator allocator
@@ -26,7 +27,7 @@ cdef Image image
 cdef Error error
 cdef File file
 cdef Batch batch
-cdef Pointers nobody
+cdef Scopes scopes
 cdef SearchList alone
 cdef SearchList *scope[2]
 
@@ -67,7 +68,8 @@ cdef public int unit_link(const char* bytes, uint64_t size, uint64_t distance) n
     image.scope = &scope[0]
     memset(&batch, 0, sizeof(batch))
     batch.allocator = &allocator
-    batch.scopes.globals = &nobody
+    scopes.error = &error
+    batch.scopes = &scopes
     batch.error = &error
     code = relocate_image(&batch, &image)
     if code == 0:
