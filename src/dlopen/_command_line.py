@@ -135,6 +135,7 @@ def _find(options: Options) -> int:
 
 def _describe(info: dlopen.Info) -> Iterator[tuple[str, str]]:
     yield "path", info.path
+    yield "machine", info.machine
     for name in ("soname", "interpreter", "rpath", "runpath"):
         if (value := getattr(info, name)) is not None:
             yield name, value

@@ -113,6 +113,9 @@ class Info(Record):
     rpath: str | None
     runpath: str | None
     interpreter: str | None
+    machine: str
+    """That its code is for: x86-64, AArch64, RISC-V or LoongArch.  One of another machine than this
+    process's can be looked at, and not run."""
     needed: tuple[str, ...]
     """Its DT_NEEDED entries."""
     segments: tuple[Segment, ...]
@@ -335,6 +338,7 @@ class Image(Mapped):
     """One file, mapped and checked, without its dependencies and not relocated.
 
     Nothing of it runs: look at `info` and `symbols`, then `close` it, or link it with `relocate`.
+    It may be for another machine (x86-64, AArch64, RISC-V or LoongArch), and then not be linked.
     `path` and `files` are as for `Library`.  Raises `LoadError` when it cannot be loaded.
     """
 
@@ -387,7 +391,8 @@ class Image(Mapped):
             use_errno: As for `Library`.
 
         Raises:
-            LoadError: It cannot be linked.  The Image is closed then, too.
+            LoadError: It cannot be linked, or is for another machine.  The Image is closed then,
+                too.
             SymbolError: Nobody in the scope defines a symbol.
             ValueError: It, or a library of the scope, is closed; or an argument that cannot be.
             TypeError: A replacement that has no address.

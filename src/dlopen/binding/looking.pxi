@@ -196,6 +196,7 @@ def info(uintptr_t image):
                 put_text(&stream, found.rpath)
                 put_text(&stream, found.runpath)
                 put_text(&stream, found.interpreter)
+                put_text(&stream, found.machine)
                 for i in range(found.needed_count):
                     put_text(&stream, DLOPEN_needed_at(handle, i))
                 for i in range(found.dependency_count):
@@ -228,6 +229,7 @@ def info(uintptr_t image):
             "rpath": take_text(&stream),
             "runpath": take_text(&stream),
             "interpreter": take_text(&stream),
+            "machine": take_text(&stream),
             "needed": tuple([take_text(&stream) for _ in range(found.needed_count)]),
             "dependencies": tuple([take(&stream) for _ in range(found.dependency_count)]),
             "segments": [

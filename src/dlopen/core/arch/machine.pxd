@@ -1,27 +1,37 @@
-"""The machine this library was built for; every architecture's table is compiled."""
+"""The machine of this process, which is the one that this library was built for, and that of a
+file. Where images run, `THIS_MACHINE` is meant: the compiler knows its table. Where they are read,
+it is `Image.machine`."""
 
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 
-from dlopen.core.arch.x86_64 cimport (
-    R_X86_64_DTPMOD64, R_X86_64_TPOFF64, X86_64_INT3, X86_64_MOVES_DYNAMIC_POINTERS,
+from dlopen.core.arch.aarch64 cimport aarch64
+from dlopen.core.arch.loongarch64 cimport loongarch64
+from dlopen.core.arch.riscv64 cimport riscv64
+from dlopen.core.arch.table cimport (
+    RESOLVER_NOTHING, ROWS, SECOND_ROWS, Machine, RelocationRow,
 )
-from dlopen.core.arch.x86_64 cimport relocation_kind as x86_64_relocation_kind
-from dlopen.core.arch.x86_64 cimport relocation_width as x86_64_relocation_width
-
-
-cdef enum:
-    EM_X86_64 = 62
-    THIS_MACHINE = 62            # the build refuses any other, see meson.build
-    # This machine's numbers, for a file that is made here.
-    DTPMOD_NUMBER = R_X86_64_DTPMOD64
-    TPOFF_NUMBER = R_X86_64_TPOFF64
-    # Of this machine and its libc: whether addresses in the dynamic section become those of the
-    # process.
-    MOVES_DYNAMIC_POINTERS = X86_64_MOVES_DYNAMIC_POINTERS
+from dlopen.core.arch.x86_64 cimport x86_64
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_UNSUPPORTED, DLOPEN_R_NONE, DLOPEN_R_UNKNOWN, Error,
+)
+from dlopen.core.base.details cimport DETAIL_MACHINE
+from dlopen.core.base.errors cimport fail_text
+from dlopen.core.elf.structures cimport Ehdr
 
 
 cdef extern from *:
     """
+    #if defined(__x86_64__)
+    #define DLOPEN_THIS_MACHINE (&dlopen_x86_64)
+    #elif defined(__aarch64__)
+    #define DLOPEN_THIS_MACHINE (&dlopen_aarch64)
+    #elif defined(__riscv) && __riscv_xlen == 64
+    #define DLOPEN_THIS_MACHINE (&dlopen_riscv64)
+    #elif defined(__loongarch_lp64)
+    #define DLOPEN_THIS_MACHINE (&dlopen_loongarch64)
+    #endif
     /* Defined in arch/<machine>.S. TLS descriptors call the first three, with a calling
        convention of their own: never to be called from here. */
     #define DLOPEN_ASSEMBLY __attribute__((visibility("hidden")))
@@ -33,6 +43,7 @@ cdef extern from *:
     DLOPEN_ASSEMBLY uint64_t dlopen_thread_pointer(void);
     DLOPEN_ASSEMBLY void *dlopen_make_block_aligned(uint64_t module);
     """
+    const Machine* THIS_MACHINE "DLOPEN_THIS_MACHINE"
     const char* tlsdesc_static "dlopen_tlsdesc_static"
     const char* tlsdesc_undefined "dlopen_tlsdesc_undefined"
     const char* tlsdesc_dynamic "dlopen_tlsdesc_dynamic"
@@ -42,16 +53,104 @@ cdef extern from *:
     char* make_block_aligned "dlopen_make_block_aligned"(uint64_t module) noexcept nogil
 
 
-cdef inline uint32_t relocation_kind(uint16_t machine, uint32_t number) noexcept nogil:
+cdef inline const Machine* machine_of(uint16_t number) noexcept nogil:
+    """Its table, by e_machine; NULL: none of those that are known here."""
+    if number == x86_64.number:
+        return &x86_64
+    if number == aarch64.number:
+        return &aarch64
+    if number == riscv64.number:
+        return &riscv64
+    if number == loongarch64.number:
+        return &loongarch64
+    return NULL
+
+
+cdef inline const RelocationRow* find_row(
+    const Machine* machine, uint32_t number
+) noexcept nogil:
+    """NULL where the table ends; it has gaps."""
+    if number - machine.first < ROWS:
+        return &machine.rows[number - machine.first]
+    if machine.second_first != 0 and number - machine.second_first < SECOND_ROWS:
+        return &machine.second_rows[number - machine.second_first]
+    return NULL
+
+
+cdef inline uint32_t relocation_kind(const Machine* machine, uint32_t number) noexcept nogil:
     """enum DLOPEN_relocation_kind."""
-    return x86_64_relocation_kind(number)
+    cdef const RelocationRow* row = find_row(machine, number)
+    cdef uint32_t kind = row.kind if row != NULL else <uint32_t>DLOPEN_R_NONE
+    return kind if kind != DLOPEN_R_NONE or number == 0 else <uint32_t>DLOPEN_R_UNKNOWN
 
 
-cdef inline uint32_t relocation_width(uint16_t machine, uint32_t number) noexcept nogil:
-    """Bytes at the place."""
-    return x86_64_relocation_width(number)
+cdef inline uint32_t relocation_width(const Machine* machine, uint32_t number) noexcept nogil:
+    """Bytes at the place; 0 where the type does not say or is not known."""
+    cdef const RelocationRow* row = find_row(machine, number)
+    return row.width if row != NULL else 0
+
+
+cdef inline bint is_relative(const Machine* machine, uint32_t number) noexcept nogil:
+    """As its kind says; quicker."""
+    return number == machine.relative \
+        or (machine.relative_wide != 0 and number == machine.relative_wide)
+
+
+cdef inline bint runs_here(const Ehdr* header) noexcept nogil:
+    """An image of this header and those of this process can call each other."""
+    return header.e_machine == THIS_MACHINE.number \
+        and header.e_flags & THIS_MACHINE.flags_mask == THIS_MACHINE.flags
+
+
+cdef inline int fail_for_machine(
+    Error* error, const char* name, uint16_t number
+) noexcept nogil:
+    """A file of this e_machine, which does not run here."""
+    cdef const Machine* machine = machine_of(number)
+    cdef char text[160]
+    if machine == THIS_MACHINE:
+        snprintf(
+            &text[0], sizeof(text), b"for another machine: it is for %s of another ABI for "
+            b"floating point (e_flags) than this process", &THIS_MACHINE.name[0]
+        )
+    elif machine != NULL:
+        snprintf(
+            &text[0], sizeof(text), b"for another machine: it is for %s, and this process is %s",
+            &machine.name[0], &THIS_MACHINE.name[0]
+        )
+    else:
+        snprintf(
+            &text[0], sizeof(text), b"for another machine: it is for one that is not known here "
+            b"(e_machine %u), and this process is %s", <unsigned int>number,
+            &THIS_MACHINE.name[0]
+        )
+    fail_text(error, DLOPEN_E_UNSUPPORTED, name, &text[0])
+    if error != NULL:
+        error.detail_number = DETAIL_MACHINE     # for libc's words
+        error.offset = 18
+        error.value = number
+    return DLOPEN_E_UNSUPPORTED
+
+
+cdef inline bint is_supported() noexcept nogil:
+    """Whether the core can run images at all on the machine that it was built for: these two are
+    in the tables, and not yet in the code (resolvers, host/static_tls.pxd)."""
+    return THIS_MACHINE.resolver_arguments == RESOLVER_NOTHING and THIS_MACHINE.tls_variant == 2
+
+
+ctypedef uint64_t (*Resolver)() noexcept nogil
+
+
+cdef inline uint64_t call_resolver(uint64_t resolver) noexcept nogil:
+    """Of an IFUNC: foreign code, which says where the function is."""
+    return (<Resolver>resolver)()
 
 
 cdef inline bint holds_breakpoint(const void* code) noexcept nogil:
     """A debugger has put one there."""
-    return (<const volatile uint8_t*>code)[0] == X86_64_INT3
+    cdef const volatile uint8_t* byte = <const volatile uint8_t*>code
+    cdef size_t i
+    for i in range(THIS_MACHINE.breakpoint_size):
+        if byte[i] != (THIS_MACHINE.breakpoint >> 8 * i & 255U):
+            return False
+    return True

@@ -1,77 +1,47 @@
-"""x86-64: the relocation table of the System V psABI, AMD64 supplement."""
+"""x86-64: the System V psABI, AMD64 supplement."""
 
-from libc.stdint cimport uint32_t
-
-from dlopen.core.base.contract cimport (
-    DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_GLOB_DAT, DLOPEN_R_IRELATIVE,
-    DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE,
-    DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF, DLOPEN_R_UNKNOWN,
-)
+from dlopen.core.arch.table cimport Machine
 
 
-cdef enum:
-    R_X86_64_NONE = 0
-    R_X86_64_64 = 1
-    R_X86_64_PC32 = 2
-    R_X86_64_COPY = 5
-    R_X86_64_GLOB_DAT = 6
-    R_X86_64_JUMP_SLOT = 7
-    R_X86_64_RELATIVE = 8
-    R_X86_64_32 = 10
-    R_X86_64_DTPMOD64 = 16
-    R_X86_64_DTPOFF64 = 17
-    R_X86_64_TPOFF64 = 18
-    R_X86_64_PC64 = 24
-    R_X86_64_SIZE32 = 32
-    R_X86_64_SIZE64 = 33
-    R_X86_64_TLSDESC = 36
-    R_X86_64_IRELATIVE = 37
-    R_X86_64_RELATIVE64 = 38
-
-
-cdef enum:
-    X86_64_INT3 = 0xcc
-    # glibc adds the load bias to addresses in the dynamic section (its DL_RO_DYN_SECTION is 0);
-    # so it does on aarch64 and loongarch64. On riscv64, and under musl, the section stays as it is.
-    X86_64_MOVES_DYNAMIC_POINTERS = 1
-
-
-cdef inline uint32_t relocation_kind(uint32_t number) noexcept nogil:
-    if number == R_X86_64_RELATIVE or number == R_X86_64_RELATIVE64:
-        return DLOPEN_R_RELATIVE
-    elif number == R_X86_64_64 or number == R_X86_64_32:
-        return DLOPEN_R_SYMBOLIC
-    elif number == R_X86_64_GLOB_DAT:
-        return DLOPEN_R_GLOB_DAT
-    elif number == R_X86_64_JUMP_SLOT:
-        return DLOPEN_R_JUMP_SLOT
-    elif number == R_X86_64_PC32 or number == R_X86_64_PC64:
-        return DLOPEN_R_PC_RELATIVE
-    elif number == R_X86_64_COPY:
-        return DLOPEN_R_COPY
-    elif number == R_X86_64_IRELATIVE:
-        return DLOPEN_R_IRELATIVE
-    elif number == R_X86_64_DTPMOD64:
-        return DLOPEN_R_DTPMOD
-    elif number == R_X86_64_DTPOFF64:
-        return DLOPEN_R_DTPOFF
-    elif number == R_X86_64_TPOFF64:
-        return DLOPEN_R_TPOFF
-    elif number == R_X86_64_TLSDESC:
-        return DLOPEN_R_TLSDESC
-    elif number == R_X86_64_SIZE32 or number == R_X86_64_SIZE64:
-        return DLOPEN_R_SIZE
-    elif number == R_X86_64_NONE:
-        return DLOPEN_R_NONE
-    return DLOPEN_R_UNKNOWN
-
-
-cdef inline uint32_t relocation_width(uint32_t number) noexcept nogil:
-    """Bytes at the place; a COPY's is its symbol's size, 0 here."""
-    if number == R_X86_64_PC32 or number == R_X86_64_32 or number == R_X86_64_SIZE32:
-        return 4
-    elif number == R_X86_64_TLSDESC:
-        return 16
-    elif number == R_X86_64_NONE or number == R_X86_64_COPY:
-        return 0
-    return 8
+cdef extern from *:
+    """
+    static const struct dlopen_machine dlopen_x86_64 = {
+      .number = 62,
+      .name = "x86-64",
+      .last_address = 0x7fffffffffff,
+      .rows = {
+        [1] = {DLOPEN_R_SYMBOLIC, 8},       /* R_X86_64_64 */
+        [2] = {DLOPEN_R_PC_RELATIVE, 4},    /* PC32 */
+        [5] = {DLOPEN_R_COPY, 0},
+        [6] = {DLOPEN_R_GLOB_DAT, 8},
+        [7] = {DLOPEN_R_JUMP_SLOT, 8},
+        [8] = {DLOPEN_R_RELATIVE, 8},
+        [10] = {DLOPEN_R_SYMBOLIC, 4},      /* 32 */
+        [16] = {DLOPEN_R_DTPMOD, 8},
+        [17] = {DLOPEN_R_DTPOFF, 8},
+        [18] = {DLOPEN_R_TPOFF, 8},
+        [24] = {DLOPEN_R_PC_RELATIVE, 8},   /* PC64 */
+        [32] = {DLOPEN_R_SIZE, 4},          /* SIZE32 */
+        [33] = {DLOPEN_R_SIZE, 8},          /* SIZE64 */
+        [36] = {DLOPEN_R_TLSDESC, 16},
+        [37] = {DLOPEN_R_IRELATIVE, 8},
+        [38] = {DLOPEN_R_RELATIVE, 8},      /* RELATIVE64 */
+      },
+      .relative = 8,
+      .relative_wide = 38,
+      .dtpmod = 16,
+      .tpoff = 18,
+      .got_image = 1,
+      .got_resolver = 2,
+      .got_reserved = 3,
+      .resolver_arguments = DLOPEN_RESOLVER_NOTHING,
+      .tls_variant = 2,
+      .moves_dynamic_pointers = 1,
+      .cache_flags = 0x0303,
+      .platform = "x86_64",
+      .hwcaps = {"x86-64-v4", "x86-64-v3", "x86-64-v2"},   /* levels 4 to 2: processor.pxd */
+      .breakpoint = 0xcc,                 /* int3 */
+      .breakpoint_size = 1,
+    };
+    """
+    const Machine x86_64 "dlopen_x86_64"

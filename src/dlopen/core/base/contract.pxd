@@ -123,6 +123,7 @@ cdef extern from "dlopen.h" nogil:
         uint32_t has_textrel
         uint32_t nodelete
         int64_t namespace_id
+        const char* machine
     ctypedef struct PublicRelocation "struct DLOPEN_relocation":
         uint64_t place
         int64_t addend

@@ -40,7 +40,7 @@ cdef extern from *:
         D(ABI_VERSION, "ELF file ABI version invalid", "") \\
         D(VERSION, "ELF file version does not match current one", "") \\
         D(MACHINE, \\
-          "for another machine (e_machine)", \\
+          "for another machine", \\
           "cannot open shared object file: No such file or directory") \\
         D(EXECUTABLE, "cannot dynamically load executable", "") \\
         D(RELOCATABLE, \\

@@ -1,28 +1,28 @@
 """What the ELF header and the program headers say, checked: the gABI's rules for a
 shared object, glibc's words for breaking them."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_NOT_ELF, DLOPEN_E_UNSUPPORTED, Error,
 )
 from dlopen.core.base.details cimport (
     DETAIL_ABI_VERSION, DETAIL_ALIGNMENT_LARGE, DETAIL_ALIGNMENT_OFFSET, DETAIL_ALIGNMENT_PAGE,
-    DETAIL_ALIGNMENT_POWER, DETAIL_ARCHIVE, DETAIL_CLASS, DETAIL_CLASS_32, DETAIL_CORE_DUMP,
-    DETAIL_DATA, DETAIL_EMPTY, DETAIL_EXECUTABLE, DETAIL_EXECUTABLE_STACK, DETAIL_IDENT_VERSION,
-    DETAIL_MACHINE, DETAIL_NO_DYNAMIC, DETAIL_NO_ELF, DETAIL_NO_SEGMENTS, DETAIL_OS_ABI,
-    DETAIL_PHDRS_OUTSIDE, DETAIL_PHENTSIZE, DETAIL_PHNUM, DETAIL_RELOCATABLE,
-    DETAIL_SEGMENT_ADDRESS, DETAIL_SEGMENT_BEYOND, DETAIL_SEGMENT_FILESZ, DETAIL_SEGMENT_ORDER,
-    DETAIL_SEGMENT_WX, DETAIL_SHORT, DETAIL_SHORT_TEXT, DETAIL_TEXT, DETAIL_TLS_SIZE, DETAIL_TYPE,
-    DETAIL_VERSION,
+    DETAIL_ALIGNMENT_POWER, DETAIL_ARCHIVE, DETAIL_CORE_DUMP, DETAIL_EMPTY, DETAIL_EXECUTABLE,
+    DETAIL_EXECUTABLE_STACK, DETAIL_IDENT_VERSION, DETAIL_NO_DYNAMIC, DETAIL_NO_ELF,
+    DETAIL_NO_SEGMENTS, DETAIL_OS_ABI, DETAIL_PHDRS_OUTSIDE, DETAIL_PHENTSIZE, DETAIL_PHNUM,
+    DETAIL_RELOCATABLE, DETAIL_SEGMENT_ADDRESS, DETAIL_SEGMENT_BEYOND, DETAIL_SEGMENT_FILESZ,
+    DETAIL_SEGMENT_ORDER, DETAIL_SEGMENT_WX, DETAIL_SHORT, DETAIL_SHORT_TEXT, DETAIL_TEXT,
+    DETAIL_TLS_SIZE, DETAIL_TYPE, DETAIL_VERSION,
 )
 from dlopen.core.base.errors cimport fail, fail_at
 from dlopen.core.base.words cimport align_down, align_up, is_power_of_two
 from dlopen.core.elf.constants cimport (
-    EI_ABIVERSION, EI_CLASS, EI_DATA, EI_OSABI, EI_VERSION, ELFCLASS32, ELFCLASS64, ELFDATA2LSB,
-    ELFOSABI_GNU, ELFOSABI_SYSV, ET_CORE, ET_DYN, ET_EXEC, ET_REL, EV_CURRENT, PF_W, PF_X,
-    PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_TLS,
+    EI_ABIVERSION, EI_OSABI, EI_VERSION, ELFOSABI_GNU, ELFOSABI_SYSV, ET_CORE, ET_DYN, ET_EXEC,
+    ET_REL, EV_CURRENT, PF_W, PF_X, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK,
+    PT_INTERP, PT_LOAD, PT_TLS,
 )
+from dlopen.core.elf.form cimport check_form
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 
 
@@ -39,6 +39,7 @@ cdef struct Layout:
     uint32_t phnum
     uint32_t load_count
     uint64_t page                # the page size that the rest was computed with
+    uint64_t last_address        # that a process of the file's machine can have
     uint64_t start               # of the first segment's first page, as p_vaddr
     uint64_t end                 # of the last segment's last page
     uint64_t alignment           # the largest p_align, at least a page
@@ -49,11 +50,14 @@ cdef struct Layout:
     const Phdr* relro
     const Phdr* eh_frame_header
     const Phdr* interpreter
+    bint wants_executable_stack
 
 
 cdef inline int check_header(
-    const Ehdr* header, uint64_t file_size, uint16_t machine, const char* name, Error* error
+    const Ehdr* header, uint64_t file_size, const char* name, Error* error
 ) noexcept nogil:
+    """That it is one: up to what the machine decides."""
+    cdef int code
     if file_size < 4 or header.e_ident[0] != 0x7f or header.e_ident[1] != 0x45 \
             or header.e_ident[2] != 0x4c or header.e_ident[3] != 0x46:
         if file_size == 0:
@@ -69,14 +73,9 @@ cdef inline int check_header(
         return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_NO_ELF)
     if file_size < sizeof(Ehdr):
         return fail(error, DLOPEN_E_FORMAT, name, DETAIL_SHORT)
-    if header.e_ident[EI_CLASS] != ELFCLASS64:
-        if header.e_ident[EI_CLASS] == ELFCLASS32:
-            return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_CLASS_32)
-        return fail_at(
-            error, DLOPEN_E_FORMAT, name, DETAIL_CLASS, EI_CLASS, header.e_ident[EI_CLASS]
-        )
-    if header.e_ident[EI_DATA] != ELFDATA2LSB:
-        return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_DATA)
+    code = check_form(header, name, error)
+    if code:
+        return code
     if header.e_ident[EI_VERSION] != EV_CURRENT:
         return fail(error, DLOPEN_E_FORMAT, name, DETAIL_IDENT_VERSION)
     if header.e_ident[EI_OSABI] != ELFOSABI_SYSV and header.e_ident[EI_OSABI] != ELFOSABI_GNU:
@@ -85,8 +84,13 @@ cdef inline int check_header(
         return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_ABI_VERSION)
     if header.e_version != EV_CURRENT:
         return fail(error, DLOPEN_E_FORMAT, name, DETAIL_VERSION)
-    if header.e_machine != machine:
-        return fail_at(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_MACHINE, 18, header.e_machine)
+    return 0
+
+
+cdef inline int check_object(
+    const Ehdr* header, uint64_t file_size, const char* name, Error* error
+) noexcept nogil:
+    """What the header says besides: that this is a shared object, and where its segments are."""
     if header.e_type == ET_EXEC:
         return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_EXECUTABLE)
     if header.e_type == ET_REL:
@@ -116,10 +120,9 @@ cdef inline bint looks_like_text(const Ehdr* header, uint64_t file_size) noexcep
 
 
 cdef inline int check_segment(
-    const Phdr* segment, uint64_t file_size, const char* name, Error* error
+    const Phdr* segment, uint64_t file_size, uint64_t limit, const char* name, Error* error
 ) noexcept nogil:
-    """A PT_LOAD by itself."""
-    cdef uint64_t limit = <uint64_t>0x7fffffffffff
+    """A PT_LOAD by itself. `limit`: the last address that there can be."""
     if segment.p_memsz < segment.p_filesz:
         return fail_at(
             error, DLOPEN_E_FORMAT, name, DETAIL_SEGMENT_FILESZ, segment.p_offset, segment.p_filesz
@@ -180,7 +183,7 @@ cdef inline int add_segment(
 cdef inline int check_layout(
     Layout* layout, uint64_t file_size, const char* name, Error* error
 ) noexcept nogil:
-    """Fills the layout from its `phdrs`, `phnum` and `page`."""
+    """Fills the layout from its `phdrs`, `phnum`, `page` and `last_address`."""
     cdef uint32_t i
     cdef const Phdr* segment
     cdef int code
@@ -188,7 +191,7 @@ cdef inline int check_layout(
     for i in range(layout.phnum):
         segment = &layout.phdrs[i]
         if segment.p_type == PT_LOAD:
-            code = check_segment(segment, file_size, name, error)
+            code = check_segment(segment, file_size, layout.last_address, name, error)
             if code == 0:
                 code = add_segment(layout, segment, name, error)
             if code:
@@ -211,12 +214,21 @@ cdef inline int check_layout(
             layout.interpreter = segment
         elif segment.p_type == PT_GNU_STACK and segment.p_flags & PF_X:
             # A file without the header does not ask: all that makes code for the stack writes it.
-            return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_EXECUTABLE_STACK)
+            layout.wants_executable_stack = True
     if layout.first_load == NULL:
         return fail(error, DLOPEN_E_FORMAT, name, DETAIL_NO_SEGMENTS)
     if layout.dynamic == NULL:
         return fail(error, DLOPEN_E_FORMAT, name, DETAIL_NO_DYNAMIC)
     return 0
+
+
+cdef inline int refuse_executable_stack(
+    const Layout* layout, const char* name, Error* error
+) noexcept nogil:
+    """Of a file that shall run."""
+    if not layout.wants_executable_stack:
+        return 0
+    return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_EXECUTABLE_STACK)
 
 
 cdef inline bint is_sealed(

@@ -91,6 +91,7 @@ cdef inline int fill_info(
     info.version_count = count_versions(image)
     info.has_textrel = image.has_textrel
     info.nodelete = image.nodelete
+    info.machine = &image.machine.name[0]
     reader_leave(&linker.registry, phase)
     return 0
 

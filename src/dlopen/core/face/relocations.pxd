@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.arch.machine cimport relocation_kind, relocation_width
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, PublicImage, PublicRelocation, VisitRelocation,
 )
@@ -32,14 +32,10 @@ cdef inline void describe_relocation(
     relocation.place = image.load_bias + entry.r_offset
     relocation.addend = entry.r_addend
     relocation.type = relocation_type(entry)
-    relocation.kind = relocation_kind(THIS_MACHINE, relocation.type)
+    relocation.kind = relocation_kind(image.machine, relocation.type)
     relocation.symbol = relocation_symbol(entry)
-    relocation.width = relocation_width(THIS_MACHINE, relocation.type)
+    relocation.width = relocation_width(image.machine, relocation.type)
     relocation.table = table
-
-
-cdef enum:
-    R_X86_64_RELATIVE_NUMBER = 8
 
 
 cdef inline void describe_relr(
@@ -47,7 +43,7 @@ cdef inline void describe_relr(
 ) noexcept nogil:
     cdef Rela entry
     entry.r_offset = place
-    entry.r_info = R_X86_64_RELATIVE_NUMBER
+    entry.r_info = image.machine.relative
     entry.r_addend = 0
     describe_relocation(image, &entry, 0, relocation)
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from dlopen.core.arch.machine cimport make_block_aligned
+from dlopen.core.arch.machine cimport THIS_MACHINE, make_block_aligned
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.host.linker cimport Linker
@@ -34,4 +34,4 @@ cdef inline void* tls_address(Linker* linker, TlsIndex* index) noexcept nogil:
     block = known_block(index.module)
     if block == NULL:
         block = make_block_aligned(index.module)
-    return block + index.offset
+    return block + (index.offset + THIS_MACHINE.dtv_offset)

@@ -4,6 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_MEMORY, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Text, pointers_add, text_free
@@ -68,6 +69,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         collection.failed = True
         return NULL
     image.is_host = True
+    image.machine = THIS_MACHINE
     image.state = DLOPEN_STATE_READY
     image.is_visible = True
     image.load_bias = info.dlpi_addr

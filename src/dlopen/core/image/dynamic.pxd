@@ -3,7 +3,7 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.arch.machine cimport MOVES_DYNAMIC_POINTERS
+from dlopen.core.arch.machine cimport THIS_MACHINE, fail_for_machine
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED, Error
 from dlopen.core.base.details cimport (
@@ -22,7 +22,7 @@ from dlopen.core.elf.constants cimport (
     DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM, DT_VERNEED,
     DT_VERNEEDNUM, DT_VERSYM, PF_W,
 )
-from dlopen.core.elf.layout cimport segment_holding
+from dlopen.core.elf.layout cimport refuse_executable_stack, segment_holding
 from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym
 from dlopen.core.image.checked cimport Tables, entry_at, malformed, room_after, table_at
 from dlopen.core.image.functions cimport read_functions
@@ -249,7 +249,7 @@ cdef inline void move_dynamic_pointers(Image* image) noexcept nogil:
     cdef const Phdr* segment = segment_holding(&image.layout, section.p_vaddr, section.p_memsz)
     cdef uint32_t i
     cdef int slot
-    if not MOVES_DYNAMIC_POINTERS or not section.p_flags & PF_W or segment == NULL \
+    if not THIS_MACHINE.moves_dynamic_pointers or not section.p_flags & PF_W or segment == NULL \
             or not segment.p_flags & PF_W:
         return
     memset(last, 0, sizeof(last))
@@ -268,6 +268,10 @@ cdef inline void move_dynamic_pointers(Image* image) noexcept nogil:
 
 cdef inline int refuse(const Image* image, const char* name, Error* error) noexcept nogil:
     """What is well-formed but cannot be opened, by the name that was asked for."""
+    if image.is_foreign:
+        return fail_for_machine(error, name, image.machine.number)
+    if image.layout.wants_executable_stack:
+        return refuse_executable_stack(&image.layout, name, error)
     if image.flags_1 & DF_1_PIE:
         return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_PIE)
     if image.flags_1 & DF_1_NOOPEN:

@@ -8,6 +8,7 @@ in this process; they differ when the image is linked for another one.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
+from dlopen.core.arch.table cimport Machine
 from dlopen.core.base.allocator cimport Allocator, release
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED
@@ -96,6 +97,8 @@ cdef struct Image:
 
     # Set once, before the image is published.
     char* path                   # owned; absolute for a file, the given name for bytes
+    const Machine* machine       # of its code
+    bint is_foreign              # which this process cannot run: it is only looked at
     uint64_t load_bias
     uint64_t bytes_bias
     Layout layout                # phdrs owned

@@ -23,6 +23,7 @@ cdef struct Files:               # the caller's own, asked for before the file s
     ReadFile* read               # NULL: there are none
     void* data
     bint stopped                 # it has ended the open
+    bint of_any_machine          # not only of this process's
 
 
 cdef struct File:

@@ -117,7 +117,7 @@ cdef inline Outcome load_file(
     cdef int code
     if image == NULL:
         return no_memory(transaction, path)
-    code = map_image(linker, file, image, transaction.error)
+    code = map_image(linker, file, image, False, transaction.error)
     if code:
         image_free_records(allocator, image)
         return outcome_of(transaction, code)
@@ -196,7 +196,7 @@ cdef inline Outcome take_file(
         if result[0] == NULL and transaction.no_memory:
             outcome = no_memory(transaction, name)
         elif result[0] == NULL and transaction.request.mode & RTLD_NOLOAD:
-            code = read_header(file, &header, path, transaction.error)
+            code = read_header(file, &header, False, path, transaction.error)
             if code == 0:
                 code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, DETAIL_NOT_LOADED)
             outcome = outcome_of(transaction, code)

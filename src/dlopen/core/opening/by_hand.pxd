@@ -15,6 +15,7 @@ from dlopen.core.base.details cimport (
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.growable cimport Text, pointers_add, pointers_hold, text_add, text_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
+from dlopen.core.base.strings cimport strchr
 from dlopen.core.host.debugger cimport show_to_debugger
 from dlopen.core.host.libraries cimport must_be_hosts
 from dlopen.core.host.linker cimport Linker
@@ -66,6 +67,8 @@ cdef inline int map_only(
     if request.bytes != NULL:
         file_from_bytes(file, request.bytes, request.bytes_size)
     else:
+        # A path is a file to be looked at; a name is searched for, as if it were to be opened.
+        transaction.files.of_any_machine = strchr(request.name, 0x2f) != NULL
         if (transaction.files.read == NULL or not try_files(
             allocator, &transaction.files, request.name, &path, trail, file
         )) and not find_file(
@@ -84,7 +87,7 @@ cdef inline int map_only(
         if image == NULL:
             code = fail_memory(error, request.name)
         else:
-            code = map_image(linker, file, image, error)
+            code = map_image(linker, file, image, True, error)
             if code:
                 image_free_records(allocator, image)
                 image = NULL

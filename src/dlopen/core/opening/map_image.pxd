@@ -3,14 +3,16 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from dlopen.core.arch.machine cimport THIS_MACHINE
+from dlopen.core.arch.machine cimport fail_for_machine, machine_of, runs_here
 from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, Error
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
 from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport strchr, strlen
-from dlopen.core.elf.layout cimport check_header, check_layout
+from dlopen.core.elf.layout cimport (
+    check_header, check_layout, check_object, refuse_executable_stack,
+)
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_dynamic
@@ -54,28 +56,38 @@ cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) no
 
 
 cdef inline int read_header(
-    const File* file, Ehdr* header, const char* name, Error* error
+    const File* file, Ehdr* header, bint to_look_at, const char* name, Error* error
 ) noexcept nogil:
+    """`to_look_at`: of any machine that is known here; else one that runs here."""
     cdef uint64_t size = file.size if file.size < sizeof(Ehdr) else sizeof(Ehdr)
     cdef int code
     memset(header, 0, sizeof(Ehdr))
     code = file_read(file, header, size, 0, name, error)
-    return code if code else check_header(header, file.size, THIS_MACHINE, name, error)
+    if code == 0:
+        code = check_header(header, file.size, name, error)
+    if code == 0 and not runs_here(header) and not (
+        to_look_at and machine_of(header.e_machine) != NULL
+    ):
+        code = fail_for_machine(error, name, header.e_machine)
+    return code if code else check_object(header, file.size, name, error)
 
 
 cdef inline int map_image(
-    Linker* linker, File* file, Image* image, Error* error
+    Linker* linker, File* file, Image* image, bint to_look_at, Error* error
 ) noexcept nogil:
     """Header, segments, dynamic section: checked and mapped. On failure the image is not
-    mapped, and the caller frees its records."""
+    mapped, and the caller frees its records. `to_look_at` is as for read_header."""
     cdef Ehdr header
     cdef Allocator* allocator = &linker.registry.allocator
     cdef const char* name = image.link_map.l_name
-    cdef int code = read_header(file, &header, name, error)
+    cdef int code = read_header(file, &header, to_look_at, name, error)
     if code:
         return code
     image.layout.phnum = header.e_phnum
+    image.machine = machine_of(header.e_machine)
+    image.is_foreign = not runs_here(&header)
     image.layout.page = linker.page
+    image.layout.last_address = image.machine.last_address
     image.layout.headers_offset = header.e_phoff
     image.layout.phdrs = <Phdr*>allocate(allocator, header.e_phnum * sizeof(Phdr))
     if image.layout.phdrs == NULL:
@@ -85,6 +97,8 @@ cdef inline int map_image(
     )
     if code == 0:
         code = check_layout(&image.layout, file.size, name, error)
+    if code == 0 and not to_look_at:
+        code = refuse_executable_stack(&image.layout, name, error)
     if code == 0:
         code = map_segments(&image.layout, file, &image.bytes_bias, name, error)
     if code:

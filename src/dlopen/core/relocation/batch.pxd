@@ -15,9 +15,6 @@ from dlopen.core.symbols.lookup cimport Definition
 from dlopen.core.symbols.scopes cimport Scopes
 
 
-ctypedef uint64_t (*Resolver)() noexcept nogil
-
-
 # Tells where the storage of an image of the host's is, for initial-exec references.
 ctypedef bint (*AskForStaticTls)(void* context, const Definition* definition) noexcept nogil
 

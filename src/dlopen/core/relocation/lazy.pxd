@@ -1,24 +1,27 @@
 """Lazy binding: a function is looked up when it is called first (psABI, "Procedure
 Linkage Table").
 
-Until then the slot of a call leads back into the PLT, whose first entry pushes GOT[1]
-(here the Image) and the slot's number in DT_JMPREL, and jumps to GOT[2], which is
-`lazy_call` of arch/<machine>.S. That asks running/calls.pxd and jumps to the answer.
+Until then the slot of a call leads back into the PLT, whose first entry hands on one of the first
+words of the GOT (here the Image) and which slot of DT_JMPREL it is, and jumps to another of them,
+which is `lazy_call` of arch/<machine>.S. That asks running/calls.pxd and jumps to the answer.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport lazy_call
+from dlopen.core.arch.machine cimport THIS_MACHINE, lazy_call
 from dlopen.core.base.allocator cimport Allocator, allocate
 from dlopen.core.base.contract cimport DLOPEN_R_JUMP_SLOT, Error
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.elf.constants cimport DF_1_NOW, DF_BIND_NOW, PF_W
 from dlopen.core.elf.layout cimport is_sealed, segment_holding
-from dlopen.core.elf.structures cimport Phdr, Rela, Xword
+from dlopen.core.elf.structures cimport Phdr, Rela, Xword, relocation_symbol
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, image_name, load_word, store_word
-cdef enum:
-    RESERVED_SIZE = 24           # of GOT[0], GOT[1] and GOT[2]
+
+
+cdef inline uint64_t reserved_size() noexcept nogil:
+    """Of the words of DT_PLTGOT that come before the slots."""
+    return <uint64_t>THIS_MACHINE.got_reserved * 8
 
 
 cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
@@ -28,7 +31,7 @@ cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
     if image.jmprel_count == 0 or image.flags & DF_BIND_NOW or image.flags_1 & DF_1_NOW \
             or image.no_foreign_code or image.has_textrel:
         return False
-    segment = segment_holding(&image.layout, image.plt_got, RESERVED_SIZE)
+    segment = segment_holding(&image.layout, image.plt_got, reserved_size())
     return segment != NULL and segment.p_flags & PF_W != 0
 
 
@@ -39,8 +42,8 @@ cdef inline int prepare_lazy_calls(
     image.lazy_bindings = <Image**>allocate(allocator, image.jmprel_count * sizeof(Image*))
     if image.lazy_bindings == NULL:
         return fail_memory(error, image_name(image))
-    got[1] = <uint64_t>image
-    got[2] = <uint64_t>lazy_call
+    got[THIS_MACHINE.got_image] = <uint64_t>image
+    got[THIS_MACHINE.got_resolver] = <uint64_t>lazy_call
     return 0
 
 
@@ -49,8 +52,13 @@ cdef inline bint leave_lazy(
 ) noexcept nogil:
     """A slot, which was checked, keeps leading into the PLT; False if it does not."""
     cdef uint64_t entry
+    cdef uint32_t symbol = relocation_symbol(relocation)
     if kind != DLOPEN_R_JUMP_SLOT or relocation.r_offset & 7 \
             or is_sealed(&image.layout, relocation.r_offset, 8):
+        return False
+    if THIS_MACHINE.variant_call != 0 and (
+        symbol >= image.symbol_limit or image.symtab[symbol].st_other & THIS_MACHINE.variant_call
+    ):
         return False
     entry = load_word(image, relocation.r_offset)
     if not is_code(image, entry):

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
+from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.contract cimport DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE
 from dlopen.core.base.details cimport (
     DETAIL_COPY_OUTSIDE, DETAIL_COPY_UNDEFINED, DETAIL_NARROW, DETAIL_NARROW_RELATIVE,
@@ -97,17 +98,21 @@ cdef inline int copy_data(
     return 0
 
 
+cdef inline uint64_t addend_of(const Rela* relocation, uint32_t kind) noexcept nogil:
+    """What is added to a symbol's address."""
+    if not THIS_MACHINE.slots_have_addend \
+            and (kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT):
+        return 0
+    return <uint64_t>relocation.r_addend
+
+
 cdef inline int store_address(
     Batch* batch, Image* image, const Rela* relocation, uint32_t kind, uint32_t width,
     uint64_t value
 ) noexcept nogil:
     """`value` is the symbol's."""
     cdef uint64_t place = relocation.r_offset
-    # The psABI gives GLOB_DAT and JUMP_SLOT no addend on this machine.
-    if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT:
-        store_word(image, place, value)
-        return 0
-    value += <uint64_t>relocation.r_addend
+    value += addend_of(relocation, kind)
     if kind == DLOPEN_R_PC_RELATIVE:
         value -= image.load_bias + place
         if width == 4:

@@ -1,8 +1,10 @@
 """Relocation of one image: what each place of it becomes."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
+from dlopen.core.arch.machine cimport (
+    THIS_MACHINE, is_relative, relocation_kind, relocation_width,
+)
 from dlopen.core.base.contract cimport (
     DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_GLOB_DAT, DLOPEN_R_IRELATIVE,
     DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE,
@@ -22,9 +24,9 @@ from dlopen.core.image.image cimport Image, image_name, load_word, replacement_o
 from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 from dlopen.core.relocation.lazy cimport (
-    RESERVED_SIZE, can_bind_lazily, leave_lazy, prepare_lazy_calls,
+    can_bind_lazily, leave_lazy, prepare_lazy_calls, reserved_size,
 )
-from dlopen.core.relocation.places cimport can_write, copy_data, narrow, store_address
+from dlopen.core.relocation.places cimport addend_of, can_write, copy_data, narrow, store_address
 from dlopen.core.relocation.resolvers cimport defer
 from dlopen.core.relocation.thread_local cimport relocate_tls
 from dlopen.core.symbols.binding cimport own_address, resolve
@@ -124,8 +126,7 @@ cdef inline int apply(
                 return bad_relocation(batch, image, DETAIL_NARROW_IFUNC, place, number)
             return defer(
                 batch, image, place, value,
-                0 if kind == DLOPEN_R_GLOB_DAT or kind == DLOPEN_R_JUMP_SLOT
-                else relocation.r_addend
+                <int64_t>addend_of(relocation, kind)
             )
     return store_address(batch, image, relocation, kind, width, value)
 
@@ -158,7 +159,7 @@ cdef inline int relocate_table(
     writable.end = 0
     for i in range(count):
         relocation = &table[i]
-        if relocation_kind(THIS_MACHINE, relocation_type(relocation)) == DLOPEN_R_RELATIVE:
+        if is_relative(THIS_MACHINE, relocation_type(relocation)):
             if not can_write(image, &writable, relocation.r_offset, 8):
                 return bad_relocation(
                     batch, image, DETAIL_PLACE_OUTSIDE, relocation.r_offset, DLOPEN_R_RELATIVE
@@ -184,7 +185,7 @@ cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:
     writable.start = 0
     writable.end = 0
     lazy = batch.lazy and can_bind_lazily(image) \
-        and can_write(image, &writable, image.plt_got, RESERVED_SIZE)
+        and can_write(image, &writable, image.plt_got, reserved_size())
     cache.valid = False
     cache.symbol = 0
     cache.for_call = False

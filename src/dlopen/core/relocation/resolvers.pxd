@@ -2,13 +2,14 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
+from dlopen.core.arch.machine cimport call_resolver
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.details cimport DETAIL_TEXT_RESOLVER
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport Image, image_name, store_word
-from dlopen.core.relocation.batch cimport Batch, Deferred, DeferredTls, Resolver, bad_relocation
+from dlopen.core.relocation.batch cimport Batch, Deferred, DeferredTls, bad_relocation
 from dlopen.core.relocation.places cimport stays_writable
 from dlopen.core.symbols.report cimport report_resolver
 
@@ -38,16 +39,15 @@ cdef inline void run_resolvers(Batch* batch) noexcept nogil:
     """The deferred places, in the order in which they were deferred: dependencies first.
     Foreign code runs: no lock is held."""
     cdef Deferred* deferred = batch.first_deferred
-    cdef Resolver resolver
     batch.is_resolved = True
     while deferred != NULL:
         if batch.no_foreign_code:
             store_word(deferred.image, deferred.place, deferred.resolver)
         else:
             report_resolver(deferred.image, deferred.place, deferred.resolver)
-            resolver = <Resolver>deferred.resolver
             store_word(
-                deferred.image, deferred.place, resolver() + <uint64_t>deferred.addend
+                deferred.image, deferred.place,
+                call_resolver(deferred.resolver) + <uint64_t>deferred.addend
             )
         deferred = deferred.next
 

@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined
+from dlopen.core.arch.machine cimport (
+    THIS_MACHINE, tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
+)
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.contract cimport (
     DLOPEN_E_UNSUPPORTED, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
@@ -67,7 +69,7 @@ cdef inline int relocate_tls(
             return bad_relocation(batch, image, DETAIL_NOT_TLS, place, kind)
         offset += definition.symbol.st_value
     if kind == DLOPEN_R_DTPOFF:
-        store_word(image, place, offset)
+        store_word(image, place, offset - THIS_MACHINE.dtv_offset)
         return 0
     if owner == image and image.layout.tls == NULL and kind == DLOPEN_R_DTPMOD:
         store_word(image, place, 0)          # as the host does; nothing can use it

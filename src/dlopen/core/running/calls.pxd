@@ -12,6 +12,7 @@ What goes is there until then, for this one call, of which nothing is kept.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
+from dlopen.core.arch.machine cimport call_resolver
 from dlopen.core.base.allocator cimport is_allocating
 from dlopen.core.base.atomics cimport (
     compare_and_swap_pointer, full_fence, load_pointer, load_u32, load_u64, store_pointer,
@@ -32,7 +33,6 @@ from dlopen.core.image.image cimport Image, Version, image_asked_name, replaceme
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, this_thread,
 )
-from dlopen.core.relocation.batch cimport Resolver
 from dlopen.core.running.scopes cimport (
     Borrowed, borrow_scopes, give_back_scopes, take_lasting_scopes,
 )
@@ -198,7 +198,7 @@ cdef inline int find_callee(
         address[0] = definition_address(&definition)
         if symbol_type(definition.symbol) == STT_GNU_IFUNC \
                 and definition.symbol.st_shndx != SHN_UNDEF:
-            address[0] = (<Resolver>address[0])()
+            address[0] = call_resolver(address[0])
     return code
 
 

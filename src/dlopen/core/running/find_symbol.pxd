@@ -6,6 +6,7 @@ All of it runs in a reader section, without our lock.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
+from dlopen.core.arch.machine cimport call_resolver
 from dlopen.core.base.atomics cimport load_pointer, load_u64, store_u64
 from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
@@ -16,7 +17,6 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, is_linked, symbol_count
 from dlopen.core.image.registry cimport Snapshot
-from dlopen.core.relocation.batch cimport Resolver
 from dlopen.core.running.scopes cimport (
     Borrowed, borrow_scopes, give_back_scopes, take_lasting_scopes,
 )
@@ -62,7 +62,7 @@ cdef inline uint64_t resolved_address(
             and not is_code(definition.image, definition.symbol.st_value)
         ):
             return 0
-        return (<Resolver>address)()
+        return call_resolver(address)
     return address
 
 

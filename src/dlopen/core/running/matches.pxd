@@ -3,11 +3,10 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind
-from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, DLOPEN_R_SYMBOLIC, PublicReplacement
+from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, PublicReplacement
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.constants cimport SHN_UNDEF
-from dlopen.core.elf.structures cimport Rela, Sym, relocation_type
+from dlopen.core.elf.structures cimport Rela, Sym
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.host_lock cimport close_host, open_host
 from dlopen.core.host.linker cimport Linker
@@ -16,6 +15,7 @@ from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, PatchedPlace, Version
 from dlopen.core.image.registry cimport current_snapshot
 from dlopen.core.memory.memory cimport memory_word
+from dlopen.core.relocation.places cimport addend_of
 from dlopen.core.relocation.replace cimport find_in_list
 from dlopen.core.relocation.words cimport (
     NOT_A_CALL, Word, WordWalk, is_one_store, next_word, words_of,
@@ -31,13 +31,6 @@ cdef struct Match:               # a place that a patch is about
     Word word
     size_t replacement
     uint64_t address             # what it shall lead to
-
-
-cdef inline uint64_t addend_of(const Rela* relocation) noexcept nogil:
-    """The psABI gives GLOB_DAT and JUMP_SLOT none."""
-    if relocation_kind(THIS_MACHINE, relocation_type(relocation)) == DLOPEN_R_SYMBOLIC:
-        return <uint64_t>relocation.r_addend
-    return 0
 
 
 cdef inline size_t find_matches(
@@ -107,7 +100,7 @@ cdef inline bint bound_function(
     if match.word.call == NOT_A_CALL or not is_code(image, word - image.load_bias) or (
         entry.st_shndx != SHN_UNDEF and image.load_bias + entry.st_value == word
     ):
-        result[0] = word - addend_of(match.word.relocation) if word != 0 else 0
+        result[0] = word - addend_of(match.word.relocation, match.word.kind) if word != 0 else 0
         return True
     if image.is_host:
         result[0] = resolve_for_host(

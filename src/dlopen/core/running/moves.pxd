@@ -25,13 +25,14 @@ from dlopen.core.host.rebind cimport patched_place
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, image_name, is_linked
 from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.relocation.places cimport addend_of
 from dlopen.core.relocation.words cimport (
     Word, WordWalk, is_one_store, leads_to_symbol, next_word, words_of,
 )
 from dlopen.core.running.calls cimport resolve_call
 from dlopen.core.running.find_symbol cimport resolved_address
 from dlopen.core.running.scopes cimport Borrowed, give_back_scopes
-from dlopen.core.running.matches cimport addend_of, word_at
+from dlopen.core.running.matches cimport word_at
 from dlopen.core.symbols.binding cimport describe_reference
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, lookup_in_image, symbol_name,
@@ -186,7 +187,7 @@ cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
         patched = patched_place(image, place)
         now = patched.original if patched != NULL else word_at(image, word.relocation)
         lock_release(&swap.linker.registry.lock)
-        if leads_to(swap.old, now - addend_of(word.relocation)):
+        if leads_to(swap.old, now - addend_of(word.relocation, word.kind)):
             code = find_in_successor(swap, image, word.symbol, image, &value)
         elif word.kind == DLOPEN_R_JUMP_SLOT and image.lazy_bindings != NULL \
                 and is_code(image, now - image.load_bias) \
@@ -195,7 +196,7 @@ cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
         elif code == 0:
             continue
         if code == 0:
-            code = add_move(swap, image, place, now, value + addend_of(word.relocation), 0)
+            code = add_move(swap, image, place, now, value + addend_of(word.relocation, word.kind), 0)
         if code:
             return code
     return 0

@@ -13,7 +13,8 @@ from dlopen.core.host.linker cimport Linker, Patch
 from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, free_patched_place
 from dlopen.core.image.registry cimport current_snapshot, snapshot_image_at
-from dlopen.core.running.matches cimport Match, addend_of, word_at
+from dlopen.core.relocation.places cimport addend_of
+from dlopen.core.running.matches cimport Match, word_at
 
 
 cdef inline bint push_value(
@@ -37,7 +38,7 @@ cdef inline bint push_value(
     if value == NULL:
         return False
     value.number = number
-    value.word = address + addend_of(match.word.relocation)
+    value.word = address + addend_of(match.word.relocation, match.word.kind)
     value.address = address
     value.leads_to = snapshot_image_at(current_snapshot(&linker.registry), address)
     if value.leads_to == image or (value.leads_to != NULL and load_u32(

@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 
+from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.kernel cimport (
@@ -147,7 +148,7 @@ cdef inline bint search_cache_file(
                 or compare_cache_names(name, cache + entry.key) != 0:
             break
         low += 1
-        if entry.flags != 0x0303 and entry.flags != 1:       # ELF, libc6, x86-64
+        if entry.flags != THIS_MACHINE.cache_flags and entry.flags != 1:       # any ELF
             continue
         if (entry.hwcap >> 32) & ~<uint64_t>0x3ff == 0x40000000:
             priority = hwcaps_priority(settings, cache, size, text_end, header, entry.hwcap)

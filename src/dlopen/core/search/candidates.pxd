@@ -37,7 +37,7 @@ cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
     """Or no ELF file."""
     cdef const Ehdr* header = <const Ehdr*>&file.start[0]
     return file.start_size < sizeof(Ehdr) or memcmp(header.e_ident, b"\x7fELF", 4) != 0 \
-        or (header.e_ident[EI_CLASS] == ELFCLASS64 and header.e_machine == THIS_MACHINE)
+        or (header.e_ident[EI_CLASS] == ELFCLASS64 and header.e_machine == THIS_MACHINE.number)
 
 
 cdef inline int probe_file(const char* path, File* file) noexcept nogil:
@@ -146,7 +146,8 @@ cdef inline bint try_files(
     make_plain(plain.data)
     if not trail_holds(trail, plain.data):
         if file_from_files(file, files, plain.data):
-            result = 0 if is_for_this_machine(file) else DLOPEN_REJECTED_MACHINE
+            result = 0 if files.of_any_machine or is_for_this_machine(file) \
+                else DLOPEN_REJECTED_MACHINE
         report_candidate(name, plain.data, b"files", result)
         trail_add(allocator, trail, plain.data, b"files", result, file)
     if result == 0:

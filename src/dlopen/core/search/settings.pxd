@@ -5,6 +5,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
+from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.arch.processor cimport is_intel, isa_level
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
@@ -35,15 +36,14 @@ cdef inline void make_subfolders(
     """In the order in which glibc tries them. `with_platform`: an older one, which has more."""
     cdef int level = isa_level()
     cdef const char* parts[4]
-    cdef const char* platform = b"x86_64"
+    cdef const char* platform = &THIS_MACHINE.platform[0]
     cdef int count = 0
-    cdef int subset, bit
-    if level >= 4:
-        add_subfolder(allocator, search, b"glibc-hwcaps/x86-64-v4/")
-    if level >= 3:
-        add_subfolder(allocator, search, b"glibc-hwcaps/x86-64-v3/")
-    if level >= 2:
-        add_subfolder(allocator, search, b"glibc-hwcaps/x86-64-v2/")
+    cdef int subset, bit, i
+    for i in range(3):
+        if THIS_MACHINE.hwcaps[i][0] != 0 and level >= 4 - i:
+            text_add(allocator, &search.subfolders, b"glibc-hwcaps/")
+            text_add(allocator, &search.subfolders, &THIS_MACHINE.hwcaps[i][0])
+            add_subfolder(allocator, search, b"/")
     search.hwcaps_count = <uint32_t>search.subfolder_count
     if is_intel() and level >= 3:
         platform = b"haswell"

@@ -10,7 +10,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.arch.machine cimport DTPMOD_NUMBER, THIS_MACHINE, TPOFF_NUMBER
+from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
@@ -55,7 +55,7 @@ cdef inline void fill_donor(
     file.header.e_ident[EI_DATA] = ELFDATA2LSB
     file.header.e_ident[EI_VERSION] = EV_CURRENT
     file.header.e_type = ET_DYN
-    file.header.e_machine = THIS_MACHINE
+    file.header.e_machine = THIS_MACHINE.number
     file.header.e_version = EV_CURRENT
     file.header.e_phoff = sizeof(Ehdr)
     file.header.e_ehsize = sizeof(Ehdr)
@@ -101,9 +101,9 @@ cdef inline void fill_donor(
     file.dynamic[7].d_tag = DT_FLAGS
     file.dynamic[7].d_val = DF_STATIC_TLS
     file.relocations[0].r_offset = <uint64_t>&file.offset - <uint64_t>file
-    file.relocations[0].r_info = TPOFF_NUMBER
+    file.relocations[0].r_info = THIS_MACHINE.tpoff
     file.relocations[1].r_offset = <uint64_t>&file.module - <uint64_t>file
-    file.relocations[1].r_info = DTPMOD_NUMBER
+    file.relocations[1].r_info = THIS_MACHINE.dtpmod
 
 
 cdef inline char* make_donor(

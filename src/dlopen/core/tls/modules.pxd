@@ -32,8 +32,50 @@ cdef extern from *:
     """
     /* This thread's table, for arch/<machine>.S too. Initial-exec: see meson.build. */
     __attribute__((visibility("hidden"))) __thread void *dlopen_thread_blocks;
+
+    #include <stddef.h>
+    struct dlopen_tls_index {
+      uint64_t module, offset;
+    };
+    struct dlopen_block {
+      uint64_t id;               /* the module's; 0: none */
+      char *address;
+      void *allocation;
+    };
+    struct dlopen_thread_blocks {
+      struct dlopen_block *blocks;        /* by slot */
+      uint64_t count;
+      uint32_t process, thread;  /* the kernel's ids */
+      struct dlopen_thread_blocks *next;  /* in Tls.threads or Tls.ending */
+      struct dlopen_thread_blocks **link; /* what points here */
+    };
+    /* What dlopen_tlsdesc_dynamic of arch/<machine>.S counts on. */
+    _Static_assert(offsetof(struct dlopen_tls_index, module) == 0, "");
+    _Static_assert(offsetof(struct dlopen_tls_index, offset) == 8, "");
+    _Static_assert(sizeof(struct dlopen_block) == 3 * 8, "");
+    _Static_assert(offsetof(struct dlopen_block, id) == 0, "");
+    _Static_assert(offsetof(struct dlopen_block, address) == 8, "");
+    _Static_assert(offsetof(struct dlopen_thread_blocks, blocks) == 0, "");
+    _Static_assert(offsetof(struct dlopen_thread_blocks, count) == 8, "");
     """
     void* thread_blocks "dlopen_thread_blocks"
+
+    ctypedef struct TlsIndex "struct dlopen_tls_index":  # tls_index of the psABI
+        uint64_t module
+        uint64_t offset
+
+    ctypedef struct Block "struct dlopen_block":
+        uint64_t id
+        char* address
+        void* allocation
+
+    ctypedef struct ThreadBlocks "struct dlopen_thread_blocks":
+        Block* blocks
+        uint64_t count
+        uint32_t process
+        uint32_t thread
+        ThreadBlocks* next
+        ThreadBlocks** link
 
 
 cdef struct Module:
@@ -41,20 +83,6 @@ cdef struct Module:
     const void* content          # PT_TLS: p_filesz bytes, relocated; zeroes follow
     uint64_t content_size, size, alignment
     uint64_t first_byte          # p_vaddr modulo the alignment
-
-
-cdef struct Block:               # arch/<machine>.S knows this layout
-    uint64_t id                  # the module's; 0: none
-    char* address
-    void* allocation
-
-
-cdef struct ThreadBlocks:        # arch/<machine>.S knows the first two
-    Block* blocks                # by slot
-    uint64_t count
-    uint32_t process, thread     # the kernel's ids
-    ThreadBlocks* next           # in Tls.threads or Tls.ending
-    ThreadBlocks** link          # what points here
 
 
 cdef struct Tls:
@@ -65,11 +93,6 @@ cdef struct Tls:
     ThreadBlocks* threads
     ThreadBlocks* ending         # those whose key destructors run, or have run
     Key key                      # its destructor: thread_ends
-
-
-cdef struct TlsIndex:            # tls_index of the psABI: what __tls_get_addr is given
-    uint64_t module
-    uint64_t offset
 
 
 cdef inline bint is_own_module(uint64_t id) noexcept nogil:

@@ -1,0 +1,47 @@
+"""RISC-V of 64 bits, floating point in registers (lp64d): the RISC-V ELF psABI."""
+
+from dlopen.core.arch.table cimport Machine
+
+
+cdef extern from *:
+    """
+    static const struct dlopen_machine dlopen_riscv64 = {
+      .number = 243,
+      .name = "RISC-V",
+      .flags_mask = 0x6,                  /* EF_RISCV_FLOAT_ABI */
+      .flags = 0x4,                       /* EF_RISCV_FLOAT_ABI_DOUBLE */
+      .last_address = 0x7fffffffffff,     /* sv48; sv39 has 38 bits */
+      .rows = {
+        [1] = {DLOPEN_R_SYMBOLIC, 4},       /* R_RISCV_32 */
+        [2] = {DLOPEN_R_SYMBOLIC, 8},       /* 64; there is no GLOB_DAT */
+        [3] = {DLOPEN_R_RELATIVE, 8},
+        [4] = {DLOPEN_R_COPY, 0},
+        [5] = {DLOPEN_R_JUMP_SLOT, 8},
+        [7] = {DLOPEN_R_DTPMOD, 8},         /* those with 32 in their names are of rv32 */
+        [9] = {DLOPEN_R_DTPOFF, 8},
+        [11] = {DLOPEN_R_TPOFF, 8},
+        [12] = {DLOPEN_R_TLSDESC, 16},
+      },
+      .second_first = 57,
+      .second_rows = {
+        [57 - 57] = {DLOPEN_R_PC_RELATIVE, 4},   /* 32_PCREL */
+        [58 - 57] = {DLOPEN_R_IRELATIVE, 8},
+      },
+      .relative = 3,
+      .dtpmod = 7,
+      .tpoff = 11,
+      .slots_have_addend = 1,             /* the psABI has none, libc adds it */
+      .got_resolver = 0,
+      .got_image = 1,
+      .got_reserved = 2,
+      .variant_call = 0x80,               /* STO_RISCV_VARIANT_CC */
+      .resolver_arguments = DLOPEN_RESOLVER_HWCAP_AND_PROBE,
+      .tls_variant = 1,
+      .dtv_offset = 0x800,
+      .cache_flags = 0x1003,              /* FLAG_RISCV_FLOAT_ABI_DOUBLE */
+      .platform = "riscv64",
+      .breakpoint = 0x9002,               /* c.ebreak */
+      .breakpoint_size = 2,
+    };
+    """
+    const Machine riscv64 "dlopen_riscv64"
