@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-glibc lint types bench differential programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-glibc lint types bench differential machines programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,11 @@ test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as ro
 differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test
 	@$(RUN) -m pytest -m "slow or not slow" tests/differential $(ARGS)
+
+machines: build ## Debian's libraries of all machines that are known, compared with readelf; fetches them once
+	$(PREPARE) test
+	@$(RUN) tools/debian_libraries.py build/libraries amd64 arm64 riscv64 loong64
+	@$(RUN) -m pytest -s -m "slow or not slow" tests/core/arch $(ARGS)
 
 programs: build ## programs of Debian, and test suites of others, under the preload; installs them, with sudo
 	$(PREPARE) test programs
