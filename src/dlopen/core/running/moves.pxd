@@ -196,7 +196,8 @@ cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
         elif code == 0:
             continue
         if code == 0:
-            code = add_move(swap, image, place, now, value + addend_of(word.relocation, word.kind), 0)
+            value += addend_of(word.relocation, word.kind)
+            code = add_move(swap, image, place, now, value, 0)
         if code:
             return code
     return 0
