@@ -165,7 +165,8 @@ int DLOPEN_namespace_end(int64_t namespace_id, struct DLOPEN_error *error);
 /* Open, count, initialise.  Each success is undone by one DLOPEN_close. */
 int DLOPEN_open(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
 
-/* Map and check one file, without its dependencies and without relocating it.
+/* Map and check one file, without its dependencies and without relocating it.  It may be for another
+ * machine (DLOPEN_info: machine); then, or if it asks for an executable stack, DLOPEN_relocate refuses it.
  * DLOPEN_close unmaps it. */
 int DLOPEN_map(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
 
