@@ -7,8 +7,7 @@ drops all that Cython's module initialisation alone would reach.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 
-from dlopen.core.arch.machine cimport is_supported
-from dlopen.core.arch.processor cimport find_xsave
+from dlopen.core.arch.machine cimport prepare_machine
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_INVALID, DLOPEN_E_STATE, Error, Info, Patched, PublicImage,
@@ -112,11 +111,10 @@ cdef bint prepare(Linker* linker) noexcept nogil:
         return True
     if not begin_preparing(linker, &usable):
         return usable
-    find_xsave()
     linker.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker)
-    if not is_supported() or not bind_host_functions(linker):
+    if not prepare_machine() or not bind_host_functions(linker):
         end_preparing(linker, NO_LIBC)
         return False
     read_arguments(linker)

@@ -8,6 +8,7 @@ from libc.stdio cimport snprintf
 
 from dlopen.core.arch.aarch64 cimport aarch64
 from dlopen.core.arch.loongarch64 cimport loongarch64
+from dlopen.core.arch.processor cimport find_xsave
 from dlopen.core.arch.riscv64 cimport riscv64
 from dlopen.core.arch.table cimport (
     RESOLVER_NOTHING, ROWS, SECOND_ROWS, Machine, RelocationRow,
@@ -132,9 +133,11 @@ cdef inline int fail_for_machine(
     return DLOPEN_E_UNSUPPORTED
 
 
-cdef inline bint is_supported() noexcept nogil:
-    """Whether the core can run images at all on the machine that it was built for: these two are
-    in the tables, and not yet in the code (resolvers, host/static_tls.pxd)."""
+cdef inline bint prepare_machine() noexcept nogil:
+    """Before anything runs. False if the core cannot run images on the machine that it was built
+    for: these two are in the tables, and not yet in the code (call_resolver,
+    host/static_tls.pxd)."""
+    find_xsave()
     return THIS_MACHINE.resolver_arguments == RESOLVER_NOTHING and THIS_MACHINE.tls_variant == 2
 
 
