@@ -34,9 +34,11 @@ cdef SearchList *scope[2]
 
 cdef int map_it(const char* bytes, uint64_t size, uint64_t distance) noexcept nogil:
     cdef const Ehdr* header = <const Ehdr*>bytes
-    cdef int code = check_header(header, size, THIS_MACHINE, b"it", &error)
+    cdef int code = check_header(header, size, b"it", &error)
     if code:
         return code
+    image.machine = THIS_MACHINE
+    image.layout.last_address = THIS_MACHINE.last_address
     file_from_bytes(&file, bytes, size)
     image.layout.phnum = header.e_phnum
     image.layout.page = 4096
