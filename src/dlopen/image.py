@@ -106,7 +106,7 @@ class Info(Record):
 
     path: str
     """Absolute where it is known; the given name for an image from bytes, the path in `files` for
-    one from there; "" for the program."""
+    one from there; for the program its file's, "" where there is no /proc."""
     name: str
     """As dl_iterate_phdr(3) gives it (`dlpi_name`)."""
     soname: str | None
@@ -186,6 +186,7 @@ class Info(Record):
     def dependencies(self) -> tuple[Info, ...]:
         """The images that its DT_NEEDED entries were resolved to, in that order.
 
+        For libraries of the host's, too, whose loader does not say: found by the needed name.
         Empty before linking.  Raises `ValueError` when it is closed.
         """
         self._open_image()
@@ -217,7 +218,18 @@ class Info(Record):
 
     def __repr__(self) -> str:
         name = self.path or self.soname or "(the program)"
-        return f"<dlopen.Info {name!r} at {self.map_start:#x}>"
+        facts = ["the host's" if self.is_host else "private" if self.is_private else "ours"]
+        if self.soname not in (None, os.path.basename(name)):  # noqa: PTH119
+            facts.insert(0, f"soname {self.soname!r}")
+        if self.namespace_id:
+            facts.append(f"namespace {self.namespace_id}")
+        if self.is_global:
+            facts.append("global")
+        facts.append(self.state)
+        facts.append(f"opened {self.open_count} times")
+        facts.append(f"needs {', '.join(self.needed) or 'nothing'}")
+        where = f"at {self.map_start:#x}-{self.map_end:#x}"
+        return f"<dlopen.Info {name!r} {where}: {'; '.join(facts)}>"
 
 
 class Mapped:
