@@ -17,9 +17,9 @@ from dlopen.symbols import Symbol, split_key
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
 
-    Replacement: TypeAlias = int | Symbol | Any
+    Replacement: TypeAlias = int | Symbol | CFuncPtr
     """An address, a `Symbol`, or a ctypes function object (`callback` makes one)."""
     Find: TypeAlias = Callable[[str, str | None], Replacement | None]
     Kept: TypeAlias = tuple[tuple[bytes, bytes | None] | None, object]

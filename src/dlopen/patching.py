@@ -19,7 +19,7 @@ from dlopen import _linker
 from dlopen._locks import new_lock
 from dlopen._records import log
 from dlopen._replacing import address_of, is_kept, keep
-from dlopen.callbacks import is_callback, make_callback
+from dlopen.callbacks import is_callback, make_callback, outcome_of
 from dlopen.errors import Error
 from dlopen.symbols import split_key
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from dlopen._replacing import Replacement
+    from dlopen.callbacks import Outcome
     from dlopen.library import Library
 
 _MAX_ERRORS = 10  # that are kept of one patch: a callback may fail a million times
@@ -45,8 +46,9 @@ class _Switch:
     def __init__(self, kind: Any) -> None:  # a ctypes prototype
         self._kind = kind
         self._original = 0
-        self._functions: dict[Patch, Callable[..., Any]] = {}  # changed under `_lock`
-        self._latest: tuple[Patch, Callable[..., Any]] | None = None  # read by any thread
+        self._callbacks: dict[Patch, Any] = {}  # changed under `_lock`
+        # Of the last one; read by any thread.
+        self._latest: tuple[Patch, Callable[..., Any], Outcome] | None = None
 
     def make(self) -> Any:
         """The C function, which keeps `self`; not kept here: see `_switches`."""
@@ -54,14 +56,21 @@ class _Switch:
         self.address = address_of(made)
         return made
 
-    def add(self, patch: Patch, function: Callable[..., Any]) -> None:
-        self._functions[patch] = function
-        self._latest = patch, function
+    def add(self, patch: Patch, callback: Any) -> None:
+        self._callbacks[patch] = callback
+        self._choose(patch, callback)
 
     def remove(self, patch: Patch) -> None:
-        self._functions.pop(patch, None)
-        last = next(reversed(self._functions), None)
-        self._latest = (last, self._functions[last]) if last else None
+        self._callbacks.pop(patch, None)
+        last = next(reversed(self._callbacks), None)
+        if last is None:
+            self._latest = None
+        else:
+            self._choose(last, self._callbacks[last])
+
+    def _choose(self, patch: Patch, callback: Any) -> None:
+        function = getattr(callback, "__wrapped__", callback)
+        self._latest = patch, function, outcome_of(callback)
 
     def leads_to(self, original: int) -> None:
         self._original = original
@@ -69,22 +78,16 @@ class _Switch:
     def _call(self, *arguments: Any) -> Any:
         latest = self._latest
         if latest is None:  # this thread was on its way here when the last patch ended
-            return self._kind(self._original)(*arguments) if self._original else self._nothing()
-        patch, function = latest
+            if self._original:
+                return self._kind(self._original)(*arguments)
+            return outcome_of(self._kind).give()
+        patch, function, outcome = latest
         try:
-            return function(*arguments)
-        except BaseException as error:
-            if not patch._note(error):
-                raise
-            return self._nothing()
-
-    def _nothing(self) -> Any:
-        """What a call returns that failed: zero of its type."""
-        restype = getattr(self._kind, "_restype_", None)
-        if restype is None:
-            return None
-        zero = restype()
-        return getattr(zero, "value", zero)
+            return outcome.checked(function(*arguments))
+        except BaseException as error:  # noqa: BLE001  (raised by `Patch.restore`, or told)
+            if patch._note(error):
+                return outcome.give()
+            return outcome.report(function, error)
 
 
 # By image, where it is mapped, symbol, version and prototype.  Each is of use as long as its C
@@ -163,8 +166,7 @@ class Patch:
         ]
         with _lock:
             for key, switch in switches.items():
-                thing: Any = replacements[key]
-                switch.add(self, getattr(thing, "__wrapped__", thing))
+                switch.add(self, replacements[key])
         try:
             number, results = _linker.patch(image, addresses)
         except BaseException:

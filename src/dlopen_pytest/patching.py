@@ -64,6 +64,7 @@ class PatchLibrary:
         side_effect: Callable[..., Any] | Iterable[Any] | BaseException | None = None,
         wraps: bool = False,
         errno: int | None = None,
+        on_error: Any = None,
         missing_ok: bool = False,
     ) -> Fake:
         """Let a fake answer the calls of `symbol` that this library makes, and no other.
@@ -77,10 +78,12 @@ class PatchLibrary:
             return_value: What it returns, by default 0 or NULL.  For a pointer: an address, None,
                 bytes or str for a string, or the ctypes object that it points to.
             side_effect: As in `unittest.mock`: a function that is called in its stead, the results
-                of the calls one after the other, or an exception.  C gets 0 from a call that
-                raises, and the exception is raised at the end of the test.
+                of the calls one after the other, or an exception.  C gets `on_error` from a call
+                that raises, and the exception is raised at the end of the test.
             wraps: Call the original where neither of the two says what to return.
             errno: What each call sets errno to.
+            on_error: What C gets from a call that raises: a value as in `return_value`, or
+                `(value, errno)`.  By default 0 or NULL, which often means success.
             missing_ok: Whether the library need not refer to the symbol.
 
         Raises:
@@ -93,6 +96,8 @@ class PatchLibrary:
             convert(return_value)
         elif not wraps:
             return_value = None if code in _WITHOUT_ZERO else code().value
+        value, error_number = on_error if isinstance(on_error, tuple) else (on_error, None)
+        value = value if value is None else self._kept(code, value, convert)
         target = self._open(library)
         patched = Event()  # another thread may call before `patch` returns
 
@@ -110,12 +115,9 @@ class PatchLibrary:
         fake.errno = errno
 
         # Whatever Python does to errno meanwhile, C finds it as it was, or as the fake has set it.
-        @dlopen.callback(code, *argtypes, use_errno=True)
+        @dlopen.callback(code, *argtypes, use_errno=True, on_error=(value, error_number))
         def answer(*arguments: Any) -> Any:
-            result = fake(*arguments)
-            if code is ctypes.c_void_p and not isinstance(result, int):
-                self._returned[id(result)] = result
-            result = convert(result)
+            result = self._kept(code, fake(*arguments), convert)
             if fake.errno is not None:
                 ctypes.set_errno(fake.errno)
             return result
@@ -133,6 +135,12 @@ class PatchLibrary:
             original, ctypes.CFUNCTYPE(restype, *argtypes, use_errno=True)
         )
         return fake
+
+    def _kept(self, code: Any, result: Any, convert: Callable[[Any], Any]) -> Any:
+        """A result as the callback returns it; what it points to stays."""
+        if code is ctypes.c_void_p and not isinstance(result, int):
+            self._returned[id(result)] = result
+        return convert(result)
 
     def _open(self, library: Target) -> dlopen.Library:
         if isinstance(library, dlopen.Library):

@@ -215,6 +215,27 @@ def test_a_fake_is_a_mock(project: pytest.Pytester) -> None:
         patch_library(lib, "time", c_long, c_void_p, side_effect=uses_errno)
         assert lib.errno_after_time() == 77
 
+    def test_what_c_gets_from_a_fake_that_raises(load_library, patch_library):
+        lib = load_library("./libexample.so")
+        failing = patch_library(
+            lib, "open", c_int, c_char_p, c_int,
+            side_effect=OSError("none"), on_error=(-1, errno.ENOTDIR),
+        )
+        assert lib.error_of_open(b"libexample.so") == errno.ENOTDIR
+        other = patch_library(
+            lib, "getenv", c_char_p, c_char_p, side_effect=OSError("none"), on_error=b"/nowhere"
+        )
+        lib.home.restype = c_char_p
+        assert lib.home() == b"/nowhere"
+        for fake in (failing, other):
+            with pytest.raises(OSError, match="none"):
+                fake.patch.restore()
+
+    def test_what_c_cannot_get(load_library, patch_library):
+        lib = load_library("./libexample.so")
+        with pytest.raises(TypeError):
+            patch_library(lib, "time", c_long, c_void_p, on_error="text")
+
     def test_what_c_points_to_stays(load_library, patch_library):
         class Text(c_char * 8):
             pass
@@ -251,7 +272,7 @@ def test_a_fake_is_a_mock(project: pytest.Pytester) -> None:
         other.side_effect = lambda name: name.lower()
         assert lib.function("home", c_char_p)() == b"home"
     """
-    run(project, code, passed=8)
+    run(project, code, passed=10)
 
 
 def test_patches_end_with_their_test(project: pytest.Pytester) -> None:

@@ -24,6 +24,8 @@ cdef extern from "Python.h":
     object PyModule_FromDefAndSpec(PyModuleDef *definition, object spec)
     PyModuleDef *PyModule_GetDef(object module) except? NULL
     PyObject *PyModule_Create2(PyModuleDef *definition, int version)
+    void PyErr_SetObject(object type, object error) noexcept
+    void PyErr_WriteUnraisable(object where) noexcept
     const char *PyModule_GetName(object module) except NULL
     PyObject *PyState_FindModule(PyModuleDef *definition)
     int PyState_AddModule(object module, PyModuleDef *definition) except -1

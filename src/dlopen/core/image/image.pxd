@@ -232,7 +232,7 @@ cdef struct Image:
     void* host_handle            # link map, once it was asked for
     uint32_t uniques_known       # atomic: whether it defines any STB_GNU_UNIQUE: host/uniques.pxd
     uint64_t counted_symbols     # atomic: 1 + symbol_count, once it was asked for
-    uint64_t counted_relocations # atomic: 1 + relocation_count, once it was asked for
+    uint64_t counted_relocations  # atomic: 1 + relocation_count, in the same way
     char* probe                  # owned: an exported name, to ask libc whether it is global
 
 
