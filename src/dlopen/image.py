@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
 from functools import cached_property
 
 from dlopen import _linker
 from dlopen._files import reader
 from dlopen._locks import new_lock
-from dlopen._records import Record, log
+from dlopen._records import Record, log, or_log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
 from dlopen.errors import one_line
 from dlopen.modes import RTLD_NOW, flags_of
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import Any, NoReturn, Self
+    from weakref import ref
 
     from typing_extensions import Buffer
 
     from dlopen._files import Files
     from dlopen._replacing import Find, Replacement
+    from dlopen.errors import SymbolError
     from dlopen.library import Library
 
 # PT_* of elf(5), as readelf(1) prints them.
@@ -241,6 +244,8 @@ class Mapped:
     _warns = False
     _keys: tuple[str, ...] | None = None
     """Of its exports, once they were listed."""
+    _last_error: ref[SymbolError] | None = None
+    """It lists them when it is shown."""
 
     def _opened(self, image: int, path: str, warns: bool) -> None:
         self._image = image
@@ -283,6 +288,9 @@ class Mapped:
         What can be unloaded is unloaded before this returns: destructors run, in this thread.
         No other thread may be inside one of its functions; see dlclose(3).
         """
+        if self._last_error and self._last_error():
+            with suppress(ValueError):
+                self.symbols._all_keys()
         with self._lock:
             image, self._image = self._image, None
             if image is None:
@@ -358,8 +366,9 @@ class Image(Mapped):
     ) -> None:
         name = encode_name(path)
         sys.audit("dlopen.open", os.fsdecode(name), 0)
-        image = _linker.map(name, None, files=reader(files))
-        self._opened(image, os.fsdecode(name), True)
+        path = os.fsdecode(name)
+        image = or_log(_linker.map, path, name, None, files=reader(files))
+        self._opened(image, path, True)
 
     @classmethod
     def from_bytes(cls, data: Buffer, *, name: str = "<bytes>") -> Self:
@@ -369,7 +378,7 @@ class Image(Mapped):
         """
         self = cls.__new__(cls)
         sys.audit("dlopen.open", name, 0)
-        self._opened(_linker.map(encode_name(name), content(data)), name, True)
+        self._opened(or_log(_linker.map, name, encode_name(name), content(data)), name, True)
         return self
 
     def relocate(
@@ -417,7 +426,8 @@ class Image(Mapped):
         with self._lock:
             image = self._open_image()
             self._image = None
-        _linker.relocate(image, images, flags, replacements, finder(find, kept))
+        ask = finder(find, kept)
+        or_log(_linker.relocate, self._path, image, images, flags, replacements, ask)
         keep(image, kept)
         linked = Library.__new__(Library)
         linked._adopt(image, self._path, gil, use_errno, True)

@@ -12,14 +12,14 @@ from weakref import ref
 
 from dlopen import _linker
 from dlopen._files import reader
-from dlopen._records import Record
+from dlopen._records import Record, or_log
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
 from dlopen.errors import Error, one_line
 from dlopen.image import Mapped, content, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
 from dlopen.reloading import Gate, Reloaded, Reloading, check_size, opened, redirect
-from dlopen.symbols import TYPES, Symbol, Symbols, split_key, undefined, without_address
+from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -339,10 +339,20 @@ class Library(Mapped):
             self._reloading = Reloading(
                 name, data, flags, in_tree, replacements, kept, read, number
             )
-            image = self._reloading.load(data)
+            image = or_log(self._reloading.load, path, data)
         else:
-            image = _linker.open(
-                name, data, flags, in_tree, replacements, read, number, 0, keeps_gil
+            image = or_log(
+                _linker.open,
+                path,
+                name,
+                data,
+                flags,
+                in_tree,
+                replacements,
+                read,
+                number,
+                0,
+                keeps_gil,
             )
             if kept:
                 keep(image, kept, in_tree=replace_in is not None)
@@ -395,7 +405,7 @@ class Library(Mapped):
         while (image := self._image) is not None:
             self._redirect(function, image)
             if isinstance(function, ClosedFunction):
-                raise undefined(function.__name__, self._path, Symbols(self))
+                raise undefined_in(self, function.__name__)
             if image == self._image:
                 return
         self._forget()
@@ -444,7 +454,7 @@ class Library(Mapped):
         sys.audit("dlopen.symbol", self._path, name)
         found = _linker.symbol_address(self._open_image(), *split_key(name), False)
         if found is None:
-            raise undefined(name, self._path, Symbols(self))
+            raise undefined_in(self, name)
         address, type_ = found
         if not address:
             raise without_address(name, self._path)
@@ -472,7 +482,7 @@ class Library(Mapped):
         sys.audit("dlopen.symbol", self._path, name)
         found = _linker.symbol(self._open_image(), *split_key(name), False)
         if found is None:
-            raise undefined(name, self._path, Symbols(self))
+            raise undefined_in(self, name)
         symbol = Symbol(found, self, own=False)
         check_size(name, symbol.size, type_)
         variable = Variable(symbol, type_)

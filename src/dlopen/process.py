@@ -8,7 +8,7 @@ import sys
 from _ctypes import CFuncPtr
 
 from dlopen import _linker
-from dlopen._records import Record
+from dlopen._records import Record, or_log
 from dlopen.errors import one_line, why_not
 from dlopen.image import Info, encode_name
 from dlopen.library import ClosedFunction, Library
@@ -76,7 +76,10 @@ def existing(
     encoded = b"" if isinstance(name, Info) else encode_name(name)
     path = name.path if isinstance(name, Info) else os.fsdecode(encoded)
     sys.audit("dlopen.open", path, os.RTLD_NOLOAD)
-    image = _count(name) if isinstance(name, Info) else _linker.existing(encoded)
+    if isinstance(name, Info):
+        image = or_log(_count, path, name)
+    else:
+        image = or_log(_linker.existing, path, encoded)
     library._adopt(image, path, gil, use_errno, False)
     return library
 

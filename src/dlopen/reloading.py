@@ -18,12 +18,12 @@ from weakref import WeakSet, ref
 
 from dlopen import _linker
 from dlopen._locks import new_lock
-from dlopen._records import Record, log
+from dlopen._records import Record, log, or_log
 from dlopen._replacing import forget_gone
 from dlopen._replacing import keep as keep_replacements
 from dlopen.errors import Error, LoadError, SymbolError, one_line
 from dlopen.patching import patches_of
-from dlopen.symbols import Symbol, split_key, undefined
+from dlopen.symbols import Symbol, split_key, undefined_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ class Reloading:
     def _replace(
         self, library: Library, old: int, source: object, keep: tuple[str, ...], timeout: float
     ) -> Reloaded:
-        new = self.load(source, replaces=old)
+        new = or_log(self.load, library._path, source, replaces=old)
         try:
             moves = [_move(library, old, new, name) for name in keep]
             checked = _Checked({}, set())
@@ -409,7 +409,7 @@ class Reloading:
                 name = variable._symbol.key
                 found = _linker.symbol(new, *split_key(name), False)
                 if found is None:
-                    raise _missing(library, name)
+                    raise _missing(library, new, name)
                 check_size(name, found[4], variable._type)
                 checked.variables.add(reference)
 
@@ -476,22 +476,22 @@ def check_size(name: str, size: int, type_: type[Any]) -> None:
         raise ValueError(one_line(f"{name} has {size} bytes, {needed}"))
 
 
-def _missing(library: Library, name: str) -> Exception:
-    """As the core says it of other libraries' places."""
+def _missing(library: Library, image: int, name: str) -> Exception:
+    """As the core says it of other libraries' places; `image` is the new version."""
     symbol, _, version = name.partition("@")
     return SymbolError(
         f"{library._path}: the new version lacks a symbol that is in use: {name}",
         symbol=symbol,
         version=version.removeprefix("@"),
         library=library._path,
-        exports=library.symbols,
+        exports=_linker.exports(image),  # it goes at once
     )
 
 
 def _address(library: Library, image: int, name: str) -> tuple[int, int]:
     found = _linker.symbol_address(image, *split_key(name), False)
     if found is None or not found[0]:
-        raise _missing(library, name)
+        raise _missing(library, image, name)
     return found
 
 
@@ -501,11 +501,7 @@ def _move(library: Library, old: int, new: int, name: str) -> tuple[int, int, in
     for image in (old, new):
         symbol = _linker.symbol(image, *split_key(name), True)
         if symbol is None:
-            raise (
-                _missing(library, name)
-                if image == new
-                else undefined(name, library._path, library.symbols)
-            )
+            raise (_missing(library, new, name) if image == new else undefined_in(library, name))
         found.append(symbol)
     (before, after) = (Symbol(one, library) for one in found)
     if before.type != "OBJECT" or not before.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from weakref import ref
 
 from dlopen import _linker
 from dlopen.errors import SymbolError
@@ -152,6 +153,23 @@ def without_address(key: str, library: str) -> SymbolError:
     )
 
 
+class _Exports:
+    """The keys of what was listed before it was closed, for an error that is shown later."""
+
+    def __init__(self, source: Mapped) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source._keys or Symbols(self._source))
+
+
+def undefined_in(source: Mapped, key: str) -> SymbolError:
+    """The same for something open; the error may be shown when it is closed."""
+    error = undefined(key, source._path, _Exports(source))
+    source._last_error = ref(error)
+    return error
+
+
 class Symbols(Mapping[str, Symbol]):
     """The exports of one image, without those of its dependencies.
 
@@ -168,7 +186,7 @@ class Symbols(Mapping[str, Symbol]):
         sys.audit("dlopen.symbol", self._source._path, key)
         found = _linker.symbol(image, *split_key(key), True)
         if found is None:
-            raise undefined(key, self._source._path, self)
+            raise undefined_in(self._source, key)
         return Symbol(found, self._source)
 
     def __iter__(self) -> Iterator[str]:

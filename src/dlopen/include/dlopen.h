@@ -86,7 +86,7 @@ struct DLOPEN_error {
   const char *detail;            /* the rule or reason, plain English */
   const char *symbol;            /* symbol name */
   const char *version;           /* symbol version */
-  const char *needed_by;         /* the image that asked for library */
+  const char *needed_by;         /* the image that asked for library, "" if the caller did */
   const char *searched;          /* first of the searched paths */
   uint32_t searched_count;
   uint16_t text_used;

@@ -109,6 +109,8 @@ cdef inline int resolve(
             return 0
         fail(scopes.error, DLOPEN_E_SYMBOL, image_name(image), DETAIL_UNDEFINED)
         error_name_symbol(scopes.error, name, reference.version)
+        if image.loader != NULL:
+            error_needed_by(scopes.error, image_name(image.loader))
         return DLOPEN_E_SYMBOL
     if scopes.refuses_unversioned and definition.image.versym == NULL \
             and reference.version_library != NULL \
