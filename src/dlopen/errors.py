@@ -45,9 +45,9 @@ class Error(Exception):
     def __str__(self) -> str:
         # KeyError and OSError render their arguments in ways of their own.
         message = str(self.__dict__["message"])
-        return (
-            one_line(f"{message}. Did you mean: {self.similar[0]!r}?") if self.similar else message
-        )
+        if not self.similar or self.__dict__.get("names_similar"):  # the message has them
+            return message
+        return one_line(f"{message}. Did you mean: {self.similar[0]!r}?")
 
     def __repr__(self) -> str:
         known = self.__dict__

@@ -23,7 +23,7 @@ from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_addre
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import Any, Literal, NoReturn, Self
 
@@ -135,6 +135,9 @@ def _function_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
 # Types of symbols that are called by mistake only; not NOTYPE, which assembler sources leave.
 _DATA = {number for number, name in TYPES.items() if name in ("OBJECT", "COMMON", "TLS")}
 
+# Of these the address is known when they are used.
+_FOUND_LATE = ("IFUNC", "TLS")
+
 # The core's own function that stands for those of closed libraries.
 _CLOSED = _linker.closed_function()
 
@@ -207,6 +210,9 @@ class Library(Mapped):
     Its functions are attributes, and items where a name is taken: ctypes function objects, the
     same one each time.  (So are its variables, to be cast and passed on; calling one raises
     `TypeError`.)  A symbol whose value is NULL is a `SymbolError`, as one that is not there.
+    `"x" in library` says whether there is an item; iteration gives the names of the library's own,
+    without those of what it needs; `del library.x` lets the next `library.x` be a new object.
+    There is no `len`: a library without exports is true.
     Opening a library twice gives two objects on one image.
 
     Args:
@@ -399,6 +405,43 @@ class Library(Mapped):
             if self._image != image:
                 self._changed_meanwhile(function)
         return function
+
+    def __delattr__(self, name: str) -> None:
+        own = self.__dict__.get(name)
+        if hasattr(type(self), name) or (own is not None and own is not self._functions.get(name)):
+            super().__delattr__(name)
+        else:
+            del self[name]
+
+    def __delitem__(self, name: str) -> None:
+        """Give a new function object when it is asked for next; the old one stays as it is."""
+        function = self._functions.get(name)
+        if function is None:
+            if name not in self:
+                raise undefined_in(self, name)
+            return
+        self._given.add(ref(function, self._given.discard))  # first: it turns off with the library
+        self._functions.pop(name, None)
+        if self.__dict__.get(name) is function:
+            self.__dict__.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an item of the name: of this library, or of one that it needs.
+
+        Raises `ValueError` when the library is closed.
+        """
+        image = self._open_image()
+        if not isinstance(name, str) or "\0" in name:
+            return False
+        found = _linker.symbol(image, *split_key(name), False)
+        return found is not None and (found[2] != 0 or TYPES.get(found[5]) in _FOUND_LATE)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the items that are this library's own.  `ValueError` when it is closed."""
+        return filter(self.__contains__, self.symbols)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     def _changed_meanwhile(self, function: Function) -> None:
         """Closed or reloaded by another thread, which may not have found the function."""

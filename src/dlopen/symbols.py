@@ -197,7 +197,12 @@ class Symbols(Mapping[str, Symbol]):
 
     def __contains__(self, key: object) -> bool:
         image = self._source._open_image()
-        return isinstance(key, str) and _linker.symbol(image, *split_key(key), True) is not None
+        if not isinstance(key, str) or "\0" in key:
+            return False
+        return _linker.symbol(image, *split_key(key), True) is not None
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     def _all_keys(self) -> tuple[str, ...]:
         image = self._source._open_image()

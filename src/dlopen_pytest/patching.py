@@ -201,23 +201,50 @@ def _address(value: Any) -> int | None:
 
 
 def _not_there(library: dlopen.Library, symbol: str) -> dlopen.SymbolError:
-    """The error for a patch that has changed nothing, with what the library does refer to."""
+    """The error for a patch that has changed nothing, with who does refer to the symbol."""
     name, _, version = symbol.partition("@")
     info = library.info
-    uses = sorted(
-        {
-            f"{one.symbol}@{one.version}" if one.version and version else one.symbol
-            for one in info.relocations
-            if one.symbol
-        }
-    )
+    uses = _references(info, with_versions=bool(version))
     message = f"{info.path} does not refer to {symbol}"
-    similar = get_close_matches(symbol, uses)
-    similar += [use for use in uses if name in use and use not in similar]
+    similar = get_close_matches(symbol, sorted(uses))
+    similar += [use for use in sorted(uses) if name in use and use not in similar]
     if similar:
         message += f"; it refers to {', '.join(similar[:5])}"
     if name in library.symbols:
         message += f"; it defines {name}, and calls that without its symbol table"
+    others = [one for one in _all_needed(info) if symbol in _references(one, bool(version))]
+    # Who defines it may call it through its symbol table, too; that is seldom what is meant.
+    callers = [one for one in others if not _defines(one, name)] or others
+    if callers:
+        names = " and ".join(one.soname or one.path for one in callers[:3])
+        message += f"; {names}, which it needs, {'does' if len(callers) == 1 else 'do'}"
     return dlopen.SymbolError(
-        message, symbol=name, version=version.removeprefix("@"), library=info.path, exports=uses
+        message,
+        symbol=name,
+        version=version.removeprefix("@"),
+        library=info.path,
+        exports=uses,
+        names_similar=True,
     )
+
+
+def _references(info: dlopen.Info, with_versions: bool) -> set[str]:
+    """The symbols of its relocations, "name" or, where there is one, "name@VERSION"."""
+    return {
+        f"{one.symbol}@{one.version}" if one.version and with_versions else one.symbol
+        for one in info.relocations
+        if one.symbol
+    }
+
+
+def _all_needed(info: dlopen.Info) -> list[dlopen.Info]:
+    """What it needs, and what that needs, breadth first; without itself."""
+    found = [info]
+    for one in found:
+        found += [other for other in one.dependencies if other not in found]
+    return found[1:]
+
+
+def _defines(info: dlopen.Info, name: str) -> bool:
+    with dlopen.existing(info) as library:
+        return name in library.symbols

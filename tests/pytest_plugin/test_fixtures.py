@@ -35,7 +35,7 @@ int outer(void) { return inner(); }
 __attribute__((destructor)) static void end(void) { srand(99); }
 """
 HEAD = """
-import ctypes, errno, gc, os, time, weakref
+import ctypes, errno, gc, os, time, weakref, zlib
 from ctypes import *
 from unittest.mock import DEFAULT, call
 import dlopen, pytest
@@ -411,6 +411,13 @@ def test_a_fake_of_nothing_is_an_error(project: pytest.Pytester) -> None:
         fake = patch_library(lib, symbol, c_int, missing_ok=True)
         assert fake.patch.places[symbol] == 0 and fake.original is None and not fake.called
 
+    def test_who_does(patch_library):
+        # An extension module calls libz, and that calls malloc.
+        with pytest.raises(dlopen.SymbolError) as raised:
+            patch_library(zlib, "malloc", c_void_p, c_size_t)
+        assert str(raised.value).endswith("; libz.so.1, which it needs, does")
+        patch_library("libz.so.1", "malloc", c_void_p, c_size_t, wraps=True)
+
     @pytest.mark.parametrize("restype, value", [
         (c_int, "text"), (c_int, 1.5), (c_int, None), (c_char_p, 1.5), (Structure, None),
     ])
@@ -419,4 +426,4 @@ def test_a_fake_of_nothing_is_an_error(project: pytest.Pytester) -> None:
             patch_library(lib, "time", restype, c_void_p, return_value=value)
         assert abs(lib.now() - time.time()) < 2
     """
-    run(project, code, passed=10)
+    run(project, code, passed=11)

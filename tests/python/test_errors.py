@@ -6,6 +6,7 @@ import errno
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from ctypes import c_int, c_longlong
 from pathlib import Path
 from typing import Any
@@ -325,7 +326,7 @@ def test_a_failed_open_is_logged(
     text = tmp_path / "libtext.so"
     text.write_text("no library")
     with dlopen.Namespace("logged") as space, dlopen.Library(example, reload=True) as hot:
-        for name, act in {
+        acts: dict[str, Callable[[], object]] = {
             "libnowhere.so": lambda: dlopen.Library("libnowhere.so"),
             "libbytes.so": lambda: dlopen.Library.from_bytes(b"none", name="libbytes.so"),
             "libexisting.so": lambda: dlopen.existing("libexisting.so"),
@@ -334,7 +335,8 @@ def test_a_failed_open_is_logged(
             str(text): lambda: dlopen.Library(text, reload=True),
             str(tmp_path / "libfile.so"): lambda: dlopen.Image(tmp_path / "libfile.so"),
             str(example): lambda: hot.reload(b"none"),
-        }.items():
+        }
+        for name, act in acts.items():
             caplog.clear()
             with pytest.raises(dlopen.LoadError) as caught:
                 act()
