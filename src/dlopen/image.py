@@ -229,8 +229,8 @@ class Info(Record):
         if self.is_global:
             facts.append("global")
         facts.append(self.state)
-        if self.open_count or not self.is_host:  # the host does not tell how often itself
-            facts.append(f"opened {self.open_count} times")
+        if self.open_count or not self.is_host:  # the host does not tell its own count
+            facts.append(f"open count {self.open_count}")
         facts.append(f"needs {', '.join(self.needed) or 'nothing'}")
         where = f"at {self.map_start:#x}-{self.map_end:#x}"
         return f"<dlopen.Info {name!r} {where}: {'; '.join(facts)}>"

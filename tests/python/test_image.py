@@ -204,11 +204,10 @@ def test_repr_of_an_info_says_what_it_is(example: Path) -> None:
         info = library.info
         where = f"{info.map_start:#x}-{info.map_end:#x}"
         assert repr(again.info) == (
-            f"<dlopen.Info {str(example)!r} at {where}: ours; ready; opened 2 times; "
-            f"needs libc.so.6>"
+            f"<dlopen.Info {str(example)!r} at {where}: ours; ready; open count 2; needs libc.so.6>"
         )
     with dlopen.Library(example, dlopen.PRIVATE | dlopen.RTLD_GLOBAL) as library:
-        assert ": private; global; ready; opened 1 times;" in repr(library.info)
+        assert ": private; global; ready; open count 1;" in repr(library.info)
     with dlopen.Image.from_bytes(example.read_bytes(), name="other.so") as image:
         text = repr(image.info)
         assert "'other.so'" in text

@@ -20,7 +20,7 @@ from dlopen.core.elf.constants cimport (
     DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_RELA,
     DT_RELACOUNT, DT_RELASZ, DT_RELR, DT_RELRSZ, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRSZ,
     DT_STRTAB, DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM,
-    DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_W,
+    DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_R, PF_W,
 )
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym, Xword
@@ -176,13 +176,15 @@ cdef inline int read_for_lookup(Image* image) noexcept nogil:
 
 
 cdef inline const char* interpreter_of(const Image* image) noexcept nogil:
-    """The text of PT_INTERP, of which a library has no use. A host image may have it in a
-    segment that was not mapped."""
+    """The text of PT_INTERP, which a library may have and nobody uses: so of the host's, too, it
+    is looked at before it is read."""
     cdef const Phdr* header = image.layout.interpreter
+    cdef const Phdr* segment
     cdef const char* text
     if header == NULL or header.p_filesz == 0:
         return NULL
-    if image.is_host and segment_holding(&image.layout, header.p_vaddr, header.p_filesz) == NULL:
+    segment = segment_holding(&image.layout, header.p_vaddr, header.p_filesz)
+    if segment == NULL or not segment.p_flags & PF_R:
         return NULL
     text = <const char*>entry_at(image, header.p_vaddr, header.p_filesz)
     return text if text != NULL and text[header.p_filesz - 1] == 0 else NULL
