@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
 import dlopen
-from support.fixtures import compile_library, maps
+from support.fixtures import compile_library, maps, run_python
 
 
 def host_images() -> list[tuple[int, str]]:
@@ -195,29 +194,41 @@ def test_the_programs_path_is_its_files() -> None:
         assert program.info.path == sys_executable()
 
 
+EXISTING = """
+import os, shutil, ssl, sys
+from pathlib import Path
+import dlopen
+example, folder = sys.argv[1:]
+data = Path(example).read_bytes()
+copies = [shutil.copy(example, f"{folder}/lib{name}.so") for name in ("private", "space", "hand")]
+space = dlopen.Namespace("existing")
+with dlopen.Image(copies[2]) as image:
+    hand = image.relocate([dlopen.existing("libc.so.6")])
+opened = [
+    hand,
+    dlopen.Library(example),
+    dlopen.Library.from_bytes(data, name="libfrommemory.so"),
+    dlopen.Library(copies[0], dlopen.PRIVATE),
+    dlopen.Library("inside/libexample.so", files={"inside/libexample.so": data}),
+    space.load(copies[1]),
+]
+images = dlopen.libraries()
+assert {library.info for library in opened} <= set(images)
+paths = [info.path for info in images]
+assert os.readlink("/proc/self/exe") in paths and len(set(paths)) == len(paths)
+for info in images:
+    with dlopen.existing(info) as by_info, dlopen.existing(info.path) as by_path:
+        assert by_info.info == by_path.info == info, info
+        assert by_info.info.open_count == info.open_count + 2
+assert [info.open_count for info in dlopen.libraries()] == [info.open_count for info in images]
+for library in opened:
+    library.close()
+"""
+
+
 def test_existing_takes_what_libraries_gives(tmp_path: Path, example: Path) -> None:
-    """Each image, whoever loaded it and how, by its `Info`; and by its path, if no other has it."""
-    namespace = dlopen.Namespace("existing")
-    with (
-        dlopen.Library.from_bytes(example.read_bytes(), name="libfrommemory.so"),
-        dlopen.Library(shutil.copy(example, tmp_path / "libprivate.so"), dlopen.PRIVATE),
-        dlopen.Library(
-            "inside/libexample.so", files={"inside/libexample.so": example.read_bytes()}
-        ),
-        namespace,
-    ):
-        namespace.load(shutil.copy(example, tmp_path / "libspace.so"))
-        images = dlopen.libraries()
-        assert {"libfrommemory.so", "inside/libexample.so"} <= {info.path for info in images}
-        assert sys_executable() in {info.path for info in images}
-        for info in images:
-            counts = info.open_count
-            with dlopen.existing(info) as by_info, dlopen.existing(info.path) as by_path:
-                assert by_info.info == by_path.info == info, info
-                assert by_info.info.open_count == counts + 2
-        assert [info.open_count for info in dlopen.libraries()] == [
-            info.open_count for info in images
-        ]
+    """Each image, whoever loaded it and how, by its `Info` and by its path."""
+    run_python(EXISTING, str(example), str(tmp_path))
 
 
 def test_an_info_is_that_very_image(example: Path) -> None:
