@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from dlopen import _linker
 from dlopen._locks import new_lock
-from dlopen.image import Info
+from dlopen.info import Info
 from dlopen.library import Blocker, Library
 from dlopen.modes import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 

@@ -14,7 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from dlopen.image import Info, Mapped
+    from dlopen.image import Mapped
+    from dlopen.info import Info
 
     class Source(Protocol):
         """What symbols come from: something open, or an `Info`."""
