@@ -10,7 +10,7 @@ from dlopen._records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dlopen.image import Mapped
+    from dlopen._mapped import Mapped
 
 # PT_* of elf(5), as readelf(1) prints them.
 _SEGMENT_TYPES = {

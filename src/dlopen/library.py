@@ -12,10 +12,11 @@ from weakref import ref
 
 from dlopen import _linker
 from dlopen._files import reader
+from dlopen._mapped import Mapped
 from dlopen._records import Record, or_log
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
+from dlopen._requests import content, encode_name
 from dlopen.errors import Error, one_line
-from dlopen.image import Mapped, content, encode_name
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
 from dlopen.reloading import Gate, Reloaded, Reloading, check_size, opened, redirect

@@ -9,8 +9,8 @@ from _ctypes import CFuncPtr
 
 from dlopen import _linker
 from dlopen._records import Record, or_log
+from dlopen._requests import encode_name
 from dlopen.errors import one_line, why_not
-from dlopen.image import encode_name
 from dlopen.info import Info
 from dlopen.library import ClosedFunction, Library
 from dlopen.symbols import Symbol

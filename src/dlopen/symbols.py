@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from dlopen.image import Mapped
+    from dlopen._mapped import Mapped
     from dlopen.info import Info
 
     class Source(Protocol):
