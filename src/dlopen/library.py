@@ -19,8 +19,14 @@ from dlopen._requests import content, encode_name
 from dlopen.errors import Error, one_line
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
-from dlopen.reloading import Gate, Reloaded, Reloading, check_size, opened, redirect
-from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_address
+from dlopen.reloading import Reloaded, Reloading, check_size, opened, redirect
+from dlopen.symbols import (
+    TYPES,
+    Symbol,
+    split_key,
+    undefined_in,
+    without_address,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dlopen._files import Files
+    from dlopen._gate import Gate
     from dlopen._replacing import Replacement
     from dlopen.namespaces import Namespace
 
