@@ -14,9 +14,10 @@ _platform.check()
 # ruff: noqa: E402  (the check comes first: what follows cannot be imported everywhere)
 from dlopen.callbacks import callback
 from dlopen.errors import Error, LoadError, SymbolError, VersionError
+from dlopen.functions import Function, Variable
 from dlopen.image import Image
 from dlopen.info import Info, Relocation, Segment, ThreadLocal, Version
-from dlopen.library import Blocker, Function, Library, Variable
+from dlopen.library import Blocker, Library
 from dlopen.modes import (
     PRIVATE,
     RTLD_DEEPBIND,

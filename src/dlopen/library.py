@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr
 from contextlib import nullcontext
-from functools import cache
 from weakref import ref
 
 from dlopen import _linker
@@ -16,10 +14,21 @@ from dlopen._mapped import Mapped
 from dlopen._records import Record, or_log
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
 from dlopen._requests import content, encode_name
-from dlopen.errors import Error, one_line
+from dlopen.errors import Error
+from dlopen.functions import (
+    DATA_TYPES,
+    ClosedFunction,
+    Data,
+    Function,
+    Variable,
+    check_size,
+    function_type,
+    redirect,
+    turn_off,
+)
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
-from dlopen.reloading import Reloaded, Reloading, check_size, opened, redirect
+from dlopen.reloading import Reloaded, Reloading, opened
 from dlopen.symbols import (
     TYPES,
     Symbol,
@@ -32,7 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any, Literal, NoReturn, Self
+    from typing import Any, Literal, Self
 
     from typing_extensions import Buffer
 
@@ -40,56 +49,6 @@ if TYPE_CHECKING:
     from dlopen._gate import Gate
     from dlopen._replacing import Replacement
     from dlopen.namespaces import Namespace
-
-
-class Function(CFuncPtr):
-    """A function of a library: a ctypes function object that keeps its library open.
-
-    `argtypes`, `restype` and `errcheck` are as in ctypes.  When the library is closed, it becomes
-    a `ClosedFunction`.  Copies of its address (by `ctypes.cast`, in a C structure) are not tracked.
-    """
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-    _library: Library
-    __name__: str
-    __hash__ = object.__hash__  # by identity, as its equality; ctypes objects have none
-
-    def __repr__(self) -> str:
-        return f"<dlopen.{type(self).__name__} {self.__name__!r} of {self._library!r}>"
-
-
-class ClosedFunction(Function):
-    """A function of a library that was closed, or lacks it by now: calling raises `ValueError`."""
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-
-    def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
-        """Raise `ValueError`."""
-        library = self._library
-        reason = "is closed" if library.closed else "lacks it since it was reloaded"
-        path = library._path or "the program"
-        raise ValueError(one_line(f"{self.__name__} called, but {path} {reason}"))
-
-
-class Data(Function):
-    """What a symbol of the type OBJECT or TLS is among a library's attributes.
-
-    It can be cast, and passed to C as a pointer, as in ctypes; calling raises `TypeError`.
-    """
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-
-    def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
-        """Raise `TypeError`."""
-        name, path = self.__name__, self._library._path or "the program"
-        raise TypeError(
-            one_line(
-                f"{name} of {path} is a variable, not a function: use variable({name!r}, TYPE)"
-            )
-        )
 
 
 def _number_of(namespace: Namespace) -> int:
@@ -106,99 +65,8 @@ _LAZY_OR_NOW = int(RTLD_LAZY | RTLD_NOW)
 _PRIVATE = int(PRIVATE)
 
 
-class ReloadableFunction(Function):
-    """A function of a library that can be reloaded: a call counts as inside of its version."""
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call the function of the current version."""
-        gate = self._library._gate()
-        version = gate.enter()
-        try:
-            if isinstance(self, (ClosedFunction, Data)):  # since it began to wait
-                return self(*arguments, **keywords)
-            return CFuncPtr.__call__(self, *arguments, **keywords)
-        finally:
-            gate.leave(version)
-
-
-@cache
-def _function_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
-    base: type[Function] = ReloadableFunction if reload else Function
-    return type(
-        base.__name__,
-        (base,),
-        {
-            "_flags_": FUNCFLAG_CDECL
-            | (FUNCFLAG_PYTHONAPI if gil else 0)
-            | (FUNCFLAG_USE_ERRNO if use_errno else 0),
-            "_restype_": ctypes.c_int,
-            "__doc__": Function.__doc__,
-        },
-    )
-
-
-# Types of symbols that are called by mistake only; not NOTYPE, which assembler sources leave.
-_DATA = {number for number, name in TYPES.items() if name in ("OBJECT", "COMMON", "TLS")}
-
 # Of these the address is known when they are used.
 _FOUND_LATE = ("IFUNC", "TLS")
-
-# The core's own function that stands for those of closed libraries.
-_CLOSED = _linker.closed_function()
-
-
-def _turn_off(function: Function) -> None:
-    """Make a function object raise `ValueError` when called.
-
-    Its class is what is changed: a call costs nothing more while the library is open.  The
-    address in it is changed, too, for C code that is given the object as a pointer.
-    """
-    redirect(function, _CLOSED)
-    function.__class__ = ClosedFunction
-
-
-class Variable:
-    """A variable of a library, as a C type.  Raises `ValueError` when the library is closed.
-
-    A thread-local one is the calling thread's at each use.
-    """
-
-    def __init__(self, symbol: Symbol, type_: type[Any]) -> None:
-        self._symbol = symbol
-        self._type = type_
-
-    @property
-    def address(self) -> int:
-        """Where it is in this process."""
-        symbol = self._symbol
-        address = symbol.address
-        if not address:  # of a new version, or a resolver changed its mind
-            raise without_address(symbol.key, symbol._source._path)
-        return address
-
-    @property
-    def value(self) -> Any:
-        """Its value: what `.value` of the C type is.
-
-        For a type without (a structure, a pointer, most arrays): the ctypes object itself, which
-        lies in the library and is valid while that is open.  Assigning copies into the library.
-        """
-        variable = self._type.from_address(self.address)
-        return getattr(variable, "value", variable)
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        variable = self._type.from_address(self.address)
-        if hasattr(variable, "value"):
-            variable.value = value
-        else:
-            ctypes.pointer(variable)[0] = value
-
-    def __repr__(self) -> str:
-        return f"<dlopen.Variable {self._symbol.name!r} {self._type.__name__}>"
 
 
 class Blocker(Record):
@@ -382,7 +250,7 @@ class Library(Mapped):
     def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
         self._functions = {}
         self._given = set()
-        self._type = _function_type(bool(gil), bool(use_errno), self._reloading is not None)
+        self._type = function_type(bool(gil), bool(use_errno), self._reloading is not None)
         self._opened(image, path, warns)
 
     def _gate(self) -> Gate:
@@ -471,10 +339,10 @@ class Library(Mapped):
         if found is None or not found[0]:  # handed out in the moment of the switch
             self._functions.pop(function.__name__, None)
             self.__dict__.pop(function.__name__, None)
-            _turn_off(function)
+            turn_off(function)
         else:
             address, type_ = found
-            kind = Data if type_ in _DATA else self._type
+            kind = Data if type_ in DATA_TYPES else self._type
             if type(function) not in (kind, ClosedFunction):
                 function.__class__ = kind
             redirect(function, address)
@@ -510,7 +378,7 @@ class Library(Mapped):
         if not address:
             raise without_address(name, self._path)
         function = self._type(address)
-        if type_ in _DATA:
+        if type_ in DATA_TYPES:
             function.__class__ = Data
         function.__name__ = name
         function._library = self
@@ -625,10 +493,10 @@ class Library(Mapped):
     def _forget(self) -> None:
         for reference in self._given.copy():  # those that go meanwhile leave it
             if function := reference():
-                _turn_off(function)
+                turn_off(function)
         self._given.clear()
         for name, function in self._functions.copy().items():
-            _turn_off(function)
+            turn_off(function)
             self.__dict__.pop(name, None)
         self._functions.clear()
 

@@ -11,8 +11,9 @@ from dlopen import _linker
 from dlopen._records import Record, or_log
 from dlopen._requests import encode_name
 from dlopen.errors import one_line, why_not
+from dlopen.functions import ClosedFunction
 from dlopen.info import Info
-from dlopen.library import ClosedFunction, Library
+from dlopen.library import Library
 from dlopen.symbols import Symbol
 
 TYPE_CHECKING = False

@@ -18,6 +18,7 @@ from dlopen._gate import Gate, release_image
 from dlopen._records import Record, log, or_log
 from dlopen._replacing import keep as keep_replacements
 from dlopen.errors import Error, LoadError, SymbolError, one_line
+from dlopen.functions import check_size
 from dlopen.patching import patches_of
 from dlopen.symbols import Symbol, split_key, undefined_in
 
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 
     from dlopen._files import Reader
     from dlopen._replacing import Kept
-    from dlopen.library import Function, Library, Variable
+    from dlopen.functions import Variable
+    from dlopen.library import Library
     from dlopen.patching import Applied, Patch
 
 opened: list[Callable[[Library], object]] = []
 """Called with each library that is opened with `reload=True`."""
 
 _LONGEST_WAIT = 0.01  # seconds for which new calls are held while others end
-_pointer_at = ctypes.c_void_p.from_address
 # With the GIL: while calls are held, other threads would take it at each of many variables.
 _copy = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
     ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
@@ -294,18 +295,6 @@ def names_of(keep: Iterable[str]) -> tuple[str, ...]:
     if isinstance(keep, (str, bytes)):
         raise TypeError(f"keep holds names, and is none itself: [{keep!r}]")
     return tuple(keep)
-
-
-def redirect(function: Function, address: int) -> None:
-    """Let a function object lead to another address."""
-    _pointer_at(ctypes.addressof(function)).value = address
-
-
-def check_size(name: str, size: int, type_: type[Any]) -> None:
-    """A variable is as large as the C type that it is read as."""
-    if 0 < size < ctypes.sizeof(type_):
-        needed = f"{type_.__name__} {ctypes.sizeof(type_)}"
-        raise ValueError(one_line(f"{name} has {size} bytes, {needed}"))
 
 
 def _missing(library: Library, image: int, name: str) -> Exception:
