@@ -1,4 +1,4 @@
-"""What all that is open has in common."""
+"""What all that is open has in common, and where it is opened."""
 
 from __future__ import annotations
 
@@ -116,3 +116,35 @@ class Mapped:
         # Nothing is unloaded here: code of the image may be in use from anywhere.
         if self._warns and self._image is not None:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+
+class Place:
+    """A `Namespace`, as far as what is opened in it needs to know it."""
+
+    _number: int | None = None
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = new_lock()  # guards the next two
+        self._open: dict[Mapped, None] = {}  # in the order in which they were opened
+        self._is_closed = False
+
+    def _entered(self) -> int:
+        """Its number; raises `ValueError` when it is closed."""
+        if self._is_closed or self._number is None:
+            raise ValueError(f"the namespace {self._name!r} is closed")
+        return self._number
+
+    def _add(self, library: Mapped) -> None:
+        """One that was just opened into it."""
+        with self._lock:
+            if not self._is_closed:
+                self._open[library] = None
+                return
+        library.close()  # it was loaded while another thread closed the namespace
+        self._entered()
+
+    def _remove(self, library: Mapped) -> None:
+        """One that was closed."""
+        with self._lock:
+            self._open.pop(library, None)

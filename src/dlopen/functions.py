@@ -12,9 +12,20 @@ from dlopen.symbols import TYPES, Symbol, without_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Protocol
 
-    from dlopen.library import Library
+    from dlopen._gate import Gate
+
+    class Owner(Protocol):
+        """The library that hands them out."""
+
+        _path: str
+
+        @property
+        def closed(self) -> bool:
+            """Whether it was closed."""
+
+        def _gate(self) -> Gate: ...
 
 
 class Function(CFuncPtr):
@@ -26,7 +37,7 @@ class Function(CFuncPtr):
 
     _flags_ = FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
-    _library: Library
+    _library: Owner
     __name__: str
     __hash__ = object.__hash__  # by identity, as its equality; ctypes objects have none
 

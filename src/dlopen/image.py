@@ -11,6 +11,7 @@ from dlopen._mapped import Mapped
 from dlopen._records import or_log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
 from dlopen._requests import content, encode_name
+from dlopen.library import Library
 from dlopen.modes import RTLD_NOW, flags_of
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from dlopen._files import Files
     from dlopen._replacing import Find, Replacement
-    from dlopen.library import Library
 
 
 class Image(Mapped):
@@ -87,8 +87,6 @@ class Image(Mapped):
             ValueError: It, or a library of the scope, is closed; or an argument that cannot be.
             TypeError: A replacement that has no address.
         """
-        from dlopen.library import Library  # noqa: PLC0415  (which is built on this module)
-
         images = []
         for library in scope:
             if not isinstance(library, Library):

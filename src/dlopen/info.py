@@ -10,7 +10,18 @@ from dlopen._records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dlopen._mapped import Mapped
+    from typing import Protocol
+
+    class Source(Protocol):
+        """What an image is known from: something open, or an `Info`."""
+
+        _path: str
+
+        @property
+        def _image(self) -> int | None: ...
+        def _open_image(self) -> int: ...
+        def _describe(self) -> Info: ...
+
 
 # PT_* of elf(5), as readelf(1) prints them.
 _SEGMENT_TYPES = {
@@ -137,7 +148,7 @@ class Info(Record):
     has_textrel: bool
     nodelete: bool
 
-    def __init__(self, image: int, owner: Mapped | None = None) -> None:
+    def __init__(self, image: int, owner: Source | None = None) -> None:
         """Describe an image; raises `ValueError` if it is gone."""
         known = _linker.info(image)
         bias = known["load_bias"]
@@ -162,7 +173,7 @@ class Info(Record):
         del self.__dict__["dependencies"]
 
     _image: int
-    _owner: Mapped | None
+    _owner: Source | None
     _path: str
     _dependencies: tuple[int, ...]
 

@@ -10,7 +10,7 @@ from weakref import ref
 
 from dlopen import _linker
 from dlopen._files import reader
-from dlopen._mapped import Mapped
+from dlopen._mapped import Mapped, Place
 from dlopen._records import Record, or_log
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
 from dlopen._requests import content, encode_name
@@ -28,18 +28,12 @@ from dlopen.functions import (
 )
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
-from dlopen.reloading import Reloaded, Reloading, opened
-from dlopen.symbols import (
-    TYPES,
-    Symbol,
-    split_key,
-    undefined_in,
-    without_address,
-)
+from dlopen.reloading import Reloaded, Reloading
+from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import Any, Literal, Self
 
@@ -48,16 +42,10 @@ if TYPE_CHECKING:
     from dlopen._files import Files
     from dlopen._gate import Gate
     from dlopen._replacing import Replacement
-    from dlopen.namespaces import Namespace
 
 
-def _number_of(namespace: Namespace) -> int:
-    from dlopen.namespaces import Namespace  # noqa: PLC0415  (which is built on this module)
-
-    if not isinstance(namespace, Namespace):
-        raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
-    return namespace._entered()
-
+opened: list[Callable[[Library], object]] = []
+"""Called with each library that is opened with `reload=True`."""
 
 # As numbers: flags of an enumeration are combined ten times as slowly.
 _NOW = int(RTLD_NOW)
@@ -139,7 +127,7 @@ class Library(Mapped):
     _left: int | None = None
     _reloading: Reloading | None = None
     _version = 0  # how many times it was reloaded; changed under `_lock`
-    _namespace: Namespace | None = None
+    _namespace: Place | None = None
 
     def __init__(
         self,
@@ -152,7 +140,7 @@ class Library(Mapped):
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
         files: Files | None = None,
-        namespace: Namespace | None = None,
+        namespace: Place | None = None,
     ) -> None:
         encoded = None if path is None else encode_name(path)
         self._load(
@@ -172,7 +160,7 @@ class Library(Mapped):
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
         files: Files | None = None,
-        namespace: Namespace | None = None,
+        namespace: Place | None = None,
     ) -> Self:
         """A library from the content of a file, which need not be on any disk.
 
@@ -199,7 +187,7 @@ class Library(Mapped):
         replace: Mapping[str, Replacement] | None,
         replace_in: Literal["tree"] | None,
         files: Files | None,
-        namespace: Namespace | None,
+        namespace: Place | None,
         *,
         keeps_gil: bool = False,
     ) -> None:
@@ -211,7 +199,9 @@ class Library(Mapped):
         path = "" if name is None else os.fsdecode(name)
         if name is None and namespace is not None:
             raise ValueError("the program is in no namespace")
-        number = 0 if namespace is None else _number_of(namespace)
+        if namespace is not None and not isinstance(namespace, Place):
+            raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
+        number = 0 if namespace is None else namespace._entered()
         sys.audit("dlopen.open", path, flags)
         replacements = [] if replace is None else replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0

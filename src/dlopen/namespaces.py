@@ -8,7 +8,7 @@ import warnings
 from types import MappingProxyType
 
 from dlopen import _linker
-from dlopen._locks import new_lock
+from dlopen._mapped import Place
 from dlopen.info import Info
 from dlopen.library import Blocker, Library
 from dlopen.modes import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PIN = int(RTLD_NOLOAD | RTLD_NODELETE)
 
 
-class Namespace:
+class Namespace(Place):
     """Libraries with dependencies of their own, which see no other namespace and not the process's.
 
     What is loaded into it, and all that this needs, is loaded anew, once, whatever the process has
@@ -50,8 +50,6 @@ class Namespace:
     collection or at the interpreter's end: use `close`, or `with`.
     """
 
-    _number: int | None = None
-
     def __init__(self, name: str, path: Iterable[str | os.PathLike[str]] = ()) -> None:
         if isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path holds folders, and is none itself: [{path!r}]")
@@ -61,11 +59,8 @@ class Namespace:
             if ":" in folder or "\0" in folder:
                 raise ValueError(f"a folder of a search path holds no colon or null: {folder!r}")
         sys.audit("dlopen.namespace", name, folders)
-        self._name = name
+        super().__init__(name)
         self._path = folders
-        self._lock = new_lock()  # guards the next two
-        self._open: dict[Library, None] = {}  # in the order in which they were opened
-        self._is_closed = False
         self._modules: dict[str, ModuleType] = {}
         self._block: Block | None = None  # in which its modules are where the interpreter's are
         self._number = _linker.new_namespace(os.fsencode(":".join(folders)) or None)
@@ -248,26 +243,6 @@ class Namespace:
 
     def _images(self) -> list[int]:
         return [] if self._number is None else _linker.images_of(self._number)
-
-    def _entered(self) -> int:
-        """Its number; raises `ValueError` when it is closed."""
-        if self._is_closed or self._number is None:
-            raise ValueError(f"the namespace {self._name!r} is closed")
-        return self._number
-
-    def _add(self, library: Library) -> None:
-        """One that was just opened into it."""
-        with self._lock:
-            if not self._is_closed:
-                self._open[library] = None
-                return
-        library.close()  # it was loaded while another thread closed the namespace
-        self._entered()
-
-    def _remove(self, library: Library) -> None:
-        """One that was closed."""
-        with self._lock:
-            self._open.pop(library, None)
 
     def _load_extension(self, path: str, symbol: str) -> int:
         """Load an extension module for ever, and return the address of its PyInit function."""

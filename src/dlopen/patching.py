@@ -26,12 +26,23 @@ from dlopen.symbols import split_key
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Protocol, Self
 
     from dlopen._replacing import Replacement
     from dlopen.callbacks import Outcome
-    from dlopen.library import Library
+
+    class Patchable(Protocol):
+        """A library, as far as its patches need to know it."""
+
+        _path: str
+        _lock: Any
+        _version: int
+
+        def _open_image(self) -> int: ...
+        def _inside(self) -> AbstractContextManager[object]: ...
+
 
 _MAX_ERRORS = 10  # that are kept of one patch: a callback may fail a million times
 
@@ -111,7 +122,7 @@ class Patch:
     """How many places were bound anew.  0: the library does not refer to the symbol, or in no way
     that can be changed."""
 
-    def __init__(self, library: Library, replacements: Mapping[str, Replacement]) -> None:
+    def __init__(self, library: Patchable, replacements: Mapping[str, Replacement]) -> None:
         """See `Library.patch`."""
         library._open_image()
         sys.audit("dlopen.patch", library._path, tuple(replacements))
@@ -134,7 +145,7 @@ class Patch:
         with self._library._inside():
             self._apply_inside(self._library)
 
-    def _apply_inside(self, library: Library) -> None:
+    def _apply_inside(self, library: Patchable) -> None:
         while True:
             with library._lock:
                 image, version = library._open_image(), library._version
@@ -298,7 +309,7 @@ def _leave(patch: Patch, switches: dict[str, _Switch]) -> None:
             switch.remove(patch)
 
 
-def patches_of(library: Library) -> list[Patch]:
+def patches_of(library: Patchable) -> list[Patch]:
     """Those that are in force in it, in the order in which they were made."""
     return [patch for patch in list(_in_force.values()) if patch._library is library]
 

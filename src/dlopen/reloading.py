@@ -24,19 +24,27 @@ from dlopen.symbols import Symbol, split_key, undefined_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+    from collections.abc import Iterable
+    from typing import Any, Protocol
 
     from typing_extensions import Buffer
 
     from dlopen._files import Reader
     from dlopen._replacing import Kept
-    from dlopen.functions import Variable
-    from dlopen.library import Library
-    from dlopen.patching import Applied, Patch
+    from dlopen.functions import Function, Variable
+    from dlopen.patching import Applied, Patch, Patchable
+    from dlopen.symbols import Listed
 
-opened: list[Callable[[Library], object]] = []
-"""Called with each library that is opened with `reload=True`."""
+    class Reloadable(Patchable, Listed, Protocol):
+        """A library, as far as its reload needs to know it.  See there."""
+
+        _image: int | None
+
+        def _handed_out(self) -> list[Function]: ...
+        def _redirect(
+            self, function: Function, image: int, found: tuple[int, int] | None
+        ) -> None: ...
+
 
 _LONGEST_WAIT = 0.01  # seconds for which new calls are held while others end
 # With the GIL: while calls are held, other threads would take it at each of many variables.
@@ -145,7 +153,7 @@ class Reloading:
         self._variables.add(ref(variable, self._variables.discard))
 
     def reload(
-        self, library: Library, source: object, keep: Iterable[str], timeout: float
+        self, library: Reloadable, source: object, keep: Iterable[str], timeout: float
     ) -> Reloaded:
         """See `Library.reload`."""
         names = names_of(keep)
@@ -158,7 +166,7 @@ class Reloading:
             gate.end_reload()
 
     def _reload(
-        self, library: Library, source: object, keep: tuple[str, ...], timeout: float
+        self, library: Reloadable, source: object, keep: tuple[str, ...], timeout: float
     ) -> Reloaded:
         old = library._open_image()
         _linker.retain(old)  # if another thread closes it meanwhile, what is looked at stays
@@ -171,7 +179,7 @@ class Reloading:
             raise
 
     def _replace(
-        self, library: Library, old: int, source: object, keep: tuple[str, ...], timeout: float
+        self, library: Reloadable, old: int, source: object, keep: tuple[str, ...], timeout: float
     ) -> Reloaded:
         new = or_log(self.load, library._path, source, replaces=old)
         try:
@@ -212,7 +220,7 @@ class Reloading:
         log("dlopen.reload", "reloaded %r: version %d", library, number)
         return Reloaded(number, places, keep, held)
 
-    def _close_gate(self, library: Library, timeout: float) -> float:
+    def _close_gate(self, library: Reloadable, timeout: float) -> float:
         """Wait until no other thread is inside, or `timeout` is over; returns when it was closed.
 
         Calls are held for a moment only: what is inside may stay for long.
@@ -231,7 +239,7 @@ class Reloading:
                 )
             sleep(_LONGEST_WAIT)
 
-    def _check_objects(self, library: Library, new: int, checked: _Checked) -> None:
+    def _check_objects(self, library: Reloadable, new: int, checked: _Checked) -> None:
         """What was handed out must be there in the new version."""
         for function in library._handed_out():
             name = function.__name__
@@ -248,7 +256,7 @@ class Reloading:
 
     def _switch(
         self,
-        library: Library,
+        library: Reloadable,
         old: int,
         new: int,
         addresses: dict[str, tuple[int, int]],
@@ -286,7 +294,7 @@ def _apply_late(patch: Patch, image: int) -> Applied | None:
         return None
 
 
-def _closed_meanwhile(library: Library) -> ValueError:
+def _closed_meanwhile(library: Reloadable) -> ValueError:
     return ValueError(one_line(f"{library._path} was closed meanwhile"))
 
 
@@ -297,7 +305,7 @@ def names_of(keep: Iterable[str]) -> tuple[str, ...]:
     return tuple(keep)
 
 
-def _missing(library: Library, image: int, name: str) -> Exception:
+def _missing(library: Reloadable, image: int, name: str) -> Exception:
     """As the core says it of other libraries' places; `image` is the new version."""
     symbol, _, version = name.partition("@")
     return SymbolError(
@@ -309,14 +317,14 @@ def _missing(library: Library, image: int, name: str) -> Exception:
     )
 
 
-def _address(library: Library, image: int, name: str) -> tuple[int, int]:
+def _address(library: Reloadable, image: int, name: str) -> tuple[int, int]:
     found = _linker.symbol_address(image, *split_key(name), False)
     if found is None or not found[0]:
         raise _missing(library, image, name)
     return found
 
 
-def _move(library: Library, old: int, new: int, name: str) -> tuple[int, int, int]:
+def _move(library: Reloadable, old: int, new: int, name: str) -> tuple[int, int, int]:
     """Where a variable is in the new version, where in the old one, and its size."""
     found = []
     for image in (old, new):

@@ -14,18 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from dlopen._mapped import Mapped
-    from dlopen.info import Info
+    from dlopen.info import Info, Source
 
-    class Source(Protocol):
-        """What symbols come from: something open, or an `Info`."""
+    class Listed(Source, Protocol):
+        """Something open, which keeps the list of its exports."""
 
-        _path: str
-
-        @property
-        def _image(self) -> int | None: ...
-        def _open_image(self) -> int: ...
-        def _describe(self) -> Info: ...
+        _keys: tuple[str, ...] | None
+        _last_error: ref[SymbolError] | None
 
 
 # As readelf(1) prints them; values in elf(5).
@@ -157,14 +152,14 @@ def without_address(key: str, library: str) -> SymbolError:
 class _Exports:
     """The keys of what was listed before it was closed, for an error that is shown later."""
 
-    def __init__(self, source: Mapped) -> None:
+    def __init__(self, source: Listed) -> None:
         self._source = source
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._source._keys or Symbols(self._source))
 
 
-def undefined_in(source: Mapped, key: str) -> SymbolError:
+def undefined_in(source: Listed, key: str) -> SymbolError:
     """The same for something open; the error may be shown when it is closed."""
     error = undefined(key, source._path, _Exports(source))
     source._last_error = ref(error)
@@ -179,7 +174,7 @@ class Symbols(Mapping[str, Symbol]):
     All raise `ValueError` when the library is closed.
     """
 
-    def __init__(self, source: Mapped) -> None:
+    def __init__(self, source: Listed) -> None:
         self._source = source
 
     def __getitem__(self, key: str) -> Symbol:
