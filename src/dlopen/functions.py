@@ -97,7 +97,7 @@ class ReloadableFunction(Function):
 
 
 @cache
-def function_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
+def function_type(gil: bool, use_errno: bool, reload: bool = False) -> type[Function]:
     """The class of a library's functions; the parameters are those of `Library`."""
     base: type[Function] = ReloadableFunction if reload else Function
     return type(

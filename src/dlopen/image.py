@@ -11,6 +11,7 @@ from dlopen._mapped import Mapped
 from dlopen._records import or_log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
 from dlopen._requests import content, encode_name
+from dlopen.functions import function_type
 from dlopen.library import Library
 from dlopen.modes import RTLD_NOW, flags_of
 
@@ -102,5 +103,5 @@ class Image(Mapped):
         or_log(_linker.relocate, self._path, image, images, flags, replacements, ask)
         keep(image, kept)
         linked = Library.__new__(Library)
-        linked._adopt(image, self._path, gil, use_errno, True)
+        linked._adopt(image, self._path, function_type(bool(gil), bool(use_errno)), True)
         return linked

@@ -13,7 +13,7 @@ from dlopen._files import reader
 from dlopen._mapped import Mapped, Place
 from dlopen._records import Record, or_log
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
-from dlopen._requests import content, encode_name
+from dlopen._requests import Request, content, encode_name
 from dlopen.errors import Error
 from dlopen.functions import (
     DATA_TYPES,
@@ -35,13 +35,28 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any, Literal, Self
+    from typing import Any, Literal, Self, TypedDict, Unpack
 
     from typing_extensions import Buffer
 
     from dlopen._files import Files
     from dlopen._gate import Gate
     from dlopen._replacing import Replacement
+
+    class Keywords(TypedDict, total=False):
+        """Those of `Library`, for who passes them on."""
+
+        gil: bool
+        use_errno: bool
+        reload: bool
+        replace: Mapping[str, Replacement] | None
+        replace_in: Literal["tree"] | None
+        files: Files | None
+
+    class PlacedKeywords(Keywords, total=False):
+        """With what a namespace gives itself."""
+
+        namespace: Place | None
 
 
 opened: list[Callable[[Library], object]] = []
@@ -128,6 +143,9 @@ class Library(Mapped):
     _reloading: Reloading | None = None
     _version = 0  # how many times it was reloaded; changed under `_lock`
     _namespace: Place | None = None
+    # What the constructor finds, where it is not called as such.
+    _given_data: Buffer | None = None  # the content of the file
+    _keeps_gil = False  # whether constructors run with the GIL held
 
     def __init__(
         self,
@@ -142,77 +160,33 @@ class Library(Mapped):
         files: Files | None = None,
         namespace: Place | None = None,
     ) -> None:
-        encoded = None if path is None else encode_name(path)
-        self._load(
-            encoded, None, mode, gil, use_errno, reload, replace, replace_in, files, namespace
-        )
-
-    @classmethod
-    def from_bytes(
-        cls,
-        data: Buffer,
-        *,
-        name: str = "<bytes>",
-        mode: int = RTLD_NOW | RTLD_LOCAL,
-        gil: bool = False,
-        use_errno: bool = False,
-        reload: bool = False,
-        replace: Mapping[str, Replacement] | None = None,
-        replace_in: Literal["tree"] | None = None,
-        files: Files | None = None,
-        namespace: Place | None = None,
-    ) -> Self:
-        """A library from the content of a file, which need not be on any disk.
-
-        The content is copied before it is checked; later changes of `data` have no effect.
-        `name` stands in for its path: a `$ORIGIN` in it is that of the name.  Each call gives an
-        image of its own; of libc and its family, of which there is one in a process, the process's.
-        `files` may have what it needs, as if it were one of them.
-        """
-        self = cls.__new__(cls)
-        data, encoded = content(data), encode_name(name)
-        self._load(
-            encoded, data, mode, gil, use_errno, reload, replace, replace_in, files, namespace
-        )
-        return self
-
-    def _load(
-        self,
-        name: bytes | None,
-        data: Buffer | None,
-        mode: int,
-        gil: bool,
-        use_errno: bool,
-        reload: bool,
-        replace: Mapping[str, Replacement] | None,
-        replace_in: Literal["tree"] | None,
-        files: Files | None,
-        namespace: Place | None,
-        *,
-        keeps_gil: bool = False,
-    ) -> None:
+        name = None if path is None else encode_name(path)
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
         flags = flags_of(mode)
         if not flags & _LAZY_OR_NOW:
             flags |= _NOW
+        if namespace is not None:
+            if name is None:
+                raise ValueError("the program is in no namespace")
+            if not isinstance(namespace, Place):
+                raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
+        place = 0 if namespace is None else namespace._entered()
         path = "" if name is None else os.fsdecode(name)
-        if name is None and namespace is not None:
-            raise ValueError("the program is in no namespace")
-        if namespace is not None and not isinstance(namespace, Place):
-            raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
-        number = 0 if namespace is None else namespace._entered()
         sys.audit("dlopen.open", path, flags)
-        replacements = [] if replace is None else replacements_for(replace)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
+        replacements = [] if replace is None else replacements_for(replace)
         kept = [] if replace is None else kept_of(replace)
         read = None if files is None else reader(files)
+        data = self._given_data
+        if data is not None:
+            del self._given_data  # which the caller may want to free
         if reload:
-            self._reloading = Reloading(
-                name, data, flags, in_tree, replacements, kept, read, number
-            )
+            request = Request(name, flags, in_tree, replacements, kept, read, place)
+            self._reloading = Reloading(request, is_from_file=data is None)
             image = or_log(self._reloading.load, path, data)
         else:
+            # Not by a `Request`: to make one takes a tenth of an open of what is loaded already.
             image = or_log(
                 _linker.open,
                 path,
@@ -222,25 +196,48 @@ class Library(Mapped):
                 in_tree,
                 replacements,
                 read,
-                number,
+                place,
                 0,
-                keeps_gil,
+                self._keeps_gil,
             )
             if kept:
                 keep(image, kept, in_tree=replace_in is not None)
         # Of a namespace's, the namespace warns.
         is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
-        self._adopt(image, path, gil, use_errno, is_own and namespace is None)
+        type_ = function_type(bool(gil), bool(use_errno), bool(reload))
+        self._adopt(image, path, type_, is_own and namespace is None)
         if namespace is not None:
             self._namespace = namespace
             namespace._add(self)
         for act in opened if reload else ():
             act(self)
 
-    def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
+    @classmethod
+    def from_bytes(
+        cls,
+        data: Buffer,
+        *,
+        name: str = "<bytes>",
+        mode: int = RTLD_NOW | RTLD_LOCAL,
+        **keywords: Unpack[PlacedKeywords],
+    ) -> Self:
+        """A library from the content of a file, which need not be on any disk.
+
+        The content is copied before it is checked; later changes of `data` have no effect.
+        `name` stands in for its path: a `$ORIGIN` in it is that of the name.  Each call gives an
+        image of its own; of libc and its family, of which there is one in a process, the process's.
+        The keywords are those of `Library`; `files` may have what it needs, as if it were one of
+        them.
+        """
+        self = cls.__new__(cls)
+        self._given_data = content(data)
+        Library.__init__(self, encode_name(name), mode, **keywords)
+        return self
+
+    def _adopt(self, image: int, path: str, type_: type[Function], warns: bool) -> None:
         self._functions = {}
         self._given = set()
-        self._type = function_type(bool(gil), bool(use_errno), self._reloading is not None)
+        self._type = type_
         self._opened(image, path, warns)
 
     def _gate(self) -> Gate:

@@ -17,13 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import ModuleType, TracebackType
-    from typing import Literal, NoReturn, Self
+    from typing import NoReturn, Self, Unpack
 
     from typing_extensions import Buffer
 
-    from dlopen._files import Files
     from dlopen._importing import Block
-    from dlopen._replacing import Replacement
+    from dlopen.library import Keywords
 
 _PIN = int(RTLD_NOLOAD | RTLD_NODELETE)
 
@@ -79,30 +78,14 @@ class Namespace(Place):
         self,
         path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         mode: int = RTLD_NOW | RTLD_LOCAL,
-        *,
-        gil: bool = False,
-        use_errno: bool = False,
-        reload: bool = False,
-        replace: Mapping[str, Replacement] | None = None,
-        replace_in: Literal["tree"] | None = None,
-        files: Files | None = None,
+        **keywords: Unpack[Keywords],
     ) -> Library:
         """A library of this namespace; parameters and errors are those of `Library`.
 
         One that is in it already is counted, and its image the same.  It is open until it, or the
         namespace, is closed.
         """
-        return Library(
-            path,
-            mode,
-            gil=gil,
-            use_errno=use_errno,
-            reload=reload,
-            replace=replace,
-            replace_in=replace_in,
-            files=files,
-            namespace=self,
-        )
+        return Library(path, mode, namespace=self, **keywords)
 
     def load_bytes(
         self,
@@ -110,30 +93,14 @@ class Namespace(Place):
         *,
         name: str = "<bytes>",
         mode: int = RTLD_NOW | RTLD_LOCAL,
-        gil: bool = False,
-        use_errno: bool = False,
-        reload: bool = False,
-        replace: Mapping[str, Replacement] | None = None,
-        replace_in: Literal["tree"] | None = None,
-        files: Files | None = None,
+        **keywords: Unpack[Keywords],
     ) -> Library:
         """The same from the content of a file: see `Library.from_bytes`.
 
         It is what the libraries that are loaded into the namespace later, and need its name or
         soname, get.
         """
-        return Library.from_bytes(
-            data,
-            name=name,
-            mode=mode,
-            gil=gil,
-            use_errno=use_errno,
-            reload=reload,
-            replace=replace,
-            replace_in=replace_in,
-            files=files,
-            namespace=self,
-        )
+        return Library.from_bytes(data, name=name, mode=mode, namespace=self, **keywords)
 
     def imports(self, *names: str) -> Block:
         """For `with`: what this thread imports in the block belongs to the namespace.
@@ -251,7 +218,8 @@ class Namespace(Place):
         number = self._entered()
         library = Library.__new__(Library)
         # As the interpreter's own import: its constructors may use Python.
-        library._load(name, None, flags, True, False, False, None, None, None, self, keeps_gil=True)
+        library._keeps_gil = True
+        Library.__init__(library, name, flags, gil=True, namespace=self)
         address = library._address_of_own(symbol)
         if address is None:
             library.close()

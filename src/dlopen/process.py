@@ -11,7 +11,7 @@ from dlopen import _linker
 from dlopen._records import Record, or_log
 from dlopen._requests import encode_name
 from dlopen.errors import one_line, why_not
-from dlopen.functions import ClosedFunction
+from dlopen.functions import ClosedFunction, function_type
 from dlopen.info import Info
 from dlopen.library import Library
 from dlopen.symbols import Symbol
@@ -82,7 +82,7 @@ def existing(
         image = or_log(_count, path, name)
     else:
         image = or_log(_linker.existing, path, encoded)
-    library._adopt(image, path, gil, use_errno, False)
+    library._adopt(image, path, function_type(bool(gil), bool(use_errno)), False)
     return library
 
 

@@ -16,7 +16,6 @@ from weakref import ref
 from dlopen import _linker
 from dlopen._gate import Gate, release_image
 from dlopen._records import Record, log, or_log
-from dlopen._replacing import keep as keep_replacements
 from dlopen.errors import Error, LoadError, SymbolError, one_line
 from dlopen.functions import check_size
 from dlopen.patching import patches_of
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from dlopen._files import Reader
-    from dlopen._replacing import Kept
+    from dlopen._requests import Request
     from dlopen.functions import Function, Variable
     from dlopen.patching import Applied, Patch, Patchable
     from dlopen.symbols import Listed
@@ -76,34 +74,20 @@ class _Checked(Record):
 class Reloading:
     """What a library that was opened with `reload=True` knows besides."""
 
-    def __init__(
-        self,
-        name: bytes | None,
-        data: Buffer | None,
-        mode: int,
-        flags: int,
-        replacements: list[tuple[bytes, bytes | None, int]],
-        things: list[Kept],
-        read: Reader | None,
-        namespace: int,
-    ) -> None:
+    def __init__(self, request: Request, *, is_from_file: bool) -> None:
+        name = request.name
         if name is None:
             raise ValueError("the program cannot be reloaded")
-        self._read = read
-        self._namespace = namespace
         self.path: str | None = None  # of the file on disk
         self._identity: tuple[int, ...] = ()  # of its content, when it was read last
-        if data is None:
+        if is_from_file:
             plain = os.path.normpath(os.fsdecode(name))
-            if read is None or read(plain) is None:
+            if request.read is None or request.read(plain) is None:
                 plain = self.path = _find(name)
             name = os.fsencode(plain)
-        self._is_from_file = data is None
-        self._name = name
-        self._mode = mode
-        self._flags = flags | _linker.RELOADABLE
-        self._replacements = replacements
-        self._things = things
+        self._is_from_file = is_from_file
+        self._name = os.fsdecode(name)
+        self._request = request.changed(name=name, flags=request.flags | _linker.RELOADABLE)
         self._variables: set[ref[Variable]] = set()
         self.gate: Gate  # from the first load on
 
@@ -113,25 +97,16 @@ class Reloading:
         if source is None and not self._is_from_file:
             raise ValueError("a library from bytes is reloaded from a source")
         if source is None or isinstance(source, (str, os.PathLike)):
-            data = self._content(os.fspath(source or os.fsdecode(self._name)))
-        sys.audit("dlopen.open", os.fsdecode(self._name), self._mode)
-        image = _linker.open(
-            self._name,
-            data,
-            self._mode,
-            self._flags,
-            self._replacements,
-            files=self._read,
-            namespace=self._namespace,
-            replaces=replaces,
-        )
-        keep_replacements(image, self._things, in_tree=bool(self._flags & _linker.REPLACE_IN_TREE))
+            data = self._content(os.fspath(source or self._name))
+        sys.audit("dlopen.open", self._name, self._request.mode)
+        image = self._request.open(data, replaces)
         if not replaces:
             self.gate = Gate(image)
         return image
 
     def _content(self, path: str) -> Buffer:
-        found = self._read(path) if self._read else None
+        read = self._request.read
+        found = read(path) if read else None
         if found is None:
             found, identity = _read(path)
             if path == self.path:

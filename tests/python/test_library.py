@@ -12,6 +12,7 @@ import sys
 import warnings
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -321,6 +322,7 @@ def test_a_function_keeps_its_library_open(example: Path) -> None:
     add = dlopen.Library(example, dlopen.PRIVATE).function("add")
     gc.collect()  # no ResourceWarning: the library is not dropped
     assert add(1, 2) == 3
+    assert isinstance(add._library, dlopen.Library)
     add._library.close()
 
 
@@ -482,3 +484,30 @@ def test_names_that_methods_take_are_documented(example: Path) -> None:
     with dlopen.Library(example) as library:
         assert library["close"](1) == 1001
         assert not library.closed
+
+
+def test_a_subclass_can_be_opened_in_another_way(example: Path) -> None:
+    """`from_bytes` does not ask the subclass's constructor, whose parameters it cannot know."""
+
+    class Example(dlopen.Library):
+        def __init__(self) -> None:
+            super().__init__(example, dlopen.PRIVATE)
+
+    with Example() as library, Example.from_bytes(example.read_bytes(), use_errno=True) as other:
+        assert type(other) is Example
+        assert (library.add(1, 2), other.add(3, 4)) == (3, 7)
+        assert "_given_data" not in vars(other)  # the content is not kept
+
+
+def test_keywords_that_are_none(example: Path) -> None:
+    content = example.read_bytes()
+    with dlopen.Namespace("keywords") as home:
+        placed: Any = [(home.load, example), (home.load_bytes, content)]
+        free: Any = [(dlopen.Library, example), (dlopen.Library.from_bytes, content)]
+        for open_, argument in [*placed, *free]:
+            with pytest.raises(TypeError, match="gill"):
+                open_(argument, gill=True)
+        for open_, argument in placed:
+            with pytest.raises(TypeError, match="namespace"):
+                open_(argument, namespace=None)
+        assert home.libraries == ()

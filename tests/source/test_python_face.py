@@ -1,12 +1,15 @@
-"""The rooms of the Python face: imports go downwards."""
+"""The rooms of the Python face: imports go downwards, and a keyword of an open is in few places."""
 
 import ast
 import graphlib
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import dlopen
 
 PACKAGE = Path(__file__).parents[2] / "src" / "dlopen"
 # Each may import from those before it, and from itself.
@@ -100,3 +103,67 @@ def test_an_upward_import_is_found(statement: str, found: list[str]) -> None:
 def test_a_module_can_be_read_at_once() -> None:
     sizes = {path.name: path.read_text().count("\n") for path in PACKAGE.glob("*.py")}
     assert {name: size for name, size in sizes.items() if size > 600} == {}
+
+
+# What opens; elsewhere the names are those of other things.
+OPENING = ("_requests", "reloading", "library", "namespaces")
+PLACES = 4
+
+
+def places(keyword: str, tree: ast.AST, scope: str = "") -> Iterator[str]:
+    """Where a keyword is written: the scope, and what is done with it there."""
+    for node in ast.iter_child_nodes(tree):
+        inner = scope
+        match node:
+            case ast.ClassDef() | ast.FunctionDef():
+                inner = f"{scope}.{node.name}".lstrip(".")
+                # "NAME:" below "Args:".
+                if re.search(rf"^ *{keyword}: ", ast.get_docstring(node) or "", re.MULTILINE):
+                    yield f"{inner}, explained"
+            case ast.arg(arg=name) | ast.AnnAssign(target=ast.Name(id=name)) if name == keyword:
+                yield f"{scope}, stated"
+            # Who says what it is for an open of theirs (True, self) is a user.
+            case ast.keyword(arg=name, value=value) if name == keyword in ast.unparse(value):
+                yield f"{scope}, handed on"
+            case ast.Name(id=name, ctx=ast.Load()) if name == keyword:
+                yield f"{scope}, used"
+        yield from places(keyword, node, inner)
+
+
+def test_a_keyword_of_an_open_is_written_in_four_places() -> None:
+    keywords = [
+        name
+        for name, parameter in inspect.signature(dlopen.Library).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    assert {"gil", "reload", "files"} <= set(keywords)
+    texts = sources()
+    trees = {name: ast.parse(texts[name]) for name in OPENING}
+    for keyword in keywords:
+        found = {f"{name}: {place}" for name in OPENING for place in places(keyword, trees[name])}
+        assert len(found) <= PLACES, (keyword, sorted(found))
+        assert len(found) >= 3, keyword
+
+
+def test_the_places_of_a_keyword_are_counted() -> None:
+    source = """
+class Keywords(TypedDict):
+    files: object
+
+class Library:
+    '''A library.
+
+    Args:
+        files: Those in memory.
+    '''
+    def __init__(self, files=None):
+        self.load(files=files)
+        print(files)
+"""
+    assert sorted(set(places("files", ast.parse(source)))) == [
+        "Keywords, stated",
+        "Library, explained",
+        "Library.__init__, handed on",
+        "Library.__init__, stated",
+        "Library.__init__, used",
+    ]
