@@ -7,7 +7,6 @@ the state that is moved is exact.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from threading import Condition, get_ident
 from time import monotonic
 from weakref import WeakSet
@@ -19,7 +18,7 @@ from dlopen._replacing import forget_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
     from typing import Any
 
 
@@ -119,15 +118,6 @@ class Gate:
         if was_last:
             self.clear()
 
-    @contextmanager
-    def passage(self) -> Iterator[None]:
-        """For `with`: as a call."""
-        version = self.enter()
-        try:
-            yield
-        finally:
-            self.leave(version)
-
     def close(self, timeout: float) -> int:
         """Hold new calls; returns how many threads are inside still, after `timeout` seconds."""
         me = get_ident()
@@ -186,3 +176,23 @@ def release_image(image: int) -> None:
     except ValueError:  # it has gone with the last of what held it
         log("dlopen.reload", "an old version has gone already")
     forget_gone()
+
+
+class Passage:
+    """For `with`: as a call, where there is a gate to pass."""
+
+    def __init__(self, gate: Gate | None) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        if self._gate:
+            self._version = self._gate.enter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._gate:
+            self._gate.leave(self._version)

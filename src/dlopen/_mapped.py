@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from contextlib import suppress
+from _warnings import warn
 
 from dlopen import _linker
 from dlopen._locks import new_lock
@@ -75,8 +74,10 @@ class Mapped:
         No other thread may be inside one of its functions; see dlclose(3).
         """
         if self._last_error and self._last_error():
-            with suppress(ValueError):
+            try:  # noqa: SIM105  (contextlib is slow to import)
                 self.symbols._all_keys()
+            except ValueError:  # closed meanwhile
+                pass
         with self._lock:
             image, self._image = self._image, None
             if image is None:
@@ -115,7 +116,7 @@ class Mapped:
     def __del__(self) -> None:
         # Nothing is unloaded here: code of the image may be in use from anywhere.
         if self._warns and self._image is not None:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
 
 
 class Place:

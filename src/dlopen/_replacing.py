@@ -6,7 +6,6 @@ import atexit
 import os
 from _ctypes import CFuncPtr
 from collections.abc import Mapping
-from contextlib import suppress
 from itertools import count
 
 from dlopen import _linker
@@ -121,7 +120,9 @@ def _outlive_interpreter() -> None:
     for images, things in list(_kept.values()):
         replaced = [(*key, 0) for key, thing in things if key and is_callback(thing)]
         for image in images if replaced else ():
-            with suppress(Error, ValueError):  # it has gone meanwhile, or must stay as it is
+            try:  # noqa: SIM105  (contextlib is slow to import)
                 _linker.patch(image, replaced)
+            except (Error, ValueError):  # it has gone meanwhile, or must stay as it is
+                pass
         for _, thing in things:
             _linker.keep_for_ever(thing)  # a thread may be on its way there

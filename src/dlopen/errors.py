@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 
@@ -120,6 +119,8 @@ class LoadError(Error, OSError):
 
 def _versions_of(name: str, searched: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Files that libNAME.so may stand for: sonames, with one number, come first."""
+    from contextlib import suppress  # noqa: PLC0415  (slow to import)
+
     start = "lib" + name.partition(".so")[0].removeprefix("lib") + ".so"
     found = set()
     for folder in {os.path.dirname(path) for path, _ in searched}:  # noqa: PTH120  (slow to import)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import nullcontext
 from weakref import ref
 
 from dlopen import _linker
 from dlopen._files import reader
+from dlopen._gate import Gate, Passage
 from dlopen._mapped import Mapped, Place
 from dlopen._records import Record, or_log
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
@@ -34,13 +34,11 @@ from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_addre
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from contextlib import AbstractContextManager
     from typing import Any, Literal, Self, TypedDict, Unpack
 
     from typing_extensions import Buffer
 
     from dlopen._files import Files
-    from dlopen._gate import Gate
     from dlopen._replacing import Replacement
 
     class Keywords(TypedDict, total=False):
@@ -244,9 +242,9 @@ class Library(Mapped):
         assert self._reloading
         return self._reloading.gate
 
-    def _inside(self) -> AbstractContextManager[object]:
+    def _inside(self) -> Passage:
         """For `with`: the current version is not unmapped meanwhile."""
-        return self._reloading.gate.passage() if self._reloading else nullcontext()
+        return Passage(self._reloading.gate if self._reloading else None)
 
     def _handed_out(self) -> list[Function]:
         given = [reference() for reference in self._given.copy()]

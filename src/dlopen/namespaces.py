@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
+from _warnings import warn
 from types import MappingProxyType
 
 from dlopen import _linker
@@ -204,7 +204,7 @@ class Namespace(Place):
             return
         if _linker.images_of(self._number):
             # Nothing is unloaded here: code of its images may be in use from anywhere.
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         else:
             _linker.end_namespace(self._number)
 

@@ -26,10 +26,10 @@ from dlopen.symbols import split_key
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Any, Protocol, Self
 
+    from dlopen._gate import Passage
     from dlopen._replacing import Replacement
     from dlopen.callbacks import Outcome
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         _version: int
 
         def _open_image(self) -> int: ...
-        def _inside(self) -> AbstractContextManager[object]: ...
+        def _inside(self) -> Passage: ...
 
 
 _MAX_ERRORS = 10  # that are kept of one patch: a callback may fail a million times
