@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NoReturn
 
-from dlopen import process, watching
+from dlopen import _linker, process, watching
 from dlopen.image import Image
 from dlopen.library import opened
 
@@ -209,6 +209,7 @@ def _watch(options: Options) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="dlopen", description="A dynamic linker: run programs under it, look.")
+    parser.add_argument("--version", action="version", version=f"dlopen {_linker.VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser(

@@ -10,6 +10,7 @@ NO_FOREIGN_CODE: Final[int]
 REPLACE_IN_TREE: Final[int]
 RELOADABLE: Final[int]
 ABI: Final[int]
+VERSION: Final[str]
 
 # (name, version or "", address or 0, st_value, st_size, STT_*, STB_*)
 _Symbol: TypeAlias = tuple[str, str, int, int, int, int, int]
