@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import dlopen
-from support.fixtures import compile_library, run_python
+from support.fixtures import compile_library, run, run_python
 
 IMPORT = """
 try:
@@ -43,6 +44,22 @@ def test_unsupported(preparation: str, message: str) -> None:
 def test_the_version_is_known_without_the_metadata() -> None:
     code = "import dlopen, sys; print(dlopen.__version__, 'importlib.metadata' in sys.modules)"
     assert run_python(code).stdout.split() == [version("dlopen"), "False"]
+
+
+def test_what_is_slow_to_import_is_not_imported() -> None:
+    """Of the standard library only this, and what it needs itself."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(dlopen.__file__).parents[1])!r})
+import __future__, _ctypes, _thread, _warnings, atexit, collections.abc, ctypes, enum, errno
+import functools, itertools, os, threading, time, types, weakref
+before = set(sys.modules)
+import dlopen
+print(*sorted(name for name in set(sys.modules) - before if not name.startswith("dlopen")))
+"""
+    # Neither a .pth file of the environment nor its site-packages bring in more.
+    names = run([sys.executable, "-I", "-S", "-c", code]).stdout.split()
+    assert [name for name in names if "cython" not in name] == []
 
 
 # What is left of the package says what was imported before it refused.
