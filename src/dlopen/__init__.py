@@ -12,10 +12,14 @@ from dlopen import _platform
 _platform.check()
 
 # ruff: noqa: E402  (the check comes first: what follows cannot be imported everywhere)
+# Nor can the extension, which says so itself, in each interpreter: it is the next.
+from dlopen import _linker
 from dlopen.callbacks import callback
 from dlopen.errors import Error, LoadError, SymbolError, VersionError
-from dlopen.image import Image, Info, Relocation, Segment, ThreadLocal, Version
-from dlopen.library import Blocker, Function, Library, Variable
+from dlopen.functions import Function, Variable
+from dlopen.image import Image
+from dlopen.info import Info, Relocation, Segment, ThreadLocal, Version
+from dlopen.library import Blocker, Library
 from dlopen.modes import (
     PRIVATE,
     RTLD_DEEPBIND,
@@ -42,6 +46,8 @@ from dlopen.process import (
 from dlopen.reloading import Reloaded
 from dlopen.symbols import Symbol, Symbols
 from dlopen.watching import Watcher, watch
+
+__version__ = _linker.VERSION
 
 __all__ = [  # noqa: RUF022  (plainly sorted)
     "AddressInfo",
@@ -89,6 +95,8 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
 
 def get_include() -> str:
     """The directory of dlopen.h, for the -I of a C compiler."""
+    import os  # noqa: PLC0415  (no name of this module)
     from importlib.resources import files  # noqa: PLC0415  (slow to import)
 
-    return str(files("dlopen") / "include")
+    # In an editable installation only a file has a path.
+    return os.path.dirname(str(files("dlopen") / "include" / "dlopen.h"))  # noqa: PTH120

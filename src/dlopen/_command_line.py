@@ -19,8 +19,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NoReturn
 
-import dlopen
-from dlopen.reloading import opened
+from dlopen import _linker, process, watching
+from dlopen.image import Image
+from dlopen.library import opened
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlopen.info import Info
+    from dlopen.library import Library
+    from dlopen.reloading import Reloaded
 
 LEVELS = ("error", "warn", "info", "debug", "trace")
 _SEPARATORS = frozenset(" :")  # of LD_PRELOAD; see ld.so(8)
@@ -121,7 +128,7 @@ def _preload(_: Options) -> int:
 
 
 def _find(options: Options) -> int:
-    found = dlopen.find(options.name)
+    found = process.find(options.name)
     if options.verbose:
         for candidate in found.candidates:
             print(f"{candidate.path} ({candidate.origin}): {candidate.reason or 'found'}")
@@ -133,7 +140,7 @@ def _find(options: Options) -> int:
     return 0
 
 
-def _describe(info: dlopen.Info) -> Iterator[tuple[str, str]]:
+def _describe(info: Info) -> Iterator[tuple[str, str]]:
     yield "path", info.path
     yield "machine", info.machine
     for name in ("soname", "interpreter", "rpath", "runpath"):
@@ -160,7 +167,7 @@ def _describe(info: dlopen.Info) -> Iterator[tuple[str, str]]:
 def _info(options: Options) -> int:
     # A file here comes first, as for every other tool that reads files.
     name = Path(options.name) if Path(options.name).exists() else options.name
-    with dlopen.Image(name) as image:
+    with Image(name) as image:
         for key, value in _describe(image.info):
             print(f"{key:12} {value}")
     return 0
@@ -180,13 +187,13 @@ def _watch(options: Options) -> int:
         _say("the package watchfiles is not installed: pip install 'dlopen[watch]'")
         return 1
 
-    def begin(library: dlopen.Library) -> None:
+    def begin(library: Library) -> None:
         path = library.info.path
 
-        def say_reloaded(done: dlopen.Reloaded) -> None:
+        def say_reloaded(done: Reloaded) -> None:
             _say(f"{path}: version {done.version}, calls held for {done.held * 1000:.1f} ms")
 
-        dlopen.watch(library, options.keep, on_reload=say_reloaded, on_error=_say)
+        watching.watch(library, options.keep, on_reload=say_reloaded, on_error=_say)
 
     opened.append(begin)
     program, *sys.argv[1:] = options.command
@@ -203,6 +210,7 @@ def _watch(options: Options) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="dlopen", description="A dynamic linker: run programs under it, look.")
+    parser.add_argument("--version", action="version", version=f"dlopen {_linker.VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser(

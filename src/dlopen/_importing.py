@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType, TracebackType
-    from typing import TypeAlias
+    from typing import Protocol, TypeAlias
 
-    from dlopen.namespaces import Namespace
+    class Home(Protocol):
+        """The namespace that modules are imported into."""
+
+        _modules: dict[str, ModuleType]
+        _block: Block | None
+
+        def _entered(self) -> int: ...
+        def _load_extension(self, path: str, symbol: str) -> int: ...
 
     LoadExtension: TypeAlias = Callable[[str, str], int]
     """Of the file's path and the name of its PyInit function: loads it for ever, and returns the
@@ -84,7 +91,7 @@ class Block:
     that were there are in `_displaced`.
     """
 
-    def __init__(self, namespace: Namespace, names: Sequence[str]) -> None:
+    def __init__(self, namespace: Home, names: Sequence[str]) -> None:
         for name in names:
             if not name or "." in name:
                 raise ValueError(f"imports() takes names of top-level modules, not {name!r}")

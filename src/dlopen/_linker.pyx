@@ -30,6 +30,7 @@ NO_FOREIGN_CODE = DLOPEN_NO_FOREIGN_CODE
 REPLACE_IN_TREE = DLOPEN_REPLACE_IN_TREE
 RELOADABLE = DLOPEN_RELOADABLE
 ABI = DLOPEN_ABI
+VERSION = package_version.decode()
 
 
 cdef object loaded_file():
@@ -47,8 +48,6 @@ cdef object loaded_file():
     return "an unknown file"
 
 
-if PyInterpreterState_GetID(PyInterpreterState_Get()) != 0:
-    raise ImportError("dlopen works in the main interpreter only, not in a subinterpreter")
 if DLOPEN_abi() != DLOPEN_ABI:
     raise ImportError(
         f"{loaded_file()} has version {DLOPEN_abi()} of the interface, but {__file__} was made "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
@@ -24,6 +25,10 @@ def check() -> None:
         raise ImportError(f"dlopen needs CPython, not {sys.implementation.name}")
     if "t" in getattr(sys, "abiflags", ""):
         raise ImportError("dlopen needs CPython with the GIL; this is a free-threaded build")
+    # Python 3.11 cannot say: there the extension asks, which is imported next.
+    is_main = getattr(_thread, "_is_main_interpreter", None)
+    if is_main and not is_main():
+        raise ImportError("dlopen works in the main interpreter only, not in a subinterpreter")
     if sys.platform != "linux" or sys.maxsize < 1 << 32 or os.uname().machine not in _MACHINES:
         machine = f"{sys.platform} {os.uname().machine}, {sys.maxsize.bit_length() + 1} bits"
         raise ImportError(f"dlopen needs 64-bit Linux on {' or '.join(_MACHINES)}, not {machine}")

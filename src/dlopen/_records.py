@@ -9,9 +9,11 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from logging import Logger
-    from typing import Any, ClassVar
+    from typing import Any, ClassVar, TypeVar
+
+    T = TypeVar("T")
 
 
 class Record:
@@ -52,3 +54,12 @@ def log(name: str, message: str, *values: object) -> None:
         if logger is None:
             logger = _loggers.setdefault(name, logging.getLogger(name))
         logger.debug(message, *values)
+
+
+def or_log(act: Callable[..., T], path: object, /, *arguments: Any, **keywords: Any) -> T:
+    """What `act` returns for an open; why it has failed is logged."""
+    try:
+        return act(*arguments, **keywords)
+    except BaseException as error:
+        log("dlopen.library", "cannot open %r: %s", path, error)
+        raise

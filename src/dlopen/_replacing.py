@@ -6,7 +6,6 @@ import atexit
 import os
 from _ctypes import CFuncPtr
 from collections.abc import Mapping
-from contextlib import suppress
 from itertools import count
 
 from dlopen import _linker
@@ -17,9 +16,9 @@ from dlopen.symbols import Symbol, split_key
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
 
-    Replacement: TypeAlias = int | Symbol | Any
+    Replacement: TypeAlias = int | Symbol | CFuncPtr
     """An address, a `Symbol`, or a ctypes function object (`callback` makes one)."""
     Find: TypeAlias = Callable[[str, str | None], Replacement | None]
     Kept: TypeAlias = tuple[tuple[bytes, bytes | None] | None, object]
@@ -121,7 +120,9 @@ def _outlive_interpreter() -> None:
     for images, things in list(_kept.values()):
         replaced = [(*key, 0) for key, thing in things if key and is_callback(thing)]
         for image in images if replaced else ():
-            with suppress(Error, ValueError):  # it has gone meanwhile, or must stay as it is
+            try:  # noqa: SIM105  (contextlib is slow to import)
                 _linker.patch(image, replaced)
+            except (Error, ValueError):  # it has gone meanwhile, or must stay as it is
+                pass
         for _, thing in things:
             _linker.keep_for_ever(thing)  # a thread may be on its way there

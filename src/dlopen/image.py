@@ -1,337 +1,29 @@
-"""What is known of an image, and images that are mapped for inspection."""
+"""Images that are mapped for inspection."""
 
 from __future__ import annotations
 
 import os
 import sys
-import warnings
-from functools import cached_property
 
 from dlopen import _linker
 from dlopen._files import reader
-from dlopen._locks import new_lock
-from dlopen._records import Record, log
+from dlopen._mapped import Mapped
+from dlopen._records import or_log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
-from dlopen.errors import one_line
+from dlopen._requests import content, encode_name
+from dlopen.functions import function_type
+from dlopen.library import Library
 from dlopen.modes import RTLD_NOW, flags_of
-from dlopen.symbols import Symbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import TracebackType
-    from typing import Any, NoReturn, Self
+    from typing import Self
 
     from typing_extensions import Buffer
 
     from dlopen._files import Files
     from dlopen._replacing import Find, Replacement
-    from dlopen.library import Library
-
-# PT_* of elf(5), as readelf(1) prints them.
-_SEGMENT_TYPES = {
-    0: "NULL",
-    1: "LOAD",
-    2: "DYNAMIC",
-    3: "INTERP",
-    4: "NOTE",
-    5: "SHLIB",
-    6: "PHDR",
-    7: "TLS",
-    0x6474E550: "GNU_EH_FRAME",
-    0x6474E551: "GNU_STACK",
-    0x6474E552: "GNU_RELRO",
-    0x6474E553: "GNU_PROPERTY",
-}
-
-
-class Segment(Record):
-    """A program header; see elf(5).  Sizes, offsets and addresses are in bytes."""
-
-    type: str
-    """As readelf(1) prints it: LOAD, DYNAMIC, GNU_RELRO …"""
-    flags: str
-    """The protection that it asks for, "r-x"."""
-    offset: int
-    vaddr: int
-    filesz: int
-    memsz: int
-    align: int
-    address: int
-    """Where it is in this process: load bias + vaddr."""
-
-
-class Relocation(Record):
-    """A place that the linker fills in; see the psABI of the machine."""
-
-    place: int
-    """Its address in this process."""
-    kind: str
-    """RELATIVE, SYMBOLIC, GLOB_DAT, JUMP_SLOT, IRELATIVE …"""
-    type: int
-    """The machine's number of its type."""
-    symbol: str | None
-    version: str
-    """The version of the symbol that it asks for, "" for none."""
-    addend: int
-    width: int
-    """Bytes at the place."""
-    table: str
-    """RELR, RELA or JMPREL."""
-
-
-class Version(Record):
-    """A symbol version that an image defines, or needs from another; see the LSB."""
-
-    name: str
-    library: str | None
-    """The file that should define it; None for a definition."""
-    index: int
-    """Its number in the image's version symbol table."""
-    flags: int
-    """VER_FLG_BASE (1), VER_FLG_WEAK (2)."""
-    hash: int
-
-
-class ThreadLocal(Record):
-    """The thread-local storage of an image (PT_TLS).  Sizes are in bytes."""
-
-    size: int
-    align: int
-    module_id: int
-
-
-class Info(Record):
-    """A snapshot of what is known of an image.  Two are equal if they are of one image."""
-
-    path: str
-    """Absolute where it is known; the given name for an image from bytes, the path in `files` for
-    one from there; "" for the program."""
-    name: str
-    """As dl_iterate_phdr(3) gives it (`dlpi_name`)."""
-    soname: str | None
-    rpath: str | None
-    runpath: str | None
-    interpreter: str | None
-    machine: str
-    """That its code is for: x86-64, AArch64, RISC-V or LoongArch.  One of another machine than this
-    process's can be looked at, and not run."""
-    needed: tuple[str, ...]
-    """Its DT_NEEDED entries."""
-    segments: tuple[Segment, ...]
-    """All program headers."""
-    versions: tuple[Version, ...]
-    """Those that it defines, then those that it needs."""
-    tls: ThreadLocal | None
-    load_bias: int
-    """Run address - p_vaddr (`dlpi_addr`)."""
-    map_start: int
-    map_end: int
-    dynamic: int
-    """Address of the dynamic section: the file's until the image is linked, then as libc leaves it,
-    with addresses of the process."""
-    phdr: int
-    """Address of the program headers."""
-    device: int
-    inode: int
-    """The file's, see stat(2); both 0 when unknown."""
-    flags: int
-    """DT_FLAGS."""
-    flags_1: int
-    """DT_FLAGS_1."""
-    state: str
-    """mapped (not relocated), loading, initialising, ready or closing."""
-    is_host: bool
-    """Whether the host's own loader mapped it."""
-    is_global: bool
-    """Whether it is in the global scope."""
-    is_private: bool
-    namespace_id: int
-    """0: the program's; see dlmopen(3)."""
-    open_count: int
-    """How often it was opened and not closed yet."""
-    symbol_count: int
-    """Entries of its dynamic symbol table."""
-    relocation_count: int
-    has_textrel: bool
-    nodelete: bool
-
-    def __init__(self, image: int, owner: Mapped | None = None) -> None:
-        """Describe an image; raises `ValueError` if it is gone."""
-        known = _linker.info(image)
-        bias = known["load_bias"]
-        segments = []
-        for type_, flags, offset, vaddr, filesz, memsz, align in known["segments"]:
-            kind = _SEGMENT_TYPES.get(type_, f"{type_:#x}")
-            letters = "".join(
-                letter if flags & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1))
-            )
-            address = (bias + vaddr) % (1 << 64)
-            segments.append(Segment(kind, letters, offset, vaddr, filesz, memsz, align, address))
-        self.__dict__.update(
-            known,
-            segments=tuple(segments),
-            versions=tuple(Version(*version) for version in known["versions"]),
-            tls=ThreadLocal(*known["tls"]) if known["tls"][0] else None,
-            _image=image,
-            _owner=owner,
-            _dependencies=known["dependencies"],
-            _path=known["path"],
-        )
-        del self.__dict__["dependencies"]
-
-    _image: int
-    _owner: Mapped | None
-    _path: str
-    _dependencies: tuple[int, ...]
-
-    @cached_property
-    def dependencies(self) -> tuple[Info, ...]:
-        """The images that its DT_NEEDED entries were resolved to, in that order.
-
-        Empty before linking.  Raises `ValueError` when it is closed.
-        """
-        self._open_image()
-        return tuple(Info(image) for image in self._dependencies if image)
-
-    @cached_property
-    def relocations(self) -> tuple[Relocation, ...]:
-        """All its relocations: RELR, then DT_RELA, then DT_JMPREL.
-
-        Raises `ValueError` when it is closed.
-        """
-        image = self._open_image()
-        return tuple(Relocation(*found) for found in _linker.relocations(image))
-
-    def _open_image(self) -> int:
-        return self._owner._open_image() if self._owner else self._image
-
-    def _describe(self) -> Info:
-        return self
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Info) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def _identity(self) -> tuple[int, int, str]:
-        return self._image, self.map_start, self.path
-
-    def __repr__(self) -> str:
-        name = self.path or self.soname or "(the program)"
-        return f"<dlopen.Info {name!r} at {self.map_start:#x}>"
-
-
-class Mapped:
-    """What `Library` and `Image` have in common: something open that can be closed."""
-
-    _image: int | None = None
-    _path = ""
-    _lock: Any
-    _warns = False
-    _keys: tuple[str, ...] | None = None
-    """Of its exports, once they were listed."""
-
-    def _opened(self, image: int, path: str, warns: bool) -> None:
-        self._image = image
-        self._path = path
-        self._warns = warns
-        self._lock = new_lock()
-        log("dlopen.library", "opened %r", self)
-
-    def _open_image(self) -> int:
-        image = self._image
-        if image is None:
-            raise ValueError(one_line(f"{self._path or 'the program'} is closed"))
-        return image
-
-    def _describe(self) -> Info:
-        return Info(self._open_image(), self)
-
-    def _forget(self) -> None:
-        """Turn off what was handed out; again does no harm."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._image is None
-
-    @property
-    def info(self) -> Info:
-        """What is known of the image.  Raises `ValueError` when closed."""
-        return self._describe()
-
-    @property
-    def symbols(self) -> Symbols:
-        """Its exports, by name.  Raises `ValueError` when closed."""
-        self._open_image()
-        return Symbols(self)  # not kept: what is closed is freed without the garbage collector
-
-    def close(self) -> None:
-        """Give it up; further calls do nothing.
-
-        What can be unloaded is unloaded before this returns: destructors run, in this thread.
-        No other thread may be inside one of its functions; see dlclose(3).
-        """
-        with self._lock:
-            image, self._image = self._image, None
-            if image is None:
-                return
-            self._forget()
-        # Without the lock: a destructor may come back here.
-        self._closed(image, _linker.close(image))
-        log("dlopen.library", "closed %r", self)
-
-    def _closed(self, image: int, is_held: bool) -> None:
-        """Called once, when the core has closed the image."""
-
-    def __enter__(self) -> Self:
-        self._open_image()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
-
-    def __repr__(self) -> str:
-        name = f"dlopen.{type(self).__name__}"
-        try:
-            info = self._describe()
-        except ValueError:
-            return f"<{name} {self._path!r} closed>"
-        return f"<{name} {info.path or self._path!r} at {info.map_start:#x}>"
-
-    def __del__(self) -> None:
-        # Nothing is unloaded here: code of the image may be in use from anywhere.
-        if self._warns and self._image is not None:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-
-
-def encode_name(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
-    """A library's name for the core.
-
-    A str or bytes without a slash is a name to be searched, as dlopen(3) does; an `os.PathLike`
-    is always a file (`Path("./x.so")` drops its "./").
-    """
-    name = os.fsencode(path)
-    if b"\0" in name:
-        raise ValueError("embedded null byte")
-    return b"./" + name if isinstance(path, os.PathLike) and b"/" not in name else name
-
-
-def content(data: Buffer | None) -> Buffer:
-    """What is given as bytes.  To the core None is a file that it shall read."""
-    if data is None:
-        raise TypeError("a bytes-like object is required, not None")
-    return data
 
 
 class Image(Mapped):
@@ -350,8 +42,9 @@ class Image(Mapped):
     ) -> None:
         name = encode_name(path)
         sys.audit("dlopen.open", os.fsdecode(name), 0)
-        image = _linker.map(name, None, files=reader(files))
-        self._opened(image, os.fsdecode(name), True)
+        path = os.fsdecode(name)
+        image = or_log(_linker.map, path, name, None, files=reader(files))
+        self._opened(image, path, True)
 
     @classmethod
     def from_bytes(cls, data: Buffer, *, name: str = "<bytes>") -> Self:
@@ -361,7 +54,7 @@ class Image(Mapped):
         """
         self = cls.__new__(cls)
         sys.audit("dlopen.open", name, 0)
-        self._opened(_linker.map(encode_name(name), content(data)), name, True)
+        self._opened(or_log(_linker.map, name, encode_name(name), content(data)), name, True)
         return self
 
     def relocate(
@@ -397,8 +90,6 @@ class Image(Mapped):
             ValueError: It, or a library of the scope, is closed; or an argument that cannot be.
             TypeError: A replacement that has no address.
         """
-        from dlopen.library import Library  # noqa: PLC0415  (which is built on this module)
-
         images = []
         for library in scope:
             if not isinstance(library, Library):
@@ -410,8 +101,9 @@ class Image(Mapped):
         with self._lock:
             image = self._open_image()
             self._image = None
-        _linker.relocate(image, images, flags, replacements, finder(find, kept))
+        ask = finder(find, kept)
+        or_log(_linker.relocate, self._path, image, images, flags, replacements, ask)
         keep(image, kept)
         linked = Library.__new__(Library)
-        linked._adopt(image, self._path, gil, use_errno, True)
+        linked._adopt(image, self._path, function_type(bool(gil), bool(use_errno)), True)
         return linked

@@ -5,92 +5,60 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr
-from contextlib import nullcontext
-from functools import cache
 from weakref import ref
 
 from dlopen import _linker
 from dlopen._files import reader
-from dlopen._records import Record
+from dlopen._gate import Gate, Passage
+from dlopen._mapped import Mapped, Place
+from dlopen._records import Record, or_log
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
-from dlopen.errors import Error, one_line
-from dlopen.image import Mapped, content, encode_name
+from dlopen._requests import Request, content, encode_name
+from dlopen.errors import Error
+from dlopen.functions import (
+    DATA_TYPES,
+    ClosedFunction,
+    Data,
+    Function,
+    Variable,
+    check_size,
+    function_type,
+    redirect,
+    turn_off,
+)
 from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
 from dlopen.patching import Patch
-from dlopen.reloading import Gate, Reloaded, Reloading, check_size, opened, redirect
-from dlopen.symbols import TYPES, Symbol, Symbols, split_key, undefined, without_address
+from dlopen.reloading import Reloaded, Reloading
+from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from contextlib import AbstractContextManager
-    from typing import Any, Literal, NoReturn, Self
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any, Literal, Self, TypedDict, Unpack
 
     from typing_extensions import Buffer
 
     from dlopen._files import Files
     from dlopen._replacing import Replacement
-    from dlopen.namespaces import Namespace
+
+    class Keywords(TypedDict, total=False):
+        """Those of `Library`, for who passes them on."""
+
+        gil: bool
+        use_errno: bool
+        reload: bool
+        replace: Mapping[str, Replacement] | None
+        replace_in: Literal["tree"] | None
+        files: Files | None
+
+    class PlacedKeywords(Keywords, total=False):
+        """With what a namespace gives itself."""
+
+        namespace: Place | None
 
 
-class Function(CFuncPtr):
-    """A function of a library: a ctypes function object that keeps its library open.
-
-    `argtypes`, `restype` and `errcheck` are as in ctypes.  When the library is closed, it becomes
-    a `ClosedFunction`.  Copies of its address (by `ctypes.cast`, in a C structure) are not tracked.
-    """
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-    _library: Library
-    __name__: str
-    __hash__ = object.__hash__  # by identity, as its equality; ctypes objects have none
-
-    def __repr__(self) -> str:
-        return f"<dlopen.{type(self).__name__} {self.__name__!r} of {self._library!r}>"
-
-
-class ClosedFunction(Function):
-    """A function of a library that was closed, or lacks it by now: calling raises `ValueError`."""
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-
-    def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
-        """Raise `ValueError`."""
-        library = self._library
-        reason = "is closed" if library.closed else "lacks it since it was reloaded"
-        path = library._path or "the program"
-        raise ValueError(one_line(f"{self.__name__} called, but {path} {reason}"))
-
-
-class Data(Function):
-    """What a symbol of the type OBJECT or TLS is among a library's attributes.
-
-    It can be cast, and passed to C as a pointer, as in ctypes; calling raises `TypeError`.
-    """
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-
-    def __call__(self, *_arguments: object, **_keywords: object) -> NoReturn:
-        """Raise `TypeError`."""
-        name, path = self.__name__, self._library._path or "the program"
-        raise TypeError(
-            one_line(
-                f"{name} of {path} is a variable, not a function: use variable({name!r}, TYPE)"
-            )
-        )
-
-
-def _number_of(namespace: Namespace) -> int:
-    from dlopen.namespaces import Namespace  # noqa: PLC0415  (which is built on this module)
-
-    if not isinstance(namespace, Namespace):
-        raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
-    return namespace._entered()
-
+opened: list[Callable[[Library], object]] = []
+"""Called with each library that is opened with `reload=True`."""
 
 # As numbers: flags of an enumeration are combined ten times as slowly.
 _NOW = int(RTLD_NOW)
@@ -98,96 +66,8 @@ _LAZY_OR_NOW = int(RTLD_LAZY | RTLD_NOW)
 _PRIVATE = int(PRIVATE)
 
 
-class ReloadableFunction(Function):
-    """A function of a library that can be reloaded: a call counts as inside of its version."""
-
-    _flags_ = FUNCFLAG_CDECL
-    _restype_ = ctypes.c_int
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call the function of the current version."""
-        gate = self._library._gate()
-        version = gate.enter()
-        try:
-            if isinstance(self, (ClosedFunction, Data)):  # since it began to wait
-                return self(*arguments, **keywords)
-            return CFuncPtr.__call__(self, *arguments, **keywords)
-        finally:
-            gate.leave(version)
-
-
-@cache
-def _function_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
-    base: type[Function] = ReloadableFunction if reload else Function
-    return type(
-        base.__name__,
-        (base,),
-        {
-            "_flags_": FUNCFLAG_CDECL
-            | (FUNCFLAG_PYTHONAPI if gil else 0)
-            | (FUNCFLAG_USE_ERRNO if use_errno else 0),
-            "_restype_": ctypes.c_int,
-            "__doc__": Function.__doc__,
-        },
-    )
-
-
-# Types of symbols that are called by mistake only; not NOTYPE, which assembler sources leave.
-_DATA = {number for number, name in TYPES.items() if name in ("OBJECT", "COMMON", "TLS")}
-
-# The core's own function that stands for those of closed libraries.
-_CLOSED = _linker.closed_function()
-
-
-def _turn_off(function: Function) -> None:
-    """Make a function object raise `ValueError` when called.
-
-    Its class is what is changed: a call costs nothing more while the library is open.  The
-    address in it is changed, too, for C code that is given the object as a pointer.
-    """
-    redirect(function, _CLOSED)
-    function.__class__ = ClosedFunction
-
-
-class Variable:
-    """A variable of a library, as a C type.  Raises `ValueError` when the library is closed.
-
-    A thread-local one is the calling thread's at each use.
-    """
-
-    def __init__(self, symbol: Symbol, type_: type[Any]) -> None:
-        self._symbol = symbol
-        self._type = type_
-
-    @property
-    def address(self) -> int:
-        """Where it is in this process."""
-        symbol = self._symbol
-        address = symbol.address
-        if not address:  # of a new version, or a resolver changed its mind
-            raise without_address(symbol.key, symbol._source._path)
-        return address
-
-    @property
-    def value(self) -> Any:
-        """Its value: what `.value` of the C type is.
-
-        For a type without (a structure, a pointer, most arrays): the ctypes object itself, which
-        lies in the library and is valid while that is open.  Assigning copies into the library.
-        """
-        variable = self._type.from_address(self.address)
-        return getattr(variable, "value", variable)
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        variable = self._type.from_address(self.address)
-        if hasattr(variable, "value"):
-            variable.value = value
-        else:
-            ctypes.pointer(variable)[0] = value
-
-    def __repr__(self) -> str:
-        return f"<dlopen.Variable {self._symbol.name!r} {self._type.__name__}>"
+# Of these the address is known when they are used.
+_FOUND_LATE = ("IFUNC", "TLS")
 
 
 class Blocker(Record):
@@ -207,6 +87,9 @@ class Library(Mapped):
     Its functions are attributes, and items where a name is taken: ctypes function objects, the
     same one each time.  (So are its variables, to be cast and passed on; calling one raises
     `TypeError`.)  A symbol whose value is NULL is a `SymbolError`, as one that is not there.
+    `"x" in library` says whether there is an item; iteration gives the names of the library's own,
+    without those of what it needs; `del library.x` lets the next `library.x` be a new object.
+    There is no `len`: a library without exports is true.
     Opening a library twice gives two objects on one image.
 
     Args:
@@ -257,7 +140,10 @@ class Library(Mapped):
     _left: int | None = None
     _reloading: Reloading | None = None
     _version = 0  # how many times it was reloaded; changed under `_lock`
-    _namespace: Namespace | None = None
+    _namespace: Place | None = None
+    # What the constructor finds, where it is not called as such.
+    _given_data: Buffer | None = None  # the content of the file
+    _keeps_gil = False  # whether constructors run with the GIL held
 
     def __init__(
         self,
@@ -270,12 +156,59 @@ class Library(Mapped):
         replace: Mapping[str, Replacement] | None = None,
         replace_in: Literal["tree"] | None = None,
         files: Files | None = None,
-        namespace: Namespace | None = None,
+        namespace: Place | None = None,
     ) -> None:
-        encoded = None if path is None else encode_name(path)
-        self._load(
-            encoded, None, mode, gil, use_errno, reload, replace, replace_in, files, namespace
-        )
+        name = None if path is None else encode_name(path)
+        if replace_in not in (None, "tree"):
+            raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
+        flags = flags_of(mode)
+        if not flags & _LAZY_OR_NOW:
+            flags |= _NOW
+        if namespace is not None:
+            if name is None:
+                raise ValueError("the program is in no namespace")
+            if not isinstance(namespace, Place):
+                raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
+        place = 0 if namespace is None else namespace._entered()
+        path = "" if name is None else os.fsdecode(name)
+        sys.audit("dlopen.open", path, flags)
+        in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
+        replacements = [] if replace is None else replacements_for(replace)
+        kept = [] if replace is None else kept_of(replace)
+        read = None if files is None else reader(files)
+        data = self._given_data
+        if data is not None:
+            del self._given_data  # which the caller may want to free
+        if reload:
+            request = Request(name, flags, in_tree, replacements, kept, read, place)
+            self._reloading = Reloading(request, is_from_file=data is None)
+            image = or_log(self._reloading.load, path, data)
+        else:
+            # Not by a `Request`: to make one takes a tenth of an open of what is loaded already.
+            image = or_log(
+                _linker.open,
+                path,
+                name,
+                data,
+                flags,
+                in_tree,
+                replacements,
+                read,
+                place,
+                0,
+                self._keeps_gil,
+            )
+            if kept:
+                keep(image, kept, in_tree=replace_in is not None)
+        # Of a namespace's, the namespace warns.
+        is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
+        type_ = function_type(bool(gil), bool(use_errno), bool(reload))
+        self._adopt(image, path, type_, is_own and namespace is None)
+        if namespace is not None:
+            self._namespace = namespace
+            namespace._add(self)
+        for act in opened if reload else ():
+            act(self)
 
     @classmethod
     def from_bytes(
@@ -284,90 +217,34 @@ class Library(Mapped):
         *,
         name: str = "<bytes>",
         mode: int = RTLD_NOW | RTLD_LOCAL,
-        gil: bool = False,
-        use_errno: bool = False,
-        reload: bool = False,
-        replace: Mapping[str, Replacement] | None = None,
-        replace_in: Literal["tree"] | None = None,
-        files: Files | None = None,
-        namespace: Namespace | None = None,
+        **keywords: Unpack[PlacedKeywords],
     ) -> Self:
         """A library from the content of a file, which need not be on any disk.
 
         The content is copied before it is checked; later changes of `data` have no effect.
         `name` stands in for its path: a `$ORIGIN` in it is that of the name.  Each call gives an
         image of its own; of libc and its family, of which there is one in a process, the process's.
-        `files` may have what it needs, as if it were one of them.
+        The keywords are those of `Library`; `files` may have what it needs, as if it were one of
+        them.
         """
         self = cls.__new__(cls)
-        data, encoded = content(data), encode_name(name)
-        self._load(
-            encoded, data, mode, gil, use_errno, reload, replace, replace_in, files, namespace
-        )
+        self._given_data = content(data)
+        Library.__init__(self, encode_name(name), mode, **keywords)
         return self
 
-    def _load(
-        self,
-        name: bytes | None,
-        data: Buffer | None,
-        mode: int,
-        gil: bool,
-        use_errno: bool,
-        reload: bool,
-        replace: Mapping[str, Replacement] | None,
-        replace_in: Literal["tree"] | None,
-        files: Files | None,
-        namespace: Namespace | None,
-        *,
-        keeps_gil: bool = False,
-    ) -> None:
-        if replace_in not in (None, "tree"):
-            raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
-        flags = flags_of(mode)
-        if not flags & _LAZY_OR_NOW:
-            flags |= _NOW
-        path = "" if name is None else os.fsdecode(name)
-        if name is None and namespace is not None:
-            raise ValueError("the program is in no namespace")
-        number = 0 if namespace is None else _number_of(namespace)
-        sys.audit("dlopen.open", path, flags)
-        replacements = [] if replace is None else replacements_for(replace)
-        in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
-        kept = [] if replace is None else kept_of(replace)
-        read = None if files is None else reader(files)
-        if reload:
-            self._reloading = Reloading(
-                name, data, flags, in_tree, replacements, kept, read, number
-            )
-            image = self._reloading.load(data)
-        else:
-            image = _linker.open(
-                name, data, flags, in_tree, replacements, read, number, 0, keeps_gil
-            )
-            if kept:
-                keep(image, kept, in_tree=replace_in is not None)
-        # Of a namespace's, the namespace warns.
-        is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
-        self._adopt(image, path, gil, use_errno, is_own and namespace is None)
-        if namespace is not None:
-            self._namespace = namespace
-            namespace._add(self)
-        for act in opened if reload else ():
-            act(self)
-
-    def _adopt(self, image: int, path: str, gil: bool, use_errno: bool, warns: bool) -> None:
+    def _adopt(self, image: int, path: str, type_: type[Function], warns: bool) -> None:
         self._functions = {}
         self._given = set()
-        self._type = _function_type(bool(gil), bool(use_errno), self._reloading is not None)
+        self._type = type_
         self._opened(image, path, warns)
 
     def _gate(self) -> Gate:
         assert self._reloading
         return self._reloading.gate
 
-    def _inside(self) -> AbstractContextManager[object]:
+    def _inside(self) -> Passage:
         """For `with`: the current version is not unmapped meanwhile."""
-        return self._reloading.gate.passage() if self._reloading else nullcontext()
+        return Passage(self._reloading.gate if self._reloading else None)
 
     def _handed_out(self) -> list[Function]:
         given = [reference() for reference in self._given.copy()]
@@ -390,12 +267,49 @@ class Library(Mapped):
                 self._changed_meanwhile(function)
         return function
 
+    def __delattr__(self, name: str) -> None:
+        own = self.__dict__.get(name)
+        if hasattr(type(self), name) or (own is not None and own is not self._functions.get(name)):
+            super().__delattr__(name)
+        else:
+            del self[name]
+
+    def __delitem__(self, name: str) -> None:
+        """Give a new function object when it is asked for next; the old one stays as it is."""
+        function = self._functions.get(name)
+        if function is None:
+            if name not in self:
+                raise undefined_in(self, name)
+            return
+        self._given.add(ref(function, self._given.discard))  # first: it turns off with the library
+        self._functions.pop(name, None)
+        if self.__dict__.get(name) is function:
+            self.__dict__.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an item of the name: of this library, or of one that it needs.
+
+        Raises `ValueError` when the library is closed.
+        """
+        image = self._open_image()
+        if not isinstance(name, str) or "\0" in name:
+            return False
+        found = _linker.symbol(image, *split_key(name), False)
+        return found is not None and (found[2] != 0 or TYPES.get(found[5]) in _FOUND_LATE)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the items that are this library's own.  `ValueError` when it is closed."""
+        return filter(self.__contains__, self.symbols)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def _changed_meanwhile(self, function: Function) -> None:
         """Closed or reloaded by another thread, which may not have found the function."""
         while (image := self._image) is not None:
             self._redirect(function, image)
             if isinstance(function, ClosedFunction):
-                raise undefined(function.__name__, self._path, Symbols(self))
+                raise undefined_in(self, function.__name__)
             if image == self._image:
                 return
         self._forget()
@@ -410,10 +324,10 @@ class Library(Mapped):
         if found is None or not found[0]:  # handed out in the moment of the switch
             self._functions.pop(function.__name__, None)
             self.__dict__.pop(function.__name__, None)
-            _turn_off(function)
+            turn_off(function)
         else:
             address, type_ = found
-            kind = Data if type_ in _DATA else self._type
+            kind = Data if type_ in DATA_TYPES else self._type
             if type(function) not in (kind, ClosedFunction):
                 function.__class__ = kind
             redirect(function, address)
@@ -444,12 +358,12 @@ class Library(Mapped):
         sys.audit("dlopen.symbol", self._path, name)
         found = _linker.symbol_address(self._open_image(), *split_key(name), False)
         if found is None:
-            raise undefined(name, self._path, Symbols(self))
+            raise undefined_in(self, name)
         address, type_ = found
         if not address:
             raise without_address(name, self._path)
         function = self._type(address)
-        if type_ in _DATA:
+        if type_ in DATA_TYPES:
             function.__class__ = Data
         function.__name__ = name
         function._library = self
@@ -472,7 +386,7 @@ class Library(Mapped):
         sys.audit("dlopen.symbol", self._path, name)
         found = _linker.symbol(self._open_image(), *split_key(name), False)
         if found is None:
-            raise undefined(name, self._path, Symbols(self))
+            raise undefined_in(self, name)
         symbol = Symbol(found, self, own=False)
         check_size(name, symbol.size, type_)
         variable = Variable(symbol, type_)
@@ -564,10 +478,10 @@ class Library(Mapped):
     def _forget(self) -> None:
         for reference in self._given.copy():  # those that go meanwhile leave it
             if function := reference():
-                _turn_off(function)
+                turn_off(function)
         self._given.clear()
         for name, function in self._functions.copy().items():
-            _turn_off(function)
+            turn_off(function)
             self.__dict__.pop(name, None)
         self._functions.clear()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
+from _warnings import warn
 from types import MappingProxyType
 
 from dlopen import _linker
-from dlopen._locks import new_lock
-from dlopen.image import Info
+from dlopen._mapped import Place
+from dlopen.info import Info
 from dlopen.library import Blocker, Library
 from dlopen.modes import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 
@@ -17,18 +17,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import ModuleType, TracebackType
-    from typing import Literal, NoReturn, Self
+    from typing import NoReturn, Self, Unpack
 
     from typing_extensions import Buffer
 
-    from dlopen._files import Files
     from dlopen._importing import Block
-    from dlopen._replacing import Replacement
+    from dlopen.library import Keywords
 
 _PIN = int(RTLD_NOLOAD | RTLD_NODELETE)
 
 
-class Namespace:
+class Namespace(Place):
     """Libraries with dependencies of their own, which see no other namespace and not the process's.
 
     What is loaded into it, and all that this needs, is loaded anew, once, whatever the process has
@@ -50,8 +49,6 @@ class Namespace:
     collection or at the interpreter's end: use `close`, or `with`.
     """
 
-    _number: int | None = None
-
     def __init__(self, name: str, path: Iterable[str | os.PathLike[str]] = ()) -> None:
         if isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path holds folders, and is none itself: [{path!r}]")
@@ -61,11 +58,8 @@ class Namespace:
             if ":" in folder or "\0" in folder:
                 raise ValueError(f"a folder of a search path holds no colon or null: {folder!r}")
         sys.audit("dlopen.namespace", name, folders)
-        self._name = name
+        super().__init__(name)
         self._path = folders
-        self._lock = new_lock()  # guards the next two
-        self._open: dict[Library, None] = {}  # in the order in which they were opened
-        self._is_closed = False
         self._modules: dict[str, ModuleType] = {}
         self._block: Block | None = None  # in which its modules are where the interpreter's are
         self._number = _linker.new_namespace(os.fsencode(":".join(folders)) or None)
@@ -84,30 +78,14 @@ class Namespace:
         self,
         path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         mode: int = RTLD_NOW | RTLD_LOCAL,
-        *,
-        gil: bool = False,
-        use_errno: bool = False,
-        reload: bool = False,
-        replace: Mapping[str, Replacement] | None = None,
-        replace_in: Literal["tree"] | None = None,
-        files: Files | None = None,
+        **keywords: Unpack[Keywords],
     ) -> Library:
         """A library of this namespace; parameters and errors are those of `Library`.
 
         One that is in it already is counted, and its image the same.  It is open until it, or the
         namespace, is closed.
         """
-        return Library(
-            path,
-            mode,
-            gil=gil,
-            use_errno=use_errno,
-            reload=reload,
-            replace=replace,
-            replace_in=replace_in,
-            files=files,
-            namespace=self,
-        )
+        return Library(path, mode, namespace=self, **keywords)
 
     def load_bytes(
         self,
@@ -115,30 +93,14 @@ class Namespace:
         *,
         name: str = "<bytes>",
         mode: int = RTLD_NOW | RTLD_LOCAL,
-        gil: bool = False,
-        use_errno: bool = False,
-        reload: bool = False,
-        replace: Mapping[str, Replacement] | None = None,
-        replace_in: Literal["tree"] | None = None,
-        files: Files | None = None,
+        **keywords: Unpack[Keywords],
     ) -> Library:
         """The same from the content of a file: see `Library.from_bytes`.
 
         It is what the libraries that are loaded into the namespace later, and need its name or
         soname, get.
         """
-        return Library.from_bytes(
-            data,
-            name=name,
-            mode=mode,
-            gil=gil,
-            use_errno=use_errno,
-            reload=reload,
-            replace=replace,
-            replace_in=replace_in,
-            files=files,
-            namespace=self,
-        )
+        return Library.from_bytes(data, name=name, mode=mode, namespace=self, **keywords)
 
     def imports(self, *names: str) -> Block:
         """For `with`: what this thread imports in the block belongs to the namespace.
@@ -242,32 +204,12 @@ class Namespace:
             return
         if _linker.images_of(self._number):
             # Nothing is unloaded here: code of its images may be in use from anywhere.
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         else:
             _linker.end_namespace(self._number)
 
     def _images(self) -> list[int]:
         return [] if self._number is None else _linker.images_of(self._number)
-
-    def _entered(self) -> int:
-        """Its number; raises `ValueError` when it is closed."""
-        if self._is_closed or self._number is None:
-            raise ValueError(f"the namespace {self._name!r} is closed")
-        return self._number
-
-    def _add(self, library: Library) -> None:
-        """One that was just opened into it."""
-        with self._lock:
-            if not self._is_closed:
-                self._open[library] = None
-                return
-        library.close()  # it was loaded while another thread closed the namespace
-        self._entered()
-
-    def _remove(self, library: Library) -> None:
-        """One that was closed."""
-        with self._lock:
-            self._open.pop(library, None)
 
     def _load_extension(self, path: str, symbol: str) -> int:
         """Load an extension module for ever, and return the address of its PyInit function."""
@@ -276,7 +218,8 @@ class Namespace:
         number = self._entered()
         library = Library.__new__(Library)
         # As the interpreter's own import: its constructors may use Python.
-        library._load(name, None, flags, True, False, False, None, None, None, self, keeps_gil=True)
+        library._keeps_gil = True
+        Library.__init__(library, name, flags, gil=True, namespace=self)
         address = library._address_of_own(symbol)
         if address is None:
             library.close()

@@ -19,7 +19,7 @@ from dlopen import _linker
 from dlopen._locks import new_lock
 from dlopen._records import log
 from dlopen._replacing import address_of, is_kept, keep
-from dlopen.callbacks import is_callback, make_callback
+from dlopen.callbacks import is_callback, make_callback, outcome_of
 from dlopen.errors import Error
 from dlopen.symbols import split_key
 
@@ -27,10 +27,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Protocol, Self
 
+    from dlopen._gate import Passage
     from dlopen._replacing import Replacement
-    from dlopen.library import Library
+    from dlopen.callbacks import Outcome
+
+    class Patchable(Protocol):
+        """A library, as far as its patches need to know it."""
+
+        _path: str
+        _lock: Any
+        _version: int
+
+        def _open_image(self) -> int: ...
+        def _inside(self) -> Passage: ...
+
 
 _MAX_ERRORS = 10  # that are kept of one patch: a callback may fail a million times
 
@@ -45,8 +57,9 @@ class _Switch:
     def __init__(self, kind: Any) -> None:  # a ctypes prototype
         self._kind = kind
         self._original = 0
-        self._functions: dict[Patch, Callable[..., Any]] = {}  # changed under `_lock`
-        self._latest: tuple[Patch, Callable[..., Any]] | None = None  # read by any thread
+        self._callbacks: dict[Patch, Any] = {}  # changed under `_lock`
+        # Of the last one; read by any thread.
+        self._latest: tuple[Patch, Callable[..., Any], Outcome] | None = None
 
     def make(self) -> Any:
         """The C function, which keeps `self`; not kept here: see `_switches`."""
@@ -54,14 +67,21 @@ class _Switch:
         self.address = address_of(made)
         return made
 
-    def add(self, patch: Patch, function: Callable[..., Any]) -> None:
-        self._functions[patch] = function
-        self._latest = patch, function
+    def add(self, patch: Patch, callback: Any) -> None:
+        self._callbacks[patch] = callback
+        self._choose(patch, callback)
 
     def remove(self, patch: Patch) -> None:
-        self._functions.pop(patch, None)
-        last = next(reversed(self._functions), None)
-        self._latest = (last, self._functions[last]) if last else None
+        self._callbacks.pop(patch, None)
+        last = next(reversed(self._callbacks), None)
+        if last is None:
+            self._latest = None
+        else:
+            self._choose(last, self._callbacks[last])
+
+    def _choose(self, patch: Patch, callback: Any) -> None:
+        function = getattr(callback, "__wrapped__", callback)
+        self._latest = patch, function, outcome_of(callback)
 
     def leads_to(self, original: int) -> None:
         self._original = original
@@ -69,22 +89,16 @@ class _Switch:
     def _call(self, *arguments: Any) -> Any:
         latest = self._latest
         if latest is None:  # this thread was on its way here when the last patch ended
-            return self._kind(self._original)(*arguments) if self._original else self._nothing()
-        patch, function = latest
+            if self._original:
+                return self._kind(self._original)(*arguments)
+            return outcome_of(self._kind).give()
+        patch, function, outcome = latest
         try:
-            return function(*arguments)
-        except BaseException as error:
-            if not patch._note(error):
-                raise
-            return self._nothing()
-
-    def _nothing(self) -> Any:
-        """What a call returns that failed: zero of its type."""
-        restype = getattr(self._kind, "_restype_", None)
-        if restype is None:
-            return None
-        zero = restype()
-        return getattr(zero, "value", zero)
+            return outcome.checked(function(*arguments))
+        except BaseException as error:  # noqa: BLE001  (raised by `Patch.restore`, or told)
+            if patch._note(error):
+                return outcome.give()
+            return outcome.report(function, error)
 
 
 # By image, where it is mapped, symbol, version and prototype.  Each is of use as long as its C
@@ -108,7 +122,7 @@ class Patch:
     """How many places were bound anew.  0: the library does not refer to the symbol, or in no way
     that can be changed."""
 
-    def __init__(self, library: Library, replacements: Mapping[str, Replacement]) -> None:
+    def __init__(self, library: Patchable, replacements: Mapping[str, Replacement]) -> None:
         """See `Library.patch`."""
         library._open_image()
         sys.audit("dlopen.patch", library._path, tuple(replacements))
@@ -131,7 +145,7 @@ class Patch:
         with self._library._inside():
             self._apply_inside(self._library)
 
-    def _apply_inside(self, library: Library) -> None:
+    def _apply_inside(self, library: Patchable) -> None:
         while True:
             with library._lock:
                 image, version = library._open_image(), library._version
@@ -163,8 +177,7 @@ class Patch:
         ]
         with _lock:
             for key, switch in switches.items():
-                thing: Any = replacements[key]
-                switch.add(self, getattr(thing, "__wrapped__", thing))
+                switch.add(self, replacements[key])
         try:
             number, results = _linker.patch(image, addresses)
         except BaseException:
@@ -296,7 +309,7 @@ def _leave(patch: Patch, switches: dict[str, _Switch]) -> None:
             switch.remove(patch)
 
 
-def patches_of(library: Library) -> list[Patch]:
+def patches_of(library: Patchable) -> list[Patch]:
     """Those that are in force in it, in the order in which they were made."""
     return [patch for patch in list(_in_force.values()) if patch._library is library]
 

@@ -8,10 +8,12 @@ import sys
 from _ctypes import CFuncPtr
 
 from dlopen import _linker
-from dlopen._records import Record
-from dlopen.errors import why_not
-from dlopen.image import Info, encode_name
-from dlopen.library import ClosedFunction, Library
+from dlopen._records import Record, or_log
+from dlopen._requests import encode_name
+from dlopen.errors import one_line, why_not
+from dlopen.functions import ClosedFunction, function_type
+from dlopen.info import Info
+from dlopen.library import Library
 from dlopen.symbols import Symbol
 
 TYPE_CHECKING = False
@@ -50,7 +52,7 @@ class Found(Record):
 
 
 def existing(
-    name: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    name: str | bytes | os.PathLike[str] | os.PathLike[bytes] | Info,
     *,
     gil: bool = False,
     use_errno: bool = False,
@@ -60,19 +62,42 @@ def existing(
     It stays loaded until the object is closed.
 
     Args:
-        name: A path, a soname or a base name.
+        name: A path, a soname or a base name, by which any library would find it; or else a path
+            exactly as `Info.path` has it, which also leads to the program, and to what is
+            `PRIVATE`, from bytes or in a namespace (of several, to the first).  Or an `Info`, of
+            `libraries()`, `dladdr` or `dependencies`, which is always that very image.
         gil: As in `Library`.
         use_errno: As in `Library`.
 
     Raises:
         LoadError: It is not loaded.
+        ValueError: The image of the `Info` has gone.
+        Error: It is an `Image` that was not linked.
     """
     library = Library.__new__(Library)
-    encoded = encode_name(name)
-    path = os.fsdecode(encoded)
+    encoded = b"" if isinstance(name, Info) else encode_name(name)
+    path = name.path if isinstance(name, Info) else os.fsdecode(encoded)
     sys.audit("dlopen.open", path, os.RTLD_NOLOAD)
-    library._adopt(_linker.existing(encoded), path, gil, use_errno, False)
+    if isinstance(name, Info):
+        image = or_log(_count, path, name)
+    else:
+        image = or_log(_linker.existing, path, encoded)
+    library._adopt(image, path, function_type(bool(gil), bool(use_errno)), False)
     return library
+
+
+def _count(info: Info) -> int:
+    """Open the image of a snapshot once more; another one may be at its address by now."""
+    image = info._image
+    gone = one_line(f"{info.path or 'the program'} is not loaded any more")
+    try:
+        _linker.existing(None, image)
+    except ValueError:
+        raise ValueError(gone) from None
+    if Info(image) != info:
+        _linker.close(image)
+        raise ValueError(gone)
+    return image
 
 
 def libraries() -> list[Info]:

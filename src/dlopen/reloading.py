@@ -1,9 +1,8 @@
 """Hot swap: a new version of a library takes the place of the old one while both are loaded.
 
-Calls from Python pass a gate.  It is closed for the moment of the switch, which first waits for
-the calls that are inside, so that the state that is moved is exact.  Calls from C pass none: they
-go to the old version until their place is bound anew, and may be inside of it for ever; so its
-code stays until somebody who knows says that they are not (`release_old`).
+Calls from Python pass a gate (`_gate`), which is closed for the moment of the switch.  Calls from C
+pass none: they go to the old version until their place is bound anew, and may be inside of it for
+ever; so its code stays until somebody who knows says that they are not (`release_old`).
 """
 
 from __future__ import annotations
@@ -11,37 +10,41 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import contextmanager
-from threading import Condition, get_ident
 from time import monotonic, sleep
-from weakref import WeakSet, ref
+from weakref import ref
 
 from dlopen import _linker
-from dlopen._locks import new_lock
-from dlopen._records import Record, log
-from dlopen._replacing import forget_gone
-from dlopen._replacing import keep as keep_replacements
+from dlopen._gate import Gate, release_image
+from dlopen._records import Record, log, or_log
 from dlopen.errors import Error, LoadError, SymbolError, one_line
+from dlopen.functions import check_size
 from dlopen.patching import patches_of
-from dlopen.symbols import Symbol, split_key, undefined
+from dlopen.symbols import Symbol, split_key, undefined_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from collections.abc import Iterable
+    from typing import Any, Protocol
 
     from typing_extensions import Buffer
 
-    from dlopen._files import Reader
-    from dlopen._replacing import Kept
-    from dlopen.library import Function, Library, Variable
-    from dlopen.patching import Applied, Patch
+    from dlopen._requests import Request
+    from dlopen.functions import Function, Variable
+    from dlopen.patching import Applied, Patch, Patchable
+    from dlopen.symbols import Listed
 
-opened: list[Callable[[Library], object]] = []
-"""Called with each library that is opened with `reload=True`."""
+    class Reloadable(Patchable, Listed, Protocol):
+        """A library, as far as its reload needs to know it.  See there."""
+
+        _image: int | None
+
+        def _handed_out(self) -> list[Function]: ...
+        def _redirect(
+            self, function: Function, image: int, found: tuple[int, int] | None
+        ) -> None: ...
+
 
 _LONGEST_WAIT = 0.01  # seconds for which new calls are held while others end
-_pointer_at = ctypes.c_void_p.from_address
 # With the GIL: while calls are held, other threads would take it at each of many variables.
 _copy = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
     ctypes.cast(ctypes.memmove, ctypes.c_void_p).value or 0
@@ -61,28 +64,6 @@ class Reloaded(Record):
     """Seconds for which calls from Python were held back."""
 
 
-class _Version:
-    """One of the versions of a library that are mapped."""
-
-    def __init__(self, number: int, image: int) -> None:
-        self.number = number
-        self.image = image
-        self.inside = 0  # calls from Python that entered while this was the current one
-        self.is_finished = False  # its destructors have run
-        self.is_released = False  # as far as C callers are concerned
-
-
-_gates: WeakSet[Gate] = WeakSet()
-
-
-def _after_fork() -> None:
-    for gate in list(_gates):
-        gate.forget_other_threads()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
 class _Checked(Record):
     """What was found in a new version."""
 
@@ -90,179 +71,23 @@ class _Checked(Record):
     variables: set[ref[Variable]]
 
 
-class Gate:
-    """What calls from Python pass.  All of it is guarded by its lock.
-
-    A call is counted for the version that is current when it enters.  By the time that it reads the
-    function's address that may be a later one.  So a version is in use as long as calls are inside
-    that entered while it, or an earlier one, was current.
-    """
-
-    def __init__(self, image: int) -> None:
-        self._lock = new_lock()
-        self._opened = Condition(self._lock)  # what calls wait for: none is woken in vain
-        self._left = Condition(self._lock)  # what who has closed it waits for
-        self._current = _Version(0, image)
-        self._old: list[_Version] = []
-        self._depths: dict[int, int] = {}  # of the threads that are inside
-        self._is_closed = False
-        self._reloader: int | None = None  # the thread that reloads, in which foreign code runs
-        _gates.add(self)
-
-    def forget_other_threads(self) -> None:
-        """In a forked child, which has none: nobody would open it, or leave it.
-
-        What they were inside of stays mapped.
-        """
-        me = get_ident()
-        # Their lock is free: see `_locks`.
-        with self._lock:
-            self._depths = {me: self._depths[me]} if me in self._depths else {}
-            self._is_closed = False
-            if self._reloader != me:
-                self._reloader = None
-            # This thread may wait for one that is not here: a signal handler has forked.
-            self._opened.notify_all()
-            self._left.notify_all()
-
-    def begin_reload(self) -> bool:
-        """One reload at a time, which nobody waits for; ends with `end_reload`."""
-        with self._lock:
-            if self._reloader is not None:
-                return False
-            self._reloader = get_ident()
-            return True
-
-    def end_reload(self) -> None:
-        """What `begin_reload` has begun."""
-        with self._lock:
-            self._reloader = None
-
-    def enter(self) -> _Version:
-        """Before a call; waits while the gate is closed.  Returns what `leave` must be given."""
-        me = get_ident()
-        with self._lock:
-            # Who is inside must get out for the gate to open again.
-            while self._is_closed and me not in self._depths:
-                self._opened.wait()
-            self._depths[me] = self._depths.get(me, 0) + 1
-            version = self._current
-            version.inside += 1
-        return version
-
-    def leave(self, version: _Version) -> None:
-        """After a call."""
-        me = get_ident()
-        with self._lock:
-            version.inside -= 1
-            self._depths[me] -= 1
-            if not self._depths[me]:
-                del self._depths[me]
-            if self._is_closed and len(self._depths) < 2:  # who closed it may be inside itself
-                self._left.notify_all()
-            was_last = not version.inside and version is not self._current
-        if was_last:
-            self.clear()
-
-    @contextmanager
-    def passage(self) -> Iterator[None]:
-        """For `with`: as a call."""
-        version = self.enter()
-        try:
-            yield
-        finally:
-            self.leave(version)
-
-    def close(self, timeout: float) -> int:
-        """Hold new calls; returns how many threads are inside still, after `timeout` seconds."""
-        me = get_ident()
-        end = monotonic() + timeout
-        with self._lock:
-            self._is_closed = True
-            while others := len(self._depths.keys() - {me}):
-                if (left := end - monotonic()) <= 0 or not self._left.wait(left):
-                    break
-            return others
-
-    def open(self) -> None:
-        """Let calls in again."""
-        with self._lock:
-            self._is_closed = False
-            self._opened.notify_all()
-
-    def succeed(self, image: int) -> int:
-        """While it is closed: the image is the current version; returns its number."""
-        with self._lock:
-            self._old.append(self._current)
-            self._current = _Version(self._current.number + 1, image)
-            return self._current.number
-
-    def release(self) -> None:
-        """No C caller needs a version that is old by now."""
-        with self._lock:
-            for version in self._old:
-                version.is_released = True
-        self.clear()
-
-    def clear(self) -> None:
-        """Finish old versions that no call is inside of, and unmap those that were released."""
-        while step := self._next_step():
-            step[0](step[1])
-
-    def _next_step(self) -> tuple[Any, int] | None:
-        # Destructors run without the lock.
-        with self._lock:
-            for version in self._old:
-                if version.inside:
-                    return None  # nor is a later one out of use
-                if not version.is_finished:
-                    version.is_finished = True
-                    return _linker.close, version.image
-                if version.is_released:
-                    self._old.remove(version)
-                    return _release, version.image
-        return None
-
-
-def _release(image: int) -> None:
-    try:
-        _linker.release(image)
-    except ValueError:  # it has gone with the last of what held it
-        log("dlopen.reload", "an old version has gone already")
-    forget_gone()
-
-
 class Reloading:
     """What a library that was opened with `reload=True` knows besides."""
 
-    def __init__(
-        self,
-        name: bytes | None,
-        data: Buffer | None,
-        mode: int,
-        flags: int,
-        replacements: list[tuple[bytes, bytes | None, int]],
-        things: list[Kept],
-        read: Reader | None,
-        namespace: int,
-    ) -> None:
+    def __init__(self, request: Request, *, is_from_file: bool) -> None:
+        name = request.name
         if name is None:
             raise ValueError("the program cannot be reloaded")
-        self._read = read
-        self._namespace = namespace
         self.path: str | None = None  # of the file on disk
         self._identity: tuple[int, ...] = ()  # of its content, when it was read last
-        if data is None:
+        if is_from_file:
             plain = os.path.normpath(os.fsdecode(name))
-            if read is None or read(plain) is None:
+            if request.read is None or request.read(plain) is None:
                 plain = self.path = _find(name)
             name = os.fsencode(plain)
-        self._is_from_file = data is None
-        self._name = name
-        self._mode = mode
-        self._flags = flags | _linker.RELOADABLE
-        self._replacements = replacements
-        self._things = things
+        self._is_from_file = is_from_file
+        self._name = os.fsdecode(name)
+        self._request = request.changed(name=name, flags=request.flags | _linker.RELOADABLE)
         self._variables: set[ref[Variable]] = set()
         self.gate: Gate  # from the first load on
 
@@ -272,25 +97,16 @@ class Reloading:
         if source is None and not self._is_from_file:
             raise ValueError("a library from bytes is reloaded from a source")
         if source is None or isinstance(source, (str, os.PathLike)):
-            data = self._content(os.fspath(source or os.fsdecode(self._name)))
-        sys.audit("dlopen.open", os.fsdecode(self._name), self._mode)
-        image = _linker.open(
-            self._name,
-            data,
-            self._mode,
-            self._flags,
-            self._replacements,
-            files=self._read,
-            namespace=self._namespace,
-            replaces=replaces,
-        )
-        keep_replacements(image, self._things, in_tree=bool(self._flags & _linker.REPLACE_IN_TREE))
+            data = self._content(os.fspath(source or self._name))
+        sys.audit("dlopen.open", self._name, self._request.mode)
+        image = self._request.open(data, replaces)
         if not replaces:
             self.gate = Gate(image)
         return image
 
     def _content(self, path: str) -> Buffer:
-        found = self._read(path) if self._read else None
+        read = self._request.read
+        found = read(path) if read else None
         if found is None:
             found, identity = _read(path)
             if path == self.path:
@@ -312,7 +128,7 @@ class Reloading:
         self._variables.add(ref(variable, self._variables.discard))
 
     def reload(
-        self, library: Library, source: object, keep: Iterable[str], timeout: float
+        self, library: Reloadable, source: object, keep: Iterable[str], timeout: float
     ) -> Reloaded:
         """See `Library.reload`."""
         names = names_of(keep)
@@ -325,22 +141,22 @@ class Reloading:
             gate.end_reload()
 
     def _reload(
-        self, library: Library, source: object, keep: tuple[str, ...], timeout: float
+        self, library: Reloadable, source: object, keep: tuple[str, ...], timeout: float
     ) -> Reloaded:
         old = library._open_image()
         _linker.retain(old)  # if another thread closes it meanwhile, what is looked at stays
         try:
             return self._replace(library, old, source, keep, timeout)
         except BaseException as error:
-            _release(old)
+            release_image(old)
             if isinstance(error, ValueError) and library._image != old:
                 raise _closed_meanwhile(library) from None
             raise
 
     def _replace(
-        self, library: Library, old: int, source: object, keep: tuple[str, ...], timeout: float
+        self, library: Reloadable, old: int, source: object, keep: tuple[str, ...], timeout: float
     ) -> Reloaded:
-        new = self.load(source, replaces=old)
+        new = or_log(self.load, library._path, source, replaces=old)
         try:
             moves = [_move(library, old, new, name) for name in keep]
             checked = _Checked({}, set())
@@ -379,7 +195,7 @@ class Reloading:
         log("dlopen.reload", "reloaded %r: version %d", library, number)
         return Reloaded(number, places, keep, held)
 
-    def _close_gate(self, library: Library, timeout: float) -> float:
+    def _close_gate(self, library: Reloadable, timeout: float) -> float:
         """Wait until no other thread is inside, or `timeout` is over; returns when it was closed.
 
         Calls are held for a moment only: what is inside may stay for long.
@@ -398,7 +214,7 @@ class Reloading:
                 )
             sleep(_LONGEST_WAIT)
 
-    def _check_objects(self, library: Library, new: int, checked: _Checked) -> None:
+    def _check_objects(self, library: Reloadable, new: int, checked: _Checked) -> None:
         """What was handed out must be there in the new version."""
         for function in library._handed_out():
             name = function.__name__
@@ -409,13 +225,13 @@ class Reloading:
                 name = variable._symbol.key
                 found = _linker.symbol(new, *split_key(name), False)
                 if found is None:
-                    raise _missing(library, name)
+                    raise _missing(library, new, name)
                 check_size(name, found[4], variable._type)
                 checked.variables.add(reference)
 
     def _switch(
         self,
-        library: Library,
+        library: Reloadable,
         old: int,
         new: int,
         addresses: dict[str, tuple[int, int]],
@@ -453,7 +269,7 @@ def _apply_late(patch: Patch, image: int) -> Applied | None:
         return None
 
 
-def _closed_meanwhile(library: Library) -> ValueError:
+def _closed_meanwhile(library: Reloadable) -> ValueError:
     return ValueError(one_line(f"{library._path} was closed meanwhile"))
 
 
@@ -464,48 +280,32 @@ def names_of(keep: Iterable[str]) -> tuple[str, ...]:
     return tuple(keep)
 
 
-def redirect(function: Function, address: int) -> None:
-    """Let a function object lead to another address."""
-    _pointer_at(ctypes.addressof(function)).value = address
-
-
-def check_size(name: str, size: int, type_: type[Any]) -> None:
-    """A variable is as large as the C type that it is read as."""
-    if 0 < size < ctypes.sizeof(type_):
-        needed = f"{type_.__name__} {ctypes.sizeof(type_)}"
-        raise ValueError(one_line(f"{name} has {size} bytes, {needed}"))
-
-
-def _missing(library: Library, name: str) -> Exception:
-    """As the core says it of other libraries' places."""
+def _missing(library: Reloadable, image: int, name: str) -> Exception:
+    """As the core says it of other libraries' places; `image` is the new version."""
     symbol, _, version = name.partition("@")
     return SymbolError(
         f"{library._path}: the new version lacks a symbol that is in use: {name}",
         symbol=symbol,
         version=version.removeprefix("@"),
         library=library._path,
-        exports=library.symbols,
+        exports=_linker.exports(image),  # it goes at once
     )
 
 
-def _address(library: Library, image: int, name: str) -> tuple[int, int]:
+def _address(library: Reloadable, image: int, name: str) -> tuple[int, int]:
     found = _linker.symbol_address(image, *split_key(name), False)
     if found is None or not found[0]:
-        raise _missing(library, name)
+        raise _missing(library, image, name)
     return found
 
 
-def _move(library: Library, old: int, new: int, name: str) -> tuple[int, int, int]:
+def _move(library: Reloadable, old: int, new: int, name: str) -> tuple[int, int, int]:
     """Where a variable is in the new version, where in the old one, and its size."""
     found = []
     for image in (old, new):
         symbol = _linker.symbol(image, *split_key(name), True)
         if symbol is None:
-            raise (
-                _missing(library, name)
-                if image == new
-                else undefined(name, library._path, library.symbols)
-            )
+            raise (_missing(library, new, name) if image == new else undefined_in(library, name))
         found.append(symbol)
     (before, after) = (Symbol(one, library) for one in found)
     if before.type != "OBJECT" or not before.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from weakref import ref
 
 from dlopen import _linker
 from dlopen.errors import SymbolError
@@ -13,17 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from dlopen.image import Info, Mapped
+    from dlopen.info import Info, Source
 
-    class Source(Protocol):
-        """What symbols come from: something open, or an `Info`."""
+    class Listed(Source, Protocol):
+        """Something open, which keeps the list of its exports."""
 
-        _path: str
-
-        @property
-        def _image(self) -> int | None: ...
-        def _open_image(self) -> int: ...
-        def _describe(self) -> Info: ...
+        _keys: tuple[str, ...] | None
+        _last_error: ref[SymbolError] | None
 
 
 # As readelf(1) prints them; values in elf(5).
@@ -152,6 +149,23 @@ def without_address(key: str, library: str) -> SymbolError:
     )
 
 
+class _Exports:
+    """The keys of what was listed before it was closed, for an error that is shown later."""
+
+    def __init__(self, source: Listed) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source._keys or Symbols(self._source))
+
+
+def undefined_in(source: Listed, key: str) -> SymbolError:
+    """The same for something open; the error may be shown when it is closed."""
+    error = undefined(key, source._path, _Exports(source))
+    source._last_error = ref(error)
+    return error
+
+
 class Symbols(Mapping[str, Symbol]):
     """The exports of one image, without those of its dependencies.
 
@@ -160,7 +174,7 @@ class Symbols(Mapping[str, Symbol]):
     All raise `ValueError` when the library is closed.
     """
 
-    def __init__(self, source: Mapped) -> None:
+    def __init__(self, source: Listed) -> None:
         self._source = source
 
     def __getitem__(self, key: str) -> Symbol:
@@ -168,7 +182,7 @@ class Symbols(Mapping[str, Symbol]):
         sys.audit("dlopen.symbol", self._source._path, key)
         found = _linker.symbol(image, *split_key(key), True)
         if found is None:
-            raise undefined(key, self._source._path, self)
+            raise undefined_in(self._source, key)
         return Symbol(found, self._source)
 
     def __iter__(self) -> Iterator[str]:
@@ -179,7 +193,12 @@ class Symbols(Mapping[str, Symbol]):
 
     def __contains__(self, key: object) -> bool:
         image = self._source._open_image()
-        return isinstance(key, str) and _linker.symbol(image, *split_key(key), True) is not None
+        if not isinstance(key, str) or "\0" in key:
+            return False
+        return _linker.symbol(image, *split_key(key), True) is not None
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     def _all_keys(self) -> tuple[str, ...]:
         image = self._source._open_image()

@@ -64,6 +64,7 @@ class PatchLibrary:
         side_effect: Callable[..., Any] | Iterable[Any] | BaseException | None = None,
         wraps: bool = False,
         errno: int | None = None,
+        on_error: Any = None,
         missing_ok: bool = False,
     ) -> Fake:
         """Let a fake answer the calls of `symbol` that this library makes, and no other.
@@ -77,10 +78,12 @@ class PatchLibrary:
             return_value: What it returns, by default 0 or NULL.  For a pointer: an address, None,
                 bytes or str for a string, or the ctypes object that it points to.
             side_effect: As in `unittest.mock`: a function that is called in its stead, the results
-                of the calls one after the other, or an exception.  C gets 0 from a call that
-                raises, and the exception is raised at the end of the test.
+                of the calls one after the other, or an exception.  C gets `on_error` from a call
+                that raises, and the exception is raised at the end of the test.
             wraps: Call the original where neither of the two says what to return.
             errno: What each call sets errno to.
+            on_error: What C gets from a call that raises: a value as in `return_value`, or
+                `(value, errno)`.  By default 0 or NULL, which often means success.
             missing_ok: Whether the library need not refer to the symbol.
 
         Raises:
@@ -93,6 +96,8 @@ class PatchLibrary:
             convert(return_value)
         elif not wraps:
             return_value = None if code in _WITHOUT_ZERO else code().value
+        value, error_number = on_error if isinstance(on_error, tuple) else (on_error, None)
+        value = value if value is None else self._kept(code, value, convert)
         target = self._open(library)
         patched = Event()  # another thread may call before `patch` returns
 
@@ -110,12 +115,9 @@ class PatchLibrary:
         fake.errno = errno
 
         # Whatever Python does to errno meanwhile, C finds it as it was, or as the fake has set it.
-        @dlopen.callback(code, *argtypes, use_errno=True)
+        @dlopen.callback(code, *argtypes, use_errno=True, on_error=(value, error_number))
         def answer(*arguments: Any) -> Any:
-            result = fake(*arguments)
-            if code is ctypes.c_void_p and not isinstance(result, int):
-                self._returned[id(result)] = result
-            result = convert(result)
+            result = self._kept(code, fake(*arguments), convert)
             if fake.errno is not None:
                 ctypes.set_errno(fake.errno)
             return result
@@ -133,6 +135,12 @@ class PatchLibrary:
             original, ctypes.CFUNCTYPE(restype, *argtypes, use_errno=True)
         )
         return fake
+
+    def _kept(self, code: Any, result: Any, convert: Callable[[Any], Any]) -> Any:
+        """A result as the callback returns it; what it points to stays."""
+        if code is ctypes.c_void_p and not isinstance(result, int):
+            self._returned[id(result)] = result
+        return convert(result)
 
     def _open(self, library: Target) -> dlopen.Library:
         if isinstance(library, dlopen.Library):
@@ -193,23 +201,50 @@ def _address(value: Any) -> int | None:
 
 
 def _not_there(library: dlopen.Library, symbol: str) -> dlopen.SymbolError:
-    """The error for a patch that has changed nothing, with what the library does refer to."""
+    """The error for a patch that has changed nothing, with who does refer to the symbol."""
     name, _, version = symbol.partition("@")
     info = library.info
-    uses = sorted(
-        {
-            f"{one.symbol}@{one.version}" if one.version and version else one.symbol
-            for one in info.relocations
-            if one.symbol
-        }
-    )
+    uses = _references(info, with_versions=bool(version))
     message = f"{info.path} does not refer to {symbol}"
-    similar = get_close_matches(symbol, uses)
-    similar += [use for use in uses if name in use and use not in similar]
+    similar = get_close_matches(symbol, sorted(uses))
+    similar += [use for use in sorted(uses) if name in use and use not in similar]
     if similar:
         message += f"; it refers to {', '.join(similar[:5])}"
     if name in library.symbols:
         message += f"; it defines {name}, and calls that without its symbol table"
+    others = [one for one in _all_needed(info) if symbol in _references(one, bool(version))]
+    # Who defines it may call it through its symbol table, too; that is seldom what is meant.
+    callers = [one for one in others if not _defines(one, name)] or others
+    if callers:
+        names = " and ".join(one.soname or one.path for one in callers[:3])
+        message += f"; {names}, which it needs, {'does' if len(callers) == 1 else 'do'}"
     return dlopen.SymbolError(
-        message, symbol=name, version=version.removeprefix("@"), library=info.path, exports=uses
+        message,
+        symbol=name,
+        version=version.removeprefix("@"),
+        library=info.path,
+        exports=uses,
+        names_similar=True,
     )
+
+
+def _references(info: dlopen.Info, with_versions: bool) -> set[str]:
+    """The symbols of its relocations, "name" or, where there is one, "name@VERSION"."""
+    return {
+        f"{one.symbol}@{one.version}" if one.version and with_versions else one.symbol
+        for one in info.relocations
+        if one.symbol
+    }
+
+
+def _all_needed(info: dlopen.Info) -> list[dlopen.Info]:
+    """What it needs, and what that needs, breadth first; without itself."""
+    found = [info]
+    for one in found:
+        found += [other for other in one.dependencies if other not in found]
+    return found[1:]
+
+
+def _defines(info: dlopen.Info, name: str) -> bool:
+    with dlopen.existing(info) as library:
+        return name in library.symbols

@@ -384,6 +384,10 @@ static int existing_leaf(void) {
 static int existing_host(void) {
   return DLOPEN_existing("libc.so.6", &image, &problem) ? say_error(&problem) : 0;
 }
+static int existing_image(void) {
+  image = handle;
+  return DLOPEN_existing(NULL, &image, &problem) ? say_error(&problem) : 0;
+}
 static void close_existing(void) { close_image(); close_handle(); }
 static void see_candidate(const char *name, const char *origin, int result, void *data) {
   (void)origin;
@@ -603,6 +607,7 @@ static const struct operation later_own_operations[] = {
   {"DLOPEN_close of bytes", prepare_bytes_chain, close_image_run, nothing, NULL, 0},
   {"DLOPEN_close of a private one", prepare_private, close_image_run, nothing, NULL, 0},
   {"DLOPEN_existing", prepare_leaf, existing_leaf, close_existing, NULL, 0},
+  {"DLOPEN_existing of an image", prepare_leaf, existing_image, close_existing, NULL, 0},
   {"DLOPEN_existing of the host's", nothing, existing_host, close_image, NULL, 0},
   {"DLOPEN_images", nothing, count_images, nothing, NULL, 0},
   {"DLOPEN_find", nothing, find, nothing, NULL, 0},

@@ -35,7 +35,7 @@ int outer(void) { return inner(); }
 __attribute__((destructor)) static void end(void) { srand(99); }
 """
 HEAD = """
-import ctypes, errno, gc, os, time, weakref
+import ctypes, errno, gc, os, time, weakref, zlib
 from ctypes import *
 from unittest.mock import DEFAULT, call
 import dlopen, pytest
@@ -215,6 +215,27 @@ def test_a_fake_is_a_mock(project: pytest.Pytester) -> None:
         patch_library(lib, "time", c_long, c_void_p, side_effect=uses_errno)
         assert lib.errno_after_time() == 77
 
+    def test_what_c_gets_from_a_fake_that_raises(load_library, patch_library):
+        lib = load_library("./libexample.so")
+        failing = patch_library(
+            lib, "open", c_int, c_char_p, c_int,
+            side_effect=OSError("none"), on_error=(-1, errno.ENOTDIR),
+        )
+        assert lib.error_of_open(b"libexample.so") == errno.ENOTDIR
+        other = patch_library(
+            lib, "getenv", c_char_p, c_char_p, side_effect=OSError("none"), on_error=b"/nowhere"
+        )
+        lib.home.restype = c_char_p
+        assert lib.home() == b"/nowhere"
+        for fake in (failing, other):
+            with pytest.raises(OSError, match="none"):
+                fake.patch.restore()
+
+    def test_what_c_cannot_get(load_library, patch_library):
+        lib = load_library("./libexample.so")
+        with pytest.raises(TypeError):
+            patch_library(lib, "time", c_long, c_void_p, on_error="text")
+
     def test_what_c_points_to_stays(load_library, patch_library):
         class Text(c_char * 8):
             pass
@@ -251,7 +272,7 @@ def test_a_fake_is_a_mock(project: pytest.Pytester) -> None:
         other.side_effect = lambda name: name.lower()
         assert lib.function("home", c_char_p)() == b"home"
     """
-    run(project, code, passed=8)
+    run(project, code, passed=10)
 
 
 def test_patches_end_with_their_test(project: pytest.Pytester) -> None:
@@ -390,6 +411,13 @@ def test_a_fake_of_nothing_is_an_error(project: pytest.Pytester) -> None:
         fake = patch_library(lib, symbol, c_int, missing_ok=True)
         assert fake.patch.places[symbol] == 0 and fake.original is None and not fake.called
 
+    def test_who_does(patch_library):
+        # An extension module calls libz, and that calls malloc.
+        with pytest.raises(dlopen.SymbolError) as raised:
+            patch_library(zlib, "malloc", c_void_p, c_size_t)
+        assert str(raised.value).endswith("; libz.so.1, which it needs, does")
+        patch_library("libz.so.1", "malloc", c_void_p, c_size_t, wraps=True)
+
     @pytest.mark.parametrize("restype, value", [
         (c_int, "text"), (c_int, 1.5), (c_int, None), (c_char_p, 1.5), (Structure, None),
     ])
@@ -398,4 +426,4 @@ def test_a_fake_of_nothing_is_an_error(project: pytest.Pytester) -> None:
             patch_library(lib, "time", restype, c_void_p, return_value=value)
         assert abs(lib.now() - time.time()) < 2
     """
-    run(project, code, passed=10)
+    run(project, code, passed=11)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,11 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     return line
+
+
+def test_the_version_is_the_packages() -> None:
+    done = command("--version")
+    assert (done.stdout, done.stderr) == (f"dlopen {version('dlopen')}\n", "")
 
 
 def test_run_preloads_the_library(libdlopen: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from ctypes import c_int, c_longlong
 from pathlib import Path
 from typing import Any
@@ -66,7 +69,7 @@ def test_an_undefined_symbol(tmp_path: Path) -> None:
     with pytest.raises(dlopen.SymbolError) as caught:
         dlopen.Library(path)
     assert caught.value.symbol == "missing"
-    assert caught.value.needed_by == str(path)
+    assert (caught.value.library, caught.value.needed_by) == (str(path), "")  # asked for itself
     assert "missing" in str(caught.value)
     assert "libundefined.so" in str(caught.value)
 
@@ -104,13 +107,17 @@ def test_a_missing_version(tmp_path: Path) -> None:
             error_number=errno.EACCES,
         ),
         dlopen.VersionError("one line", library="lib.so", symbol="s", version="V"),
+        dlopen.SymbolError("one line", symbol="cuont", version="V", exports=("add", "other")),
         dlopen.SymbolError("one line", symbol="cuont", version="V", exports=("count", "add")),
     ],
 )
 def test_they_pickle(error: dlopen.Error) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
-    assert str(copy) == str(error) == "one line"
+    assert str(copy) == str(error)
+    assert repr(copy) == repr(error)
+    hint = ". Did you mean: 'count'?" if "count" in error.similar else ""
+    assert str(error) == f"one line{hint}"
     for name in ("library", "reason", "needed_by", "searched", "symbol", "version", "similar"):
         assert getattr(copy, name, None) == getattr(error, name, None)
     for name in ("errno", "filename", "strerror"):
@@ -214,3 +221,124 @@ def test_the_program_has_a_name() -> None:
     ):
         with pytest.raises((dlopen.Error, ValueError, TypeError), match="the program"):
             act()
+
+
+def test_needed_by_is_who_brought_the_library_in(tmp_path: Path) -> None:
+    """Of a missing symbol as of a missing library: not the library itself, which refers to it."""
+    lost = compile_library(
+        tmp_path, "liblost.so", "int nowhere(void); int lost(void) { return nowhere(); }"
+    )
+    outer = compile_library(
+        tmp_path,
+        "libouter.so",
+        "int lost(void); int top(void) { return lost(); }",
+        libraries=[lost],
+    )
+    with pytest.raises(dlopen.SymbolError, match=r"nowhere \(needed by .*libouter\.so\)") as caught:
+        dlopen.Library(outer)
+    error = caught.value
+    assert (error.symbol, error.library, error.needed_by) == ("nowhere", str(lost), str(outer))
+
+
+def test_repr_names_the_library(tmp_path: Path, example: Path) -> None:
+    with pytest.raises(dlopen.LoadError) as caught:
+        dlopen.Library("libnowhere.so")
+    assert "library='libnowhere.so'" in repr(caught.value)
+    with dlopen.Library(example) as library, pytest.raises(dlopen.SymbolError) as undefined:
+        library.symbols["add@NONE"]
+    text = repr(undefined.value)
+    assert text.startswith("SymbolError(")
+    assert f"library={str(example)!r}, symbol='add', version='NONE'" in text
+
+
+SHOWS = """
+import sys, traceback
+import dlopen
+lib = dlopen.Library(sys.argv[1])
+wholes = {
+    "attribute": lambda: lib.coun,
+    "item": lambda: lib["coun"],
+    "symbols": lambda: lib.symbols["coun"],
+    "function": lambda: lib.function("coun"),
+    "variable": lambda: lib.variable("countr", int),
+}
+for act in wholes.values():
+    try:
+        with lib.__class__(sys.argv[1]) as closed:  # shown when it is closed
+            act()
+    except dlopen.SymbolError as error:
+        print("str:", error)
+        print("traceback:", "".join(traceback.format_exception(error)))
+sys.stdout.flush()
+print("----", file=sys.stderr, flush=True)
+with lib:
+    lib.coun
+"""
+
+
+def test_did_you_mean_is_said_once(example: Path) -> None:
+    """In `str` and in tracebacks; for attributes the interpreter would say it again."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWS, example], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    shown = done.stdout.split("str:")[1:]
+    assert len(shown) == 5, done
+    for text in shown:
+        plain, _, trace = text.partition("traceback:")
+        assert plain.count("Did you mean: 'count") == plain.count("Did you mean") == 1, plain
+        assert trace.count("Did you mean") == 1, trace
+    end = done.stderr.split("----")[1]
+    assert "SymbolError" in end
+    assert end.count("Did you mean: 'count'?") == end.count("Did you mean") == 1, end
+
+
+def test_did_you_mean_after_closing(example: Path) -> None:
+    with pytest.raises(dlopen.SymbolError) as caught, dlopen.Library(example) as library:
+        library.coun  # noqa: B018
+    assert str(caught.value).endswith("undefined symbol: coun. Did you mean: 'count'?")
+    with pytest.raises(dlopen.SymbolError) as caught, dlopen.Library(example) as library:
+        library["twice@EXAMPLE_3"]
+    assert sorted(caught.value.similar) == ["twice", "twice@EXAMPLE_1"]
+    with pytest.raises(dlopen.SymbolError) as caught, dlopen.Library(example) as library:
+        library.nothing_of_the_kind  # noqa: B018
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_a_name_without_its_ends(tmp_path: Path) -> None:
+    """What a compiler makes of -lz, and the file that only a -dev package has."""
+    for name in ("z", "libz", "libz.so.77"):
+        with pytest.raises(dlopen.LoadError) as caught:
+            dlopen.Library(name)
+        assert caught.value.similar[0] == "libz.so.1"
+        assert str(caught.value).endswith(". Did you mean: 'libz.so.1'?")
+    for path in ("zzyzx", tmp_path / "libz.so.1"):
+        with pytest.raises(dlopen.LoadError) as caught:
+            dlopen.Library(path)
+        assert caught.value.similar == ()
+        assert "Did you mean" not in str(caught.value)
+
+
+def test_a_failed_open_is_logged(
+    tmp_path: Path, example: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "dlopen")
+    text = tmp_path / "libtext.so"
+    text.write_text("no library")
+    with dlopen.Namespace("logged") as space, dlopen.Library(example, reload=True) as hot:
+        acts: dict[str, Callable[[], object]] = {
+            "libnowhere.so": lambda: dlopen.Library("libnowhere.so"),
+            "libbytes.so": lambda: dlopen.Library.from_bytes(b"none", name="libbytes.so"),
+            "libexisting.so": lambda: dlopen.existing("libexisting.so"),
+            "libimage.so": lambda: dlopen.Image.from_bytes(b"none", name="libimage.so"),
+            "libspace.so": lambda: space.load("libspace.so"),
+            str(text): lambda: dlopen.Library(text, reload=True),
+            str(tmp_path / "libfile.so"): lambda: dlopen.Image(tmp_path / "libfile.so"),
+            str(example): lambda: hot.reload(b"none"),
+        }
+        for name, act in acts.items():
+            caplog.clear()
+            with pytest.raises(dlopen.LoadError) as caught:
+                act()
+            assert [record.name for record in caplog.records] == ["dlopen.library"], name
+            assert caplog.messages == [f"cannot open {name!r}: {caught.value}"]

@@ -169,14 +169,16 @@ def test_one_that_has_pinned_itself_stays(path: Path) -> None:
 
 
 def test_others_do_not_get_it(path: Path) -> None:
-    """Bytes answer to their name to nobody else."""
+    """Bytes answer to their name to nobody else who searches."""
     other = compile_library(path.parent, "libother.so", SELF, flags=FLAGS)
     with from_bytes(path) as one, dlopen.Library(other) as two:
         path.unlink()
         assert two.by(b"libself.so", RTLD_NOLOAD) == -1
         assert one.by(b"libself.so", RTLD_NOLOAD) == 1
         with pytest.raises(dlopen.LoadError):
-            dlopen.existing("libself.so")
+            dlopen.Library("libself.so", dlopen.RTLD_NOLOAD)
+        with dlopen.existing("libself.so") as found:  # which looks for nothing: one at this path
+            assert found.info == one.info
 
 
 # A runtime that asks for the library which calls it, as D's does.

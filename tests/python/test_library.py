@@ -7,10 +7,12 @@ import ctypes
 import errno
 import gc
 import os
+import re
 import sys
 import warnings
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -320,6 +322,7 @@ def test_a_function_keeps_its_library_open(example: Path) -> None:
     add = dlopen.Library(example, dlopen.PRIVATE).function("add")
     gc.collect()  # no ResourceWarning: the library is not dropped
     assert add(1, 2) == 3
+    assert isinstance(add._library, dlopen.Library)
     add._library.close()
 
 
@@ -404,3 +407,107 @@ def test_reference_counts_are_stable(example: Path) -> None:
             library.function("add")(1, 2)
         gc.collect()
         assert sys.getrefcount(library) <= before + 1
+
+
+def test_a_library_is_a_container_of_names(example: Path) -> None:
+    with dlopen.Library(example) as library:
+        assert "add" in library
+        assert "twice@EXAMPLE_1" in library
+        assert "answer" in library  # an IFUNC, whose resolver was not called
+        assert "close" in library
+        assert "getpid" in library  # of what it needs, as library["getpid"]
+        for none in ("hidden_one", "nonesuch", "add\0", "", "twice@NONE", 5, None):
+            assert none not in library
+        assert "add\0" not in library.symbols
+        names = list(library)
+        assert {"add", "close", "counter", "twice", "twice@EXAMPLE_1"} <= set(names)
+        assert "getpid" not in names
+        assert "EXAMPLE_1" in library.symbols  # the name of a version, at NULL
+        assert "EXAMPLE_1" not in names
+        assert "EXAMPLE_1" not in library
+        assert all(library[name] is not None for name in names)
+    for act in (lambda: "add" in library, lambda: iter(library)):
+        with pytest.raises(ValueError, match="closed"):
+            act()
+
+
+def test_a_library_without_exports_is_true(tmp_path: Path) -> None:
+    path = compile_library(tmp_path, "libempty.so", "", flags=["-nostdlib"])
+    with dlopen.Library(path) as library:
+        assert list(library) == []
+        assert bool(library)
+        assert not hasattr(library, "__len__")
+
+
+def test_deleting_lets_the_next_be_new(example: Path) -> None:
+    library = dlopen.Library(example)
+    old = library.add
+    old.restype = ctypes.c_char
+    del library.add
+    assert library.add is library["add"] is not old
+    assert library.add(1, 2) == 3
+    assert old.restype is ctypes.c_char
+    del library["add"]
+    assert library.add is library["add"]
+    del library.half  # which was not asked for yet
+    function = library["close"]
+    with pytest.raises(AttributeError):
+        del library.close
+    assert library["close"] is function
+    del library["close"]
+    assert library["close"] is not function
+    vars(library)["mine"] = 5
+    del library.mine
+    with pytest.raises(dlopen.SymbolError):
+        del library.mine
+    with pytest.raises(dlopen.SymbolError):
+        del library["mine"]
+    library.close()
+    for kept in (old, function):
+        with pytest.raises(ValueError, match="is closed"):
+            kept(1, 2)
+
+
+def test_keys_are_completed(example: Path) -> None:
+    """What IPython asks for after a bracket and a quotation mark."""
+    with dlopen.Library(example) as library:
+        assert {"add", "close"} <= set(library._ipython_key_completions_())
+        assert set(library.symbols._ipython_key_completions_()) == set(library.symbols)
+
+
+def test_names_that_methods_take_are_documented(example: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "from-ctypes.md").read_text()
+    named = re.search(r"\*\*Methods take names\.\*\*(.*?)are ours", text, re.DOTALL)
+    assert named
+    public = {name for name in dir(dlopen.Library) if not name.startswith("_")}
+    assert set(re.findall("`(\\w+)`", named[1])) == public
+    with dlopen.Library(example) as library:
+        assert library["close"](1) == 1001
+        assert not library.closed
+
+
+def test_a_subclass_can_be_opened_in_another_way(example: Path) -> None:
+    """`from_bytes` does not ask the subclass's constructor, whose parameters it cannot know."""
+
+    class Example(dlopen.Library):
+        def __init__(self) -> None:
+            super().__init__(example, dlopen.PRIVATE)
+
+    with Example() as library, Example.from_bytes(example.read_bytes(), use_errno=True) as other:
+        assert type(other) is Example
+        assert (library.add(1, 2), other.add(3, 4)) == (3, 7)
+        assert "_given_data" not in vars(other)  # the content is not kept
+
+
+def test_keywords_that_are_none(example: Path) -> None:
+    content = example.read_bytes()
+    with dlopen.Namespace("keywords") as home:
+        placed: Any = [(home.load, example), (home.load_bytes, content)]
+        free: Any = [(dlopen.Library, example), (dlopen.Library.from_bytes, content)]
+        for open_, argument in [*placed, *free]:
+            with pytest.raises(TypeError, match="gill"):
+                open_(argument, gill=True)
+        for open_, argument in placed:
+            with pytest.raises(TypeError, match="namespace"):
+                open_(argument, namespace=None)
+        assert home.libraries == ()

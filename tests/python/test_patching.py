@@ -235,6 +235,45 @@ assert call() != 0
     ]
 
 
+def test_what_c_gets_from_a_callback_that_raises(tmp_path: Path) -> None:
+    """What `on_error` says, errno too; the exception is raised at the end all the same."""
+    code = """
+import errno
+def fails(*arguments):
+    raise LookupError("no")
+read = dlopen.callback(
+    c_ssize_t, c_int, c_void_p, c_size_t, on_error=(-1, errno.EIO)
+)(fails)
+plain = dlopen.callback(c_ssize_t, c_int, c_void_p, c_size_t, use_errno=True)(lambda *_: 7)
+late = dlopen.callback(c_long, c_void_p, on_error=-5)(fails)
+text = dlopen.callback(c_long, c_void_p, on_error=-6)(lambda where: "no number")
+lib = dlopen.Library(path, use_errno=True)
+buffer = ctypes.create_string_buffer(8)
+patch = lib.patch(read=read, time=late)
+with lib.patch(read=plain):
+    assert lib.call_read(0, buffer, 8) == 7
+ctypes.set_errno(0)
+assert lib.call_read(0, buffer, 8) == -1 and ctypes.get_errno() == errno.EIO
+assert lib.function("call_time", c_long)() == -5
+try:
+    patch.restore()
+except BaseExceptionGroup as group:
+    assert [type(error) for error in group.exceptions] == [LookupError, LookupError]
+else:
+    raise AssertionError
+# A result that ctypes cannot convert is an exception, too.
+for on_error, expected in ((None, 0), (-6, -6)):
+    wrong = dlopen.callback(c_long, c_void_p, on_error=on_error)(lambda where: "no number")
+    try:
+        with lib.patch(time=wrong):
+            assert lib.function("call_time", c_long)() == expected
+    except TypeError:
+        continue
+    raise AssertionError
+"""
+    python(code, build(tmp_path))
+
+
 def test_what_cannot_be_patched_in(tmp_path: Path) -> None:
     code = """
 lib = dlopen.Library(path)

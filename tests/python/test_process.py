@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 import dlopen
-from support.fixtures import compile_library, maps
+from support.fixtures import compile_library, maps, run_python
 
 
 def host_images() -> list[tuple[int, str]]:
@@ -147,3 +148,102 @@ def test_find_agrees_with_what_is_opened() -> None:
     with dlopen.existing("libc.so.6") as libc:
         assert found.path is not None
         assert Path(found.path).samefile(libc.info.path)
+
+
+def test_host_libraries_are_known_as_files_are() -> None:
+    """Needs, relocations and counts of the host's are those that its file has."""
+    import ssl  # noqa: F401, PLC0415  (brings libraries that came late)
+
+    seen = 0
+    for info in dlopen.libraries():
+        if not info.is_host or not info.path.startswith("/") or info.path == sys_executable():
+            continue
+        with dlopen.Image(info.path) as image:
+            file = image.info
+            assert info.relocation_count == len(info.relocations) == len(file.relocations)
+            assert [(one.place - info.load_bias, *tuple(one)[1:]) for one in info.relocations] == [
+                (one.place - file.load_bias, *tuple(one)[1:]) for one in file.relocations
+            ]
+            for name in ("needed", "soname", "interpreter", "symbol_count", "versions", "runpath"):
+                assert getattr(info, name) == getattr(file, name), (info.path, name)
+        assert [one.soname for one in info.dependencies] == list(info.needed)
+        assert all(one.is_host for one in info.dependencies)
+        seen += 1
+    assert seen > 4
+
+
+def sys_executable() -> str:
+    return str(Path("/proc/self/exe").readlink())
+
+
+def test_relocations_of_the_host_agree_with_readelf() -> None:
+    """By kind of table, as pyelftools counts them in the file."""
+    with dlopen.existing("libc.so.6") as libc, Path(libc.info.path).open("rb") as file:
+        elf = ELFFile(file)
+        tables = {section.name: section for section in elf.iter_sections()}
+        of_kind = {
+            "RELA": tables[".rela.dyn"].num_relocations(),
+            "JMPREL": tables[".rela.plt"].num_relocations(),
+        }
+        found = [one.table for one in libc.info.relocations]
+        assert {kind: found.count(kind) for kind in of_kind} == of_kind
+
+
+def test_the_programs_path_is_its_files() -> None:
+    with dlopen.Library(None) as program:
+        assert program.info.path == sys_executable()
+
+
+EXISTING = """
+import os, shutil, ssl, sys
+from pathlib import Path
+import dlopen
+example, folder = sys.argv[1:]
+data = Path(example).read_bytes()
+copies = [shutil.copy(example, f"{folder}/lib{name}.so") for name in ("private", "space", "hand")]
+space = dlopen.Namespace("existing")
+with dlopen.Image(copies[2]) as image:
+    hand = image.relocate([dlopen.existing("libc.so.6")])
+opened = [
+    hand,
+    dlopen.Library(example),
+    dlopen.Library.from_bytes(data, name="libfrommemory.so"),
+    dlopen.Library(copies[0], dlopen.PRIVATE),
+    dlopen.Library("inside/libexample.so", files={"inside/libexample.so": data}),
+    space.load(copies[1]),
+]
+images = dlopen.libraries()
+assert {library.info for library in opened} <= set(images)
+paths = [info.path for info in images]
+assert os.readlink("/proc/self/exe") in paths and len(set(paths)) == len(paths)
+for info in images:
+    with dlopen.existing(info) as by_info, dlopen.existing(info.path) as by_path:
+        assert by_info.info == by_path.info == info, info
+        assert by_info.info.open_count == info.open_count + 2
+assert [info.open_count for info in dlopen.libraries()] == [info.open_count for info in images]
+for library in opened:
+    library.close()
+"""
+
+
+def test_existing_takes_what_libraries_gives(tmp_path: Path, example: Path) -> None:
+    """Each image, whoever loaded it and how, by its `Info` and by its path."""
+    run_python(EXISTING, str(example), str(tmp_path))
+
+
+def test_an_info_is_that_very_image(example: Path) -> None:
+    """Of copies with one path, the one that it is of; and none after it has gone."""
+    with dlopen.Library(example, dlopen.PRIVATE), dlopen.Library(example, dlopen.PRIVATE) as two:
+        info = two.info
+        with dlopen.existing(info) as again:
+            assert again.info == info
+            assert two.count() == 6
+            assert again.variable("counter", ctypes.c_int).value == 6
+            two.close()
+            assert again.count() == 7  # counted
+    with dlopen.Library(example) as library:
+        gone = library.info
+    with pytest.raises(ValueError, match="not loaded any more"):
+        dlopen.existing(gone)
+    with dlopen.Image(example) as image, pytest.raises(dlopen.Error, match="not linked"):
+        dlopen.existing(image.info)

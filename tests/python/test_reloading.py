@@ -73,7 +73,7 @@ int self(void) { return getppid(); }
 #endif
 """
 HEAD = """
-import ctypes, gc, os, subprocess, sys, threading, time
+import ctypes, difflib, gc, os, subprocess, sys, threading, time  # difflib: for str(error)
 from ctypes import c_char, c_int, c_long, c_void_p
 from pathlib import Path
 import dlopen

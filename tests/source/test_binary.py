@@ -101,7 +101,7 @@ def test_segments(name: str) -> None:
 
 def test_the_extension_finds_the_core_by_rpath() -> None:
     extension = binary("_linker.abi3.so")
-    assert [entry.rpath for entry in dynamic(extension, "DT_RPATH")] == ["$ORIGIN/_lib"]
+    assert [entry.rpath for entry in dynamic(extension, "DT_RPATH")] == ["$ORIGIN/_lib:$ORIGIN"]
     assert not dynamic(extension, "DT_RUNPATH")
     assert "libdlopen.so" in {entry.needed for entry in dynamic(extension, "DT_NEEDED")}
 

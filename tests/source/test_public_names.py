@@ -1,6 +1,8 @@
 """The public face: __all__ is sorted and complete, and the stub covers the extension."""
 
 import inspect
+import pickle
+import sys
 from types import ModuleType
 
 import dlopen
@@ -17,6 +19,22 @@ def test_all_is_complete() -> None:
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert public - {"annotations"} == set(dlopen.__all__) - {"__version__"}
+
+
+def test_public_classes_are_where_they_say() -> None:
+    """As pickle needs it, and who reads a traceback."""
+    for name in dlopen.__all__:
+        value = getattr(dlopen, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__module__.startswith("dlopen"), name
+            assert getattr(sys.modules[value.__module__], value.__qualname__) is value
+
+
+def test_what_is_known_can_be_pickled() -> None:
+    with dlopen.Library("libm.so.6") as library:
+        known = library.info
+        kept = known.segments, known.versions, known.relocations[:3], dlopen.find("libm.so.6")
+    assert pickle.loads(pickle.dumps(kept)) == kept
 
 
 def test_public_names_are_documented() -> None:

@@ -58,6 +58,12 @@ def guard_callback(thunk, uintptr_t code, size_t thunk_size):
     return False
 
 
+def tell_unraisable(where, error):
+    """Give an exception that nobody can raise to sys.unraisablehook."""
+    PyErr_SetObject(type(error), error)
+    PyErr_WriteUnraisable(where)
+
+
 def keep_for_ever(thing):
     """Let an object outlive the interpreter."""
     Py_INCREF(thing)

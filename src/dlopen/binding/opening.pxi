@@ -194,11 +194,14 @@ def map(bytes name, data, uint32_t flags=0, files=None):
     return load(name, data, 0, flags, None, files, 0, 0, False, False)
 
 
-def existing(bytes name not None):
+def existing(bytes name, uintptr_t at_hand=0):
+    """By a name, or None: the image at hand."""
     cdef Failure error = Failure()
-    cdef PublicImage *image = NULL
-    cdef const char *text = name
+    cdef PublicImage *image = <PublicImage *>at_hand
+    cdef const char *text = NULL
     cdef int code
+    if name is not None:
+        text = name
     with nogil:
         code = DLOPEN_existing(text, &image, error.record)
     if code != DLOPEN_OK:

@@ -86,7 +86,7 @@ struct DLOPEN_error {
   const char *detail;            /* the rule or reason, plain English */
   const char *symbol;            /* symbol name */
   const char *version;           /* symbol version */
-  const char *needed_by;         /* the image that asked for library */
+  const char *needed_by;         /* the image that asked for library, "" if the caller did */
   const char *searched;          /* first of the searched paths */
   uint32_t searched_count;
   uint16_t text_used;
@@ -179,7 +179,10 @@ int DLOPEN_map(const struct DLOPEN_request *request, DLOPEN_image **image, struc
 int DLOPEN_relocate(DLOPEN_image *image, const struct DLOPEN_request *request, DLOPEN_image **scope,
                     size_t scope_count, struct DLOPEN_error *error);
 
-/* An image that is loaded already, by path, soname or base name; counted. */
+/* An image that is loaded already, by path, soname or base name; counted.  What no search finds (the program, what is
+ * DLOPEN_PRIVATE, from bytes, or of another namespace) is found by the path that DLOPEN_info has, the first of several.
+ * With a name of NULL it is the image that *image holds, as DLOPEN_images, DLOPEN_address and DLOPEN_dependency_at
+ * give it: DLOPEN_E_HANDLE if that has gone, DLOPEN_E_STATE if it is mapped only. */
 int DLOPEN_existing(const char *name, DLOPEN_image **image, struct DLOPEN_error *error);
 
 /* An exception that a destructor throws goes on to the caller.  The image is closed; the destructors that are left
@@ -237,7 +240,7 @@ enum DLOPEN_state {
 };
 struct DLOPEN_info {
   size_t size;                   /* set by the caller: sizeof (struct DLOPEN_info) */
-  const char *path;              /* absolute where it is known; the given name for an image from bytes, the path asked for of one from files; "" the program */
+  const char *path;              /* absolute where it is known; the given name for an image from bytes, the path asked for of one from files; of the program its file's, "" if that is not known */
   const char *name;              /* l_name, as dl_iterate_phdr gives it */
   const char *soname, *rpath, *runpath, *interpreter;
   uint64_t load_bias;            /* run address - p_vaddr */
@@ -256,7 +259,7 @@ struct DLOPEN_info {
   uint32_t symbol_count;         /* entries of the dynamic symbol table */
   uint32_t relocation_count;     /* as DLOPEN_relocation_at counts them */
   uint32_t needed_count;
-  uint32_t dependency_count;     /* direct: one for each DT_NEEDED, in order; 0 before linking */
+  uint32_t dependency_count;     /* direct: one for each DT_NEEDED, in order (of the host's, found by its name); 0 before linking */
   uint32_t version_count;        /* as DLOPEN_version_at counts them */
   uint32_t has_textrel, nodelete;
   int64_t namespace_id;          /* 0: the program's */
@@ -264,7 +267,7 @@ struct DLOPEN_info {
 };
 int DLOPEN_info(DLOPEN_image *image, struct DLOPEN_info *info);
 const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL past the end */
-DLOPEN_image *DLOPEN_dependency_at(DLOPEN_image *image, uint32_t index); /* NULL past the end */
+DLOPEN_image *DLOPEN_dependency_at(DLOPEN_image *image, uint32_t index); /* NULL past the end, and where none of the host's has the name */
 
 /* Relocations: RELR first, then DT_RELA, then DT_JMPREL. */
 enum DLOPEN_relocation_kind {

@@ -256,7 +256,7 @@ except dlopen.Error as error:
 
     compile_library(tmp_path, "libgone.so", "int other(void) { return 1; }")
     (line,) = lines(run_python(code, str(top), env={"DLOPEN_LOG": "error"}).stderr)
-    assert line.text == f"cannot open {top}: {middle}: undefined symbol: gone"
+    assert line.text == f"cannot open {top}: {middle}: undefined symbol: gone (needed by {top})"
 
 
 def test_names_cannot_forge_a_line(tmp_path: Path) -> None:

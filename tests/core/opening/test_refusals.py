@@ -76,9 +76,23 @@ def test_a_relocatable_file(steps: Steps) -> None:
         (b"INPUT(libreal.so)\n" + b"/* and more */" * 20, "linker script"),
         (b"#!/bin/sh\necho no library\n" * 10, "ELF"),
         (b"!<arch>\n" + bytes(200), "archive"),
+        (b"!<arch>\n", "archive"),
+        (b"!<thin>\n", "archive"),
+        (b"!<html> is a text, too.\n" * 9, "text file"),
         (b"MZ" + bytes(200), "ELF"),
     ],
-    ids=["empty", "magic only", "GROUP", "INPUT", "shell script", "archive", "PE"],
+    ids=[
+        "empty",
+        "magic only",
+        "GROUP",
+        "INPUT",
+        "shell script",
+        "archive",
+        "empty archive",
+        "thin archive",
+        "text like an archive",
+        "PE",
+    ],
 )
 def test_files_that_are_not_elf(steps: Steps, content: bytes, detail: str) -> None:
     (steps.directory / "liba.so").write_bytes(content)

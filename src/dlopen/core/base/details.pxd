@@ -25,6 +25,7 @@ cdef extern from *:
         D(SHRANK, "file too short: it shrank", "file too short") \\
         D(EMPTY, "file too short: it is empty", "file too short") \\
         D(SHORT_TEXT, "file too short: a text file (a linker script?)", "file too short") \\
+        D(SHORT_ARCHIVE, "file too short: a static library (ar archive)", "file too short") \\
         D(SHORT, "file too short", "") \\
         D(ARCHIVE, \\
           "invalid ELF header: a static library (ar archive)", \\
@@ -216,7 +217,7 @@ cdef extern from *:
     enum:
         DETAIL_NONE, DETAIL_NO_MEMORY, DETAIL_NO_HANDLE, DETAIL_REQUEST_SIZE, DETAIL_NO_NAMESPACE
         DETAIL_CANNOT_OPEN, DETAIL_CANNOT_READ, DETAIL_SHRANK, DETAIL_EMPTY, DETAIL_SHORT_TEXT,
-        DETAIL_SHORT, DETAIL_ARCHIVE, DETAIL_TEXT, DETAIL_NO_ELF
+        DETAIL_SHORT_ARCHIVE, DETAIL_SHORT, DETAIL_ARCHIVE, DETAIL_TEXT, DETAIL_NO_ELF
         DETAIL_CLASS_32, DETAIL_CLASS, DETAIL_DATA, DETAIL_IDENT_VERSION, DETAIL_OS_ABI,
         DETAIL_ABI_VERSION, DETAIL_VERSION, DETAIL_MACHINE, DETAIL_EXECUTABLE, DETAIL_RELOCATABLE,
         DETAIL_CORE_DUMP, DETAIL_TYPE, DETAIL_PHENTSIZE

@@ -12,10 +12,11 @@ from dlopen.core.base.details cimport (
     DETAIL_EXECUTABLE_STACK, DETAIL_IDENT_VERSION, DETAIL_NO_DYNAMIC, DETAIL_NO_ELF,
     DETAIL_NO_SEGMENTS, DETAIL_OS_ABI, DETAIL_PHDRS_OUTSIDE, DETAIL_PHENTSIZE, DETAIL_PHNUM,
     DETAIL_RELOCATABLE, DETAIL_SEGMENT_ADDRESS, DETAIL_SEGMENT_BEYOND, DETAIL_SEGMENT_FILESZ,
-    DETAIL_SEGMENT_ORDER, DETAIL_SEGMENT_WX, DETAIL_SHORT, DETAIL_SHORT_TEXT, DETAIL_TEXT,
-    DETAIL_TLS_SIZE, DETAIL_TYPE, DETAIL_VERSION,
+    DETAIL_SEGMENT_ORDER, DETAIL_SEGMENT_WX, DETAIL_SHORT, DETAIL_SHORT_ARCHIVE, DETAIL_SHORT_TEXT,
+    DETAIL_TEXT, DETAIL_TLS_SIZE, DETAIL_TYPE, DETAIL_VERSION,
 )
 from dlopen.core.base.errors cimport fail, fail_at
+from dlopen.core.base.strings cimport memcmp
 from dlopen.core.base.words cimport align_down, align_up, is_power_of_two
 from dlopen.core.elf.constants cimport (
     EI_ABIVERSION, EI_OSABI, EI_VERSION, ELFOSABI_GNU, ELFOSABI_SYSV, ET_CORE, ET_DYN, ET_EXEC,
@@ -53,6 +54,14 @@ cdef struct Layout:
     bint wants_executable_stack
 
 
+cdef inline bint looks_like_archive(const Ehdr* header, uint64_t file_size) noexcept nogil:
+    """Of ar(1), or a thin one; it may hold nothing."""
+    return file_size >= 8 and (
+        memcmp(&header.e_ident[0], b"!<arch>\n", 8) == 0
+        or memcmp(&header.e_ident[0], b"!<thin>\n", 8) == 0
+    )
+
+
 cdef inline int check_header(
     const Ehdr* header, uint64_t file_size, const char* name, Error* error
 ) noexcept nogil:
@@ -63,10 +72,12 @@ cdef inline int check_header(
         if file_size == 0:
             return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_EMPTY)
         if file_size < sizeof(Ehdr):         # as glibc: before what it holds
+            if looks_like_archive(header, file_size):
+                return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_SHORT_ARCHIVE)
             if looks_like_text(header, file_size):
                 return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_SHORT_TEXT)
             return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_SHORT)
-        if header.e_ident[0] == 0x21 and header.e_ident[1] == 0x3c:
+        if looks_like_archive(header, file_size):
             return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_ARCHIVE)
         if looks_like_text(header, file_size):
             return fail(error, DLOPEN_E_NOT_ELF, name, DETAIL_TEXT)

@@ -18,18 +18,20 @@ from dlopen.core.image.image cimport Image, Version, image_asked_name, is_linked
 from dlopen.core.image.registry cimport (
     Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
 )
+from dlopen.core.opening.known cimport host_by_name
 from dlopen.core.running.find_symbol cimport symbol_count_of
 
 
-cdef inline bint count_symbols_once(Linker* linker, Image* image) noexcept nogil:
-    """All else that is known of a host image is a copy. In a reader section; False: the
-    image has gone."""
+cdef inline bint count_entries_once(Linker* linker, Image* image) noexcept nogil:
+    """Symbols and relocations: all else that is known of a host image is a copy. In a reader
+    section; False: the image has gone."""
     cdef void* borrowed
-    if load_u64(&image.counted_symbols) == 0:
+    if load_u64(&image.counted_symbols) == 0 or load_u64(&image.counted_relocations) == 0:
         borrowed = borrow_host_image(linker, image)
         if borrowed == NULL:
             return False
         symbol_count_of(image)
+        count_relocations(image)
         give_back_host_image(linker, image, borrowed)
     return True
 
@@ -43,13 +45,18 @@ cdef inline uint32_t count_versions(const Image* image) noexcept nogil:
     return count
 
 
+cdef inline uint32_t dependency_count(const Image* image) noexcept nogil:
+    """Of a linked one."""
+    return <uint32_t>(image.needed.count if image.is_host else image.dependencies.count)
+
+
 cdef inline int fill_info(
     Linker* linker, PublicImage* handle, Info* info, size_t size
 ) noexcept nogil:
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(&linker.registry)
     if not snapshot_holds(current_snapshot(&linker.registry), image) \
-            or not count_symbols_once(linker, image):
+            or not count_entries_once(linker, image):
         reader_leave(&linker.registry, phase)
         return DLOPEN_E_HANDLE
     if image.is_host and not load_u32(&image.is_identified):
@@ -61,8 +68,7 @@ cdef inline int fill_info(
     info.soname = image.soname
     info.rpath = image.rpath
     info.runpath = image.runpath
-    if image.layout.interpreter != NULL and image.is_startup:
-        info.interpreter = <const char*>(image.bytes_bias + image.layout.interpreter.p_vaddr)
+    info.interpreter = image.interpreter
     info.load_bias = image.load_bias
     info.map_start = image.map_start
     info.map_end = image.map_end
@@ -87,7 +93,7 @@ cdef inline int fill_info(
     info.relocation_count = count_relocations(image)
     info.needed_count = <uint32_t>image.needed.count
     if is_linked(image):
-        info.dependency_count = <uint32_t>image.dependencies.count
+        info.dependency_count = dependency_count(image)
     info.version_count = count_versions(image)
     info.has_textrel = image.has_textrel
     info.nodelete = image.nodelete
@@ -128,10 +134,14 @@ cdef inline PublicImage* dependency_at(
 ) noexcept nogil:
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef const Snapshot* snapshot = current_snapshot(&linker.registry)
     cdef PublicImage* dependency = NULL
-    if snapshot_holds(current_snapshot(&linker.registry), image) and is_linked(image) \
-            and index < image.dependencies.count:
-        dependency = <PublicImage*>image.dependencies.items[index]
+    if snapshot_holds(snapshot, image) and is_linked(image) and index < dependency_count(image):
+        # The host does not say what it bound DT_NEEDED to: by name.
+        dependency = <PublicImage*>(
+            host_by_name(snapshot, <const char*>image.needed.items[index]) if image.is_host
+            else image.dependencies.items[index]
+        )
     reader_leave(&linker.registry, phase)
     return dependency
 

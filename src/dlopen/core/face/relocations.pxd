@@ -3,18 +3,21 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.arch.machine cimport relocation_kind, relocation_width
+from dlopen.core.base.atomics cimport load_u64, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, PublicImage, PublicRelocation, VisitRelocation,
 )
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type
 from dlopen.core.face.visiting cimport Visit, visit_begin, visit_end
 from dlopen.core.host.linker cimport Linker
+from dlopen.core.image.checked cimport Tables
+from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
+from dlopen.core.image.relr cimport RelrWalk, relr_in, relr_next
 
 
-cdef inline uint32_t relr_places(const Image* image) noexcept nogil:
-    cdef RelrWalk walk = relr_of(image)
+cdef inline uint32_t relr_places(const Tables* tables) noexcept nogil:
+    cdef RelrWalk walk = relr_in(tables.relr, tables.relr_count)
     cdef uint64_t place = 0
     cdef uint32_t count = 0
     while relr_next(&walk, &place):
@@ -22,8 +25,17 @@ cdef inline uint32_t relr_places(const Image* image) noexcept nogil:
     return count
 
 
-cdef inline uint32_t count_relocations(const Image* image) noexcept nogil:
-    return relr_places(image) + <uint32_t>image.rela_count + <uint32_t>image.jmprel_count
+cdef inline uint32_t count_relocations(Image* image) noexcept nogil:
+    """Of an image that cannot go meanwhile, or was counted before: kept after the first count,
+    for which the tables of the host's are looked for."""
+    cdef Tables tables
+    cdef uint64_t known = load_u64(&image.counted_relocations)
+    if known == 0:
+        read_tables(image, &tables)
+        known = 1 + relr_places(&tables) + tables.relative_count + tables.rela_count \
+            + tables.jmprel_count
+        store_u64(&image.counted_relocations, known)
+    return <uint32_t>(known - 1)
 
 
 cdef inline void describe_relocation(
@@ -54,21 +66,26 @@ ctypedef bint (*RelocationStep)(const PublicRelocation* relocation, void* data) 
 cdef inline void walk_relocations(
     const Image* image, RelocationStep step, void* data
 ) noexcept nogil:
-    """Until `step` says stop."""
+    """Until `step` says stop. Of an image that cannot go meanwhile."""
     cdef PublicRelocation relocation
-    cdef RelrWalk walk = relr_of(image)
+    cdef Tables tables
+    cdef RelrWalk walk
     cdef uint64_t place = 0
     cdef uint64_t i
+    read_tables(image, &tables)
+    walk = relr_in(tables.relr, tables.relr_count)
     while relr_next(&walk, &place):
         describe_relr(image, place, &relocation)
         if not step(&relocation, data):
             return
-    for i in range(image.rela_count):
-        describe_relocation(image, &image.rela[i], 1, &relocation)
+    for i in range(tables.relative_count + tables.rela_count):
+        describe_relocation(
+            image, tables.rela - tables.relative_count + i, 1, &relocation
+        )
         if not step(&relocation, data):
             return
-    for i in range(image.jmprel_count):
-        describe_relocation(image, &image.jmprel[i], 2, &relocation)
+    for i in range(tables.jmprel_count):
+        describe_relocation(image, &tables.jmprel[i], 2, &relocation)
         if not step(&relocation, data):
             return
 

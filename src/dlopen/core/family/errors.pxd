@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 
 from dlopen.core.base.allocator cimport Allocator, allocate, release
 from dlopen.core.base.atomics cimport exchange_pointer
-from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_NOT_FOUND, Error
+from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_NOT_FOUND, DLOPEN_E_SYMBOL, Error
 from dlopen.core.base.details cimport DETAIL_NOT_OPEN, LIBCS, detail_text
 from dlopen.core.base.errors cimport error_clear, fail
 from dlopen.core.base.lock cimport locks_held
@@ -134,7 +134,7 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     if error == NULL:
         store_text(linker, no_memory_text if locks_held == 0 else in_handler_text)
         return
-    if error.code == DLOPEN_E_NOT_FOUND:
+    if error.code == DLOPEN_E_NOT_FOUND or error.code == DLOPEN_E_SYMBOL:
         error.needed_by = b""
     say_as_libc(error)
     length = write_message(error, NULL, 0)

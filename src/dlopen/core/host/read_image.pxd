@@ -42,7 +42,8 @@ cdef inline bint copy_strings(Allocator* allocator, Image* image) noexcept nogil
     cdef size_t i
     cdef bint complete = copy_string(allocator, image, &image.soname) \
         and copy_string(allocator, image, &image.rpath) \
-        and copy_string(allocator, image, &image.runpath)
+        and copy_string(allocator, image, &image.runpath) \
+        and copy_string(allocator, image, &image.interpreter)
     for i in range(image.needed.count):
         complete = complete and copy_string(
             allocator, image, <const char**>&image.needed.items[i]

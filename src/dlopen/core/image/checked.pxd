@@ -11,7 +11,7 @@ from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, Error
 from dlopen.core.base.errors cimport fail_at
 from dlopen.core.elf.constants cimport PF_W, PF_X
 from dlopen.core.elf.layout cimport segment_holding
-from dlopen.core.elf.structures cimport Phdr, Rela
+from dlopen.core.elf.structures cimport Phdr, Rela, Xword
 from dlopen.core.image.image cimport MAX_TABLES, Image, bytes_at, image_name
 
 
@@ -62,7 +62,10 @@ cdef inline uint64_t room_after(const Image* image, uint64_t address) noexcept n
     return segment.p_vaddr + segment.p_filesz - address
 
 
-cdef struct Tables:              # an image's relocations that have symbols, and others
+cdef struct Tables:              # an image's relocations
+    const Xword* relr
+    uint64_t relr_count
+    uint64_t relative_count      # of a host image: they stand before `rela`, and have no symbol
     const Rela* rela
     uint64_t rela_count
     const Rela* jmprel

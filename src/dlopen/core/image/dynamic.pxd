@@ -18,12 +18,12 @@ from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
     DF_1_NOOPEN, DF_1_PIE, DF_SYMBOLIC, DF_TEXTREL, DT_AUXILIARY, DT_FILTER, DT_FLAGS, DT_FLAGS_1,
     DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_NEEDED, DT_NULL, DT_PLTGOT, DT_PLTREL, DT_PLTRELSZ, DT_RELA,
-    DT_RELACOUNT, DT_RELASZ, DT_RELR, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRSZ, DT_STRTAB,
-    DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM, DT_VERNEED,
-    DT_VERNEEDNUM, DT_VERSYM, PF_W,
+    DT_RELACOUNT, DT_RELASZ, DT_RELR, DT_RELRSZ, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRSZ,
+    DT_STRTAB, DT_SYMBOLIC, DT_SYMENT, DT_SYMTAB, DT_TEXTREL, DT_VERDEF, DT_VERDEFNUM,
+    DT_VERNEED, DT_VERNEEDNUM, DT_VERSYM, PF_R, PF_W,
 )
 from dlopen.core.elf.layout cimport refuse_executable_stack, segment_holding
-from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym
+from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym, Xword
 from dlopen.core.image.checked cimport Tables, entry_at, malformed, room_after, table_at
 from dlopen.core.image.functions cimport read_functions
 from dlopen.core.image.hash_tables cimport protect_symbols, read_hash_tables
@@ -63,7 +63,12 @@ cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
     cdef uint64_t jmprel = 0
     cdef uint64_t jmprel_size = 0
     cdef uint64_t jmprel_kind = DT_RELA
+    cdef uint64_t relr = 0
+    cdef uint64_t relr_size = 0
     cdef uint32_t i
+    tables.relr = image.relr
+    tables.relr_count = image.relr_count
+    tables.relative_count = 0
     tables.rela = image.rela
     tables.rela_count = image.rela_count
     tables.jmprel = image.jmprel
@@ -83,17 +88,27 @@ cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
             jmprel_size = image.dynamic[i].d_val
         elif image.dynamic[i].d_tag == DT_PLTREL:
             jmprel_kind = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_RELR:
+            relr = image.dynamic[i].d_val
+        elif image.dynamic[i].d_tag == DT_RELRSZ:
+            relr_size = image.dynamic[i].d_val
     if jmprel_kind != DT_RELA:
         jmprel = 0
     # Some linkers count DT_JMPREL's entries in DT_RELASZ too.
     if jmprel != 0 and rela <= jmprel and rela + rela_size == jmprel + jmprel_size:
         rela_size -= jmprel_size
-    if rela != 0 and relative * sizeof(Rela) < rela_size:
+    if rela != 0:
+        if relative > rela_size // sizeof(Rela):
+            relative = rela_size // sizeof(Rela)
+        tables.relative_count = relative
         tables.rela = <const Rela*>entry_at(image, rela, rela_size) + relative
         tables.rela_count = rela_size // sizeof(Rela) - relative
     if jmprel != 0:
         tables.jmprel = <const Rela*>entry_at(image, jmprel, jmprel_size)
         tables.jmprel_count = jmprel_size // sizeof(Rela)
+    if relr != 0:
+        tables.relr = <const Xword*>entry_at(image, relr, relr_size)
+        tables.relr_count = relr_size // sizeof(Xword)
 
 
 cdef inline void read_entries(Image* image, uint64_t* values, bint* present) noexcept nogil:
@@ -160,6 +175,21 @@ cdef inline int read_for_lookup(Image* image) noexcept nogil:
     return code
 
 
+cdef inline const char* interpreter_of(const Image* image) noexcept nogil:
+    """The text of PT_INTERP, which a library may have and nobody uses: so of the host's, too, it
+    is looked at before it is read."""
+    cdef const Phdr* header = image.layout.interpreter
+    cdef const Phdr* segment
+    cdef const char* text
+    if header == NULL or header.p_filesz == 0:
+        return NULL
+    segment = segment_holding(&image.layout, header.p_vaddr, header.p_filesz)
+    if segment == NULL or not segment.p_flags & PF_R:
+        return NULL
+    text = <const char*>entry_at(image, header.p_vaddr, header.p_filesz)
+    return text if text != NULL and text[header.p_filesz - 1] == 0 else NULL
+
+
 cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) noexcept nogil:
     """Everything but what `refuse` says of it."""
     cdef uint64_t values[TAG_COUNT]
@@ -221,6 +251,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
         image.rpath = string_at(image, values[DT_RPATH])
         if image.rpath == NULL:
             return malformed(image, error, DETAIL_RPATH_OUTSIDE, values[DT_RPATH])
+    image.interpreter = interpreter_of(image)
     code = read_hash_tables(image, &values[0], &present[0], error)
     if code:
         return code

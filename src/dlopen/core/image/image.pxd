@@ -161,6 +161,7 @@ cdef struct Image:
     const char* soname           # in strtab; NULL when absent, as are the following
     const char* rpath
     const char* runpath
+    const char* interpreter      # of PT_INTERP; NULL when absent, or not readable
     Pointers needed              # const char*
     Pointers filter_entries      # const Dyn*: DT_FILTER and DT_AUXILIARY; none of the host's
     Table tables[MAX_TABLES]     # what relocation must not overwrite
@@ -234,6 +235,7 @@ cdef struct Image:
     void* host_handle            # link map, once it was asked for
     uint32_t uniques_known       # atomic: whether it defines any STB_GNU_UNIQUE: host/uniques.pxd
     uint64_t counted_symbols     # atomic: 1 + symbol_count, once it was asked for
+    uint64_t counted_relocations  # atomic: 1 + relocation_count, in the same way
     char* probe                  # owned: an exported name, to ask libc whether it is global
 
 

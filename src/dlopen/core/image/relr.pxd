@@ -23,14 +23,18 @@ cdef struct RelrWalk:
     uint64_t after               # the word of the next bitmap's lowest bit
 
 
-cdef inline RelrWalk relr_of(const Image* image) noexcept nogil:
+cdef inline RelrWalk relr_in(const Xword* table, uint64_t count) noexcept nogil:
     cdef RelrWalk walk
-    walk.entry = image.relr
-    walk.end = image.relr + image.relr_count
+    walk.entry = table
+    walk.end = table + count
     walk.bits = 0
     walk.first = 0
     walk.after = 0
     return walk
+
+
+cdef inline RelrWalk relr_of(const Image* image) noexcept nogil:
+    return relr_in(image.relr, image.relr_count)
 
 
 cdef inline bint relr_next(RelrWalk* walk, uint64_t* place) noexcept nogil:

@@ -1,17 +1,19 @@
-"""What is loaded already, asked for by its path, soname or base name."""
+"""What is loaded already, asked for by its path, soname or base name, or at hand: counted, as an
+open that loads nothing."""
 
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
 from dlopen.core.base.atomics cimport load_u32
-from dlopen.core.base.contract cimport DLOPEN_E_NOT_LOADED, Error, Request
-from dlopen.core.base.details cimport DETAIL_NOT_LOADED
-from dlopen.core.base.errors cimport fail, fail_memory
-from dlopen.core.base.strings cimport strchr
+from dlopen.core.base.contract cimport DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE, Error, Request
+from dlopen.core.base.details cimport DETAIL_NOT_LINKED, DETAIL_NOT_LOADED
+from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
+from dlopen.core.base.strings cimport strchr, strcmp
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.image.image cimport Image
+from dlopen.core.image.image cimport Image, image_name, is_linked
 from dlopen.core.image.naming cimport same_file_name
+from dlopen.core.image.registry cimport Snapshot, snapshot_holds
 from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.known cimport Wanted, loaded_by_name
@@ -20,29 +22,96 @@ from dlopen.core.opening.transaction cimport Transaction, begin, end, take
 from dlopen.core.symbols.report cimport report_open
 
 
+cdef inline Image* snapshot_at(const Snapshot* snapshot, size_t i) noexcept nogil:
+    """The host's first."""
+    return snapshot.hosts[i] if i < snapshot.host_count \
+        else snapshot.images[i - snapshot.host_count]
+
+
 cdef inline Image* loaded_by_base_name(
     Transaction* transaction, const char* name
 ) noexcept nogil:
+    """By its soname or the last part of its path: one that others find."""
+    cdef const Snapshot* snapshot = transaction.snapshot
     cdef Image* image
     cdef size_t i
-    for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
-        image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
-            else transaction.snapshot.images[i - transaction.snapshot.host_count]
+    for i in range(snapshot.host_count + snapshot.count):
+        image = snapshot_at(snapshot, i)
         if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
                 and take(transaction, image):
             return image
     return NULL
 
 
+cdef inline Image* loaded_at_path(Transaction* transaction, const char* path) noexcept nogil:
+    """The first whose path is this very text: also what no search finds, which is the program,
+    what is PRIVATE, from bytes, or of another namespace."""
+    cdef const Snapshot* snapshot = transaction.snapshot
+    cdef Image* image
+    cdef size_t i
+    for i in range(snapshot.host_count + snapshot.count):
+        image = snapshot_at(snapshot, i)
+        if is_linked(image) and not load_u32(&image.is_replaced) \
+                and strcmp(image.path, path) == 0 and take(transaction, image):
+            return image
+    return NULL
+
+
+cdef inline int count_existing(
+    Transaction* transaction, const char* name, Image** result, Error* error
+) noexcept nogil:
+    """One more open of the root, if there is one; ends the transaction."""
+    cdef Linker* linker = transaction.linker
+    cdef bint counted = transaction.root != NULL and not transaction.no_memory \
+        and count_root(transaction)
+    cdef int code = 0
+    if transaction.no_memory:
+        code = fail_memory(error, name)
+    elif not counted:
+        code = fail(error, DLOPEN_E_NOT_LOADED, name, DETAIL_NOT_LOADED)
+    else:
+        result[0] = transaction.root
+    report_open(name, code, result, error)
+    end(transaction)
+    # Waits for the thread that is at it.
+    return code if code else initialise(linker, result[0], True, error)
+
+
+cdef inline int open_existing_image(
+    Linker* linker, Image** result, Error* error
+) noexcept nogil:
+    """For an address in `result` that may be that of an image."""
+    cdef Image* image = result[0]
+    cdef Transaction* transaction
+    cdef Request request
+    cdef int code
+    memset(&request, 0, sizeof(request))
+    request.mode = RTLD_NOLOAD | RTLD_LAZY
+    transaction = begin(linker, &request, error)
+    if transaction == NULL:
+        return fail_memory(error, b"")
+    if not snapshot_holds(transaction.snapshot, image) or not take(transaction, image):
+        code = fail_memory(error, b"") if transaction.no_memory else fail_handle(error)
+        end(transaction)
+        return code
+    if not is_linked(image):
+        code = fail(error, DLOPEN_E_STATE, image_name(image), DETAIL_NOT_LINKED)
+        end(transaction)
+        return code
+    transaction.root = image
+    return count_existing(transaction, image_name(image), result, error)
+
+
 cdef inline int open_existing(
     Linker* linker, const char* name, Image** result, Error* error
 ) noexcept nogil:
-    """Counted, as an open that loads nothing."""
+    """By a name as any open has it, or else by the path that an image has; NULL: what `result`
+    holds."""
     cdef Transaction* transaction
     cdef Request request
     cdef Wanted wanted
-    cdef bint counted
-    cdef int code
+    if name == NULL:
+        return open_existing_image(linker, result, error)
     memset(&request, 0, sizeof(request))
     request.name = name
     request.mode = RTLD_NOLOAD | RTLD_LAZY
@@ -57,17 +126,6 @@ cdef inline int open_existing(
         transaction.root = loaded_by_base_name(transaction, name)
     if transaction.root == NULL and not transaction.no_memory and strchr(name, 0x2f) != NULL:
         acquire(transaction, &wanted, &transaction.root)
-    counted = transaction.root != NULL and not transaction.no_memory and count_root(transaction)
-    if transaction.no_memory:
-        code = fail_memory(error, name)
-    elif not counted:
-        code = fail(error, DLOPEN_E_NOT_LOADED, name, DETAIL_NOT_LOADED)
-    else:
-        code = 0
-        result[0] = transaction.root
-    report_open(name, code, result, error)
-    end(transaction)
-    if code == 0:
-        # Waits for the thread that is at it.
-        code = initialise(linker, result[0], True, error)
-    return code
+    if transaction.root == NULL and not transaction.no_memory:
+        transaction.root = loaded_at_path(transaction, name)
+    return count_existing(transaction, name, result, error)

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_VERSION
 from dlopen.core.base.details cimport (
     DETAIL_SYMBOL_INDEX, DETAIL_SYMBOL_NAME, DETAIL_UNDEFINED, DETAIL_UNVERSIONED,
@@ -62,6 +63,7 @@ cdef inline int resolve(
     cdef Reference reference
     cdef uint32_t visibility
     cdef bint found
+    cdef const Image* loader
     cdef Definition called
     definition.image = NULL
     definition.symbol = NULL
@@ -109,6 +111,10 @@ cdef inline int resolve(
             return 0
         fail(scopes.error, DLOPEN_E_SYMBOL, image_name(image), DETAIL_UNDEFINED)
         error_name_symbol(scopes.error, name, reference.version)
+        # Read as its readers do: of a call that is bound late it may have gone.
+        loader = <const Image*>load_pointer(&image.loader)
+        if loader != NULL:
+            error_needed_by(scopes.error, image_name(loader))
         return DLOPEN_E_SYMBOL
     if scopes.refuses_unversioned and definition.image.versym == NULL \
             and reference.version_library != NULL \

@@ -1,0 +1,151 @@
+"""What all that is open has in common, and where it is opened."""
+
+from __future__ import annotations
+
+from _warnings import warn
+
+from dlopen import _linker
+from dlopen._locks import new_lock
+from dlopen._records import log
+from dlopen.errors import one_line
+from dlopen.info import Info
+from dlopen.symbols import Symbols
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, NoReturn, Self
+    from weakref import ref
+
+    from dlopen.errors import SymbolError
+
+
+class Mapped:
+    """What `Library` and `Image` have in common: something open that can be closed."""
+
+    _image: int | None = None
+    _path = ""
+    _lock: Any
+    _warns = False
+    _keys: tuple[str, ...] | None = None
+    """Of its exports, once they were listed."""
+    _last_error: ref[SymbolError] | None = None
+    """It lists them when it is shown."""
+
+    def _opened(self, image: int, path: str, warns: bool) -> None:
+        self._image = image
+        self._path = path
+        self._warns = warns
+        self._lock = new_lock()
+        log("dlopen.library", "opened %r", self)
+
+    def _open_image(self) -> int:
+        image = self._image
+        if image is None:
+            raise ValueError(one_line(f"{self._path or 'the program'} is closed"))
+        return image
+
+    def _describe(self) -> Info:
+        return Info(self._open_image(), self)
+
+    def _forget(self) -> None:
+        """Turn off what was handed out; again does no harm."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._image is None
+
+    @property
+    def info(self) -> Info:
+        """What is known of the image.  Raises `ValueError` when closed."""
+        return self._describe()
+
+    @property
+    def symbols(self) -> Symbols:
+        """Its exports, by name.  Raises `ValueError` when closed."""
+        self._open_image()
+        return Symbols(self)  # not kept: what is closed is freed without the garbage collector
+
+    def close(self) -> None:
+        """Give it up; further calls do nothing.
+
+        What can be unloaded is unloaded before this returns: destructors run, in this thread.
+        No other thread may be inside one of its functions; see dlclose(3).
+        """
+        if self._last_error and self._last_error():
+            try:  # noqa: SIM105  (contextlib is slow to import)
+                self.symbols._all_keys()
+            except ValueError:  # closed meanwhile
+                pass
+        with self._lock:
+            image, self._image = self._image, None
+            if image is None:
+                return
+            self._forget()
+        # Without the lock: a destructor may come back here.
+        self._closed(image, _linker.close(image))
+        log("dlopen.library", "closed %r", self)
+
+    def _closed(self, image: int, is_held: bool) -> None:
+        """Called once, when the core has closed the image."""
+
+    def __enter__(self) -> Self:
+        self._open_image()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
+
+    def __repr__(self) -> str:
+        name = f"dlopen.{type(self).__name__}"
+        try:
+            info = self._describe()
+        except ValueError:
+            return f"<{name} {self._path!r} closed>"
+        return f"<{name} {info.path or self._path!r} at {info.map_start:#x}>"
+
+    def __del__(self) -> None:
+        # Nothing is unloaded here: code of the image may be in use from anywhere.
+        if self._warns and self._image is not None:
+            warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+
+class Place:
+    """A `Namespace`, as far as what is opened in it needs to know it."""
+
+    _number: int | None = None
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = new_lock()  # guards the next two
+        self._open: dict[Mapped, None] = {}  # in the order in which they were opened
+        self._is_closed = False
+
+    def _entered(self) -> int:
+        """Its number; raises `ValueError` when it is closed."""
+        if self._is_closed or self._number is None:
+            raise ValueError(f"the namespace {self._name!r} is closed")
+        return self._number
+
+    def _add(self, library: Mapped) -> None:
+        """One that was just opened into it."""
+        with self._lock:
+            if not self._is_closed:
+                self._open[library] = None
+                return
+        library.close()  # it was loaded while another thread closed the namespace
+        self._entered()
+
+    def _remove(self, library: Mapped) -> None:
+        """One that was closed."""
+        with self._lock:
+            self._open.pop(library, None)
