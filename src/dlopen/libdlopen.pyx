@@ -10,9 +10,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from dlopen.core.arch.machine cimport prepare_machine
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_INVALID, DLOPEN_E_STATE, Error, Info, Patched, PublicImage,
-    PublicRelocation, PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate,
-    VisitHolder, VisitRelocation,
+    DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, Patched, PublicImage, PublicRelocation,
+    PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder,
+    VisitRelocation,
 )
 from dlopen.core.base.details cimport DETAIL_NO_NAMESPACE, DETAIL_REQUEST_SIZE
 from dlopen.core.base.errors cimport error_clear, fail, fail_memory, fail_text
@@ -31,18 +31,21 @@ from dlopen.core.face.iterating cimport find_object, iterate
 from dlopen.core.face.relocations cimport relocation_at, visit_relocations
 from dlopen.core.face.sizes cimport whole_request
 from dlopen.core.face.starting cimport (
-    begin_preparing, end_preparing, keep_settings_of_start, look_first, read_arguments,
-    read_settings, startup,
+    begin_preparing, end_preparing, has_no_libc, keep_settings_of_start, look_first, not_usable,
+    outcome, read_arguments, read_settings, startup,
 )
 from dlopen.core.face.symbols cimport find_symbol, symbol_at, symbol_at_address
 from dlopen.core.face.thread_local cimport block_at_first_touch, tls_address
 from dlopen.core.family.errors cimport (
-    AddressInfo, Answer, free_messages, last_message, no_libc_text, no_memory_text, store_text,
+    AddressInfo, Answer, free_messages, last_message, no_memory_text, store_text,
 )
 from dlopen.core.family.information cimport family_dladdr, family_dlinfo
 from dlopen.core.family.opening cimport family_dlclose, family_dlmopen, family_dlopen
 from dlopen.core.family.symbols cimport family_dlsym, forward
 from dlopen.core.host.abi cimport AT_PAGESZ, PhdrVisitor, getauxval
+from dlopen.core.host.assumptions cimport (
+    is_unmet, note_unmet, say_habits, say_unmet, unmet_text,
+)
 from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.functions cimport bind_host_functions
 from dlopen.core.host.host_lock cimport close_host
@@ -114,12 +117,19 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     linker.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker)
-    if not prepare_machine() or not bind_host_functions(linker):
+    if not prepare_machine():
+        note_unmet(linker, b"images of this machine cannot be run yet", b"")
+    elif bind_host_functions(linker):
+        read_arguments(linker)
+        # The handlers of fork come before a lock of ours or of the host's loader is taken.
+        usable = dlopen_expect_fork() and dlopen_begin() and make_keys(linker) \
+            and look_first(linker)
+        say_habits(linker)
+    if is_unmet():
+        dlopen_begin()           # the log's settings, if they can be had
+        say_unmet()
         end_preparing(linker, NO_LIBC)
         return False
-    read_arguments(linker)
-    # The handlers of fork come before a lock of ours or of the host's loader is taken.
-    usable = dlopen_expect_fork() and dlopen_begin() and make_keys(linker) and look_first(linker)
     end_preparing(linker, READY if usable else UNPREPARED)
     return usable
 
@@ -170,13 +180,8 @@ cdef inline Linker* ready_linker() noexcept nogil:
     return &the_linker if prepare(&the_linker) else NULL
 
 
-cdef inline bint has_no_libc() noexcept nogil:
-    return load_u32(&the_linker.ready) == NO_LIBC
-
-
 cdef int not_ready(Error* error) noexcept nogil:
-    return fail_text(error, DLOPEN_E_STATE, b"", no_libc_text) if has_no_libc() \
-        else fail_memory(error, b"")
+    return not_usable(&the_linker, error)
 
 
 cdef int wrong_size(Error* error) noexcept nogil:
@@ -197,13 +202,13 @@ cdef Linker* prepared_linker() noexcept nogil:
 
 cdef void* no_handle() noexcept nogil:
     """And for dlerror, why."""
-    store_text(&the_linker, no_libc_text if has_no_libc() else no_memory_text)
+    store_text(&the_linker, unmet_text if has_no_libc(&the_linker) else no_memory_text)
     return NULL
 
 
 cdef bint knows_handle(const void* handle) noexcept nogil:
-    """It is the host's; where there is no memory to make the linker usable."""
-    return the_linker.host.dl_iterate_phdr != NULL and host_knows(&the_linker, handle)
+    """It is the host's, which can be asked for all else; where the linker is not usable."""
+    return the_linker.habits.has_functions and host_knows(&the_linker, handle)
 
 
 cdef bint dlopen_begin() noexcept nogil:
@@ -256,15 +261,17 @@ cdef public int DLOPEN_open(
     const Request* request, PublicImage** image, Error* error
 ) noexcept nogil:
     cdef Linker* linker = enter(error)
+    cdef int code
     cdef Request room
     if linker == NULL:
         return not_ready(error)
     request = whole_request(request, &room)
     if request == NULL:
         return wrong_size(error)
-    return closed_if_failed(
+    code = closed_if_failed(
         linker, open_image(linker, request, <Image**>image, error), <Image**>image
     )
+    return outcome(linker, code, error)
 
 
 cdef public int DLOPEN_map(
@@ -298,16 +305,18 @@ cdef public int DLOPEN_relocate(
     )
     if is_closed:
         collect(linker, <Image*>image)
-    return code
+    return outcome(linker, code, error)
 
 
 cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* error) noexcept nogil:
     cdef Linker* linker = enter(error)
+    cdef int code
     if linker == NULL:
         return not_ready(error)
-    return closed_if_failed(
+    code = closed_if_failed(
         linker, open_existing(linker, name, <Image**>image, error), <Image**>image
     )
+    return outcome(linker, code, error)
 
 
 cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:
@@ -511,7 +520,7 @@ cdef public Answer dlopen_answer_symbol(
     cdef Answer answer
     if linker != NULL:
         return family_dlsym(linker, handle, name, version, caller)
-    if the_linker.host.dlsym != NULL \
+    if the_linker.habits.has_functions \
             and (handle == NULL or handle == <void*>(-1) or knows_handle(handle)):
         return forward(&the_linker, version)
     answer.result = no_handle()

@@ -213,6 +213,8 @@ cdef inline void change_list(
 cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcept nogil:
     cdef Debugger* debugger = &linker.debugger
     cdef bint has_joined
+    if not linker.habits.fits_link_maps:
+        return
     if debugger.wish == WISH_LLDB and tell_lldb(linker, images, state):
         return
     keep_place_in_chain(linker)

@@ -7,10 +7,14 @@ be waited for, by a constructor or a destructor that the host runs.
 
 from libc.stdint cimport uint32_t
 
-from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
+from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32, sub_u32
 from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
 from dlopen.core.base.lock cimport locks_held
+from dlopen.core.host.abi cimport RTLD_DI_LINKMAP
+from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.linker cimport Linker
+
+
 cdef extern from "<dlfcn.h>" nogil:
     enum:
         LM_ID_BASE, LM_ID_NEWLM
@@ -87,7 +91,21 @@ cdef inline void* open_host_in(
     else:
         handle = linker.host.dlmopen(namespace, name, mode)
     leave_host(linker)
+    if handle != NULL and not load_u32(&linker.knows_handles) \
+            and not is_link_map(linker, handle):
+        close_host(linker, handle)
+        return NULL
     return handle
+
+
+cdef inline bint is_link_map(Linker* linker, void* handle) noexcept nogil:
+    """The first handle of the host's shows what all of them are; False with `note_unmet`."""
+    cdef void* map = NULL
+    if linker.host.dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 and map == handle:
+        store_u32(&linker.knows_handles, 1)
+        return True
+    note_unmet(linker, b"a handle of its is not the struct link_map", b"")
+    return False
 
 
 cdef inline int close_host(Linker* linker, void* handle) noexcept nogil:

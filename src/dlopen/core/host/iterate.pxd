@@ -15,9 +15,10 @@ from dlopen.core.image.registry cimport Snapshot
 cdef struct Collection:          # what passes over the host's images find
     Linker* linker
     bint only_counters
-    bint failed
+    bint failed                  # for want of memory, or with `note_unmet`
     uint64_t adds, subs
     size_t count                 # how many there are
+    size_t info_size             # the least that the host has said of one
     size_t seen
     size_t cursor                # in `known`: behind the last one that is kept
     Pointers images              # Image*: kept ones and new ones
@@ -30,6 +31,8 @@ cdef inline int count_host_images(HostInfo* info, size_t size, void* data) noexc
     collection.adds = info.dlpi_adds
     collection.subs = info.dlpi_subs
     collection.count += 1
+    if collection.count == 1 or size < collection.info_size:
+        collection.info_size = size
     return collection.only_counters
 
 

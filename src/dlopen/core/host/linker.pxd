@@ -31,7 +31,7 @@ cdef struct Debugger:            # host/debugger.pxd
 cdef enum:                       # Linker.ready
     UNPREPARED = 0
     READY = 1
-    NO_LIBC = 2                  # for good
+    NO_LIBC = 2                  # or not one that is known: host/assumptions.pxd; for good
 
 
 cdef enum:
@@ -104,6 +104,7 @@ cdef struct Linker:
     uint64_t reloadable_uses     # how often a patch has stored what leads to a reloadable image
     HostFunctions host
     HostHabits habits
+    uint32_t knows_handles       # atomic: one of the host's was seen to be its link map
     Image scratch                # of who makes it ready
     uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]

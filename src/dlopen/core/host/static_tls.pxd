@@ -23,6 +23,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.host_lock cimport LM_ID_BASE, close_host, open_host_in
 from dlopen.core.host.linker cimport Donor, Linker
 from dlopen.core.image.image cimport Image, LinkMap, image_name
@@ -57,6 +58,10 @@ cdef inline void* open_donor_of_size(
         return NULL
     handle = give_to_host(linker, LM_ID_BASE, file, file_size, problem)
     release(&linker.registry.allocator, file)
+    if handle != NULL and (donor_file(handle).module == 0 or donor_file(handle).offset == 0):
+        note_unmet(linker, b"it has given a library no static thread-local storage", b"")
+        close_host(linker, handle)
+        handle = NULL
     return handle
 
 

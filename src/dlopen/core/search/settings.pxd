@@ -17,6 +17,7 @@ from dlopen.core.elf.constants cimport DF_1_NODEFLIB, PF_R, PF_W, PT_LOAD
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.host.abi cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.host_lock cimport close_host, open_host
+from dlopen.core.host.libraries cimport c_library_name, is_loader
 from dlopen.core.host.linker cimport Linker, SearchSettings
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
@@ -106,8 +107,7 @@ cdef inline bint count_default_folders(
     cdef const Image* loader = NULL
     memset(&text, 0, sizeof(text))
     for i in range(snapshot.host_count):
-        if snapshot.hosts[i].is_startup and snapshot.hosts[i].soname != NULL \
-                and strncmp(snapshot.hosts[i].soname, b"ld-linux", 8) == 0:
+        if snapshot.hosts[i].is_startup and is_loader(snapshot.hosts[i].soname):
             loader = snapshot.hosts[i]
     while loader != NULL and found < count:
         memset(&longer, 0, sizeof(longer))
@@ -162,7 +162,7 @@ cdef inline bint read_default_folders(
     cdef Dl_serinfo* info = NULL
     cdef Dl_serpath* paths
     cdef size_t i
-    cdef bint complete = ask_host_for_folders(linker, b"libc.so.6", &info)
+    cdef bint complete = ask_host_for_folders(linker, c_library_name(), &info)
     if info != NULL:
         paths = <Dl_serpath*>&info.dls_serpath
         complete = count_default_folders(
