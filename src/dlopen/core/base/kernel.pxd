@@ -7,6 +7,7 @@ preserve. Every function returns what the kernel returns: a negative errno on fa
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from dlopen.core.base.faults cimport fault_at
 from dlopen.core.base.strings cimport in_place_of_control, is_control
@@ -334,3 +335,21 @@ cdef inline void kernel_wait(uint32_t* word, uint32_t expected) noexcept nogil:
 
 cdef inline void kernel_wake(uint32_t* word, int count) noexcept nogil:
     dlopen_system_call(SYS_futex, <long>word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0)
+
+
+cdef enum:
+    DESCRIPTORS_SIZE = 40
+
+
+cdef inline size_t kernel_descriptors_folder(char* path) noexcept nogil:
+    """/proc/PID/fd/, in DESCRIPTORS_SIZE bytes; its length. Not /proc/self, since a debugger
+    that reads the name would look into its own; the number is the one that /proc has."""
+    cdef char process[24]
+    cdef long length = kernel_read_link(b"/proc/self", &process[0], sizeof(process))
+    if length <= 0:
+        length = 4
+        memcpy(&process[0], b"self", 4)
+    memcpy(path, b"/proc/", 6)
+    memcpy(path + 6, &process[0], <size_t>length)
+    memcpy(path + 6 + length, b"/fd/", 5)
+    return <size_t>length + 10

@@ -30,7 +30,8 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
-    FileStatus, kernel_close, kernel_memory_file, kernel_open, kernel_status_of, kernel_write,
+    FileStatus, kernel_close, kernel_descriptors_folder, kernel_memory_file, kernel_open,
+    kernel_status_of, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
@@ -41,7 +42,7 @@ from dlopen.core.host.host_lock cimport LM_ID_BASE, LM_ID_NEWLM, close_host, ent
 from dlopen.core.host.linker cimport Debugger, Linker
 from dlopen.core.host.static_tls cimport give_to_host
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.memory.file cimport File, descriptors_folder
+from dlopen.core.memory.file cimport File
 from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
 from dlopen.core.tls.donor cimport DonorFile, make_caller
 cdef extern from "<link.h>" nogil:
@@ -374,7 +375,7 @@ cdef inline void keep_file_for_debugger(
     descriptor = kernel_memory_file(b"dlopen-image")
     if descriptor < 0:
         return
-    length = descriptors_folder(&path[0])
+    length = kernel_descriptors_folder(&path[0])
     snprintf(&path[length], sizeof(path) - length, b"%ld", descriptor)
     copy = copy_text(allocator, &path[0], strlen(&path[0]))
     if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \

@@ -9,13 +9,11 @@ from dlopen.core.base.contract cimport DLOPEN_E_OPEN, DLOPEN_E_READ, Error, Read
 from dlopen.core.base.details cimport DETAIL_CANNOT_OPEN, DETAIL_CANNOT_READ, DETAIL_SHRANK
 from dlopen.core.base.errors cimport fail_system
 from dlopen.core.base.kernel cimport (
-    EISDIR, FileStatus, is_directory, kernel_close, kernel_open, kernel_read_at, kernel_read_link,
-    kernel_status_of,
+    EISDIR, FileStatus, is_directory, kernel_close, kernel_open, kernel_read_at, kernel_status_of,
 )
 
 
 cdef enum:
-    DESCRIPTORS_SIZE = 40
     FILE_START = 1024            # the ELF header and 17 program headers: one read as a rule
 
 
@@ -154,17 +152,3 @@ cdef inline int file_read(
     if <size_t>result < size:
         return fail_system(error, DLOPEN_E_READ, name, DETAIL_SHRANK, 0)
     return 0
-
-
-cdef inline size_t descriptors_folder(char* path) noexcept nogil:
-    """/proc/PID/fd/, in DESCRIPTORS_SIZE bytes; its length. Not /proc/self, since a debugger
-    that reads the name would look into its own; the number is the one that /proc has."""
-    cdef char process[24]
-    cdef long length = kernel_read_link(b"/proc/self", &process[0], sizeof(process))
-    if length <= 0:
-        length = 4
-        memcpy(&process[0], b"self", 4)
-    memcpy(path, b"/proc/", 6)
-    memcpy(path + 6, &process[0], <size_t>length)
-    memcpy(path + 6 + length, b"/fd/", 5)
-    return <size_t>length + 10

@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.kernel cimport kernel_descriptors_folder
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
@@ -21,7 +22,6 @@ from dlopen.core.elf.constants cimport (
     PT_TLS, STB_GLOBAL, STT_TLS,
 )
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr, Rela, Sym
-from dlopen.core.memory.file cimport descriptors_folder
 
 
 cdef enum:
@@ -171,7 +171,7 @@ cdef inline void donor_path(long descriptor, uint64_t number, char* path) noexce
     cdef char digits[24]
     cdef int count = 0
     cdef int bit
-    path += descriptors_folder(path)
+    path += kernel_descriptors_folder(path)
     for bit in range(40):
         if number >> bit == 0:
             break
