@@ -10,12 +10,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from dlopen.core.arch.machine cimport prepare_machine
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, Patched, PublicImage, PublicRelocation,
-    PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder,
-    VisitRelocation,
+    DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, Patched, PublicImage, PublicReplacement,
+    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.details cimport DETAIL_NO_NAMESPACE, DETAIL_REQUEST_SIZE
-from dlopen.core.base.errors cimport error_clear, fail, fail_memory, fail_text
+from dlopen.core.base.errors cimport error_clear, fail, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.message cimport write_message
 from dlopen.core.base.registrations cimport call_at_fork, make_key
@@ -28,7 +27,7 @@ from dlopen.core.face.finding cimport show_search
 from dlopen.core.face.forking cimport begin_fork, end_fork, end_fork_in_child
 from dlopen.core.face.information cimport dependency_at, inform, list_images, needed_at, version_at
 from dlopen.core.face.iterating cimport find_object, iterate
-from dlopen.core.face.relocations cimport relocation_at, visit_relocations
+from dlopen.core.face.relocations cimport visit_relocations
 from dlopen.core.face.sizes cimport whole_request
 from dlopen.core.face.starting cimport (
     begin_preparing, end_preparing, has_no_libc, keep_settings_of_start, look_first, not_usable,
@@ -413,12 +412,6 @@ cdef public int DLOPEN_relocations(
     return visit_relocations(prepared_linker(), image, visit, data)
 
 
-cdef public int DLOPEN_relocation_at(
-    PublicImage* image, uint32_t index, PublicRelocation* relocation
-) noexcept nogil:
-    return relocation_at(prepared_linker(), image, index, relocation)
-
-
 cdef public size_t DLOPEN_images(PublicImage** images, size_t capacity) noexcept nogil:
     cdef Linker* linker = ready_linker()
     return list_images(linker, images, capacity) if linker != NULL else 0
@@ -585,24 +578,28 @@ cdef int family_thread_atexit(
 
 
 cdef void name_own_functions(Linker* linker) noexcept nogil:
+    """What references of our images to these names are bound to, whatever else defines them."""
     cdef int count = 0
-    count = own(linker, count, b"dlopen", <void*>dlopen_entry_dlopen)
-    count = own(linker, count, b"dlmopen", <void*>dlopen_entry_dlmopen)
-    count = own(linker, count, b"dlclose", <void*>dlopen_entry_dlclose)
-    count = own(linker, count, b"dlsym", <void*>entry_dlsym)
-    count = own(linker, count, b"dlvsym", <void*>entry_dlvsym)
-    count = own(linker, count, b"dlerror", <void*>dlopen_entry_dlerror)
-    count = own(linker, count, b"dladdr", <void*>dlopen_entry_dladdr)
-    count = own(linker, count, b"dladdr1", <void*>dlopen_entry_dladdr1)
-    count = own(linker, count, b"dlinfo", <void*>dlopen_entry_dlinfo)
-    count = own(linker, count, b"dl_iterate_phdr", <void*>dlopen_entry_dl_iterate_phdr)
-    count = own(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
-    count = own(linker, count, b"_dl_find_object", <void*>dlopen_entry_find_object)
-    count = own(linker, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
-    own(linker, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
+    count = add_own_name(linker, count, b"dlopen", <void*>dlopen_entry_dlopen)
+    count = add_own_name(linker, count, b"dlmopen", <void*>dlopen_entry_dlmopen)
+    count = add_own_name(linker, count, b"dlclose", <void*>dlopen_entry_dlclose)
+    count = add_own_name(linker, count, b"dlsym", <void*>entry_dlsym)
+    count = add_own_name(linker, count, b"dlvsym", <void*>entry_dlvsym)
+    count = add_own_name(linker, count, b"dlerror", <void*>dlopen_entry_dlerror)
+    count = add_own_name(linker, count, b"dladdr", <void*>dlopen_entry_dladdr)
+    count = add_own_name(linker, count, b"dladdr1", <void*>dlopen_entry_dladdr1)
+    count = add_own_name(linker, count, b"dlinfo", <void*>dlopen_entry_dlinfo)
+    count = add_own_name(linker, count, b"dl_iterate_phdr", <void*>dlopen_entry_dl_iterate_phdr)
+    count = add_own_name(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
+    count = add_own_name(linker, count, b"_dl_find_object", <void*>dlopen_entry_find_object)
+    count = add_own_name(linker, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
+    add_own_name(linker, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
 
 
-cdef int own(Linker* linker, int count, const char* name, void* function) noexcept nogil:
+cdef int add_own_name(
+    Linker* linker, int count, const char* name, void* function
+) noexcept nogil:
+    """To the `count` that there are; returns how many there are then."""
     linker.own_names[count].name = name
     linker.own_names[count].address = <uint64_t>function
     return count + 1

@@ -1,10 +1,11 @@
-"""DLOPEN_relocations: each relocation of an image, of all three tables, in generic words."""
+"""DLOPEN_relocations: each relocation of an image, of all three tables, in generic words (enum
+DLOPEN_relocation_kind); RELR is written out as single places."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.arch.machine cimport relocation_kind, relocation_width
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, PublicImage, PublicRelocation, VisitRelocation,
+    DLOPEN_E_HANDLE, PublicImage, PublicRelocation, VisitRelocation,
 )
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type
 from dlopen.core.face.visiting cimport Visit, visit_begin, visit_end
@@ -14,6 +15,7 @@ from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
 
 
 cdef inline uint32_t relr_places(const Image* image) noexcept nogil:
+    """How many places DT_RELR stands for."""
     cdef RelrWalk walk = relr_of(image)
     cdef uint64_t place = 0
     cdef uint32_t count = 0
@@ -23,12 +25,14 @@ cdef inline uint32_t relr_places(const Image* image) noexcept nogil:
 
 
 cdef inline uint32_t count_relocations(const Image* image) noexcept nogil:
+    """Of all three tables."""
     return relr_places(image) + <uint32_t>image.rela_count + <uint32_t>image.jmprel_count
 
 
 cdef inline void describe_relocation(
     const Image* image, const Rela* entry, uint32_t table, PublicRelocation* relocation
 ) noexcept nogil:
+    """Fills the struct from an entry of `table` (0 RELR, 1 DT_RELA, 2 DT_JMPREL)."""
     relocation.place = image.load_bias + entry.r_offset
     relocation.addend = entry.r_addend
     relocation.type = relocation_type(entry)
@@ -41,6 +45,7 @@ cdef inline void describe_relocation(
 cdef inline void describe_relr(
     const Image* image, uint64_t place, PublicRelocation* relocation
 ) noexcept nogil:
+    """Fills the struct for one place of DT_RELR."""
     cdef Rela entry
     entry.r_offset = place
     entry.r_info = image.machine.relative
@@ -48,84 +53,33 @@ cdef inline void describe_relr(
     describe_relocation(image, &entry, 0, relocation)
 
 
-ctypedef bint (*RelocationStep)(const PublicRelocation* relocation, void* data) noexcept nogil
-
-
 cdef inline void walk_relocations(
-    const Image* image, RelocationStep step, void* data
+    const Image* image, VisitRelocation* visit, void* data
 ) noexcept nogil:
-    """Until `step` says stop."""
+    """In order: DT_RELR, DT_RELA, DT_JMPREL."""
     cdef PublicRelocation relocation
     cdef RelrWalk walk = relr_of(image)
     cdef uint64_t place = 0
     cdef uint64_t i
     while relr_next(&walk, &place):
         describe_relr(image, place, &relocation)
-        if not step(&relocation, data):
-            return
+        visit(&relocation, data)
     for i in range(image.rela_count):
         describe_relocation(image, &image.rela[i], 1, &relocation)
-        if not step(&relocation, data):
-            return
+        visit(&relocation, data)
     for i in range(image.jmprel_count):
         describe_relocation(image, &image.jmprel[i], 2, &relocation)
-        if not step(&relocation, data):
-            return
-
-
-cdef struct RelocationVisit:
-    VisitRelocation* visit
-    void* data
-
-
-cdef inline bint pass_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
-    cdef RelocationVisit* visit = <RelocationVisit*>data
-    visit.visit(relocation, visit.data)
-    return True
+        visit(&relocation, data)
 
 
 cdef inline int visit_relocations(
     Linker* linker, PublicImage* handle, VisitRelocation* visit, void* data
 ) noexcept nogil:
-    cdef RelocationVisit state
+    """DLOPEN_relocations."""
     cdef Visit at
     cdef int code = DLOPEN_E_HANDLE
     if visit_begin(linker, &at, handle):
-        state.visit = visit
-        state.data = data
-        walk_relocations(at.image, pass_relocation, &state)
+        walk_relocations(at.image, visit, data)
         code = 0
     visit_end(linker, &at)
-    return code
-
-
-cdef struct RelocationWanted:
-    uint32_t left
-    bint found
-    PublicRelocation* relocation
-
-
-cdef inline bint take_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
-    cdef RelocationWanted* wanted = <RelocationWanted*>data
-    if wanted.left == 0:
-        wanted.relocation[0] = relocation[0]
-        wanted.found = True
-        return False
-    wanted.left -= 1
-    return True
-
-
-cdef inline int relocation_at(
-    Linker* linker, PublicImage* handle, uint32_t index, PublicRelocation* relocation
-) noexcept nogil:
-    cdef RelocationWanted wanted
-    cdef Visit visit
-    cdef int code = DLOPEN_E_HANDLE
-    if visit_begin(linker, &visit, handle):
-        wanted.left = index
-        wanted.found = False
-        wanted.relocation = relocation
-        walk_relocations(visit.image, take_relocation, &wanted)
-        code = 0 if wanted.found else DLOPEN_E_INVALID
-    visit_end(linker, &visit)
     return code

@@ -1,4 +1,10 @@
-"""The start of the process as far as it concerns us, and who makes the linker usable, once."""
+"""How the linker is made usable: by the first call that needs it, once.
+
+Most processes with libdlopen.so preloaded never call it; the constructor only keeps what the loader
+gives it, and what of the environment counts. The first call may come before that, from another
+library's constructor, and may be any function. One thread does the work (`begin_preparing`), and
+others wait.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -135,6 +141,7 @@ cdef inline bint keep_settings_of_start() noexcept nogil:
 
 
 cdef inline void end_preparing(Linker* linker, uint32_t outcome) noexcept nogil:
+    """Says READY, UNPREPARED or NO_LIBC, gives the claim up and wakes who waits for it."""
     store_u32(&linker.ready, outcome)
     # Before the claim is given up: another thread would take this one's name for its own.
     store_u64(&linker.preparer, 0)
@@ -159,6 +166,7 @@ cdef inline int outcome(const Linker* linker, int code, Error* error) noexcept n
 
 
 cdef inline bint look_first(Linker* linker) noexcept nogil:
+    """The first snapshot is there, or False without memory: it is made from the host's list."""
     if linker.registry.snapshot == NULL:
         refresh_hosts(linker, NULL)
     return linker.registry.snapshot != NULL

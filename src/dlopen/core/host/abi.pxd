@@ -1,5 +1,9 @@
-"""What libc's loader hands out: its functions by their types, its lists, what differs between its
-releases."""
+"""The interface of libc's loader as far as it is used: its functions by their types, and the
+structs of <link.h> and <dlfcn.h> that pass between it and us.
+
+HostHabits holds what differs between its releases. Both are written while the linker is made
+usable, by one thread, and only read from then on.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint64_t

@@ -64,6 +64,7 @@ cdef inline bint is_unmet() noexcept nogil:
 
 
 cdef inline void say_unmet() noexcept nogil:
+    """One line of the log."""
     if logs(LOG_ERROR):
         log_text(LOG_ERROR, unmet_text, b"")
 

@@ -57,6 +57,7 @@ cdef enum:                       # Debugger.wish
 
 
 cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
+    """DLOPEN_DEBUGGER of the environment: lldb, or anything but 0; once, at the start."""
     cdef const char* value = environment_value(
         &linker.environment, b"DLOPEN_DEBUGGER="
     )
@@ -141,6 +142,7 @@ cdef inline bint join_chain(Linker* linker) noexcept nogil:
 
 
 cdef inline bint is_in_chain(HostDebug* first, const HostDebug* node) noexcept nogil:
+    """The chain that begins with `first` still leads to `node`: the host may have cut ours off."""
     while first != NULL and first != node:
         first = <HostDebug*>load_pointer(&first.r_next)
     return first == node
@@ -168,10 +170,12 @@ cdef inline void keep_place_in_chain(Linker* linker) noexcept nogil:
 
 
 cdef inline bint is_shown(const Debugger* debugger, const LinkMap* map) noexcept nogil:
+    """It is in our list: it has a neighbour, or is the first."""
     return map.l_prev != NULL or debugger.node.r_map == map
 
 
 cdef inline void link_map_in(Debugger* debugger, LinkMap* map) noexcept nogil:
+    """At the end of our list. Under the lock; a debugger may read the list at any moment."""
     map.l_prev = debugger.last
     store_pointer(
         &debugger.node.r_map if debugger.last == NULL else &debugger.last.l_next, map
@@ -180,6 +184,7 @@ cdef inline void link_map_in(Debugger* debugger, LinkMap* map) noexcept nogil:
 
 
 cdef inline void link_map_out(Debugger* debugger, LinkMap* map) noexcept nogil:
+    """Out of our list. Under the lock."""
     if map.l_prev != NULL:
         map.l_prev.l_next = map.l_next
     else:
@@ -193,6 +198,7 @@ cdef inline void link_map_out(Debugger* debugger, LinkMap* map) noexcept nogil:
 
 
 cdef inline void announce(HostDebug* debug, int state) noexcept nogil:
+    """Says RT_ADD, RT_DELETE or RT_CONSISTENT where debuggers have their breakpoint."""
     debug.r_state = state
     debug.r_brk()
 
@@ -212,6 +218,7 @@ cdef inline void change_list(
 
 
 cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcept nogil:
+    """Debuggers hear that `images` come (RT_ADD) or go (RT_DELETE). With no lock held."""
     cdef Debugger* debugger = &linker.debugger
     cdef bint has_joined
     if not linker.habits.fits_link_maps:
@@ -328,6 +335,8 @@ cdef inline void run_errand() noexcept nogil:
 
 
 cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """In a callback of dl_iterate_phdr, once: our list hangs at the host's for one call of
+    r_brk."""
     cdef Errand* errand = <Errand*>data
     cdef Debugger* debugger = &errand.linker.debugger
     cdef HostDebug* host = debugger.host
@@ -353,6 +362,7 @@ cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexc
 
 
 cdef inline bint needs_files(Linker* linker) noexcept nogil:
+    """A debugger is there, or is to come."""
     cdef const HostDebug* host = host_debug(linker)
     return linker.debugger.wish != WISH_NONE or (
         host != NULL and host.r_brk != NULL and holds_breakpoint(<const void*>host.r_brk)

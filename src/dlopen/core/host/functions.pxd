@@ -47,6 +47,7 @@ cdef inline HostDebug* find_host_debug() noexcept nogil:
 
 
 cdef inline uint64_t function_in(const Image* image, const char* name) noexcept nogil:
+    """The address of what the image defines by this name, in its default version; 0: nothing."""
     cdef Reference reference
     cdef Definition definition
     refer(&reference, name, NULL)

@@ -37,6 +37,7 @@ cdef enum:
 
 
 cdef inline void have_patience(int turn) noexcept nogil:
+    """Gives way at first, then sleeps for a millisecond."""
     if turn < FORK_YIELDS:
         kernel_yield()
     else:
@@ -44,6 +45,8 @@ cdef inline void have_patience(int turn) noexcept nogil:
 
 
 cdef inline void enter_host(Linker* linker) noexcept nogil:
+    """Before a call of the host's loader; may be nested. A thread that is not in there yet waits
+    for one that forks."""
     cdef int turn = 0
     add_u32(&linker.in_host, 1)
     # Not where it would wait for itself: nor in a signal handler that has interrupted who forks,
@@ -58,6 +61,7 @@ cdef inline void enter_host(Linker* linker) noexcept nogil:
 
 
 cdef inline void leave_host(Linker* linker) noexcept nogil:
+    """Ends what enter_host began."""
     (&in_host)[0] -= 1
     sub_u32(&linker.in_host, 1)
 
@@ -73,10 +77,12 @@ cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
 
 
 cdef inline void has_forked() noexcept nogil:
+    """In the parent and in the child."""
     (&announces_fork)[0] = 0
 
 
 cdef inline void* open_host(Linker* linker, const char* name, int mode) noexcept nogil:
+    """dlopen of the host's, into the main namespace: its handle, or NULL."""
     return open_host_in(linker, LM_ID_BASE, name, mode)
 
 
@@ -109,6 +115,7 @@ cdef inline bint is_link_map(Linker* linker, void* handle) noexcept nogil:
 
 
 cdef inline int close_host(Linker* linker, void* handle) noexcept nogil:
+    """dlclose of the host's, for a handle of its own: 0 on success."""
     cdef int code
     enter_host(linker)
     code = linker.host.dlclose(handle)

@@ -1,5 +1,9 @@
-"""The host's images, one after another: dl_iterate_phdr(3), whose lock keeps them from being
-unloaded meanwhile."""
+"""The host's images, one after another: dl_iterate_phdr(3).
+
+While it calls back, nothing is unloaded: there, and only there, the memory of an image may be read
+that nobody has counted. A Collection is what the passes over the list have found
+(host/refresh.pxd).
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -27,6 +31,7 @@ cdef struct Collection:          # what passes over the host's images find
 
 
 cdef inline int count_host_images(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """A PhdrVisitor: the counters, and how many images there are, or the counters alone."""
     cdef Collection* collection = <Collection*>data
     collection.adds = info.dlpi_adds
     collection.subs = info.dlpi_subs
@@ -42,6 +47,7 @@ cdef inline bint holds_linker(const Linker* linker, const Image* image) noexcept
 
 
 cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) noexcept nogil:
+    """The host's dl_iterate_phdr, kept apart from a fork. No lock of ours may be held."""
     enter_host(linker)
     linker.host.dl_iterate_phdr(visit, data)
     leave_host(linker)

@@ -1,4 +1,10 @@
-"""Libraries that only the host can load: libc, its loader and what holds state with them."""
+"""Libraries that there is one of in a process, by their sonames: the host's loader alone loads
+them.
+
+Each holds state that a second copy would not share: libc with its loader, stubs and libm, which are
+built as one; the unwinder's registered frames; the exceptions and types of C++; the interpreter.
+What refers to GLIBC_PRIVATE symbols is built into libc, and belongs to it.
+"""
 
 from libc.stdint cimport uint32_t
 
@@ -7,6 +13,7 @@ from dlopen.core.image.image cimport Image
 
 
 cdef inline const char* c_library_name() noexcept nogil:
+    """By which the host's functions know libc."""
     return b"libc.so.6"
 
 
@@ -27,6 +34,7 @@ cdef inline bint is_c_library_name(const char* soname) noexcept nogil:
 
 
 cdef inline bint is_cxx_runtime_name(const char* soname) noexcept nogil:
+    """One of those whose __cxa_thread_atexit ours stands for."""
     return soname != NULL and (
         strcmp(soname, b"libstdc++.so.6") == 0 or strcmp(soname, b"libc++abi.so.1") == 0
         or strcmp(soname, b"libc++.so.1") == 0

@@ -1,4 +1,9 @@
-"""All state of the linker in one structure, handed down."""
+"""All state of the linker in one structure, handed down; the one instance is in libdlopen.pyx.
+
+Each field says what guards it: a lock, atomic access, or that it is written before `ready` says
+READY. File-scope state is only where the ABI forces it: exported functions, what assembly and
+constructors find without an argument, thread-local variables, the log.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t

@@ -1,4 +1,8 @@
-"""An image of the host's as one of ours sees it: a record made while it cannot be unloaded."""
+"""A record of an image of the host's, made while it cannot be unloaded (host/iterate.pxd).
+
+The record may outlive the image. So what is read of it without a count (path, names, needs,
+versions) is a copy; tables stay where they are, for who has counted the image.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint64_t
@@ -28,6 +32,7 @@ from dlopen.core.tls.modules cimport is_own_module
 
 
 cdef inline bint copy_string(Allocator* allocator, Image* image, const char** text) noexcept nogil:
+    """Puts a copy, which the image owns, in its place. False without memory."""
     cdef char* copy
     if text[0] == NULL:
         return True

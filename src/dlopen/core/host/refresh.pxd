@@ -1,4 +1,10 @@
-"""The records of the host's images, kept true: what has come, stayed and gone."""
+"""The records of the host's images, kept true.
+
+The host tells nobody when it loads or unloads something. So wherever it could matter, its two
+counters are looked at; when they have changed, its list is read anew, without our lock. What has
+stayed keeps its record, since others point to it; what is new gets one, what has gone is retired as
+images of ours are. All of it is published in one snapshot, under Registry.lock.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -40,6 +46,7 @@ cdef inline bint has_stayed(
 
 
 cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """A PhdrVisitor: keeps the record of what has stayed, makes one of what is new."""
     cdef Collection* collection = <Collection*>data
     cdef Image* image
     cdef size_t i

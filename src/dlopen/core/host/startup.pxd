@@ -1,4 +1,8 @@
-"""What the process was started with: which images the program needs, and the static TLS of all."""
+"""What the process was started with: the program, all that it needs, what was preloaded.
+
+The host's list does not say where that ends. It is never unloaded, its thread-local storage is
+static, and it is the global scope as libc has made it.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
