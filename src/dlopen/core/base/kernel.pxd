@@ -222,6 +222,7 @@ cdef inline bint is_filtered(long result) noexcept nogil:
 
 
 cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept nogil:
+    """fstat(2), or what a sandbox allows of its relatives."""
     cdef long result = dlopen_fstat(descriptor, status)
     if is_filtered(result):
         result = dlopen_fstatat(descriptor, b"", status, AT_EMPTY_PATH)
@@ -229,6 +230,7 @@ cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept 
 
 
 cdef inline long kernel_status(const char* path, FileStatus* status) noexcept nogil:
+    """stat(2), or what a sandbox allows of its relatives."""
     cdef long result = dlopen_fstatat(AT_FDCWD, path, status, 0)
     return dlopen_statx(AT_FDCWD, path, status, 0) if is_filtered(result) else result
 
@@ -267,6 +269,7 @@ cdef inline void kernel_write_line(
 
 
 cdef inline long kernel_read_link(const char* path, char* buffer, size_t size) noexcept nogil:
+    """readlink(2): no NUL is written; a link that is longer is cut."""
     return dlopen_system_call(
         SYS_readlinkat, AT_FDCWD, <long>path, <long>buffer, <long>size, 0, 0
     )
@@ -280,6 +283,7 @@ cdef inline long kernel_working_directory(char* buffer, size_t size) noexcept no
 cdef inline long kernel_map(
     uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
 ) noexcept nogil:
+    """mmap(2), as a number that may be an errno."""
     cdef long fault = fault_at(SYS_mmap)
     return fault if fault else dlopen_map(address, size, protection, flags, descriptor, offset)
 

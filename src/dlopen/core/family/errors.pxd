@@ -1,4 +1,8 @@
-"""dlerror(3): the last message of a thread, in libc's words."""
+"""dlerror(3): the last message of a thread, in libc's words.
+
+Each thread has two: one that was not asked for yet, and one that dlerror has handed out, which
+stays until the next. Where libc's function was called last, its own dlerror has the message.
+"""
 
 from libc.stddef cimport size_t
 
@@ -68,6 +72,7 @@ cdef enum:
 
 
 cdef inline void free_message(Linker* linker, void* message) noexcept nogil:
+    """Nothing for a text that is never freed."""
     if message != <void*>no_memory_text and message != <void*>unmet_text \
             and message != <void*>in_handler_text:
         release(&linker.registry.allocator, message)
@@ -197,6 +202,7 @@ cdef inline void no_symbol(
 
 
 cdef inline void bad_handle(Linker* linker, const char* name) noexcept nogil:
+    """For dlerror: not a handle, or closed; `name` may say whose it was."""
     cdef Error* error = new_error(linker)
     fail(error, DLOPEN_E_HANDLE, name, DETAIL_NOT_OPEN)
     keep_message(linker, error)

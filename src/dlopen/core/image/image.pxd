@@ -346,6 +346,7 @@ cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
 
 
 cdef inline void free_patched_place(Allocator* allocator, PatchedPlace* patched) noexcept nogil:
+    """With all values of its patches."""
     cdef PlaceValue* value
     while patched.top != NULL:
         value = patched.top

@@ -24,6 +24,7 @@ cdef struct RelrWalk:
 
 
 cdef inline RelrWalk relr_of(const Image* image) noexcept nogil:
+    """At the first word of the image's table."""
     cdef RelrWalk walk
     walk.entry = image.relr
     walk.end = image.relr + image.relr_count

@@ -1,5 +1,9 @@
-"""Where an image's content comes from: an open file, or bytes, of the caller's or of a file
-that the caller has."""
+"""Where an image's content comes from: an open file, or bytes, of the caller's or of a file that
+the caller has.
+
+The first bytes are read when it is opened: as a rule both headers are among them, and nothing else
+of a file is read, but mapped.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -46,6 +50,7 @@ cdef inline void file_init(File* file) noexcept nogil:
 
 
 cdef inline void file_from_bytes(File* file, const void* bytes, uint64_t size) noexcept nogil:
+    """The bytes stay the caller's, who keeps them until it is closed."""
     file_init(file)
     file.bytes = <const char*>bytes
     file.size = size

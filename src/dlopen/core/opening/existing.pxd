@@ -16,20 +16,21 @@ from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.known cimport Wanted, loaded_by_name
 from dlopen.core.opening.publish cimport count_root
-from dlopen.core.opening.transaction cimport Transaction, begin, end, take
+from dlopen.core.opening.transaction cimport Transaction, begin, end, rely_on
 from dlopen.core.symbols.report cimport report_open
 
 
 cdef inline Image* loaded_by_base_name(
     Transaction* transaction, const char* name
 ) noexcept nogil:
+    """Whatever has a file of this name; it is relied on."""
     cdef Image* image
     cdef size_t i
     for i in range(transaction.snapshot.host_count + transaction.snapshot.count):
         image = transaction.snapshot.hosts[i] if i < transaction.snapshot.host_count \
             else transaction.snapshot.images[i - transaction.snapshot.host_count]
         if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
-                and take(transaction, image):
+                and rely_on(transaction, image):
             return image
     return NULL
 

@@ -148,6 +148,8 @@ cdef inline Outcome open_once(
 cdef inline int open_image(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
+    """Opens what the request says, by name or from bytes: 0 and the image, counted, or the
+    error."""
     cdef Namespace* space = NULL
     cdef Image* root = NULL
     cdef Outcome outcome = TRY_AGAIN

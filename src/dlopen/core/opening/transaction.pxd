@@ -101,8 +101,9 @@ cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
     return usable
 
 
-cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
-    """The same for any image: the host's are counted with the host."""
+cdef inline bint rely_on(Transaction* transaction, Image* image) noexcept nogil:
+    """The image stays while the transaction runs: one of ours is pinned, one of the host's counted
+    with the host. False if it has gone, or with Transaction.no_memory or is_stale."""
     cdef void* handle
     if pointers_hold(&transaction.loaded, image) or image.is_startup \
             or pointers_hold(&transaction.pinned, image):
@@ -172,6 +173,7 @@ cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
 
 
 cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
+    """All of them, that nobody else has seen."""
     cdef size_t i
     cdef Image* image
     for i in range(transaction.loaded.count):
@@ -183,6 +185,7 @@ cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
 
 
 cdef inline void unpin_all(Transaction* transaction) noexcept nogil:
+    """Gives back what `pin` has counted."""
     cdef size_t i
     lock_acquire(&transaction.linker.registry.lock)
     for i in range(transaction.pinned.count):
@@ -226,6 +229,7 @@ cdef inline Outcome outcome_of(Transaction* transaction, int code) noexcept nogi
 
 
 cdef inline Outcome no_memory(Transaction* transaction, const char* name) noexcept nogil:
+    """The outcome and the error of a step that has found none."""
     return outcome_of(transaction, fail_memory(transaction.error, name))
 
 

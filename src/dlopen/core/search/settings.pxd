@@ -1,5 +1,9 @@
 """What the search knows of the process: LD_LIBRARY_PATH, the default folders of this libc, their
-subfolders for this processor. Found out on the first search."""
+subfolders for this processor.
+
+Found out on the first search, by whichever thread is first; published under Registry.lock and never
+changed.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
@@ -27,6 +31,7 @@ from dlopen.core.search.folders cimport Dl_serinfo, Dl_serpath, count_own_folder
 cdef inline void add_subfolder(
     Allocator* allocator, SearchSettings* search, const char* name
 ) noexcept nogil:
+    """With its slash at the end; "" is the folder itself."""
     text_add_bytes(allocator, &search.subfolders, name, strlen(name) + 1)
     search.subfolder_count += 1
 
