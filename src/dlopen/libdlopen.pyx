@@ -1,7 +1,8 @@
 """libdlopen.so: the exported functions, and the dl* family as images of ours see it.
 
-The one translation unit of the core. Nothing in it needs an interpreter: the linker
-drops all that Cython's module initialisation alone would reach.
+What each of them does is said in dlopen.h or its manual page, and done in face/ or family/; here
+is the list, and what all of them begin with. The one translation unit of the core. Nothing in it
+needs an interpreter: the linker drops all that Cython's module initialisation alone would reach.
 """
 
 from libc.stddef cimport size_t

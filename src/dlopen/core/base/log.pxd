@@ -30,8 +30,7 @@ from dlopen.core.base.kernel cimport (
 from dlopen.core.base.strings cimport printable, strcmp, strlen
 
 
-cdef enum:
-    LOG_OFF = 0
+cdef enum:                       # 0: off
     LOG_ERROR = 1                # an open that failed
     LOG_WARN = 2                 # what is odd, and tolerated as glibc tolerates it
     LOG_INFO = 3                 # opened, loaded, closed, unloaded

@@ -1,11 +1,12 @@
-"""Opening as a transaction.
+"""An open as a transaction.
 
-A transaction works on images that nobody else knows, with no lock held. Published
-images that it relies on are pinned. At the end it publishes all at once, under the
-lock; if somebody else published one of the same files meanwhile, it rolls back and
-starts again: no constructor has run, but what was asked of the caller's own files, and
-IFUNC resolvers, may be asked and run twice. So no thread ever waits for another's loading,
-and two opens that need each other cannot block.
+It works on images that nobody else knows, with no lock held, and pins the published ones that it
+relies on. At the end it publishes all at once, under the lock. If somebody else has published one
+of the same files meanwhile, it rolls back and starts again. So no thread waits for another's
+loading, and two opens that need each other cannot block.
+
+No constructor has run by then. But resolvers may have, and the caller's own files and replacements
+may have been asked for: these are run and asked again.
 """
 
 from libc.stddef cimport size_t
