@@ -139,3 +139,19 @@ def test_nothing_is_unloaded_while_the_host_calls_back(steps: Steps) -> None:
     steps.library("a", "int call(void) { return 3; }")
     steps.make_program(source)
     assert steps.run("glibc").stdout.split() == ["0", "1"]
+
+
+def test_in_a_namespace_of_its_own(steps: Steps) -> None:
+    """Where the host has a second libc, whose errno is another."""
+    source = r"""
+    __attribute__((constructor)) static void open_there(void) {
+      void *linker = dlmopen(LM_ID_NEWLM, getenv("LIBDLOPEN"), RTLD_NOW);
+      void *(*open)(const char *, int) = linker ? dlsym(linker, "dlopen") : NULL;
+      char *(*why)(void) = linker ? dlsym(linker, "dlerror") : dlerror;
+      dprintf(1, "%s\n", open && open("./liba.so", RTLD_NOW) ? "opened" : why());
+    }
+    """
+    steps.library("a", "int call(void) { return 3; }")
+    steps.make_program(source)
+    done = steps.run("glibc", env={"LIBDLOPEN": str(steps.libdlopen)})
+    assert done.stdout.splitlines() == ["opened"]

@@ -132,7 +132,8 @@ cdef inline bint appends_images(Linker* linker, const Collection* found) noexcep
     for i in range(found.known.host_count):
         if not found.known.hosts[i].is_startup:
             break
-        if i >= found.images.count or found.images.items[i] != found.known.hosts[i]:
+        if i >= found.images.count or (<const Image*>found.images.items[i]).host_phdrs \
+                != found.known.hosts[i].host_phdrs:
             note_unmet(linker, b"it does not append what it loads to its list", b"")
             return False
     return True

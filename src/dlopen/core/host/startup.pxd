@@ -14,7 +14,6 @@ from dlopen.core.base.strings cimport strcmp, strlen, strrchr
 from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval
 from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.iterate cimport Collection, min_size
-from dlopen.core.host.libraries cimport is_c_library
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.naming cimport answers_to, has_base_name
@@ -68,8 +67,8 @@ cdef inline bint find_static_tls_of_host(Linker* linker, Image* image) noexcept 
     block = <uint64_t>linker.host.tls_get_addr(&index)
     image.tls_offset = <int64_t>(block - thread_pointer())
     image.has_static_tls = True
-    if image.soname == NULL or not is_c_library(image.soname) \
-            or linker.host.errno_location == NULL:
+    # Of the libc whose function it is: each namespace of the host's has one of its own.
+    if not image.map_start <= <uint64_t>linker.host.errno_location < image.map_end:
         return True
     if <uint64_t>linker.host.errno_location() - block < image.layout.tls.p_memsz:
         return True
