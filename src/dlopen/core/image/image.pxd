@@ -283,6 +283,7 @@ cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogi
 
 
 cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
+    """At a place in the file's terms, which may be unaligned."""
     memory_write(image.bytes_bias + place, &value, 8)
 
 

@@ -176,6 +176,7 @@ cdef inline void tell_searched(Transaction* transaction) noexcept nogil:
 
 
 cdef inline int stopped(Transaction* transaction, const char* name) noexcept nogil:
+    """The error of an open that the caller's own files have ended."""
     return fail(transaction.error, DLOPEN_E_STOPPED, name, DETAIL_FILES_STOPPED)
 
 
