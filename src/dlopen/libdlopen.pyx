@@ -261,17 +261,15 @@ cdef public int DLOPEN_open(
     const Request* request, PublicImage** image, Error* error
 ) noexcept nogil:
     cdef Linker* linker = enter(error)
-    cdef int code
     cdef Request room
     if linker == NULL:
         return not_ready(error)
     request = whole_request(request, &room)
     if request == NULL:
         return wrong_size(error)
-    code = closed_if_failed(
+    return outcome(linker, closed_if_failed(
         linker, open_image(linker, request, <Image**>image, error), <Image**>image
-    )
-    return outcome(linker, code, error)
+    ), error)
 
 
 cdef public int DLOPEN_map(
@@ -310,13 +308,11 @@ cdef public int DLOPEN_relocate(
 
 cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* error) noexcept nogil:
     cdef Linker* linker = enter(error)
-    cdef int code
     if linker == NULL:
         return not_ready(error)
-    code = closed_if_failed(
+    return outcome(linker, closed_if_failed(
         linker, open_existing(linker, name, <Image**>image, error), <Image**>image
-    )
-    return outcome(linker, code, error)
+    ), error)
 
 
 cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:

@@ -18,6 +18,7 @@ NAME = re.compile(
 )
 # What may say one elsewhere, and why: (file, what the line holds, the reason).
 EXCEPTIONS = (
+    ("core/base/details.pxd", "(memfd_create", "a text for people: where a file was tried"),
     ("core/search/cache.pxd", "ld.so", "the file's name and magic numbers, which are its format"),
     ("core/search/settings.pxd", "x86", "not in the table of the machine yet"),
     ("core/search/settings.pxd", "haswell", "not in the table of the machine yet"),

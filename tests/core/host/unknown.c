@@ -2,6 +2,7 @@
  * OTHER_LIBC names holds no longer.  libc's table of symbols is changed in memory, so that who looks
  * a function up there finds none, or the one here. */
 #include <elf.h>
+#include <gnu/libc-version.h>
 #include <stdint.h>
 #include <sys/mman.h>
 
@@ -83,11 +84,6 @@ static int other_info(void *handle, int request, void *result) {
   return code;
 }
 
-static int *other_errno_location(void) {
-  static int elsewhere;
-  return &elsewhere;
-}
-
 static const unsigned far_member[] = {64, 1, 4096};
 
 /* What is made for it in memory is not relocated: two words stay 0. */
@@ -121,7 +117,8 @@ __attribute__((constructor)) static void become_another(int argc, char **argv) {
   else if (!strcmp(wanted, "handle"))
     true_info = change("libc.so.6", "dlinfo", other_info);
   else if (!strcmp(wanted, "errno"))
-    change("libc.so.6", "__errno_location", other_errno_location);
+    /* A function of libc's own, whose answer is no thread-local storage. */
+    change("libc.so.6", "__errno_location", (void *)gnu_get_libc_version);
   else if (!strcmp(wanted, "link map"))
     change("libc.so.6", "_thread_db_link_map_l_tls_modid", far_member);
   else

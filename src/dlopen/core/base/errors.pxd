@@ -67,7 +67,7 @@ cdef inline int fail(
 cdef inline int fail_text(
     Error* error, int code, const char* library, const char* detail
 ) noexcept nogil:
-    """The same for what is known only now."""
+    """Starts the error afresh, as `fail`, with a text that is made only now."""
     if error != NULL:
         error_clear(error)
         error.code = code
