@@ -43,9 +43,7 @@ from dlopen.core.family.information cimport family_dladdr, family_dlinfo
 from dlopen.core.family.opening cimport family_dlclose, family_dlmopen, family_dlopen
 from dlopen.core.family.symbols cimport family_dlsym, forward
 from dlopen.core.host.abi cimport AT_PAGESZ, PhdrVisitor, getauxval
-from dlopen.core.host.assumptions cimport (
-    is_unmet, note_unmet, say_habits, say_unmet, unmet_text,
-)
+from dlopen.core.host.assumptions cimport is_unmet, note_unmet, say_habits, say_unmet, unmet_text
 from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.functions cimport bind_host_functions
 from dlopen.core.host.host_lock cimport close_host
