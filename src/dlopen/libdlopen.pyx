@@ -1,7 +1,8 @@
 """libdlopen.so: the exported functions, and the dl* family as images of ours see it.
 
-The one translation unit of the core. Nothing in it needs an interpreter: the linker
-drops all that Cython's module initialisation alone would reach.
+What each of them does is said in dlopen.h or its manual page, and done in face/ or family/; here
+is the list, and what all of them begin with. The one translation unit of the core. Nothing in it
+needs an interpreter: the linker drops all that Cython's module initialisation alone would reach.
 """
 
 from libc.stddef cimport size_t
@@ -10,12 +11,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from dlopen.core.arch.machine cimport prepare_machine
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_INVALID, DLOPEN_E_STATE, Error, Info, Patched, PublicImage,
-    PublicRelocation, PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate,
-    VisitHolder, VisitRelocation,
+    DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, Patched, PublicImage, PublicReplacement,
+    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
 )
 from dlopen.core.base.details cimport DETAIL_NO_NAMESPACE, DETAIL_REQUEST_SIZE
-from dlopen.core.base.errors cimport error_clear, fail, fail_memory, fail_text
+from dlopen.core.base.errors cimport error_clear, fail, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.message cimport write_message
 from dlopen.core.base.registrations cimport call_at_fork, make_key
@@ -28,21 +28,22 @@ from dlopen.core.face.finding cimport show_search
 from dlopen.core.face.forking cimport begin_fork, end_fork, end_fork_in_child
 from dlopen.core.face.information cimport dependency_at, inform, list_images, needed_at, version_at
 from dlopen.core.face.iterating cimport find_object, iterate
-from dlopen.core.face.relocations cimport relocation_at, visit_relocations
+from dlopen.core.face.relocations cimport visit_relocations
 from dlopen.core.face.sizes cimport whole_request
 from dlopen.core.face.starting cimport (
-    begin_preparing, end_preparing, keep_settings_of_start, look_first, read_arguments,
-    read_settings, startup,
+    begin_preparing, end_preparing, has_no_libc, keep_settings_of_start, look_first, not_usable,
+    outcome, read_arguments, read_settings, startup,
 )
 from dlopen.core.face.symbols cimport find_symbol, symbol_at, symbol_at_address
 from dlopen.core.face.thread_local cimport block_at_first_touch, tls_address
 from dlopen.core.family.errors cimport (
-    AddressInfo, Answer, free_messages, last_message, no_libc_text, no_memory_text, store_text,
+    AddressInfo, Answer, free_messages, last_message, no_memory_text, store_text,
 )
 from dlopen.core.family.information cimport family_dladdr, family_dlinfo
 from dlopen.core.family.opening cimport family_dlclose, family_dlmopen, family_dlopen
 from dlopen.core.family.symbols cimport family_dlsym, forward
 from dlopen.core.host.abi cimport AT_PAGESZ, PhdrVisitor, getauxval
+from dlopen.core.host.assumptions cimport is_unmet, note_unmet, say_habits, say_unmet, unmet_text
 from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.functions cimport bind_host_functions
 from dlopen.core.host.host_lock cimport close_host
@@ -114,12 +115,19 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     linker.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker)
-    if not prepare_machine() or not bind_host_functions(linker):
+    if not prepare_machine():
+        note_unmet(linker, b"images of this machine cannot be run yet", b"")
+    elif bind_host_functions(linker):
+        read_arguments(linker)
+        # The handlers of fork come before a lock of ours or of the host's loader is taken.
+        usable = dlopen_expect_fork() and dlopen_begin() and make_keys(linker) \
+            and look_first(linker)
+        say_habits(linker)
+    if is_unmet():
+        dlopen_begin()           # the log's settings, if they can be had
+        say_unmet()
         end_preparing(linker, NO_LIBC)
         return False
-    read_arguments(linker)
-    # The handlers of fork come before a lock of ours or of the host's loader is taken.
-    usable = dlopen_expect_fork() and dlopen_begin() and make_keys(linker) and look_first(linker)
     end_preparing(linker, READY if usable else UNPREPARED)
     return usable
 
@@ -170,13 +178,8 @@ cdef inline Linker* ready_linker() noexcept nogil:
     return &the_linker if prepare(&the_linker) else NULL
 
 
-cdef inline bint has_no_libc() noexcept nogil:
-    return load_u32(&the_linker.ready) == NO_LIBC
-
-
 cdef int not_ready(Error* error) noexcept nogil:
-    return fail_text(error, DLOPEN_E_STATE, b"", no_libc_text) if has_no_libc() \
-        else fail_memory(error, b"")
+    return not_usable(&the_linker, error)
 
 
 cdef int wrong_size(Error* error) noexcept nogil:
@@ -197,13 +200,13 @@ cdef Linker* prepared_linker() noexcept nogil:
 
 cdef void* no_handle() noexcept nogil:
     """And for dlerror, why."""
-    store_text(&the_linker, no_libc_text if has_no_libc() else no_memory_text)
+    store_text(&the_linker, unmet_text if has_no_libc(&the_linker) else no_memory_text)
     return NULL
 
 
 cdef bint knows_handle(const void* handle) noexcept nogil:
-    """It is the host's; where there is no memory to make the linker usable."""
-    return the_linker.host.dl_iterate_phdr != NULL and host_knows(&the_linker, handle)
+    """It is the host's, which can be asked for all else; where the linker is not usable."""
+    return the_linker.habits.has_functions and host_knows(&the_linker, handle)
 
 
 cdef bint dlopen_begin() noexcept nogil:
@@ -262,9 +265,9 @@ cdef public int DLOPEN_open(
     request = whole_request(request, &room)
     if request == NULL:
         return wrong_size(error)
-    return closed_if_failed(
+    return outcome(linker, closed_if_failed(
         linker, open_image(linker, request, <Image**>image, error), <Image**>image
-    )
+    ), error)
 
 
 cdef public int DLOPEN_map(
@@ -298,16 +301,16 @@ cdef public int DLOPEN_relocate(
     )
     if is_closed:
         collect(linker, <Image*>image)
-    return code
+    return outcome(linker, code, error)
 
 
 cdef public int DLOPEN_existing(const char* name, PublicImage** image, Error* error) noexcept nogil:
     cdef Linker* linker = enter(error)
     if linker == NULL:
         return not_ready(error)
-    return closed_if_failed(
+    return outcome(linker, closed_if_failed(
         linker, open_existing(linker, name, <Image**>image, error), <Image**>image
-    )
+    ), error)
 
 
 cdef public int DLOPEN_close(PublicImage* image, Error* error) noexcept nogil:
@@ -402,12 +405,6 @@ cdef public int DLOPEN_relocations(
     PublicImage* image, VisitRelocation* visit, void* data
 ) noexcept nogil:
     return visit_relocations(prepared_linker(), image, visit, data)
-
-
-cdef public int DLOPEN_relocation_at(
-    PublicImage* image, uint32_t index, PublicRelocation* relocation
-) noexcept nogil:
-    return relocation_at(prepared_linker(), image, index, relocation)
 
 
 cdef public size_t DLOPEN_images(PublicImage** images, size_t capacity) noexcept nogil:
@@ -511,7 +508,7 @@ cdef public Answer dlopen_answer_symbol(
     cdef Answer answer
     if linker != NULL:
         return family_dlsym(linker, handle, name, version, caller)
-    if the_linker.host.dlsym != NULL \
+    if the_linker.habits.has_functions \
             and (handle == NULL or handle == <void*>(-1) or knows_handle(handle)):
         return forward(&the_linker, version)
     answer.result = no_handle()
@@ -576,24 +573,28 @@ cdef int family_thread_atexit(
 
 
 cdef void name_own_functions(Linker* linker) noexcept nogil:
+    """What references of our images to these names are bound to, whatever else defines them."""
     cdef int count = 0
-    count = own(linker, count, b"dlopen", <void*>dlopen_entry_dlopen)
-    count = own(linker, count, b"dlmopen", <void*>dlopen_entry_dlmopen)
-    count = own(linker, count, b"dlclose", <void*>dlopen_entry_dlclose)
-    count = own(linker, count, b"dlsym", <void*>entry_dlsym)
-    count = own(linker, count, b"dlvsym", <void*>entry_dlvsym)
-    count = own(linker, count, b"dlerror", <void*>dlopen_entry_dlerror)
-    count = own(linker, count, b"dladdr", <void*>dlopen_entry_dladdr)
-    count = own(linker, count, b"dladdr1", <void*>dlopen_entry_dladdr1)
-    count = own(linker, count, b"dlinfo", <void*>dlopen_entry_dlinfo)
-    count = own(linker, count, b"dl_iterate_phdr", <void*>dlopen_entry_dl_iterate_phdr)
-    count = own(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
-    count = own(linker, count, b"_dl_find_object", <void*>dlopen_entry_find_object)
-    count = own(linker, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
-    own(linker, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
+    count = add_own_name(linker, count, b"dlopen", <void*>dlopen_entry_dlopen)
+    count = add_own_name(linker, count, b"dlmopen", <void*>dlopen_entry_dlmopen)
+    count = add_own_name(linker, count, b"dlclose", <void*>dlopen_entry_dlclose)
+    count = add_own_name(linker, count, b"dlsym", <void*>entry_dlsym)
+    count = add_own_name(linker, count, b"dlvsym", <void*>entry_dlvsym)
+    count = add_own_name(linker, count, b"dlerror", <void*>dlopen_entry_dlerror)
+    count = add_own_name(linker, count, b"dladdr", <void*>dlopen_entry_dladdr)
+    count = add_own_name(linker, count, b"dladdr1", <void*>dlopen_entry_dladdr1)
+    count = add_own_name(linker, count, b"dlinfo", <void*>dlopen_entry_dlinfo)
+    count = add_own_name(linker, count, b"dl_iterate_phdr", <void*>dlopen_entry_dl_iterate_phdr)
+    count = add_own_name(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
+    count = add_own_name(linker, count, b"_dl_find_object", <void*>dlopen_entry_find_object)
+    count = add_own_name(linker, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
+    add_own_name(linker, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
 
 
-cdef int own(Linker* linker, int count, const char* name, void* function) noexcept nogil:
+cdef int add_own_name(
+    Linker* linker, int count, const char* name, void* function
+) noexcept nogil:
+    """To the `count` that there are; returns how many there are then."""
     linker.own_names[count].name = name
     linker.own_names[count].address = <uint64_t>function
     return count + 1

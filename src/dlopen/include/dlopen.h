@@ -257,7 +257,7 @@ struct DLOPEN_info {
   uint32_t is_private;
   uint32_t open_count;           /* opens that were not closed yet */
   uint32_t symbol_count;         /* entries of the dynamic symbol table */
-  uint32_t relocation_count;     /* as DLOPEN_relocation_at counts them */
+  uint32_t relocation_count;     /* as many as DLOPEN_relocations visits */
   uint32_t needed_count;
   uint32_t dependency_count;     /* direct: one for each DT_NEEDED, in order (of the host's, found by its name); 0 before linking */
   uint32_t version_count;        /* as DLOPEN_version_at counts them */
@@ -284,8 +284,7 @@ struct DLOPEN_relocation {
   uint32_t width;                /* bytes at the place */
   uint32_t table;                /* 0 RELR, 1 DT_RELA, 2 DT_JMPREL */
 };
-int DLOPEN_relocation_at(DLOPEN_image *image, uint32_t index, struct DLOPEN_relocation *relocation);
-/* Calls visit for each in order, in one pass (RELR and many: far quicker than by index). */
+/* Calls visit for each, in order. */
 typedef void DLOPEN_visit_relocation(const struct DLOPEN_relocation *relocation, void *data);
 int DLOPEN_relocations(DLOPEN_image *image, DLOPEN_visit_relocation *visit, void *data);
 

@@ -90,6 +90,7 @@ cdef inline uint32_t size_class_of(uint64_t size) noexcept nogil:
 
 
 cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
+    """Of a block with its header."""
     cdef uint64_t power = <uint64_t>1 << (SMALLEST_SHIFT + (size_class >> 1))
     return power + (power >> 1) if size_class & 1 else power
 
@@ -120,6 +121,7 @@ cdef inline void* allocate(Allocator* allocator, uint64_t size) noexcept nogil:
 
 
 cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil:
+    """With its header; not zeroed. NULL without memory."""
     cdef uint64_t whole
     cdef uint32_t size_class
     cdef long mapped

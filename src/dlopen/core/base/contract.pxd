@@ -173,9 +173,6 @@ cdef extern from "dlopen.h" nogil:
     int DLOPEN_info(PublicImage* image, Info* info)
     const char* DLOPEN_needed_at(PublicImage* image, uint32_t index)
     PublicImage* DLOPEN_dependency_at(PublicImage* image, uint32_t index)
-    int DLOPEN_relocation_at(
-        PublicImage* image, uint32_t index, PublicRelocation* relocation
-    )
     int DLOPEN_relocations(PublicImage* image, VisitRelocation* visit, void* data)
     int DLOPEN_version_at(PublicImage* image, uint32_t index, PublicVersion* version)
     size_t DLOPEN_images(PublicImage** images, size_t capacity)

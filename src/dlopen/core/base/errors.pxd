@@ -18,6 +18,7 @@ from dlopen.core.base.strings cimport strlen
 
 
 cdef inline void error_clear(Error* error) noexcept nogil:
+    """No error, and no text: offset is unknown (all ones)."""
     if error == NULL:
         return
     error.code = 0
@@ -66,7 +67,7 @@ cdef inline int fail(
 cdef inline int fail_text(
     Error* error, int code, const char* library, const char* detail
 ) noexcept nogil:
-    """The same for what is known only now."""
+    """Starts the error afresh, as `fail`, with a text that is made only now."""
     if error != NULL:
         error_clear(error)
         error.code = code
@@ -88,6 +89,7 @@ cdef inline int fail_system(
 cdef inline int fail_at(
     Error* error, int code, const char* library, uint32_t detail, uint64_t offset, uint64_t value
 ) noexcept nogil:
+    """For a place in the file, and what stood there."""
     fail(error, code, library, detail)
     if error != NULL:
         error.offset = offset
@@ -106,12 +108,14 @@ cdef inline int fail_handle(Error* error) noexcept nogil:
 cdef inline void error_name_symbol(
     Error* error, const char* symbol, const char* version
 ) noexcept nogil:
+    """Adds the symbol, and its version or NULL, to an error that is there."""
     if error != NULL:
         error.symbol = error_copy(error, symbol)
         error.version = error_copy(error, version)
 
 
 cdef inline void error_needed_by(Error* error, const char* needed_by) noexcept nogil:
+    """Adds who needed it, unless that is known: the innermost asker says it first."""
     if error != NULL and error.needed_by[0] == 0:
         error.needed_by = error_copy(error, needed_by)
 

@@ -1,4 +1,9 @@
-"""Arrays that grow: of pointers, and of bytes. Each belongs to the struct that holds it."""
+"""Arrays that grow: of pointers, and of bytes.
+
+Each belongs to the struct that holds it, and is guarded as that is. An addition that finds no
+memory leaves an array of pointers as it was; a text remembers that it has failed, so that who puts
+it together from many pieces looks once, at the end.
+"""
 
 from libc.stddef cimport size_t
 from libc.string cimport memcpy
@@ -54,6 +59,7 @@ cdef inline void* pointer_at(const Pointers* array, size_t index) noexcept nogil
 
 
 cdef inline bint pointers_hold(const Pointers* array, const void* item) noexcept nogil:
+    """`item` is among them."""
     cdef size_t i
     for i in range(array.count):
         if pointer_at(array, i) == item:
@@ -114,6 +120,8 @@ cdef inline bint text_make_room(Allocator* allocator, Text* text, size_t length)
 cdef inline void text_add_bytes(
     Allocator* allocator, Text* text, const char* data, size_t length
 ) noexcept nogil:
+    """Bytes, behind which there always is a NUL; what finds no memory is left out, and the text has
+    `failed`."""
     if not text_make_room(allocator, text, length):
         return
     memcpy(text.data + text.length, data, length)
@@ -122,6 +130,7 @@ cdef inline void text_add_bytes(
 
 
 cdef inline void text_add(Allocator* allocator, Text* text, const char* data) noexcept nogil:
+    """A string; what finds no memory is left out, and the text has `failed`."""
     text_add_bytes(allocator, text, data, strlen(data))
 
 

@@ -7,6 +7,7 @@ preserve. Every function returns what the kernel returns: a negative errno on fa
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from dlopen.core.base.faults cimport fault_at
 from dlopen.core.base.strings cimport in_place_of_control, is_control
@@ -100,8 +101,8 @@ cdef extern from *:
         FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
-        EINTR, ENOENT, ENOTDIR, EACCES, ENOMEM, EINVAL, EISDIR, EPERM, ENAMETOOLONG, ENOEXEC
-        ESRCH, EMFILE, ENFILE, EIO, ENOSYS, EEXIST, ERANGE, AT_EMPTY_PATH
+        EINTR, ENOENT, ENOTDIR, ENOMEM, EINVAL, EISDIR, EPERM, ESRCH, EMFILE, ENFILE, EIO, ENOSYS
+        EEXIST, ERANGE, AT_EMPTY_PATH
     cdef struct FileStatus "stat":
         uint64_t st_dev
         uint64_t st_ino
@@ -221,6 +222,7 @@ cdef inline bint is_filtered(long result) noexcept nogil:
 
 
 cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept nogil:
+    """fstat(2), or what a sandbox allows of its relatives."""
     cdef long result = dlopen_fstat(descriptor, status)
     if is_filtered(result):
         result = dlopen_fstatat(descriptor, b"", status, AT_EMPTY_PATH)
@@ -228,6 +230,7 @@ cdef inline long kernel_status_of(long descriptor, FileStatus* status) noexcept 
 
 
 cdef inline long kernel_status(const char* path, FileStatus* status) noexcept nogil:
+    """stat(2), or what a sandbox allows of its relatives."""
     cdef long result = dlopen_fstatat(AT_FDCWD, path, status, 0)
     return dlopen_statx(AT_FDCWD, path, status, 0) if is_filtered(result) else result
 
@@ -266,6 +269,7 @@ cdef inline void kernel_write_line(
 
 
 cdef inline long kernel_read_link(const char* path, char* buffer, size_t size) noexcept nogil:
+    """readlink(2): no NUL is written; a link that is longer is cut."""
     return dlopen_system_call(
         SYS_readlinkat, AT_FDCWD, <long>path, <long>buffer, <long>size, 0, 0
     )
@@ -279,6 +283,7 @@ cdef inline long kernel_working_directory(char* buffer, size_t size) noexcept no
 cdef inline long kernel_map(
     uint64_t address, uint64_t size, int protection, int flags, long descriptor, uint64_t offset
 ) noexcept nogil:
+    """mmap(2), as a number that may be an errno."""
     cdef long fault = fault_at(SYS_mmap)
     return fault if fault else dlopen_map(address, size, protection, flags, descriptor, offset)
 
@@ -334,3 +339,21 @@ cdef inline void kernel_wait(uint32_t* word, uint32_t expected) noexcept nogil:
 
 cdef inline void kernel_wake(uint32_t* word, int count) noexcept nogil:
     dlopen_system_call(SYS_futex, <long>word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0)
+
+
+cdef enum:
+    DESCRIPTORS_SIZE = 40
+
+
+cdef inline size_t kernel_descriptors_folder(char* path) noexcept nogil:
+    """/proc/PID/fd/, in DESCRIPTORS_SIZE bytes; its length. Not /proc/self, since a debugger
+    that reads the name would look into its own; the number is the one that /proc has."""
+    cdef char process[24]
+    cdef long length = kernel_read_link(b"/proc/self", &process[0], sizeof(process))
+    if length <= 0:
+        length = 4
+        memcpy(&process[0], b"self", 4)
+    memcpy(path, b"/proc/", 6)
+    memcpy(path + 6, &process[0], <size_t>length)
+    memcpy(path + 6 + length, b"/fd/", 5)
+    return <size_t>length + 10

@@ -103,6 +103,7 @@ cdef inline bint is_forking() noexcept nogil:
 
 
 cdef inline void set_forking(bint forking) noexcept nogil:
+    """This thread forks: it has all locks, and passes each."""
     (&forks_now)[0] = forking
 
 

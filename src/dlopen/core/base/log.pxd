@@ -30,8 +30,7 @@ from dlopen.core.base.kernel cimport (
 from dlopen.core.base.strings cimport printable, strcmp, strlen
 
 
-cdef enum:
-    LOG_OFF = 0
+cdef enum:                       # 0: off
     LOG_ERROR = 1                # an open that failed
     LOG_WARN = 2                 # what is odd, and tolerated as glibc tolerates it
     LOG_INFO = 3                 # opened, loaded, closed, unloaded
@@ -104,6 +103,7 @@ cdef inline void add(Line* line, const char* text) noexcept nogil:
 
 
 cdef inline void add_number(Line* line, uint64_t value, uint32_t base) noexcept nogil:
+    """In decimal or hexadecimal digits."""
     cdef const char* names = b"0123456789abcdef"
     cdef char digits[24]
     cdef size_t start = sizeof(digits) - 1
@@ -135,6 +135,7 @@ cdef inline void add_system_error(Line* line, int number) noexcept nogil:
 
 
 cdef inline void begin_line(Line* line, uint32_t level) noexcept nogil:
+    """Who says it, and how bad it is."""
     line.length = 0
     add(line, b"dlopen[")
     add_number(line, <uint64_t>kernel_process_id(), 10)
@@ -144,6 +145,7 @@ cdef inline void begin_line(Line* line, uint32_t level) noexcept nogil:
 
 
 cdef inline void end_line(Line* line) noexcept nogil:
+    """Writes it, if there is a descriptor to write to."""
     cdef long descriptor = log_descriptor()
     line.text[line.length] = 0x0a
     # Nobody could be told that it failed.
@@ -152,6 +154,7 @@ cdef inline void end_line(Line* line) noexcept nogil:
 
 
 cdef inline void log_text(uint32_t level, const char* one, const char* other) noexcept nogil:
+    """A whole line of two pieces. The caller has looked whether the level is on."""
     cdef Line line
     begin_line(&line, level)
     add(&line, one)

@@ -1,4 +1,9 @@
-"""What an error says, in one line: in glibc's words where it has them."""
+"""What an error says, in one line: in glibc's words where it has them, since programs look for
+these.
+
+Written into a buffer of the caller's, as snprintf(3) does: the length is the whole text's, whatever
+room there was.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdio cimport snprintf
@@ -72,6 +77,7 @@ cdef inline size_t write_message(
 
 
 cdef inline size_t compose(const Error* error, char* buffer, size_t size) noexcept nogil:
+    """The text by the kind of error; returns the whole length."""
     cdef size_t length
     if error.code == DLOPEN_E_SYMBOL:
         length = write_undefined(error.library, error.symbol, error.version, buffer, size, 0)

@@ -38,7 +38,8 @@ cdef inline bint add_working_directory(Allocator* allocator, Text* text) noexcep
 cdef inline bint add_link_target(
     Allocator* allocator, Text* text, const char* path
 ) noexcept nogil:
-    """The same for what a symbolic link holds."""
+    """What a symbolic link holds. False where it cannot be read, or for want of memory, for which
+    the text has `failed`; it is as before then."""
     cdef size_t room = FIRST_ROOM
     cdef long length
     while room <= LAST_ROOM and text_make_room(allocator, text, room):

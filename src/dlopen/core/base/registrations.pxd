@@ -17,6 +17,7 @@ cdef extern from "<pthread.h>" nogil:
 
 
 cdef inline int make_key(Key* key, void (*destructor)(void* value) noexcept nogil) noexcept nogil:
+    """pthread_key_create(3)."""
     cdef long fault = fault_at(FAULT_REGISTRATION)
     return <int>-fault if fault else pthread_key_create(key, destructor)
 
@@ -31,5 +32,6 @@ cdef inline int call_at_fork(
     void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil,
     void (*child)() noexcept nogil
 ) noexcept nogil:
+    """pthread_atfork(3)."""
     cdef long fault = fault_at(FAULT_REGISTRATION)
     return <int>-fault if fault else pthread_atfork(prepare, parent, child)

@@ -70,6 +70,7 @@ cdef inline bint is_control(char character) noexcept nogil:
 
 
 cdef inline const char* in_place_of_control() noexcept nogil:
+    """What stands for a control character in a line of text."""
     return b"?"
 
 

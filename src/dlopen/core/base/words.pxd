@@ -1,4 +1,4 @@
-"""Machine words: alignment and ranges whose arithmetic cannot wrap."""
+"""Machine words: alignment, and ranges of a file or of memory, by arithmetic that cannot wrap."""
 
 from libc.stdint cimport uint64_t
 

@@ -1,4 +1,8 @@
-"""Destructors of what goes, in dependency order. No lock is held while they run."""
+"""Destructors of what goes, in dependency order, the dependents first. No lock is held while they
+run.
+
+One may throw, end its thread or never return: the rest of a close is done then by who closes next.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -45,6 +49,7 @@ cdef struct Finishing:           # of what a close has taken out
 
 
 cdef inline int run_all_destructors(void* data) noexcept nogil:
+    """The guarded part: an exception or a cancellation may end it in between."""
     cdef Finishing* finishing = <Finishing*>data
     cdef size_t i
     cdef Image* image

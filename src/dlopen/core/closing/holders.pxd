@@ -1,4 +1,5 @@
-"""Why an image is still loaded, for who asks."""
+"""Why an image is still loaded, for who asks (DLOPEN_holders): an open handle, a dependent, a
+binding, a patch, a thread with living objects."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t

@@ -50,18 +50,21 @@ cdef inline void mark_all(Image* held) noexcept nogil:
 
 
 cdef inline void mark_held(Image* image) noexcept nogil:
+    """The image and all that it holds."""
     cdef Image* held = NULL
     hold(&held, image)
     mark_all(held)
 
 
 cdef inline void mark_patched(const Image* image) noexcept nogil:
+    """All that the image's patches lead to."""
     cdef Image* held = NULL
     hold_patched(&held, image)
     mark_all(held)
 
 
 cdef inline bint is_root(const Image* image) noexcept nogil:
+    """It is held by itself."""
     return image.open_count != 0 or image.nodelete or image.pins != 0 or image.is_claimed \
         or image.state == DLOPEN_STATE_INITIALISING
 

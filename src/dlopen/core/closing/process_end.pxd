@@ -1,4 +1,5 @@
-"""The end of the process: destructors of all that is loaded, as libc runs its own."""
+"""The end of the process: destructors of all that is loaded, once, where libc runs its own. Nothing
+is unmapped: other threads may run on."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t

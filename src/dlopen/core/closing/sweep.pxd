@@ -1,4 +1,10 @@
-"""What nothing holds is taken out of sight, and given back when no reader can see it any more."""
+"""What nothing holds is taken out of sight: marked as closing, sorted for its destructors, and
+missing in the next snapshot.
+
+A lazy call in another thread may bind to such an image at the same moment. Each side first writes
+what the other looks at: then either the call sees that the image goes, or the sweep sees the
+binding, and gives the image back.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -181,6 +187,7 @@ cdef inline bint sweep(
 
 
 cdef inline void give_back_dead(Registry* registry, Pointers* dead) noexcept nogil:
+    """They stay after all: open for new references, as before."""
     cdef size_t i
     cdef Image* image
     registry.closing.count -= dead.count

@@ -27,6 +27,7 @@ cdef extern from *:
 
 
 cdef inline void link_object(Registry* registry, LiveObject* live) noexcept nogil:
+    """Under the lock: one more that its image stays for."""
     live.next = registry.live_objects
     live.link = &registry.live_objects
     if live.next != NULL:
@@ -36,6 +37,7 @@ cdef inline void link_object(Registry* registry, LiveObject* live) noexcept nogi
 
 
 cdef inline void unlink_object(LiveObject* live) noexcept nogil:
+    """Under the lock: one less."""
     live.link[0] = live.next
     if live.next != NULL:
         live.next.link = live.link
@@ -45,6 +47,7 @@ cdef inline void unlink_object(LiveObject* live) noexcept nogil:
 cdef inline int host_thread_atexit(
     Linker* linker, ObjectDestructor destructor, void* object, void* dso_handle
 ) noexcept nogil:
+    """The host's own function: 0 on success."""
     cdef int code
     enter_host(linker)
     code = linker.host.cxa_thread_atexit(destructor, object, dso_handle)

@@ -1,4 +1,5 @@
-"""Numbers of the gABI, the GNU extensions and glibc's versioning; names unchanged."""
+"""Numbers of the gABI, of the GNU extensions and of symbol versioning, under their own names:
+elf(5), <elf.h>."""
 
 cdef enum:
     EI_CLASS = 4

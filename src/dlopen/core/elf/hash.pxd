@@ -1,4 +1,4 @@
-"""The two symbol hash functions: DT_HASH's of the gABI and DT_GNU_HASH's."""
+"""The two hash functions of symbol names: that of DT_HASH (gABI) and that of DT_GNU_HASH."""
 
 from libc.stdint cimport uint8_t, uint32_t
 

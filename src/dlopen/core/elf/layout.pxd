@@ -1,5 +1,9 @@
-"""What the ELF header and the program headers say, checked: the gABI's rules for a
-shared object, glibc's words for breaking them."""
+"""What the ELF header and the program headers of a file say, checked before anything is mapped.
+
+The rules are the gABI's for a shared object, the words for breaking one glibc's. The result is a
+Layout: which segments there are, in ascending order, and which of the special ones. Later code
+relies on it.
+"""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -122,6 +126,7 @@ cdef inline int check_object(
 
 
 cdef inline bint looks_like_text(const Ehdr* header, uint64_t file_size) noexcept nogil:
+    """A linker script, as a rule: its first bytes are printable."""
     cdef size_t i
     cdef size_t length = 16 if file_size > 16 else <size_t>file_size
     for i in range(length):

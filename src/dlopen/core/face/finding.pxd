@@ -1,4 +1,7 @@
-"""DLOPEN_find: where a name would come from, candidate by candidate."""
+"""DLOPEN_find: where a name would come from, candidate by candidate, with nothing loaded.
+
+It is the search of an open, whose trail is shown instead of kept for an error.
+"""
 
 from libc.stddef cimport size_t
 from libc.string cimport memset
@@ -26,6 +29,7 @@ cdef inline int show_search(
     Linker* linker, const char* name, const void* caller, VisitCandidate* visit, void* data,
     Error* error
 ) noexcept nogil:
+    """DLOPEN_find: calls `visit` for each candidate, the last one being what was found."""
     cdef Transaction* transaction
     cdef Request request
     cdef Trail* trail

@@ -1,4 +1,9 @@
-"""fork(2): all that is locked for it, and what the child starts from."""
+"""fork(2): all that is locked before it, so that the child finds each structure whole, and what the
+child starts from.
+
+No thread is in the host's loader for us, and all of our locks are held, until it has happened. The
+child has one thread: what others have of tables and counts is given up.
+"""
 
 from dlopen.core.base.atomics cimport sub_u32
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
@@ -10,6 +15,7 @@ from dlopen.core.tls.modules cimport forget_other_threads
 
 
 cdef inline void begin_fork(Linker* linker) noexcept nogil:
+    """Before fork(2), in the thread that forks: all is at rest."""
     await_hosts_before_fork(linker)
     lock_acquire(&linker.debugger.lock)
     lock_acquire(&linker.tls.lock)
@@ -18,6 +24,7 @@ cdef inline void begin_fork(Linker* linker) noexcept nogil:
 
 
 cdef inline void end_fork(Linker* linker) noexcept nogil:
+    """In the parent."""
     set_forking(False)
     after_fork(&linker.registry)
     lock_release(&linker.tls.lock)
@@ -27,6 +34,7 @@ cdef inline void end_fork(Linker* linker) noexcept nogil:
 
 
 cdef inline void end_fork_in_child(Linker* linker) noexcept nogil:
+    """In the child: no other thread is left, nor what it was about."""
     set_forking(False)
     linker.donors_change = False
     linker.in_host = in_host

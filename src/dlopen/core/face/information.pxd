@@ -1,4 +1,9 @@
-"""DLOPEN_info and its lists, DLOPEN_images."""
+"""DLOPEN_info, the lists that belong to it, DLOPEN_images: what is known of an image, as numbers
+and strings of its own.
+
+All of it is read in a reader section. A host image may have gone: what is asked of its memory, the
+number of its symbols, is counted first.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -37,6 +42,7 @@ cdef inline bint count_entries_once(Linker* linker, Image* image) noexcept nogil
 
 
 cdef inline uint32_t count_versions(const Image* image) noexcept nogil:
+    """Those that the image defines and needs: indices of its table may be unused."""
     cdef uint32_t i
     cdef uint32_t count = 0
     for i in range(image.version_count):
@@ -119,6 +125,7 @@ cdef inline int inform(Linker* linker, PublicImage* handle, Info* info) noexcept
 cdef inline const char* needed_at(
     Linker* linker, PublicImage* handle, uint32_t index
 ) noexcept nogil:
+    """DLOPEN_needed_at."""
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(&linker.registry)
     cdef const char* needed = NULL
@@ -132,6 +139,7 @@ cdef inline const char* needed_at(
 cdef inline PublicImage* dependency_at(
     Linker* linker, PublicImage* handle, uint32_t index
 ) noexcept nogil:
+    """DLOPEN_dependency_at: NULL also before the image is linked."""
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(&linker.registry)
     cdef const Snapshot* snapshot = current_snapshot(&linker.registry)
@@ -149,6 +157,7 @@ cdef inline PublicImage* dependency_at(
 cdef inline int version_at(
     Linker* linker, PublicImage* handle, uint32_t index, PublicVersion* version
 ) noexcept nogil:
+    """DLOPEN_version_at."""
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(&linker.registry)
     cdef uint32_t i
@@ -179,6 +188,8 @@ cdef inline int version_at(
 cdef inline size_t list_images(
     Linker* linker, PublicImage** images, size_t capacity
 ) noexcept nogil:
+    """DLOPEN_images: how many there are, the first `capacity` of which are stored; 0 without
+    memory."""
     cdef const Snapshot* snapshot
     cdef uint32_t phase
     cdef size_t i

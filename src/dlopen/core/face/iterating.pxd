@@ -1,4 +1,8 @@
-"""dl_iterate_phdr(3) and _dl_find_object(3): what unwinders and profilers ask."""
+"""dl_iterate_phdr(3) and _dl_find_object(3): what unwinders and profilers ask.
+
+Both answer for the host's images, by the host's own functions, and for ours. A callback may throw,
+or end its thread: what is held for it is given back then, too (base/section.pxd).
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -39,14 +43,17 @@ cdef inline int pass_host_info(HostInfo* info, size_t size, void* data) noexcept
 
 
 cdef inline int visit_hosts(void* data) noexcept nogil:
+    """The guarded part of `iterate`: the host's images."""
     return (<HostVisit*>data).linker.host.dl_iterate_phdr(pass_host_info, data)
 
 
 cdef inline void end_visit_of_hosts(void* data) noexcept nogil:
+    """However it has ended."""
     leave_host((<HostVisit*>data).linker)
 
 
 cdef inline int visit_own(void* data) noexcept nogil:
+    """The guarded part of `iterate`: our images, in a reader section."""
     cdef const HostVisit* host = <const HostVisit*>data
     cdef const Snapshot* snapshot = current_snapshot(&host.linker.registry)
     cdef const Image* image
@@ -73,6 +80,7 @@ cdef inline int visit_own(void* data) noexcept nogil:
 
 
 cdef inline void end_visit_of_own(void* data) noexcept nogil:
+    """However it has ended."""
     reader_leave(
         &(<const HostVisit*>data).linker.registry, (<const HostVisit*>data).phase
     )

@@ -1,11 +1,12 @@
-"""DLOPEN_relocations: each relocation of an image, of all three tables, in generic words."""
+"""DLOPEN_relocations: each relocation of an image, of all three tables, in generic words (enum
+DLOPEN_relocation_kind); RELR is written out as single places."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.arch.machine cimport relocation_kind, relocation_width
 from dlopen.core.base.atomics cimport load_u64, store_u64
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_HANDLE, DLOPEN_E_INVALID, PublicImage, PublicRelocation, VisitRelocation,
+    DLOPEN_E_HANDLE, PublicImage, PublicRelocation, VisitRelocation,
 )
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type
 from dlopen.core.face.visiting cimport Visit, visit_begin, visit_end
@@ -17,6 +18,7 @@ from dlopen.core.image.relr cimport RelrWalk, relr_in, relr_next
 
 
 cdef inline uint32_t relr_places(const Tables* tables) noexcept nogil:
+    """How many places DT_RELR stands for."""
     cdef RelrWalk walk = relr_in(tables.relr, tables.relr_count)
     cdef uint64_t place = 0
     cdef uint32_t count = 0
@@ -41,6 +43,7 @@ cdef inline uint32_t count_relocations(Image* image) noexcept nogil:
 cdef inline void describe_relocation(
     const Image* image, const Rela* entry, uint32_t table, PublicRelocation* relocation
 ) noexcept nogil:
+    """Fills the struct from an entry of `table` (0 RELR, 1 DT_RELA, 2 DT_JMPREL)."""
     relocation.place = image.load_bias + entry.r_offset
     relocation.addend = entry.r_addend
     relocation.type = relocation_type(entry)
@@ -53,6 +56,7 @@ cdef inline void describe_relocation(
 cdef inline void describe_relr(
     const Image* image, uint64_t place, PublicRelocation* relocation
 ) noexcept nogil:
+    """Fills the struct for one place of DT_RELR."""
     cdef Rela entry
     entry.r_offset = place
     entry.r_info = image.machine.relative
@@ -60,13 +64,10 @@ cdef inline void describe_relr(
     describe_relocation(image, &entry, 0, relocation)
 
 
-ctypedef bint (*RelocationStep)(const PublicRelocation* relocation, void* data) noexcept nogil
-
-
 cdef inline void walk_relocations(
-    const Image* image, RelocationStep step, void* data
+    const Image* image, VisitRelocation* visit, void* data
 ) noexcept nogil:
-    """Until `step` says stop. Of an image that cannot go meanwhile."""
+    """In order: DT_RELR, DT_RELA, DT_JMPREL. Of an image that cannot go meanwhile."""
     cdef PublicRelocation relocation
     cdef Tables tables
     cdef RelrWalk walk
@@ -76,73 +77,25 @@ cdef inline void walk_relocations(
     walk = relr_in(tables.relr, tables.relr_count)
     while relr_next(&walk, &place):
         describe_relr(image, place, &relocation)
-        if not step(&relocation, data):
-            return
+        visit(&relocation, data)
     for i in range(tables.relative_count + tables.rela_count):
         describe_relocation(
             image, tables.rela - tables.relative_count + i, 1, &relocation
         )
-        if not step(&relocation, data):
-            return
+        visit(&relocation, data)
     for i in range(tables.jmprel_count):
         describe_relocation(image, &tables.jmprel[i], 2, &relocation)
-        if not step(&relocation, data):
-            return
-
-
-cdef struct RelocationVisit:
-    VisitRelocation* visit
-    void* data
-
-
-cdef inline bint pass_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
-    cdef RelocationVisit* visit = <RelocationVisit*>data
-    visit.visit(relocation, visit.data)
-    return True
+        visit(&relocation, data)
 
 
 cdef inline int visit_relocations(
     Linker* linker, PublicImage* handle, VisitRelocation* visit, void* data
 ) noexcept nogil:
-    cdef RelocationVisit state
+    """DLOPEN_relocations."""
     cdef Visit at
     cdef int code = DLOPEN_E_HANDLE
     if visit_begin(linker, &at, handle):
-        state.visit = visit
-        state.data = data
-        walk_relocations(at.image, pass_relocation, &state)
+        walk_relocations(at.image, visit, data)
         code = 0
     visit_end(linker, &at)
-    return code
-
-
-cdef struct RelocationWanted:
-    uint32_t left
-    bint found
-    PublicRelocation* relocation
-
-
-cdef inline bint take_relocation(const PublicRelocation* relocation, void* data) noexcept nogil:
-    cdef RelocationWanted* wanted = <RelocationWanted*>data
-    if wanted.left == 0:
-        wanted.relocation[0] = relocation[0]
-        wanted.found = True
-        return False
-    wanted.left -= 1
-    return True
-
-
-cdef inline int relocation_at(
-    Linker* linker, PublicImage* handle, uint32_t index, PublicRelocation* relocation
-) noexcept nogil:
-    cdef RelocationWanted wanted
-    cdef Visit visit
-    cdef int code = DLOPEN_E_HANDLE
-    if visit_begin(linker, &visit, handle):
-        wanted.left = index
-        wanted.found = False
-        wanted.relocation = relocation
-        walk_relocations(visit.image, take_relocation, &wanted)
-        code = 0 if wanted.found else DLOPEN_E_INVALID
-    visit_end(linker, &visit)
     return code

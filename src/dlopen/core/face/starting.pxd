@@ -1,18 +1,27 @@
-"""The start of the process as far as it concerns us, and who makes the linker usable, once."""
+"""How the linker is made usable: by the first call that needs it, once.
+
+Most processes with libdlopen.so preloaded never call it; the constructor only keeps what the loader
+gives it, and what of the environment counts. The first call may come before that, from another
+library's constructor, and may be any function. One thread does the work (`begin_preparing`), and
+others wait.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32, load_u64, store_u32, store_u64
+from dlopen.core.base.contract cimport DLOPEN_E_STATE, Error
 from dlopen.core.base.environment cimport (
     Environment, environment_value, keep_environment, process_environment, read_environment,
 )
+from dlopen.core.base.errors cimport fail_memory, fail_text
 from dlopen.core.base.kernel cimport kernel_process_id, kernel_wait, kernel_wake
 from dlopen.core.base.log cimport start_log
 from dlopen.core.base.strings cimport strlen
-from dlopen.core.host.abi cimport AT_SECURE, getauxval
+from dlopen.core.host.abi cimport AT_EXECFN, AT_SECURE, getauxval
+from dlopen.core.host.assumptions cimport unmet_text
 from dlopen.core.host.debugger cimport read_debugger_wish
-from dlopen.core.host.linker cimport READY, UNPREPARED, Linker
+from dlopen.core.host.linker cimport NO_LIBC, READY, UNPREPARED, Linker
 from dlopen.core.host.refresh cimport refresh_hosts
 from dlopen.core.image.registry cimport this_thread
 
@@ -63,6 +72,14 @@ cdef extern from *:
     Startup startup "dlopen_startup"
 
 
+cdef inline bint is_argument_count(const uint64_t* stack) noexcept nogil:
+    """There is argc, and argv with its NULL follows, below the strings (psABI, "Process
+    Initialization")."""
+    cdef uint64_t end = getauxval(AT_EXECFN)
+    return <uint64_t>stack < end and stack[0] < (end - <uint64_t>stack) // sizeof(uint64_t) - 1 \
+        and stack[stack[0] + 1] == 0
+
+
 cdef inline void read_arguments(Linker* linker) noexcept nogil:
     """As the host's loader gives them to constructors. Before ours has run they are read where the
     kernel has put them: __libc_stack_end of ld.so."""
@@ -71,7 +88,7 @@ cdef inline void read_arguments(Linker* linker) noexcept nogil:
     if startup.argv != NULL:
         linker.argc = startup.argc
         linker.argv = startup.argv
-    elif stack != NULL:
+    elif stack != NULL and is_argument_count(stack):
         linker.argc = <int>stack[0]
         linker.argv = <char**>(stack + 1)
 
@@ -124,6 +141,7 @@ cdef inline bint keep_settings_of_start() noexcept nogil:
 
 
 cdef inline void end_preparing(Linker* linker, uint32_t outcome) noexcept nogil:
+    """Says READY, UNPREPARED or NO_LIBC, gives the claim up and wakes who waits for it."""
     store_u32(&linker.ready, outcome)
     # Before the claim is given up: another thread would take this one's name for its own.
     store_u64(&linker.preparer, 0)
@@ -131,7 +149,24 @@ cdef inline void end_preparing(Linker* linker, uint32_t outcome) noexcept nogil:
     kernel_wake(&linker.preparing_process, 0x7fffffff)
 
 
+cdef inline bint has_no_libc(const Linker* linker) noexcept nogil:
+    """None, or none that is known: host/assumptions.pxd."""
+    return load_u32(&linker.ready) == NO_LIBC
+
+
+cdef inline int not_usable(const Linker* linker, Error* error) noexcept nogil:
+    """The error of a call that cannot be begun."""
+    return fail_text(error, DLOPEN_E_STATE, b"", unmet_text) if has_no_libc(linker) \
+        else fail_memory(error, b"")
+
+
+cdef inline int outcome(const Linker* linker, int code, Error* error) noexcept nogil:
+    """Of an open: that this libc is not known may have come out only now."""
+    return not_usable(linker, error) if code != 0 and has_no_libc(linker) else code
+
+
 cdef inline bint look_first(Linker* linker) noexcept nogil:
+    """The first snapshot is there, or False without memory: it is made from the host's list."""
     if linker.registry.snapshot == NULL:
         refresh_hosts(linker, NULL)
     return linker.registry.snapshot != NULL

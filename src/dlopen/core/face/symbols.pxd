@@ -1,4 +1,5 @@
-"""DLOPEN_symbol_find, DLOPEN_symbol_at and DLOPEN_address."""
+"""DLOPEN_symbol_find, DLOPEN_symbol_at, DLOPEN_address: symbols by name, by number, by address,
+each described by a struct DLOPEN_symbol."""
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
@@ -33,6 +34,7 @@ from dlopen.core.symbols.report cimport log_lookup
 cdef inline void describe(
     Linker* linker, const Definition* definition, PublicSymbol* symbol, bint resolve
 ) noexcept nogil:
+    """Fills the struct; the address of an IFUNC or a thread-local symbol only with `resolve`."""
     cdef const Image* image = definition.image
     cdef const Sym* entry = definition.symbol
     cdef const Version* version = symbol_version(image, definition.index)
@@ -81,6 +83,7 @@ cdef inline int find_symbol(
     Linker* linker, PublicImage* handle, const char* name, const char* version, uint32_t flags,
     PublicSymbol* symbol, Error* error
 ) noexcept nogil:
+    """DLOPEN_symbol_find."""
     cdef Image* image = <Image*>handle
     cdef Reference reference
     cdef Definition definition
@@ -143,6 +146,7 @@ cdef inline int find_symbol(
 cdef inline int symbol_at(
     Linker* linker, PublicImage* handle, uint32_t index, PublicSymbol* symbol
 ) noexcept nogil:
+    """DLOPEN_symbol_at; no resolver is called."""
     cdef Image* image = <Image*>handle
     cdef Definition definition
     cdef Visit visit
@@ -163,6 +167,7 @@ cdef inline int symbol_at(
 cdef inline int symbol_at_address(
     Linker* linker, const void* address, PublicImage** image, PublicSymbol* symbol
 ) noexcept nogil:
+    """DLOPEN_address: the image that an address is in, and its nearest symbol."""
     cdef Definition definition
     cdef Image* found
     cdef void* borrowed = NULL

@@ -1,4 +1,5 @@
-"""Thread-local storage as images of ours and arch/<machine>.S ask for it."""
+"""Thread-local storage as images of ours and arch/<machine>.S ask for it: __tls_get_addr of the
+psABI, and what it does at the first touch in a thread. Ids that are not ours are the host's."""
 
 from libc.stdint cimport uint64_t
 
@@ -28,6 +29,7 @@ cdef inline void* block_at_first_touch(Linker* linker, uint64_t module) noexcept
 
 
 cdef inline void* tls_address(Linker* linker, TlsIndex* index) noexcept nogil:
+    """__tls_get_addr."""
     cdef char* block
     if not is_own_module(index.module):
         return linker.host.tls_get_addr(index)

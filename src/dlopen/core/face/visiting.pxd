@@ -1,4 +1,5 @@
-"""A handle that may be anything: what is done with it, is done in here."""
+"""A handle that a caller has given may be anything. Here it is looked up, never dereferenced
+before, and what it means is kept from being unmapped while the caller works on it."""
 
 from libc.stdint cimport uint32_t
 
@@ -25,6 +26,7 @@ cdef inline bint visit_begin(Linker* linker, Visit* visit, const void* handle) n
 
 
 cdef inline void visit_end(Linker* linker, Visit* visit) noexcept nogil:
+    """Also where visit_begin has failed."""
     if visit.borrowed != NULL:
         give_back_host_image(linker, visit.image, visit.borrowed)
     reader_leave(&linker.registry, visit.phase)

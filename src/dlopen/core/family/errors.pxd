@@ -1,4 +1,8 @@
-"""dlerror(3): the last message of a thread, in libc's words."""
+"""dlerror(3): the last message of a thread, in libc's words.
+
+Each thread has two: one that was not asked for yet, and one that dlerror has handed out, which
+stays until the next. Where libc's function was called last, its own dlerror has the message.
+"""
 
 from libc.stddef cimport size_t
 
@@ -12,6 +16,7 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
 from dlopen.core.base.registrations cimport call_at_thread_end
 from dlopen.core.base.strings cimport strlen
+from dlopen.core.host.assumptions cimport is_unmet, unmet_text
 from dlopen.core.host.linker cimport Linker, program_name
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.symbols.report cimport log_lookup
@@ -28,8 +33,6 @@ cdef extern from *:
     static __thread int dlopen_frees_messages;   /* when it ends: the key is set */
     /* Where there is none for another: libc's words, and ours. Never freed. */
     static const char dlopen_no_memory[] = "out of memory";
-    static const char dlopen_no_libc[] =
-        "libc.so.6 was not found in this process: glibc is needed";
     static const char dlopen_in_handler[] =
         "not possible in a signal handler that has interrupted the linker";
     /* Of dlsym: in two registers. */
@@ -43,7 +46,6 @@ cdef extern from *:
     bint host_was_asked "dlopen_host_was_asked"
     bint frees_messages "dlopen_frees_messages"
     const char* no_memory_text "dlopen_no_memory"
-    const char* no_libc_text "dlopen_no_libc"
     const char* in_handler_text "dlopen_in_handler"
     enum:
         RTLD_DI_LMID, RTLD_DI_LINKMAP, RTLD_DI_ORIGIN, RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA
@@ -70,7 +72,8 @@ cdef enum:
 
 
 cdef inline void free_message(Linker* linker, void* message) noexcept nogil:
-    if message != <void*>no_memory_text and message != <void*>no_libc_text \
+    """Nothing for a text that is never freed."""
+    if message != <void*>no_memory_text and message != <void*>unmet_text \
             and message != <void*>in_handler_text:
         release(&linker.registry.allocator, message)
 
@@ -131,6 +134,10 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t length
     cdef char* message
+    if is_unmet():
+        store_text(linker, unmet_text)
+        drop_error(linker, error)
+        return
     if error == NULL:
         store_text(linker, no_memory_text if locks_held == 0 else in_handler_text)
         return
@@ -195,6 +202,7 @@ cdef inline void no_symbol(
 
 
 cdef inline void bad_handle(Linker* linker, const char* name) noexcept nogil:
+    """For dlerror: not a handle, or closed; `name` may say whose it was."""
     cdef Error* error = new_error(linker)
     fail(error, DLOPEN_E_HANDLE, name, DETAIL_NOT_OPEN)
     keep_message(linker, error)

@@ -1,4 +1,4 @@
-"""dladdr(3) and dlinfo(3)."""
+"""dladdr(3) and dlinfo(3), for images of ours; of the host's they are the host's affair."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -119,6 +119,7 @@ cdef inline int answer_information(
 cdef inline int family_dlinfo(
     Linker* linker, void* handle, int request, void* result
 ) noexcept nogil:
+    """dlinfo(3): 0, or -1 with a message."""
     cdef const Snapshot* snapshot
     cdef Error* error
     cdef uint32_t phase

@@ -56,6 +56,8 @@ cdef inline Image* image_of_handle(const Snapshot* snapshot, const void* handle)
 cdef inline void* open_for_caller(
     Linker* linker, int64_t namespace_id, const char* name, int mode, const void* caller
 ) noexcept nogil:
+    """An open with libc's rules, into a namespace of ours or the program's; the handle, or NULL
+    with a message."""
     cdef Request request
     cdef Error* error = new_error(linker)
     cdef Image* image = NULL
@@ -88,6 +90,7 @@ cdef inline void* open_for_caller(
 
 
 cdef inline int64_t namespace_of_caller(Linker* linker, const void* caller) noexcept nogil:
+    """That of the image whose code calls; the program's for any other code."""
     cdef uint32_t phase = reader_enter(&linker.registry)
     cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>caller)
     cdef int64_t namespace_id = image.namespace_id if image != NULL else 0
@@ -98,6 +101,7 @@ cdef inline int64_t namespace_of_caller(Linker* linker, const void* caller) noex
 cdef inline void* family_dlopen(
     Linker* linker, const char* name, int mode, const void* caller
 ) noexcept nogil:
+    """dlopen(3)."""
     clear_message(linker)
     return open_for_caller(linker, namespace_of_caller(linker, caller), name, mode, caller)
 
@@ -105,6 +109,7 @@ cdef inline void* family_dlopen(
 cdef inline void* family_dlmopen(
     Linker* linker, int64_t namespace_id, const char* name, int mode, const void* caller
 ) noexcept nogil:
+    """dlmopen(3): ids of libc's own namespaces are passed on."""
     cdef Error* error
     cdef void* handle
     clear_message(linker)
@@ -131,6 +136,7 @@ cdef inline void* family_dlmopen(
 
 
 cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
+    """dlclose(3): 0, or -1 with a message."""
     cdef uint32_t phase
     cdef Image* image
     cdef bint stays = False

@@ -1,4 +1,8 @@
-"""dlsym(3) and dlvsym(3)."""
+"""dlsym(3) and dlvsym(3): whose handle it is, what RTLD_DEFAULT and RTLD_NEXT mean to the caller.
+
+What only the host can know is asked by a jump to its function, with the caller's frame as it was
+(arch/<machine>.S).
+"""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -56,6 +60,7 @@ cdef inline uint64_t address_for_program(
 
 
 cdef inline Answer forward(Linker* linker, const char* version) noexcept nogil:
+    """libc's own function is to answer, with the caller's arguments."""
     cdef Answer answer
     (&host_was_asked)[0] = True
     answer.result = NULL

@@ -1,5 +1,9 @@
-"""What libc's loader hands out: its functions by their types, its lists, what differs between its
-releases."""
+"""The interface of libc's loader as far as it is used: its functions by their types, and the
+structs of <link.h> and <dlfcn.h> that pass between it and us.
+
+HostHabits holds what differs between its releases. Both are written while the linker is made
+usable, by one thread, and only read from then on.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint64_t
@@ -65,6 +69,9 @@ ctypedef int (*HostDlFindObject)(void* address, void* result) noexcept nogil
 ctypedef void* (*HostTlsGetAddr)(TlsIndex* index) noexcept nogil
 
 
+ctypedef int* (*HostErrnoLocation)() noexcept nogil
+
+
 cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody stands before them
     HostDlIteratePhdr dl_iterate_phdr
     HostDlopen dlopen
@@ -80,9 +87,12 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     HostCxaThreadAtexit cxa_thread_atexit
     HostTlsGetAddr tls_get_addr  # the loader's
     uint64_t* stack_end          # the loader's __libc_stack_end: where argc is (psABI)
+    HostErrnoLocation errno_location
 
 
 cdef struct HostHabits:          # of its loader, by release: host/assumptions.pxd
+    bint has_functions           # all that are called without a look
+    bint fits_link_maps          # debuggers find what they read behind one of ours
     bint has_debug_chain         # HostDebug.r_next is there
     # A list that dlmopen adds is stored in the r_next of its last one, whatever stood there;
     # else at the end of the chain.
@@ -106,7 +116,7 @@ cdef struct HostDebug:           # struct r_debug_extended of <link.h>
 cdef extern from "<dlfcn.h>" nogil:
     enum:
         RTLD_LAZY, RTLD_NOW, RTLD_NOLOAD, RTLD_GLOBAL, RTLD_NODELETE, RTLD_DEEPBIND, RTLD_LOCAL
-        RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE
+        RTLD_DI_LINKMAP, RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE
 
 
 cdef extern from "<sys/auxv.h>" nogil:

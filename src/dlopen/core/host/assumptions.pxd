@@ -1,20 +1,150 @@
-"""What differs between releases of glibc's loader, and how it is told.
+"""What is taken for granted of glibc and its loader, and how each thing is checked.
 
-By looking, where the difference can be seen when it matters. Else by the version nodes that
-libc.so.6 defines: they are ABI, and what a distribution has taken over from a later release
-does not change them, as it does not change the loader's habits; the text of a version is for
-people. A release that added no function to libc has no node (2.37): it is taken for the one
-before.
+What the ABI and the manual pages promise is not listed. The rest is this. "Unmet" ends the
+linker's work with this libc: each call that needs it fails with a text that names the
+assumption, and so does a line of the log; nothing of ours has been changed or relies on it by
+then. None of the checks makes a call of the kernel.
+
+    assumption                                  checked               if it does not hold
+    the functions that we call are there        functions_are_there   unmet
+    an image's struct dl_phdr_info is whole     refresh_hosts         unmet
+    dlpi_adds and dlpi_subs count the images    refresh_hosts         unmet
+    what is loaded later is appended            refresh_hosts         unmet
+    the top bit of a module id is free          read_host_image       unmet
+    what the process starts with has its        find_static_tls_of_   unmet
+      thread-local storage at fixed distances     host
+    a handle is the struct link_map             open_host_in          unmet, at the first handle
+    __libc_stack_end is where argc is           read_arguments        no arguments are known
+    what debuggers read behind a link map is    fits_link_map         they are told nothing
+      within 2,048 bytes
+    a donor's two words are relocated           open_donor_of_size    unmet, at the first donor
+
+The habits below are told by looking, where the difference can be seen when it matters. Else by
+the version nodes that libc.so.6 defines: they are ABI, and what a distribution has taken over
+from a later release does not change them, as it does not change the loader's habits; the text of
+a version is for people. A release that added no function to libc has no node (2.37): it is taken
+for the one before.
+
+One thing can only be seen from a second thread, and so is tested (tests/core/host) and not
+checked: while dl_iterate_phdr calls back, nothing is unloaded. libgcc's unwinder, which keeps
+a cache of what it was told there, needs the same.
 """
 
+from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdio cimport snprintf
 
+from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32
+from dlopen.core.base.log cimport LOG_ERROR, LOG_WARN, log_text, logs
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport DT_VERDEF, DT_VERDEFNUM
 from dlopen.core.elf.structures cimport Verdaux, Verdef
-from dlopen.core.host.abi cimport HostHabits
+from dlopen.core.host.abi cimport HostFunctions, HostHabits
+from dlopen.core.host.linker cimport NO_LIBC, READY, Linker
 from dlopen.core.image.checked cimport entry_at
-from dlopen.core.image.image cimport Image, string_at
+from dlopen.core.image.image cimport Image, LinkMap, string_at
+
+
+cdef extern from *:
+    """
+    /* Why this libc cannot be worked with. Written by who claims it, before Linker.ready says
+       NO_LIBC, and never again. */
+    static char dlopen_unmet[160] = "libc.so.6 was not found in this process: glibc is needed";
+    static uint32_t dlopen_unmet_claimed;
+    """
+    const char* unmet_text "dlopen_unmet"
+    enum:
+        UNMET_SIZE "sizeof(dlopen_unmet)"
+    uint32_t unmet_claimed "dlopen_unmet_claimed"
+
+
+cdef inline bint is_unmet() noexcept nogil:
+    """Some assumption is known not to hold."""
+    return load_u32(&unmet_claimed) != 0
+
+
+cdef inline void say_unmet() noexcept nogil:
+    """One line of the log."""
+    if logs(LOG_ERROR):
+        log_text(LOG_ERROR, unmet_text, b"")
+
+
+cdef inline void note_unmet(Linker* linker, const char* what, const char* name) noexcept nogil:
+    """`what` and `name`, one after the other, say what does not hold; the first one found is kept.
+    While the linker is being made usable, who does that says it and gives up; later it is the end
+    of new opens, and what is open stays as it is."""
+    if not compare_and_swap_u32(&unmet_claimed, 0, 1):
+        return
+    snprintf(
+        <char*>unmet_text, UNMET_SIZE, b"this libc is not known to dlopen: %s%s", what, name
+    )
+    if compare_and_swap_u32(&linker.ready, READY, NO_LIBC):
+        say_unmet()
+
+
+cdef inline const char* missing_function(const HostFunctions* host) noexcept nogil:
+    """Of those that are called without a look; NULL: none."""
+    if host.dlopen == NULL:
+        return b"dlopen"
+    if host.dlclose == NULL:
+        return b"dlclose"
+    if host.dlsym == NULL:
+        return b"dlsym"
+    if host.dlvsym == NULL:
+        return b"dlvsym"
+    if host.dlinfo == NULL:
+        return b"dlinfo"
+    if host.dladdr == NULL:
+        return b"dladdr"
+    if host.dladdr1 == NULL:
+        return b"dladdr1"
+    if host.dlerror == NULL:
+        return b"dlerror"
+    if host.dlmopen == NULL:
+        return b"dlmopen"
+    if host.dl_iterate_phdr == NULL:
+        return b"dl_iterate_phdr"
+    if host.tls_get_addr == NULL:
+        return b"__tls_get_addr"
+    return NULL
+
+
+cdef inline bint functions_are_there(Linker* linker, bint has_libc) noexcept nogil:
+    """False with `note_unmet`."""
+    cdef const char* missing = missing_function(&linker.host)
+    if not has_libc:
+        # A static program, or another libc: the text is there.
+        compare_and_swap_u32(&unmet_claimed, 0, 1)
+    elif missing != NULL:
+        note_unmet(linker, b"it does not define ", missing)
+    linker.habits.has_functions = missing == NULL
+    return has_libc and missing == NULL
+
+
+cdef inline bint fits_link_map(const uint32_t* descriptor) noexcept nogil:
+    """libthread_db, which gdb asks for thread-local variables, reads a member of what it takes
+    for libc's own link map; libc says where it is: its bits, how many there are, the offset. NULL:
+    it does not say, and nobody can read it."""
+    cdef size_t room = sizeof(LinkMap) + sizeof((<Image*>NULL).zeroes)
+    return descriptor == NULL or (
+        descriptor[2] < room and descriptor[0] // 8 <= room - descriptor[2]
+    )
+
+
+cdef inline void say_habits(const Linker* linker) noexcept nogil:
+    """What does not hold, and what is done without; once, when the log has begun."""
+    if logs(LOG_WARN) and not linker.habits.fits_link_maps:
+        log_text(
+            LOG_WARN, b"libc's struct link_map is larger than is known: ",
+            b"debuggers are not told of images"
+        )
+    if logs(LOG_WARN) and linker.argv == NULL:
+        log_text(
+            LOG_WARN, b"the arguments of the program are not at __libc_stack_end: ",
+            b"constructors get none"
+        )
+
+
 cdef inline bint defines_version(const Image* image, const char* name) noexcept nogil:
     """DT_VERDEF has the node. Of the host's; it asks for no memory."""
     cdef const Verdef* definition

@@ -1,4 +1,13 @@
-"""The host's own counts: an image of its that one of ours uses is held by a handle."""
+"""The host's own counts: what keeps an image of the host's from being unloaded.
+
+An image that one of ours uses may be closed by whoever has opened it. So it is opened once more, by
+the name that the host has for it and with RTLD_NOLOAD, and the handle kept; dlclose gives it back.
+To *borrow* one is the same for a moment, while its memory is read. What the process was started
+with is never unloaded, and needs no count.
+
+By such a handle, of the program, libc also tells whether an image that came late is in the global
+scope: dlsym finds the one name that only this image defines (host/probes.pxd).
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -72,6 +81,7 @@ cdef inline void* borrow_host_image(Linker* linker, Image* image) noexcept nogil
 
 
 cdef inline void give_back_host_image(Linker* linker, Image* image, void* borrowed) noexcept nogil:
+    """What borrow_host_image has returned, not NULL. No lock may be held."""
     if borrowed != image:
         close_host(linker, borrowed)
 

@@ -30,7 +30,8 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
-    FileStatus, kernel_close, kernel_memory_file, kernel_open, kernel_status_of, kernel_write,
+    FileStatus, kernel_close, kernel_descriptors_folder, kernel_memory_file, kernel_open,
+    kernel_status_of, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
@@ -41,7 +42,7 @@ from dlopen.core.host.host_lock cimport LM_ID_BASE, LM_ID_NEWLM, close_host, ent
 from dlopen.core.host.linker cimport Debugger, Linker
 from dlopen.core.host.static_tls cimport give_to_host
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.memory.file cimport File, descriptors_folder
+from dlopen.core.memory.file cimport File
 from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
 from dlopen.core.tls.donor cimport DonorFile, make_caller
 cdef extern from "<link.h>" nogil:
@@ -56,6 +57,7 @@ cdef enum:                       # Debugger.wish
 
 
 cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
+    """DLOPEN_DEBUGGER of the environment: lldb, or anything but 0; once, at the start."""
     cdef const char* value = environment_value(
         &linker.environment, b"DLOPEN_DEBUGGER="
     )
@@ -140,6 +142,7 @@ cdef inline bint join_chain(Linker* linker) noexcept nogil:
 
 
 cdef inline bint is_in_chain(HostDebug* first, const HostDebug* node) noexcept nogil:
+    """The chain that begins with `first` still leads to `node`: the host may have cut ours off."""
     while first != NULL and first != node:
         first = <HostDebug*>load_pointer(&first.r_next)
     return first == node
@@ -167,10 +170,12 @@ cdef inline void keep_place_in_chain(Linker* linker) noexcept nogil:
 
 
 cdef inline bint is_shown(const Debugger* debugger, const LinkMap* map) noexcept nogil:
+    """It is in our list: it has a neighbour, or is the first."""
     return map.l_prev != NULL or debugger.node.r_map == map
 
 
 cdef inline void link_map_in(Debugger* debugger, LinkMap* map) noexcept nogil:
+    """At the end of our list. Under the lock; a debugger may read the list at any moment."""
     map.l_prev = debugger.last
     store_pointer(
         &debugger.node.r_map if debugger.last == NULL else &debugger.last.l_next, map
@@ -179,6 +184,7 @@ cdef inline void link_map_in(Debugger* debugger, LinkMap* map) noexcept nogil:
 
 
 cdef inline void link_map_out(Debugger* debugger, LinkMap* map) noexcept nogil:
+    """Out of our list. Under the lock."""
     if map.l_prev != NULL:
         map.l_prev.l_next = map.l_next
     else:
@@ -192,6 +198,7 @@ cdef inline void link_map_out(Debugger* debugger, LinkMap* map) noexcept nogil:
 
 
 cdef inline void announce(HostDebug* debug, int state) noexcept nogil:
+    """Says RT_ADD, RT_DELETE or RT_CONSISTENT where debuggers have their breakpoint."""
     debug.r_state = state
     debug.r_brk()
 
@@ -211,8 +218,11 @@ cdef inline void change_list(
 
 
 cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcept nogil:
+    """Debuggers hear that `images` come (RT_ADD) or go (RT_DELETE). With no lock held."""
     cdef Debugger* debugger = &linker.debugger
     cdef bint has_joined
+    if not linker.habits.fits_link_maps:
+        return
     if debugger.wish == WISH_LLDB and tell_lldb(linker, images, state):
         return
     keep_place_in_chain(linker)
@@ -325,6 +335,8 @@ cdef inline void run_errand() noexcept nogil:
 
 
 cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """In a callback of dl_iterate_phdr, once: our list hangs at the host's for one call of
+    r_brk."""
     cdef Errand* errand = <Errand*>data
     cdef Debugger* debugger = &errand.linker.debugger
     cdef HostDebug* host = debugger.host
@@ -350,6 +362,7 @@ cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexc
 
 
 cdef inline bint needs_files(Linker* linker) noexcept nogil:
+    """A debugger is there, or is to come."""
     cdef const HostDebug* host = host_debug(linker)
     return linker.debugger.wish != WISH_NONE or (
         host != NULL and host.r_brk != NULL and holds_breakpoint(<const void*>host.r_brk)
@@ -372,7 +385,7 @@ cdef inline void keep_file_for_debugger(
     descriptor = kernel_memory_file(b"dlopen-image")
     if descriptor < 0:
         return
-    length = descriptors_folder(&path[0])
+    length = kernel_descriptors_folder(&path[0])
     snprintf(&path[length], sizeof(path) - length, b"%ld", descriptor)
     copy = copy_text(allocator, &path[0], strlen(&path[0]))
     if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \

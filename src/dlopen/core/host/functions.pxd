@@ -4,18 +4,18 @@ They are taken from libc's symbol table, found through the debugger's link map, 
 a preloaded wrapper nor our own exports stand before them.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.strings cimport strcmp, strncmp
 from dlopen.core.elf.constants cimport DT_DEBUG, PT_DYNAMIC, PT_PHDR
 from dlopen.core.elf.structures cimport Dyn, Phdr
 from dlopen.core.host.abi cimport (
     AT_PHDR, AT_PHNUM, HostCxaThreadAtexit, HostDebug, HostDlFindObject, HostDlIteratePhdr,
     HostDladdr, HostDladdr1, HostDlclose, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen,
-    HostDlsym, HostDlvsym, HostTlsGetAddr, getauxval,
+    HostDlsym, HostDlvsym, HostErrnoLocation, HostTlsGetAddr, getauxval,
 )
-from dlopen.core.host.assumptions cimport learn_habits
+from dlopen.core.host.assumptions cimport fits_link_map, functions_are_there, learn_habits
+from dlopen.core.host.libraries cimport is_c_library, is_loader
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_for_lookup
 from dlopen.core.image.image cimport Image, LinkMap
@@ -47,6 +47,7 @@ cdef inline HostDebug* find_host_debug() noexcept nogil:
 
 
 cdef inline uint64_t function_in(const Image* image, const char* name) noexcept nogil:
+    """The address of what the image defines by this name, in its default version; 0: nothing."""
     cdef Reference reference
     cdef Definition definition
     refer(&reference, name, NULL)
@@ -56,8 +57,9 @@ cdef inline uint64_t function_in(const Image* image, const char* name) noexcept 
 
 
 cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
-    """False when libc cannot be found: a static program, or another libc. Asks for no memory:
-    that there is none now is not to be forgotten later."""
+    """False when libc cannot be found (a static program, or another libc) or has not all that is
+    called, which is noted. Asks for no memory: that there is none now is not to be forgotten
+    later."""
     cdef const HostDebug* debug = find_host_debug()
     cdef const LinkMap* map = debug.r_map if debug != NULL else NULL
     cdef Image* image = &linker.scratch
@@ -74,10 +76,10 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
         image.layout.dynamic = &dynamic
         if map.l_ld == NULL or read_for_lookup(image) != 0 or image.soname == NULL:
             pass
-        elif strncmp(image.soname, b"ld-linux", 8) == 0:
+        elif is_loader(image.soname):
             linker.host.tls_get_addr = <HostTlsGetAddr>function_in(image, b"__tls_get_addr")
             linker.host.stack_end = <uint64_t*>function_in(image, b"__libc_stack_end")
-        elif strcmp(image.soname, b"libc.so.6") == 0:
+        elif is_c_library(image.soname):
             linker.host.dl_iterate_phdr = <HostDlIteratePhdr>function_in(image, b"dl_iterate_phdr")
             linker.host.dlopen = <HostDlopen>function_in(image, b"dlopen")
             linker.host.dlclose = <HostDlclose>function_in(image, b"dlclose")
@@ -92,7 +94,15 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             linker.host.cxa_thread_atexit = <HostCxaThreadAtexit>function_in(
                 image, b"__cxa_thread_atexit_impl"
             )
+            linker.host.errno_location = <HostErrnoLocation>function_in(
+                image, b"__errno_location"
+            )
             learn_habits(&linker.habits, image)
-            found = linker.host.dl_iterate_phdr != NULL and linker.host.dlopen != NULL
+            linker.habits.fits_link_maps = fits_link_map(
+                <const uint32_t*>function_in(image, b"_thread_db_link_map_l_tls_modid")
+            ) and fits_link_map(
+                <const uint32_t*>function_in(image, b"_thread_db_link_map_l_tls_offset")
+            )
+            found = True
         map = map.l_next
-    return found
+    return functions_are_there(linker, found)

@@ -7,10 +7,14 @@ be waited for, by a constructor or a destructor that the host runs.
 
 from libc.stdint cimport uint32_t
 
-from dlopen.core.base.atomics cimport add_u32, load_u32_seq, sub_u32
+from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32, sub_u32
 from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
 from dlopen.core.base.lock cimport locks_held
+from dlopen.core.host.abi cimport RTLD_DI_LINKMAP
+from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.linker cimport Linker
+
+
 cdef extern from "<dlfcn.h>" nogil:
     enum:
         LM_ID_BASE, LM_ID_NEWLM
@@ -33,6 +37,7 @@ cdef enum:
 
 
 cdef inline void have_patience(int turn) noexcept nogil:
+    """Gives way at first, then sleeps for a millisecond."""
     if turn < FORK_YIELDS:
         kernel_yield()
     else:
@@ -40,6 +45,8 @@ cdef inline void have_patience(int turn) noexcept nogil:
 
 
 cdef inline void enter_host(Linker* linker) noexcept nogil:
+    """Before a call of the host's loader; may be nested. A thread that is not in there yet waits
+    for one that forks."""
     cdef int turn = 0
     add_u32(&linker.in_host, 1)
     # Not where it would wait for itself: nor in a signal handler that has interrupted who forks,
@@ -54,6 +61,7 @@ cdef inline void enter_host(Linker* linker) noexcept nogil:
 
 
 cdef inline void leave_host(Linker* linker) noexcept nogil:
+    """Ends what enter_host began."""
     (&in_host)[0] -= 1
     sub_u32(&linker.in_host, 1)
 
@@ -69,10 +77,12 @@ cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
 
 
 cdef inline void has_forked() noexcept nogil:
+    """In the parent and in the child."""
     (&announces_fork)[0] = 0
 
 
 cdef inline void* open_host(Linker* linker, const char* name, int mode) noexcept nogil:
+    """dlopen of the host's, into the main namespace: its handle, or NULL."""
     return open_host_in(linker, LM_ID_BASE, name, mode)
 
 
@@ -87,10 +97,25 @@ cdef inline void* open_host_in(
     else:
         handle = linker.host.dlmopen(namespace, name, mode)
     leave_host(linker)
+    if handle != NULL and not load_u32(&linker.knows_handles) \
+            and not is_link_map(linker, handle):
+        close_host(linker, handle)
+        return NULL
     return handle
 
 
+cdef inline bint is_link_map(Linker* linker, void* handle) noexcept nogil:
+    """The first handle of the host's shows what all of them are; False with `note_unmet`."""
+    cdef void* map = NULL
+    if linker.host.dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 and map == handle:
+        store_u32(&linker.knows_handles, 1)
+        return True
+    note_unmet(linker, b"a handle of its is not the struct link_map", b"")
+    return False
+
+
 cdef inline int close_host(Linker* linker, void* handle) noexcept nogil:
+    """dlclose of the host's, for a handle of its own: 0 on success."""
     cdef int code
     enter_host(linker)
     code = linker.host.dlclose(handle)

@@ -1,5 +1,10 @@
-"""Which file each image of the host's is: device and inode, from /proc/self/maps or, where that is
-not to be read, by its path."""
+"""Which file each image of the host's is.
+
+Two names mean the same library if they lead to the same file (device and inode), and the host tells
+names only: relative to a folder that was the working one once, or of a file that has another's
+place by now. So the process's own map is read (proc_pid_maps(5)), when it is first needed; where
+that cannot be read, the file at the image's path counts if it begins as the image does.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -25,6 +30,7 @@ from dlopen.core.memory.file cimport File, file_close, file_init, file_open
 
 
 cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
+    """The number in lower-case digits at the cursor, which is moved behind it."""
     cdef uint64_t value = 0
     cdef char c
     while True:
@@ -39,6 +45,7 @@ cdef inline uint64_t parse_hex(const char** cursor) noexcept nogil:
 
 
 cdef inline uint64_t parse_decimal(const char** cursor) noexcept nogil:
+    """The decimal number at the cursor, which is moved behind it."""
     cdef uint64_t value = 0
     while 0x30 <= cursor[0][0] <= 0x39:
         value = value * 10 + <uint64_t>(cursor[0][0] - 0x30)

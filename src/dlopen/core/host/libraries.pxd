@@ -1,4 +1,10 @@
-"""Libraries that only the host can load: libc, its loader and what holds state with them."""
+"""Libraries that there is one of in a process, by their sonames: the host's loader alone loads
+them.
+
+Each holds state that a second copy would not share: libc with its loader, stubs and libm, which are
+built as one; the unwinder's registered frames; the exceptions and types of C++; the interpreter.
+What refers to GLIBC_PRIVATE symbols is built into libc, and belongs to it.
+"""
 
 from libc.stdint cimport uint32_t
 
@@ -6,14 +12,29 @@ from dlopen.core.base.strings cimport has_prefix, strcmp, strncmp
 from dlopen.core.image.image cimport Image
 
 
+cdef inline const char* c_library_name() noexcept nogil:
+    """By which the host's functions know libc."""
+    return b"libc.so.6"
+
+
+cdef inline bint is_c_library(const char* soname) noexcept nogil:
+    """The one with libc's functions; `soname` may be NULL, here and below."""
+    return soname != NULL and strcmp(soname, c_library_name()) == 0
+
+
+cdef inline bint is_loader(const char* soname) noexcept nogil:
+    """What the kernel starts a program with, and what maps libc."""
+    return soname != NULL and strncmp(soname, b"ld-linux", 8) == 0
+
+
 cdef inline bint is_c_library_name(const char* soname) noexcept nogil:
-    return soname != NULL and (
-        strcmp(soname, b"libc.so.6") == 0 or strncmp(soname, b"ld-linux", 8) == 0
-        or strcmp(soname, b"libdl.so.2") == 0
-    )
+    """One of those whose dl* functions ours stand for."""
+    return is_c_library(soname) or is_loader(soname) \
+        or (soname != NULL and strcmp(soname, b"libdl.so.2") == 0)
 
 
 cdef inline bint is_cxx_runtime_name(const char* soname) noexcept nogil:
+    """One of those whose __cxa_thread_atexit ours stands for."""
     return soname != NULL and (
         strcmp(soname, b"libstdc++.so.6") == 0 or strcmp(soname, b"libc++abi.so.1") == 0
         or strcmp(soname, b"libc++.so.1") == 0

@@ -1,4 +1,9 @@
-"""All state of the linker in one structure, handed down."""
+"""All state of the linker in one structure, handed down; the one instance is in libdlopen.pyx.
+
+Each field says what guards it: a lock, atomic access, or that it is written before `ready` says
+READY. File-scope state is only where the ABI forces it: exported functions, what assembly and
+constructors find without an argument, thread-local variables, the log.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -31,7 +36,7 @@ cdef struct Debugger:            # host/debugger.pxd
 cdef enum:                       # Linker.ready
     UNPREPARED = 0
     READY = 1
-    NO_LIBC = 2                  # for good
+    NO_LIBC = 2                  # or not one that is known: host/assumptions.pxd; for good
 
 
 cdef enum:
@@ -104,6 +109,7 @@ cdef struct Linker:
     uint64_t reloadable_uses     # how often a patch has stored what leads to a reloadable image
     HostFunctions host
     HostHabits habits
+    uint32_t knows_handles       # atomic: one of the host's was seen to be its link map
     Image scratch                # of who makes it ready
     uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
     OwnName own_names[OWN_NAME_COUNT]

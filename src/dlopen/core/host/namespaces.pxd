@@ -83,6 +83,7 @@ cdef inline bint enter_namespace(Linker* linker, int64_t id, Namespace** space) 
 
 
 cdef inline void leave_namespace(Linker* linker, Namespace* space) noexcept nogil:
+    """Ends what enter_namespace began; NULL: nothing was."""
     if space != NULL:
         lock_acquire(&linker.registry.lock)
         space.users -= 1

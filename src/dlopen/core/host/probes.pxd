@@ -1,4 +1,9 @@
-"""The probes of libc's loader (SystemTap notes), by which debuggers see what it does."""
+"""By which name an image of the host's is told from all others: one that it exports, and that none
+before it defines.
+
+The host says of no image whether it is in the global scope. It is, if a lookup there for such a
+name, a *probe*, ends in it (host/counts.pxd).
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
@@ -62,6 +67,8 @@ cdef inline void pick_missing_probes(Collection* collection) noexcept nogil:
 
 
 cdef inline int visit_for_probes(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """A PhdrVisitor, for one call: picks the missing ones if the list still is the one that was
+    collected."""
     cdef Collection* collection = <Collection*>data
     if info.dlpi_adds == collection.adds and info.dlpi_subs == collection.subs:
         pick_missing_probes(collection)

@@ -1,4 +1,8 @@
-"""An image of the host's as one of ours sees it: a record made while it cannot be unloaded."""
+"""A record of an image of the host's, made while it cannot be unloaded (host/iterate.pxd).
+
+The record may outlive the image. So what is read of it without a count (path, names, needs,
+versions) is a copy; tables stay where they are, for who has counted the image.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint64_t
@@ -16,6 +20,7 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.host.abi cimport AT_EXECFN, HostInfo, getauxval
+from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.iterate cimport Collection
 from dlopen.core.host.libraries cimport is_c_library_name, is_cxx_runtime_name, must_be_hosts
 from dlopen.core.host.probes cimport pick_probe
@@ -23,9 +28,11 @@ from dlopen.core.host.unwinder cimport asks_for_frames
 from dlopen.core.image.dynamic cimport read_dynamic
 from dlopen.core.image.image cimport Image, image_free_records
 from dlopen.core.image.registry cimport Registry
+from dlopen.core.tls.modules cimport is_own_module
 
 
 cdef inline bint copy_string(Allocator* allocator, Image* image, const char** text) noexcept nogil:
+    """Puts a copy, which the image owns, in its place. False without memory."""
     cdef char* copy
     if text[0] == NULL:
         return True
@@ -81,7 +88,10 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.tls_module_id = info.dlpi_tls_modid
     image.from_main = info.dlpi_name[0] == 0 and collection.images.count == 0
     image.layout.phdrs = <Phdr*>allocate(allocator, info.dlpi_phnum * sizeof(Phdr))
-    if image.layout.phdrs == NULL:
+    if is_own_module(image.tls_module_id):
+        note_unmet(collection.linker, b"it has a module id with the top bit", b"")
+        collection.failed = True
+    if image.layout.phdrs == NULL or collection.failed:
         collection.failed = True
         image_free_records(allocator, image)
         return NULL

@@ -55,7 +55,7 @@ cdef inline uint64_t load_place(const Image* image, uint64_t place) noexcept nog
 
 
 cdef inline void store_place(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
-    """The same; it is open."""
+    """One aligned store, which other threads see whole; `place` is open for it."""
     memory_set_word(bytes_of(image, place), value)
 
 

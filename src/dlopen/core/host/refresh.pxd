@@ -1,4 +1,10 @@
-"""The records of the host's images, kept true: what has come, stayed and gone."""
+"""The records of the host's images, kept true.
+
+The host tells nobody when it loads or unloads something. So wherever it could matter, its two
+counters are looked at; when they have changed, its list is read anew, without our lock. What has
+stayed keeps its record, since others point to it; what is new gets one, what has gone is retired as
+images of ours are. All of it is published in one snapshot, under Registry.lock.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -10,6 +16,7 @@ from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, po
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.host.abi cimport RTLD_LAZY, HostInfo
+from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.host_lock cimport open_host
 from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
@@ -39,6 +46,7 @@ cdef inline bint has_stayed(
 
 
 cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """A PhdrVisitor: keeps the record of what has stayed, makes one of what is new."""
     cdef Collection* collection = <Collection*>data
     cdef Image* image
     cdef size_t i
@@ -103,7 +111,32 @@ cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noex
 cdef enum:                       # of refresh_hosts
     HOSTS_AS_BEFORE = 0
     HOSTS_CHANGED = 1
-    HOSTS_UNKNOWN = 2            # no memory: what is known may be old
+    HOSTS_UNKNOWN = 2            # no memory, or `note_unmet`: what is known may be old
+
+
+cdef inline bint counts_images(Linker* linker, const Collection* found) noexcept nogil:
+    """Of each image enough is told, and the counters, which say that there are others by now,
+    count: those of all namespaces. False with `note_unmet`."""
+    cdef bint is_whole = found.info_size >= sizeof(HostInfo)
+    cdef bint counts = found.count != 0 and found.adds - found.subs >= found.count
+    if not is_whole:
+        note_unmet(linker, b"dl_iterate_phdr gives no whole struct dl_phdr_info", b"")
+    elif not counts:
+        note_unmet(linker, b"dlpi_adds and dlpi_subs do not count its images", b"")
+    return is_whole and counts
+
+
+cdef inline bint appends_images(Linker* linker, const Collection* found) noexcept nogil:
+    """Those that the process was started with still are the first. False with `note_unmet`."""
+    cdef size_t i
+    for i in range(found.known.host_count):
+        if not found.known.hosts[i].is_startup:
+            break
+        if i >= found.images.count or (<const Image*>found.images.items[i]).host_phdrs \
+                != found.known.hosts[i].host_phdrs:
+            note_unmet(linker, b"it does not append what it loads to its list", b"")
+            return False
+    return True
 
 
 cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
@@ -131,12 +164,17 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
         collection.only_counters = False
         collection.count = 0
     iterate_hosts(linker, count_host_images, &collection)
+    if known == NULL and not counts_images(linker, &collection):
+        return HOSTS_UNKNOWN
     iterate_hosts(linker, visit_host_image, &collection)
+    if known != NULL and not collection.failed:
+        collection.failed = not appends_images(linker, &collection)
     collection.failed = collection.failed or not add_needed_names(
         &registry.allocator, &collection
     )
     if known == NULL and not collection.failed:
-        mark_startup(linker, &collection.images)
+        collection.failed = not mark_startup(linker, &collection.images)
+    if known == NULL and not collection.failed:
         iterate_hosts(linker, visit_for_probes, &collection)
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, 0, collection.images.count)

@@ -1,4 +1,8 @@
-"""What the process was started with: which images the program needs, and the static TLS of all."""
+"""What the process was started with: the program, all that it needs, what was preloaded.
+
+The host's list does not say where that ends. It is never unloaded, its thread-local storage is
+static, and it is the global scope as libc has made it.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
@@ -8,6 +12,7 @@ from dlopen.core.base.allocator cimport Allocator, copy_text, release
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.strings cimport strcmp, strlen, strrchr
 from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval
+from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.iterate cimport Collection, min_size
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
@@ -50,21 +55,31 @@ cdef inline bint add_needed_names(Allocator* allocator, const Collection* found)
     return True
 
 
-cdef inline void find_static_tls_of_host(Linker* linker, Image* image) noexcept nogil:
-    """Where the storage of an image that the process started with is: always static."""
+cdef inline bint find_static_tls_of_host(Linker* linker, Image* image) noexcept nogil:
+    """Where the storage of an image that the process started with is: always static. libc's errno
+    shows it, which is at such a distance. False with `note_unmet`."""
     cdef TlsIndex index
-    if image.tls_module_id != 0 and linker.host.tls_get_addr != NULL:
-        index.module = image.tls_module_id
-        index.offset = 0
-        image.tls_offset = <int64_t>(
-            <uint64_t>linker.host.tls_get_addr(&index) - thread_pointer()
-        )
-        image.has_static_tls = True
+    cdef uint64_t block
+    if image.tls_module_id == 0:
+        return True
+    index.module = image.tls_module_id
+    index.offset = 0
+    block = <uint64_t>linker.host.tls_get_addr(&index)
+    image.tls_offset = <int64_t>(block - thread_pointer())
+    image.has_static_tls = True
+    # Of the libc whose function it is: each namespace of the host's has one of its own.
+    if not image.map_start <= <uint64_t>linker.host.errno_location < image.map_end:
+        return True
+    if <uint64_t>linker.host.errno_location() - block < image.layout.tls.p_memsz:
+        return True
+    note_unmet(linker, b"errno is not where __tls_get_addr says that its storage is", b"")
+    return False
 
 
-cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
+cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     """Which images the process was started with: the closure of the program's needs, and
-    all that stand before its last member, since the host appends what it loads later."""
+    all that stand before its last member, since the host appends what it loads later. False with
+    `note_unmet`."""
     cdef size_t boundary = 1
     cdef size_t i, j, k
     cdef Image* image
@@ -84,7 +99,9 @@ cdef inline void mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     for i in range(min_size(boundary, images.count)):
         image = <Image*>images.items[i]
         image.is_startup = True
-        find_static_tls_of_host(linker, image)
+        if not find_static_tls_of_host(linker, image):
+            return False
         # The vDSO is in nobody's scope.
         image.is_global = image.load_bias == 0 \
             or image.load_bias != getauxval(AT_SYSINFO_EHDR)
+    return True

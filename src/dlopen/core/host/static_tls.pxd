@@ -23,6 +23,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.host_lock cimport LM_ID_BASE, close_host, open_host_in
 from dlopen.core.host.linker cimport Donor, Linker
 from dlopen.core.image.image cimport Image, LinkMap, image_name
@@ -39,6 +40,7 @@ cdef enum:
 
 
 cdef inline const DonorFile* donor_file(void* handle) noexcept nogil:
+    """What the host has mapped of a donor: its own bytes, with the two words relocated."""
     return <const DonorFile*>(<LinkMap*>handle).l_addr
 
 
@@ -57,10 +59,15 @@ cdef inline void* open_donor_of_size(
         return NULL
     handle = give_to_host(linker, LM_ID_BASE, file, file_size, problem)
     release(&linker.registry.allocator, file)
+    if handle != NULL and (donor_file(handle).module == 0 or donor_file(handle).offset == 0):
+        note_unmet(linker, b"it has given a library no static thread-local storage", b"")
+        close_host(linker, handle)
+        handle = NULL
     return handle
 
 
 cdef inline uint64_t next_donor(Linker* linker) noexcept nogil:
+    """A number that no other file given to the host has had."""
     cdef uint64_t number
     lock_acquire(&linker.tls.lock)
     linker.donors_made += 1
@@ -70,6 +77,7 @@ cdef inline uint64_t next_donor(Linker* linker) noexcept nogil:
 
 
 cdef inline void* open_by_path(Linker* linker, long namespace, const char* path) noexcept nogil:
+    """The host's handle, or NULL with the host's message dropped."""
     cdef void* handle = open_host_in(linker, namespace, path, RTLD_NOW)
     if handle == NULL:
         linker.host.dlerror()
@@ -117,8 +125,9 @@ cdef inline const char* donor_folder(const Linker* linker, int turn) noexcept no
 cdef inline void* give_file_to_host(
     Linker* linker, long namespace, const void* content, uint64_t size, long* problem
 ) noexcept nogil:
-    """As above, through a file that nobody else can read, and that has a name only until the host
-    has opened it. A name is never used twice: the host would take it for the old file's."""
+    """The library as a file that nobody else can read, for where there is no file in memory. It has
+    a name only until the host has opened it, and no name is used twice: the host would take it for
+    the old file's."""
     cdef char path[320]
     cdef void* handle = NULL
     cdef const char* folder
@@ -154,8 +163,8 @@ cdef inline void* open_donor(
     Linker* linker, const void* content, uint64_t content_size, uint64_t size, uint64_t alignment,
     uint64_t first_byte, long* problem
 ) noexcept nogil:
-    """As above, of at least this size. The host puts a block at the next distance where its
-    first byte is aligned; where that begins, a donor of one byte tells."""
+    """A donor of at least this size; the host's handle, or NULL. The host puts a block at the next
+    distance where its first byte is aligned; where that begins, a donor of one byte tells."""
     cdef void* probe
     cdef uint64_t used
     if alignment > 1:
@@ -223,6 +232,8 @@ cdef inline uint64_t static_tls_left(
 
 
 cdef inline int no_static_tls(Linker* linker, const Image* image, Error* error) noexcept nogil:
+    """The error of an image that the host has no room for: how much is needed, how much there is,
+    which setting makes room."""
     cdef const Phdr* segment = image.layout.tls
     cdef uint64_t alignment = segment.p_align if segment.p_align else 1
     cdef uint64_t left = static_tls_left(linker, segment.p_memsz, alignment)
@@ -256,6 +267,7 @@ cdef inline int give_static_tls(Linker* linker, Image* image, Error* error) noex
 
 
 cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept nogil:
+    """Opens one for the image and files it by its distance; between begin_donors and end_donors."""
     cdef const Phdr* segment = image.layout.tls
     cdef uint64_t alignment = segment.p_align if segment.p_align else 1
     cdef Allocator* allocator = &linker.registry.allocator

@@ -84,6 +84,7 @@ cdef inline void collect_unique_hosts(
 
 
 cdef inline void free_unique_hosts(Linker* linker, UniqueHosts* hosts) noexcept nogil:
+    """Gives all counts back. No lock may be held."""
     cdef size_t i
     for i in range(hosts.handles.count):
         close_host(linker, hosts.handles.items[i])
@@ -95,6 +96,7 @@ cdef inline void free_unique_hosts(Linker* linker, UniqueHosts* hosts) noexcept 
 cdef inline bint unique_in_image(
     Image* image, const char* name, Definition* definition
 ) noexcept nogil:
+    """The image exports an STB_GNU_UNIQUE symbol of this name: `definition` is that one."""
     cdef Reference reference
     cdef const Sym* symbol
     cdef uint32_t index = 0

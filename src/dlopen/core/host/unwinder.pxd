@@ -79,6 +79,7 @@ cdef inline bint walk_unwinder_slots(
 cdef inline bint stop_at_first(
     Linker* linker, const Image* image, uint64_t place, uint64_t function
 ) noexcept nogil:
+    """A SlotStep, for whether there is any."""
     return False
 
 
@@ -92,6 +93,7 @@ cdef inline bint asks_for_frames(Linker* linker, const Image* image) noexcept no
 cdef inline bint rebind_slot(
     Linker* linker, const Image* image, uint64_t place, uint64_t function
 ) noexcept nogil:
+    """A SlotStep: lets the slot lead to `function`. False: the kernel has no memory for it."""
     cdef uint64_t bound = load_place(image, place)
     cdef PatchedPlace* patched
     cdef bint done = True

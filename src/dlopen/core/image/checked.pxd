@@ -18,6 +18,7 @@ from dlopen.core.image.image cimport MAX_TABLES, Image, bytes_at, image_name
 cdef inline int malformed(
     const Image* image, Error* error, uint32_t rule, uint64_t value
 ) noexcept nogil:
+    """The error of a file that breaks `rule`, with the value that does."""
     return fail_at(error, DLOPEN_E_FORMAT, image_name(image), rule, ~<uint64_t>0, value)
 
 
@@ -44,7 +45,8 @@ cdef inline const void* entry_at(
 
 
 cdef inline const void* table_at(Image* image, uint64_t address, uint64_t size) noexcept nogil:
-    """The same for a whole table, which no relocation may write from now on."""
+    """The whole table at this address, or NULL where the image does not hold it; of an image of
+    ours no relocation may write it from now on."""
     cdef const void* bytes = entry_at(image, address, size)
     if bytes != NULL and not image.is_host:
         note_table(image, address, size)

@@ -1,4 +1,8 @@
-"""The dynamic section of an image into its fields (PT_DYNAMIC, gABI chapter 5)."""
+"""The dynamic section of an image into its fields (PT_DYNAMIC, gABI chapter 5).
+
+The entries are collected by tag first, then each table is found and checked by the file beside this
+one that knows it. Of a host image the same is read, by its addresses as they are.
+"""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -36,6 +40,7 @@ from dlopen.core.image.versions cimport (
 
 
 cdef inline int tag_slot(uint64_t tag) noexcept nogil:
+    """The place of a tag in the table of values; negative: it does not concern us."""
     if tag < OLD_TAGS:
         return <int>tag
     if tag == DT_GNU_HASH:

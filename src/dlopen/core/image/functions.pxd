@@ -1,4 +1,8 @@
-"""What of an image runs when it comes and goes: DT_INIT, DT_FINI and their arrays."""
+"""What of an image runs when it comes and goes: DT_INIT, DT_FINI and their arrays.
+
+The arrays are checked here, their entries are not: these are relocated first, and but for 0 and -1,
+which stand for none, called as they are.
+"""
 
 from libc.stdint cimport uint64_t
 
@@ -17,8 +21,8 @@ from dlopen.core.image.image cimport Image, bytes_at
 cdef inline int read_functions(
     Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
-    """Constructors and destructors; the arrays' entries are checked when they are called,
-    for they are relocated first."""
+    """Constructors and destructors, from the values of the dynamic section; an error where they lie
+    outside."""
     if present[DT_INIT] and values[DT_INIT] != 0:
         if not is_code(image, values[DT_INIT]):
             return malformed(image, error, DETAIL_INIT_OUTSIDE, values[DT_INIT])

@@ -1,4 +1,8 @@
-"""DT_GNU_HASH and DT_HASH: where their parts lie, and how many symbols there are."""
+"""DT_GNU_HASH and DT_HASH: where their parts lie, and that they lie in the image.
+
+An image may have both. How many symbols there are nothing else says (`symbol_count` of
+image/image.pxd).
+"""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -17,6 +21,7 @@ from dlopen.core.image.versions cimport EXTRA_GNU_HASH
 
 
 cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
+    """Checks the table at this address and fills the fields of it."""
     cdef const Word* header = <const Word*>table_at(image, address, 16)
     cdef uint64_t room = room_after(image, address)
     cdef uint64_t bloom_count
@@ -66,6 +71,7 @@ cdef inline void protect_symbols(Image* image, const uint64_t* values) noexcept 
 
 
 cdef inline int read_sysv_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
+    """Checks the table at this address and fills the fields of it."""
     cdef const Word* header = <const Word*>table_at(image, address, 8)
     if header == NULL:
         return malformed(image, error, DETAIL_HASH_OUTSIDE, address)

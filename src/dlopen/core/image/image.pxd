@@ -285,6 +285,7 @@ cdef inline uint64_t load_word(const Image* image, uint64_t place) noexcept nogi
 
 
 cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) noexcept nogil:
+    """At a place in the file's terms, which may be unaligned."""
     memory_write(image.bytes_bias + place, &value, 8)
 
 
@@ -348,6 +349,7 @@ cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
 
 
 cdef inline void free_patched_place(Allocator* allocator, PatchedPlace* patched) noexcept nogil:
+    """With all values of its patches."""
     cdef PlaceValue* value
     while patched.top != NULL:
         value = patched.top

@@ -1,4 +1,5 @@
-"""Names by which an image is known, as DT_NEEDED and open(2) know it."""
+"""Names by which an image is known: those that it was opened by, and its soname. A name with a
+slash is a path, any other may be a soname."""
 
 from libc.stddef cimport size_t
 

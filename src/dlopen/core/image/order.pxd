@@ -35,6 +35,7 @@ cdef inline Image* next_need(Image* image, const Image* blank, bint with_binding
 
 
 cdef inline void visit(Image* image, Image* visited_from) noexcept nogil:
+    """The traversal goes into the image, and knows the way back."""
     image.mark = MARK_VISITED
     image.visited_from = visited_from
     image.visit_next = 0
@@ -65,6 +66,7 @@ cdef inline bint visit_all(
     Allocator* allocator, const Pointers* images, bint backwards, const Image* blank,
     bint with_bindings, Pointers* order
 ) noexcept nogil:
+    """Adds all of `images` to `order`, each before what it depends on; False without memory."""
     cdef size_t i
     cdef bint complete = True
     for i in range(images.count):

@@ -104,6 +104,8 @@ cdef struct Registry:
 
 
 cdef inline uint32_t reader_enter(Registry* registry) noexcept nogil:
+    """Begins a reader section: what the newest snapshot holds stays until `reader_leave`, which is
+    given the returned phase. May be nested, and in a signal handler."""
     cdef uint32_t phase = load_u32(&registry.phase) & 1U
     add_u32(&registry.readers[phase], 1)
     reading[phase] += 1
@@ -116,6 +118,7 @@ cdef inline bint is_reading() noexcept nogil:
 
 
 cdef inline void reader_leave(Registry* registry, uint32_t phase) noexcept nogil:
+    """Ends a reader section. The last reader frees what waits for it, if nobody else does."""
     reading[phase & 1U] -= 1
     # Not in a signal handler that has interrupted this thread while it holds a lock.
     if sub_u32(&registry.readers[phase & 1U], 1) == 1 and not is_reading() \
@@ -129,6 +132,7 @@ cdef inline const Snapshot* current_snapshot(const Registry* registry) noexcept 
 
 
 cdef inline bint generation_is_empty(Registry* registry, uint32_t phase, bint wait) noexcept nogil:
+    """No reader is in it; with `wait` after some time for them to leave."""
     cdef int _round
     for _round in range(1000 if wait else 1):
         if load_u32_seq(&registry.readers[phase]) == 0:
@@ -378,6 +382,7 @@ cdef inline size_t handle_slot(const Snapshot* snapshot, const void* handle) noe
 
 
 cdef inline void add_handle(Snapshot* snapshot, Image* image) noexcept nogil:
+    """To a snapshot that is not published yet."""
     snapshot.handles[handle_slot(snapshot, image)] = image
 
 
@@ -388,6 +393,7 @@ cdef inline bint snapshot_holds(const Snapshot* snapshot, const void* handle) no
 
 
 cdef inline void add_to_snapshot(Snapshot* snapshot, size_t number, Image* image) noexcept nogil:
+    """An image of ours, also by its address."""
     cdef size_t place = number
     snapshot.images[number] = image
     while place > 0 and snapshot.by_address[place - 1].map_start > image.map_start:
@@ -449,6 +455,7 @@ cdef inline Image* snapshot_image_at(const Snapshot* snapshot, uint64_t address)
 
 
 cdef inline void before_fork(Registry* registry) noexcept nogil:
+    """Takes all locks of the registry, in their order."""
     lock_acquire(&registry.reclaiming)
     lock_acquire(&registry.lock)
     allocator_acquire(&registry.allocator)

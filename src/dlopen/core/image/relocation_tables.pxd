@@ -1,4 +1,8 @@
-"""Where the relocations of an image lie: RELA, those of the PLT, RELR."""
+"""Where the relocations of an image lie: DT_RELA, those of the PLT (DT_JMPREL), DT_RELR.
+
+Checked here is that the tables lie in the image; the places that they name are checked when they
+are written (relocation/places.pxd).
+"""
 
 from libc.stdint cimport uint64_t
 
@@ -20,6 +24,7 @@ from dlopen.core.image.image cimport Image, image_name
 cdef inline int read_relocations(
     Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
+    """From the values of the dynamic section; an error where a table cannot be."""
     if present[DT_REL]:
         return fail(error, DLOPEN_E_UNSUPPORTED, image_name(image), DETAIL_REL)
     if present[DT_RELA] and values[DT_RELASZ] != 0:

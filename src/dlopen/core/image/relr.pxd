@@ -24,6 +24,7 @@ cdef struct RelrWalk:
 
 
 cdef inline RelrWalk relr_in(const Xword* table, uint64_t count) noexcept nogil:
+    """At the first word of the table."""
     cdef RelrWalk walk
     walk.entry = table
     walk.end = table + count

@@ -1,4 +1,9 @@
-"""Symbol versions (verdef, verneed, versym) by their index."""
+"""Symbol versions: what the image defines (DT_VERDEF) and needs (DT_VERNEED), in one table by the
+index that DT_VERSYM has for each symbol.
+
+Two passes over both chains: the first checks them and finds the highest index, the second fills the
+table.
+"""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
@@ -26,6 +31,7 @@ cdef inline void note_version(
     Image* image, VersionWalk* visit, uint16_t index, uint32_t hash, const char* name,
     const char* library, uint16_t flags
 ) noexcept nogil:
+    """In the first pass the highest index, in the second the entry."""
     cdef uint32_t slot = index & VERSYM_INDEX
     if not visit.store:
         if slot > visit.highest:
@@ -116,6 +122,7 @@ cdef inline int walk_versions(
 cdef inline int read_versions(
     Allocator* allocator, Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
+    """From the values of the dynamic section; an error where a chain is broken."""
     cdef VersionWalk visit
     cdef uint64_t need_count = values[EXTRA_VERNEEDNUM] if present[EXTRA_VERNEED] else 0
     cdef uint64_t definition_count = values[EXTRA_VERDEFNUM] if present[EXTRA_VERDEF] else 0

@@ -1,5 +1,9 @@
-"""Where an image's content comes from: an open file, or bytes, of the caller's or of a file
-that the caller has."""
+"""Where an image's content comes from: an open file, or bytes, of the caller's or of a file that
+the caller has.
+
+The first bytes are read when it is opened: as a rule both headers are among them, and nothing else
+of a file is read, but mapped.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
@@ -9,13 +13,11 @@ from dlopen.core.base.contract cimport DLOPEN_E_OPEN, DLOPEN_E_READ, Error, Read
 from dlopen.core.base.details cimport DETAIL_CANNOT_OPEN, DETAIL_CANNOT_READ, DETAIL_SHRANK
 from dlopen.core.base.errors cimport fail_system
 from dlopen.core.base.kernel cimport (
-    EISDIR, FileStatus, is_directory, kernel_close, kernel_open, kernel_read_at, kernel_read_link,
-    kernel_status_of,
+    EISDIR, FileStatus, is_directory, kernel_close, kernel_open, kernel_read_at, kernel_status_of,
 )
 
 
 cdef enum:
-    DESCRIPTORS_SIZE = 40
     FILE_START = 1024            # the ELF header and 17 program headers: one read as a rule
 
 
@@ -48,6 +50,7 @@ cdef inline void file_init(File* file) noexcept nogil:
 
 
 cdef inline void file_from_bytes(File* file, const void* bytes, uint64_t size) noexcept nogil:
+    """The bytes stay the caller's, who keeps them until it is closed."""
     file_init(file)
     file.bytes = <const char*>bytes
     file.size = size
@@ -154,17 +157,3 @@ cdef inline int file_read(
     if <size_t>result < size:
         return fail_system(error, DLOPEN_E_READ, name, DETAIL_SHRANK, 0)
     return 0
-
-
-cdef inline size_t descriptors_folder(char* path) noexcept nogil:
-    """/proc/PID/fd/, in DESCRIPTORS_SIZE bytes; its length. Not /proc/self, since a debugger
-    that reads the name would look into its own; the number is the one that /proc has."""
-    cdef char process[24]
-    cdef long length = kernel_read_link(b"/proc/self", &process[0], sizeof(process))
-    if length <= 0:
-        length = 4
-        memcpy(&process[0], b"self", 4)
-    memcpy(path, b"/proc/", 6)
-    memcpy(path + 6, &process[0], <size_t>length)
-    memcpy(path + 6 + length, b"/fd/", 5)
-    return <size_t>length + 10

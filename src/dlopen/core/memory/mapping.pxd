@@ -87,6 +87,7 @@ cdef inline int map_file_segment(
     const Layout* layout, const Phdr* segment, const File* file, uint64_t bias,
     const char* name, Error* error
 ) noexcept nogil:
+    """A segment whose distance to the file is its own: pages of the file, then zeroes."""
     cdef uint64_t start = align_down(segment.p_vaddr, layout.page)
     cdef uint64_t file_end = segment.p_vaddr + segment.p_filesz
     cdef uint64_t file_pages_end = align_up(file_end, layout.page) if segment.p_filesz else start

@@ -1,4 +1,5 @@
-"""From a name to an image: one that is there, one that the host loads, or a file that is mapped."""
+"""From a name to an image: one that is here already, one that the host must load, or a file that is
+mapped. For the library that was asked for and for each that one needs."""
 
 from libc.stddef cimport size_t
 from libc.string cimport memset
@@ -156,6 +157,7 @@ cdef inline Outcome load_file(
 
 
 cdef inline int not_found(Transaction* transaction, const char* name) noexcept nogil:
+    """The error, with what was searched."""
     cdef const Trail* trail = &transaction.trail
     cdef long result = ENOENT
     if trail.count != 0 and trail.results[trail.count - 1] > 0:
@@ -174,6 +176,7 @@ cdef inline void tell_searched(Transaction* transaction) noexcept nogil:
 
 
 cdef inline int stopped(Transaction* transaction, const char* name) noexcept nogil:
+    """The error of an open that the caller's own files have ended."""
     return fail(transaction.error, DLOPEN_E_STOPPED, name, DETAIL_FILES_STOPPED)
 
 
@@ -211,6 +214,7 @@ cdef inline Outcome take_file(
 cdef inline Outcome search_and_take(
     Transaction* transaction, const Wanted* wanted, Files* files, Image** result
 ) noexcept nogil:
+    """Searches for the name; what is found is an image that is here, the host's, or mapped now."""
     cdef Linker* linker = transaction.linker
     cdef Allocator* allocator = &linker.registry.allocator
     cdef const char* own_path = transaction.space.search_path if transaction.space != NULL \

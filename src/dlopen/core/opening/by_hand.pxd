@@ -1,4 +1,5 @@
-"""The same in two steps: mapped, and relocated when the caller says with what."""
+"""An open in two steps, DLOPEN_map and DLOPEN_relocate: first mapped and checked, then relocated
+with the scope that the caller gives. In between it is known by its handle only."""
 
 from libc.stddef cimport size_t
 from libc.string cimport memset
@@ -33,7 +34,7 @@ from dlopen.core.opening.open cimport link_images
 from dlopen.core.opening.publish cimport count_bound_hosts, give_back_hosts, keep_hosts
 from dlopen.core.opening.replacing cimport replace_symbols
 from dlopen.core.opening.transaction cimport (
-    DONE, Outcome, Transaction, begin, end, no_memory, outcome_of, take,
+    DONE, Outcome, Transaction, begin, end, no_memory, outcome_of, rely_on,
 )
 from dlopen.core.search.candidates cimport try_files
 from dlopen.core.search.find cimport find_file
@@ -144,7 +145,7 @@ cdef inline Outcome take_scope(
         if scope[i] == image:
             continue             # it is the first in any case
         if not snapshot_holds(transaction.snapshot, scope[i]) or not is_linked(scope[i]) \
-                or not take(transaction, scope[i]):
+                or not rely_on(transaction, scope[i]):
             if transaction.no_memory:
                 return no_memory(transaction, image_name(image))
             return outcome_of(transaction, fail(

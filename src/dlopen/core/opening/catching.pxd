@@ -58,7 +58,7 @@ cdef extern from *:
     ) noexcept nogil
 
 
-cdef struct Exception:           # struct _Unwind_Exception, as far as we need it
+cdef struct Thrown:              # struct _Unwind_Exception, as far as we need it
     uint64_t kind
     void (*cleanup)(int reason, void* exception) noexcept nogil
     uint64_t private_1, private_2        # what was thrown follows
@@ -95,7 +95,7 @@ cdef inline const char* what_of(void* object, void* thrown, void* exception_type
 
 
 cdef inline void describe_exception(
-    Allocator* allocator, const Image* runtime, Exception* exception, Text* text
+    Allocator* allocator, const Image* runtime, Thrown* exception, Text* text
 ) noexcept nogil:
     """Adds what is known of it to the text, and gives it up. `runtime` is the image of the
     libstdc++ that has thrown it, or NULL."""

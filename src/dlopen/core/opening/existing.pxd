@@ -18,7 +18,7 @@ from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.known cimport Wanted, loaded_by_name
 from dlopen.core.opening.publish cimport count_root
-from dlopen.core.opening.transaction cimport Transaction, begin, end, take
+from dlopen.core.opening.transaction cimport Transaction, begin, end, rely_on
 from dlopen.core.symbols.report cimport report_open
 
 
@@ -31,14 +31,14 @@ cdef inline Image* snapshot_at(const Snapshot* snapshot, size_t i) noexcept nogi
 cdef inline Image* loaded_by_base_name(
     Transaction* transaction, const char* name
 ) noexcept nogil:
-    """By its soname or the last part of its path: one that others find."""
+    """By its soname or the last part of its path: one that others find; it is relied on."""
     cdef const Snapshot* snapshot = transaction.snapshot
     cdef Image* image
     cdef size_t i
     for i in range(snapshot.host_count + snapshot.count):
         image = snapshot_at(snapshot, i)
         if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
-                and take(transaction, image):
+                and rely_on(transaction, image):
             return image
     return NULL
 

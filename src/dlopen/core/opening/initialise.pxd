@@ -1,7 +1,8 @@
 """Constructors, in dependency order, each once.
 
-A thread that needs an image whose constructors another one runs waits for it, unless that one
-waits for this. No lock is held while they run.
+An image that is published but not initialised belongs to the thread that has opened it. Another
+that needs it waits, unless that one waits for this. No lock is held while they run, and they may
+open and close what they like.
 """
 
 from libc.stddef cimport size_t
@@ -27,7 +28,7 @@ from dlopen.core.image.image cimport Image, image_name
 from dlopen.core.image.registry cimport (
     Registry, Waiter, current_snapshot, reader_enter, reader_leave, this_thread,
 )
-from dlopen.core.opening.catching cimport Exception, call_caught, describe_exception
+from dlopen.core.opening.catching cimport Thrown, call_caught, describe_exception
 from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.symbols.report cimport report_call
 
@@ -92,6 +93,7 @@ cdef struct Construction:        # what `construct` is given
 
 
 cdef inline void construct(void* data) noexcept nogil:
+    """The caught part of `initialise_one`."""
     cdef const Construction* construction = <const Construction*>data
     run_constructors(construction.linker, construction.image)
 
@@ -107,7 +109,7 @@ cdef inline void name_who_needs(
 
 
 cdef inline int fail_constructor(
-    Linker* linker, const Image* image, Exception* exception, Error* error
+    Linker* linker, const Image* image, Thrown* exception, Error* error
 ) noexcept nogil:
     """The exception is given up: with no lock held, its destructor runs."""
     cdef Allocator* allocator = &linker.registry.allocator
@@ -140,6 +142,7 @@ cdef inline int fail_constructor(
 cdef inline int initialise_one(
     Linker* linker, Image* image, bint catches, Error* error
 ) noexcept nogil:
+    """Runs the constructors of an image that this thread has published, if they are due."""
     cdef bint awaited
     cdef Construction construction
     cdef void* thrown = NULL
@@ -153,7 +156,7 @@ cdef inline int initialise_one(
         construction.image = image
         thrown = call_caught(construct, &construction)
         if thrown != NULL:
-            code = fail_constructor(linker, image, <Exception*>thrown, error)
+            code = fail_constructor(linker, image, <Thrown*>thrown, error)
             image.has_failed = True
     else:
         run_constructors(linker, image)

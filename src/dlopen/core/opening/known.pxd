@@ -21,7 +21,7 @@ from dlopen.core.image.naming cimport answers_to, has_base_name, same_file_name
 from dlopen.core.image.registry cimport Snapshot, this_thread
 from dlopen.core.memory.file cimport File
 from dlopen.core.opening.texts cimport holds_text, remember_name
-from dlopen.core.opening.transaction cimport Transaction, is_meant, replaced_by, take
+from dlopen.core.opening.transaction cimport Transaction, is_meant, replaced_by, rely_on
 from dlopen.core.search.candidates cimport is_path_in_files
 from dlopen.core.symbols.lookup cimport list_in_scope
 from dlopen.core.symbols.scopes cimport is_of_namespace
@@ -34,6 +34,7 @@ cdef struct Wanted:              # an image that is asked for
 
 
 cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noexcept nogil:
+    """An image of the host's, by each name that it may have; or NULL."""
     cdef size_t i
     for i in range(snapshot.host_count):
         if answers_to(snapshot.hosts[i], name) or same_file_name(snapshot.hosts[i], name) \
@@ -63,7 +64,7 @@ cdef inline Image* loaded_with_asker(
     cdef size_t number = 0
     if not is_of_own(transaction, asker):
         return NULL
-    if is_meant(asker, name, device, inode) and take(transaction, asker):
+    if is_meant(asker, name, device, inode) and rely_on(transaction, asker):
         return asker
     scope = <SearchList**>load_pointer(&asker.scope)
     list = list_in_scope(scope, 0)
@@ -71,7 +72,7 @@ cdef inline Image* loaded_with_asker(
         for i in range(list.images.count):
             image = <Image*>pointer_at(&list.images, i)
             if not image.is_host and image.is_own \
-                    and is_meant(image, name, device, inode) and take(transaction, image):
+                    and is_meant(image, name, device, inode) and rely_on(transaction, image):
                 return image
         number += 1
         list = list_in_scope(scope, number)
@@ -113,11 +114,11 @@ cdef inline Image* loaded_by_name(
         return image
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
-        if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
+        if sees(transaction, image) and answers_to(image, name) and rely_on(transaction, image):
             return own_image_of(transaction, asker, image)
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
-        if sees(transaction, image) and answers_to(image, name) and take(transaction, image):
+        if sees(transaction, image) and answers_to(image, name) and rely_on(transaction, image):
             return own_image_of(transaction, asker, image)
     return NULL
 
@@ -144,7 +145,7 @@ cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
 cdef inline Image* loaded_by_file(
     Transaction* transaction, const Wanted* wanted, const File* file
 ) noexcept nogil:
-    """An image of the same file: device and inode."""
+    """An image that is loaded from this file: device and inode."""
     cdef size_t i
     cdef Image* image
     for i in range(transaction.loaded.count):
@@ -166,12 +167,12 @@ cdef inline Image* loaded_by_file(
             transaction.no_memory = True
             return NULL
         if load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
-                and take(transaction, image):
+                and rely_on(transaction, image):
             return image
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
         if sees(transaction, image) and is_meant(image, NULL, file.device, file.inode) \
-                and take(transaction, image):
+                and rely_on(transaction, image):
             return image
     return NULL
 
@@ -184,7 +185,7 @@ cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name
     for i in range(transaction.snapshot.count):
         image = transaction.snapshot.images[i]
         if (name == image_asked_name(image) or name == image.link_map.l_name) \
-                and is_of_own(transaction, image) and take(transaction, image):
+                and is_of_own(transaction, image) and rely_on(transaction, image):
             return image
     return NULL
 
@@ -192,7 +193,7 @@ cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name
 cdef inline Image* loaded_from_files(
     const Transaction* transaction, const char* path
 ) noexcept nogil:
-    """An image of the same of the caller's files."""
+    """An image of this transaction that is this one of the caller's files."""
     cdef size_t i
     cdef Image* image
     for i in range(transaction.loaded.count):
@@ -229,7 +230,7 @@ cdef inline Image* known_host(Transaction* transaction, const char* soname) noex
     for i in range(transaction.snapshot.host_count):
         host = transaction.snapshot.hosts[i]
         if soname != NULL and host.soname != NULL and strcmp(host.soname, soname) == 0 \
-                and take(transaction, host):
+                and rely_on(transaction, host):
             return host
     return NULL
 
@@ -255,7 +256,7 @@ cdef inline Image* known_to_host(
         return NULL
     for i in range(transaction.snapshot.host_count):
         if transaction.snapshot.hosts[i].link_map.l_ld == (<LinkMap*>handle).l_ld \
-                and take(transaction, transaction.snapshot.hosts[i]):
+                and rely_on(transaction, transaction.snapshot.hosts[i]):
             image = transaction.snapshot.hosts[i]
             remember_name(linker, image, name)
     close_host(linker, handle)

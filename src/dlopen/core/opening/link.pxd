@@ -126,12 +126,14 @@ cdef inline int share_unique(
 
 
 cdef inline void keep_for_ever(Linker* linker, Image* image) noexcept nogil:
+    """As NODELETE: somebody has an address of it whom nobody counts."""
     lock_acquire(&linker.registry.lock)
     image.nodelete = True
     lock_release(&linker.registry.lock)
 
 
 cdef inline bint ask_for_static_tls(void* context, const Definition* definition) noexcept nogil:
+    """For Batch.ask_for_static_tls."""
     return ask_host_for_static_tls((<Transaction*>context).linker, definition)
 
 
@@ -190,6 +192,7 @@ cdef inline Outcome sort_images(Transaction* transaction) noexcept nogil:
 
 
 cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
+    """What the relocation of all new images needs to know, once for all of them."""
     cdef Linker* linker = transaction.linker
     cdef const Request* request = transaction.request
     cdef Batch* batch = &transaction.batch
@@ -269,6 +272,7 @@ cdef inline Outcome resolve_places(Transaction* transaction) noexcept nogil:
 
 
 cdef inline Outcome protect_images(Transaction* transaction) noexcept nogil:
+    """RELRO of each new image."""
     cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).sorted
     cdef const Image* image
     cdef size_t i

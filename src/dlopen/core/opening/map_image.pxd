@@ -1,4 +1,5 @@
-"""One file into memory, read and checked: its headers, its segments, its dynamic section."""
+"""One file into memory, read and checked: its headers, its segments, its dynamic section. No code
+of it runs."""
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -119,6 +120,7 @@ cdef inline int map_image(
 
 
 cdef inline void unmap_image(Image* image) noexcept nogil:
+    """Again does no harm."""
     if image.map_end != 0:
         memory_release(bytes_start(image), bytes_end(image) - bytes_start(image))
         image.map_end = 0

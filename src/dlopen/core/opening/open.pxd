@@ -20,6 +20,7 @@ from dlopen.core.host.linker cimport Linker, Namespace
 from dlopen.core.host.namespaces cimport (
     NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
 )
+from dlopen.core.host.assumptions cimport is_unmet
 from dlopen.core.host.refresh cimport bring_unwinder
 from dlopen.core.image.image cimport Image
 from dlopen.core.opening.catching cimport is_catching
@@ -147,6 +148,8 @@ cdef inline Outcome open_once(
 cdef inline int open_image(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
+    """Opens what the request says, by name or from bytes: 0 and the image, counted, or the
+    error."""
     cdef Namespace* space = NULL
     cdef Image* root = NULL
     cdef Outcome outcome = TRY_AGAIN
@@ -160,6 +163,9 @@ cdef inline int open_image(
         return fail_system(error, DLOPEN_E_INVALID, request.name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)
+    if is_unmet():               # the first handle of the host's shows it; the faces say it
+        leave_namespace(linker, space)
+        return DLOPEN_E_STATE
     for _round in range(1000):
         outcome = open_once(linker, request, space, &root, &code, error)
         if outcome != TRY_AGAIN:

@@ -1,4 +1,9 @@
-"""All of a transaction at once: from then on other threads see it."""
+"""All of a transaction at once: from here on other threads see it.
+
+What could fail is done first. Under the lock it is looked at whether another open was first with
+one of the same files, or a scope that this one relied on has changed; then nothing is published,
+and the open starts again.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
@@ -56,6 +61,7 @@ cdef inline void publish_uniques(Transaction* transaction) noexcept nogil:
 
 
 cdef inline bint holds_replaced(const Pointers* images) noexcept nogil:
+    """A hot swap has put another in the place of one of them."""
     cdef size_t i
     for i in range(images.count):
         if load_u32(&(<const Image*>images.items[i]).is_replaced):

@@ -1,4 +1,5 @@
-"""Symbols that the caller gives other definitions for (relocation/replace.pxd)."""
+"""The caller's replacements (`replace`, `find`): which symbols of the new images get other
+definitions, asked for with no lock held (relocation/replace.pxd)."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
@@ -9,7 +10,7 @@ from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add_once
 from dlopen.core.image.image cimport Image, image_name
 from dlopen.core.opening.root cimport image_of_caller
-from dlopen.core.opening.transaction cimport DONE, Outcome, Transaction, outcome_of, take
+from dlopen.core.opening.transaction cimport DONE, Outcome, Transaction, outcome_of, rely_on
 from dlopen.core.relocation.replace cimport find_replacements
 
 
@@ -24,7 +25,7 @@ cdef inline int keep_replacements(Transaction* transaction, Image* image) noexce
         if definer == NULL or definer == image or definer.is_startup:
             continue
         # One that goes just now was closed by whoever gives its address.
-        if take(transaction, definer) and not pointers_add_once(
+        if rely_on(transaction, definer) and not pointers_add_once(
             &transaction.linker.registry.allocator, &image.bindings, definer
         ):
             return fail_memory(transaction.error, image_name(image))

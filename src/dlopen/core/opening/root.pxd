@@ -31,6 +31,7 @@ from dlopen.core.symbols.report cimport report_host_open
 
 
 cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller) noexcept nogil:
+    """The image that an address is in, ours or the host's; NULL: in none."""
     cdef size_t i
     cdef uint64_t address = <uint64_t>caller
     cdef Image* image = snapshot_image_at(snapshot, address)
@@ -43,6 +44,7 @@ cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller)
 
 
 cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
+    """From the caller's bytes, under the name that the request gives them."""
     cdef const Request* request = transaction.request
     cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef File* file = &transaction.file
@@ -78,6 +80,7 @@ cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
 
 
 cdef inline Outcome root_by_name(Transaction* transaction) noexcept nogil:
+    """The program, or what has the name."""
     cdef const Request* request = transaction.request
     cdef Wanted wanted
     cdef Outcome outcome

@@ -1,4 +1,5 @@
-"""What the symbols of the new images are looked up in (symbols/scopes.pxd)."""
+"""What the symbols of the new images are looked up in: their search lists, and the global scope as
+it is now, for symbols/scopes.pxd to ask in order."""
 
 from libc.stddef cimport size_t
 
@@ -8,7 +9,7 @@ from dlopen.core.host.counts cimport look_for_globals
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, SearchList
 from dlopen.core.image.registry cimport current_snapshot
-from dlopen.core.opening.transaction cimport Transaction, replaced_by, take
+from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
 from dlopen.core.opening.tree cimport add_dependencies_of, put_filtees_first, put_hosts_last
 from dlopen.core.symbols.scopes cimport collect_family, collect_globals, take_process
 
@@ -34,7 +35,7 @@ cdef inline bint make_search_list(
 cdef inline bint keep(void* keeper, Image* image) noexcept nogil:
     """A KeepImage. What is replaced is in nobody's scope."""
     cdef Transaction* transaction = <Transaction*>keeper
-    return image != replaced_by(transaction) and take(transaction, image)
+    return image != replaced_by(transaction) and rely_on(transaction, image)
 
 
 cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:

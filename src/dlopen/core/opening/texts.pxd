@@ -1,4 +1,5 @@
-"""Names that an image was opened by, each kept once."""
+"""Names that an image was opened by, each kept once. They only grow, and are read without a
+lock."""
 
 from libc.stddef cimport size_t
 from libc.string cimport memcpy
@@ -33,6 +34,7 @@ cdef inline void remember_name(Linker* linker, Image* image, const char* name) n
 
 
 cdef inline bint holds_text(const Pointers* texts, const char* text) noexcept nogil:
+    """One of them is the same string."""
     cdef size_t i
     for i in range(texts.count):
         if strcmp(<const char*>texts.items[i], text) == 0:

@@ -1,11 +1,12 @@
-"""Opening as a transaction.
+"""An open as a transaction.
 
-A transaction works on images that nobody else knows, with no lock held. Published
-images that it relies on are pinned. At the end it publishes all at once, under the
-lock; if somebody else published one of the same files meanwhile, it rolls back and
-starts again: no constructor has run, but what was asked of the caller's own files, and
-IFUNC resolvers, may be asked and run twice. So no thread ever waits for another's loading,
-and two opens that need each other cannot block.
+It works on images that nobody else knows, with no lock held, and pins the published ones that it
+relies on. At the end it publishes all at once, under the lock. If somebody else has published one
+of the same files meanwhile, it rolls back and starts again. So no thread waits for another's
+loading, and two opens that need each other cannot block.
+
+No constructor has run by then. But resolvers may have, and the caller's own files and replacements
+may have been asked for: these are run and asked again.
 """
 
 from libc.stddef cimport size_t
@@ -101,8 +102,9 @@ cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
     return usable
 
 
-cdef inline bint take(Transaction* transaction, Image* image) noexcept nogil:
-    """The same for any image: the host's are counted with the host."""
+cdef inline bint rely_on(Transaction* transaction, Image* image) noexcept nogil:
+    """The image stays while the transaction runs: one of ours is pinned, one of the host's counted
+    with the host. False if it has gone, or with Transaction.no_memory or is_stale."""
     cdef void* handle
     if pointers_hold(&transaction.loaded, image) or image.is_startup \
             or pointers_hold(&transaction.pinned, image):
@@ -172,6 +174,7 @@ cdef inline void look_afresh(Transaction* transaction) noexcept nogil:
 
 
 cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
+    """All of them, that nobody else has seen."""
     cdef size_t i
     cdef Image* image
     for i in range(transaction.loaded.count):
@@ -183,6 +186,7 @@ cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
 
 
 cdef inline void unpin_all(Transaction* transaction) noexcept nogil:
+    """Gives back what `pin` has counted."""
     cdef size_t i
     lock_acquire(&transaction.linker.registry.lock)
     for i in range(transaction.pinned.count):
@@ -226,6 +230,7 @@ cdef inline Outcome outcome_of(Transaction* transaction, int code) noexcept nogi
 
 
 cdef inline Outcome no_memory(Transaction* transaction, const char* name) noexcept nogil:
+    """The outcome and the error of a step that has found none."""
     return outcome_of(transaction, fail_memory(transaction.error, name))
 
 

@@ -1,4 +1,7 @@
-"""What an image needs, breadth first: dependencies and filtees, and the order of constructors."""
+"""What an image needs, breadth first: dependencies and filtees; and the order of constructors.
+
+Filtees (DT_FILTER, DT_AUXILIARY) stand before the image that names them in every search list.
+"""
 
 from libc.stddef cimport size_t
 from libc.string cimport memset

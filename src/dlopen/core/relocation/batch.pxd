@@ -65,4 +65,5 @@ cdef struct Cache:               # the last symbol that was resolved
 cdef inline int bad_relocation(
     Batch* batch, const Image* image, uint32_t reason, uint64_t place, uint64_t value
 ) noexcept nogil:
+    """The error of a relocation that cannot be done at this place."""
     return fail_at(batch.error, DLOPEN_E_RELOCATION, image_name(image), reason, place, value)

@@ -38,6 +38,7 @@ cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
 cdef inline int prepare_lazy_calls(
     Allocator* allocator, Image* image, Error* error
 ) noexcept nogil:
+    """What the PLT's first entry finds in the GOT, and room for what each call is bound to."""
     cdef Xword* got = <Xword*>(image.bytes_bias + image.plt_got)
     image.lazy_bindings = <Image**>allocate(allocator, image.jmprel_count * sizeof(Image*))
     if image.lazy_bindings == NULL:

@@ -1,4 +1,9 @@
-"""The words that are relocated: whether they may be written, and what does not fit into them."""
+"""The words that are relocated.
+
+A place must lie in a writable segment, and apart from the tables that relocation itself reads: this
+is what keeps a broken file from writing elsewhere. What does not fit into a narrow place is an
+error.
+"""
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
@@ -77,6 +82,7 @@ cdef inline int narrow(
 cdef inline int copy_data(
     Batch* batch, Image* image, Place* writable, Cache* cache, const Rela* relocation
 ) noexcept nogil:
+    """A COPY relocation: the variable's content, from the definition that it hides."""
     cdef const Sym* own = &image.symtab[relocation_symbol(relocation)]
     cdef const Sym* source = cache.definition.symbol
     cdef uint64_t size

@@ -1,4 +1,8 @@
-"""Relocation of one image: what each place of it becomes."""
+"""Relocation of one image: what each place of it becomes.
+
+RELR first, then DT_RELA, then the PLT's slots; RELATIVE entries, most of all, have a loop of their
+own. What needs foreign code or an id that is not given yet is put off (relocation/batch.pxd).
+"""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -151,6 +155,7 @@ cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
 cdef inline int relocate_table(
     Batch* batch, Image* image, Cache* cache, const Rela* table, uint64_t count, bint lazy
 ) noexcept nogil:
+    """The entries of one table; with `lazy` those of calls are left to be bound when they come."""
     cdef Place writable
     cdef uint64_t i
     cdef const Rela* relocation

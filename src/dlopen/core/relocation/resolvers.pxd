@@ -1,4 +1,8 @@
-"""IFUNC resolvers, which are foreign code: kept for later, and run."""
+"""IFUNC resolvers: functions of an image that say which of several functions is meant.
+
+They are foreign code, and may read what is relocated; so they are kept for later and run when all
+else is final, in dependency order.
+"""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -17,6 +21,7 @@ from dlopen.core.symbols.report cimport report_resolver
 cdef inline int defer(
     Batch* batch, Image* image, uint64_t place, uint64_t resolver, int64_t addend
 ) noexcept nogil:
+    """Keeps a resolver, for the place that is to get its answer and `addend`."""
     cdef Deferred* deferred
     if not stays_writable(image, place):
         return bad_relocation(batch, image, DETAIL_TEXT_RESOLVER, place, 0)
@@ -67,6 +72,7 @@ cdef inline bint resolvers_fill_static_tls(const Batch* batch) noexcept nogil:
 
 
 cdef inline void free_deferred(Batch* batch) noexcept nogil:
+    """What was run, or never will be."""
     cdef Deferred* next
     cdef DeferredTls* next_tls
     while batch.first_deferred != NULL:

@@ -1,4 +1,9 @@
-"""Relocations of thread-local storage; a descriptor that needs a module id waits for it."""
+"""Relocations of thread-local storage: module ids, offsets in a module's block, distances from the
+thread pointer, descriptors.
+
+Which storage an image gets is known when all others are relocated; what needs its module id waits
+until then.
+"""
 
 from libc.stdint cimport uint32_t, uint64_t
 

@@ -34,6 +34,7 @@ cdef inline void exchange_in_scope(Image* image, const Swap* swap) noexcept nogi
 
 
 cdef inline void exchange_lazy_bindings(const Swap* swap) noexcept nogil:
+    """Under the lock: who was bound to the old one by a call is bound to its successor."""
     cdef const Registry* registry = &swap.linker.registry
     cdef const Image* image
     cdef size_t i

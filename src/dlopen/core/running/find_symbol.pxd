@@ -23,7 +23,7 @@ from dlopen.core.running.scopes cimport (
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,
 )
-from dlopen.core.symbols.scopes cimport is_global_in, search
+from dlopen.core.symbols.scopes cimport is_global_in, find_in_scopes
 from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
 
 
@@ -92,6 +92,7 @@ cdef inline uint64_t symbol_count_of(Image* image) noexcept nogil:
 cdef inline void* host_symbol(
     Linker* linker, void* handle, const char* name, const char* version
 ) noexcept nogil:
+    """dlsym of the host's, or dlvsym: NULL leaves a message with its dlerror."""
     cdef void* found
     enter_host(linker)
     if version != NULL:
@@ -143,10 +144,10 @@ cdef inline bint lookup_default(
     if caller == NULL:
         return lookup_everywhere(linker, snapshot, 0, reference, definition)
     take_lasting_scopes(linker, snapshot, caller, &borrowed)
-    found = search(&borrowed.scopes, caller, reference, NULL, definition)
+    found = find_in_scopes(&borrowed.scopes, caller, reference, NULL, definition)
     if not found and borrowed.scopes.is_part:
         borrow_scopes(caller, &borrowed)
-        found = search(&borrowed.scopes, caller, reference, NULL, definition)
+        found = find_in_scopes(&borrowed.scopes, caller, reference, NULL, definition)
     give_back_scopes(&borrowed)
     return found
 

@@ -50,6 +50,7 @@ cdef inline void make_move(const Swap* swap, const Move* move) noexcept nogil:
 
 
 cdef inline void close_places_of_moves(const Swap* swap) noexcept nogil:
+    """Ends what open_places_of_moves began."""
     cdef size_t i
     cdef const Move* move
     for i in range(swap.moves.count):

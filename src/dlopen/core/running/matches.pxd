@@ -61,6 +61,7 @@ cdef inline size_t find_matches(
 
 
 cdef inline uint64_t word_at(const Image* image, const Rela* relocation) noexcept nogil:
+    """What stands there now."""
     return memory_word(image.bytes_bias + relocation.r_offset)
 
 

@@ -1,6 +1,8 @@
-"""What a hot swap changes: each place that leads to the old version, and to what in the new one.
+"""What a hot swap changes: each word of the process that leads to the old version, and what it
+becomes in the new one.
 
-All of it is looked up before anything is changed.
+All of it is looked up before anything is changed, with no lock held; running/swap.pxd makes the
+changes, if nothing came in between.
 """
 
 from libc.stddef cimport size_t
@@ -59,6 +61,7 @@ cdef struct Swap:
 
 
 cdef inline bint leads_to(const Image* image, uint64_t address) noexcept nogil:
+    """The address lies in the image."""
     return image.map_start <= address < image.map_end
 
 
@@ -83,7 +86,8 @@ cdef inline int find_in_successor(
 cdef inline int find_counterpart(
     Swap* swap, const Image* user, uint64_t* address
 ) noexcept nogil:
-    """The same for an address of a symbol of the old image, as a replacement has it."""
+    """*address, that of a symbol of the old image, becomes the new image's of the same symbol; an
+    error where it is no symbol's, or the new image has none."""
     cdef const Image* old = swap.old
     cdef const Sym* symbol
     cdef uint64_t i
@@ -104,6 +108,8 @@ cdef inline int find_counterpart(
 cdef inline int add_move(
     Swap* swap, Image* image, uint64_t place, uint64_t expected, uint64_t value, uint64_t patch
 ) noexcept nogil:
+    """One word that is to change from `expected` to `value`; `patch` is the number of the patch
+    that it belongs to, or 0."""
     cdef Allocator* allocator = &swap.linker.registry.allocator
     cdef Move* move = <Move*>allocate(allocator, sizeof(Move))
     if move == NULL or not pointers_add(allocator, &swap.moves, move):
@@ -160,6 +166,7 @@ cdef inline bint refers_to_storage(
 
 
 cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
+    """Words of the image that were bound to the old one."""
     cdef WordWalk walk = words_of(image, False)
     cdef Word word
     cdef const PatchedPlace* patched
@@ -204,6 +211,7 @@ cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
 
 
 cdef inline int find_moves_of_patches(Swap* swap, Image* image) noexcept nogil:
+    """What patches of the image have let lead to the old one."""
     cdef size_t first = swap.moves.count
     cdef const PatchedPlace* patched
     cdef const PlaceValue* value
@@ -234,6 +242,7 @@ cdef inline int find_moves_of_patches(Swap* swap, Image* image) noexcept nogil:
 
 
 cdef inline int find_moves_of_replacements(Swap* swap, Image* image) noexcept nogil:
+    """What calls that are not bound yet would be bound to, by a replacement."""
     cdef uint64_t address
     cdef uint32_t i
     cdef int code = 0
@@ -250,6 +259,7 @@ cdef inline int find_moves_of_replacements(Swap* swap, Image* image) noexcept no
 
 
 cdef inline int find_moves(Swap* swap) noexcept nogil:
+    """All of them: 0, or an error where the new image has no counterpart."""
     cdef Image* image
     cdef size_t i
     cdef int code = 0

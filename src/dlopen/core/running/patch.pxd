@@ -53,10 +53,12 @@ cdef struct Patching:            # a patch that is being made
 
 
 cdef inline bint is_patchable(const Snapshot* snapshot, const Image* image) noexcept nogil:
+    """It is loaded, and is not going."""
     return snapshot_holds(snapshot, image) and load_u32(&image.state) != DLOPEN_STATE_CLOSING
 
 
 cdef inline int check_patchable(Patching* patching) noexcept nogil:
+    """The error of an image or a replacement for which there can be no patch, or 0."""
     cdef const Image* image = patching.image
     cdef uint32_t state = load_u32(&image.state)
     cdef size_t i
@@ -71,6 +73,7 @@ cdef inline int check_patchable(Patching* patching) noexcept nogil:
 
 
 cdef inline int find_places(Patching* patching) noexcept nogil:
+    """Which words of the image stand for a symbol that is to be replaced."""
     cdef Allocator* allocator = &patching.linker.registry.allocator
     patching.match_count = find_matches(
         patching.image, patching.replacements, patching.count, NULL

@@ -97,6 +97,7 @@ cdef inline void borrow_scopes(const Image* asker, Borrowed* borrowed) noexcept 
 
 
 cdef inline void give_back_scopes(Borrowed* borrowed) noexcept nogil:
+    """Ends what borrow_scopes has begun."""
     cdef size_t i
     for i in range(borrowed.handles.count):
         close_host(borrowed.linker, borrowed.handles.items[i])

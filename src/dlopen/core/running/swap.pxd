@@ -60,6 +60,7 @@ cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
 cdef inline int swap_once(
     Linker* linker, Image* old, Image* successor, uint64_t* places, bint* stale, Error* error
 ) noexcept nogil:
+    """One attempt; *stale: something came in between, and nothing has changed."""
     cdef Swap swap
     cdef uint32_t phase = reader_enter(&linker.registry)
     cdef int code
@@ -91,6 +92,7 @@ cdef inline int swap_once(
 
 
 cdef inline bint is_usable(const Snapshot* snapshot, const Image* image) noexcept nogil:
+    """It is one of ours, and initialised."""
     return snapshot_holds(snapshot, image) and not image.is_host \
         and load_u32(&image.state) == DLOPEN_STATE_READY
 
@@ -98,6 +100,7 @@ cdef inline bint is_usable(const Snapshot* snapshot, const Image* image) noexcep
 cdef inline int swap_images(
     Linker* linker, Image* old, Image* successor, uint64_t* places, Error* error
 ) noexcept nogil:
+    """What leads to the old image leads to the successor from now on; *places: how many words."""
     cdef bint stale = True
     cdef int code = 0
     cdef int _round

@@ -54,6 +54,7 @@ cdef inline bint push_value(
 
 
 cdef inline bint is_of_patch(const PatchedPlace* patched, uint64_t number) noexcept nogil:
+    """The patch with this number has stored something in the place."""
     cdef const PlaceValue* value = patched.top
     while value != NULL and value.number != number:
         value = value.below
@@ -74,6 +75,7 @@ cdef inline bint open_places_of(Linker* linker, const Image* image, uint64_t num
 cdef inline void close_places_of(
     Linker* linker, const Image* image, uint64_t number
 ) noexcept nogil:
+    """Ends what open_places_of began."""
     cdef const PatchedPlace* patched = image.patched
     while patched != NULL:
         if is_of_patch(patched, number):

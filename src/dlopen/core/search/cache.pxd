@@ -1,4 +1,8 @@
-"""/etc/ld.so.cache (ldconfig(8)): which file it names for a soname."""
+"""/etc/ld.so.cache (ldconfig(8)): which file it names for a soname.
+
+It is read anew at each search that gets so far, mapped and checked: another process may replace it
+at any time. Of several entries for a name the one for the best of this processor's hwcaps counts.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
@@ -103,6 +107,8 @@ cdef inline bint search_cache_file(
     Allocator* allocator, const SearchSettings* settings, const char* file, uint64_t file_size,
     const char* name, Text* path
 ) noexcept nogil:
+    """In a cache that is mapped: the path for `name`, if it has one. Each offset of it is
+    checked."""
     cdef const char* cache = file
     cdef uint64_t size = file_size
     cdef const CacheHeader* header
@@ -198,6 +204,7 @@ cdef inline long try_cache(
 cdef inline bint in_default_folder(
     const SearchSettings* settings, const char* path
 ) noexcept nogil:
+    """For an image that must not be found there (DF_1_NODEFLIB)."""
     cdef const char* folder = settings.default_folders.data
     cdef size_t _i
     for _i in range(settings.default_count):

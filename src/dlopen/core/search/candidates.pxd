@@ -55,6 +55,7 @@ cdef inline int probe_file(const char* path, File* file) noexcept nogil:
 
 
 cdef inline Folder* find_folder(const Linker* linker, const char* path) noexcept nogil:
+    """What is known of the folder, or NULL. Without a lock: what is there stays."""
     cdef Folder* folder = <Folder*>load_pointer(
         &linker.folders[gnu_hash(path) % FOLDER_BUCKETS]
     )

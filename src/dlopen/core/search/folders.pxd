@@ -1,4 +1,5 @@
-"""Lists of folders as the host's loader hands them out: dlinfo(3), RTLD_DI_SERINFO."""
+"""Lists of folders as dlinfo(3) hands them out (RTLD_DI_SERINFO): its structs, and what of such a
+list of the host's is the program's own."""
 
 from libc.stddef cimport size_t
 from libc.string cimport memset

@@ -1,4 +1,5 @@
-"""The folders that an image's needed libraries are looked for in: dlinfo(3), RTLD_DI_SERINFO."""
+"""The folders that an image's needed libraries are looked for in, as dlinfo(3) tells them for one
+of ours (RTLD_DI_SERINFO): the walk of a search, with no file opened."""
 
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset

@@ -1,5 +1,9 @@
 """What the search knows of the process: LD_LIBRARY_PATH, the default folders of this libc, their
-subfolders for this processor. Found out on the first search."""
+subfolders for this processor.
+
+Found out on the first search, by whichever thread is first; published under Registry.lock and never
+changed.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
@@ -17,6 +21,7 @@ from dlopen.core.elf.constants cimport DF_1_NODEFLIB, PF_R, PF_W, PT_LOAD
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.host.abi cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.host_lock cimport close_host, open_host
+from dlopen.core.host.libraries cimport c_library_name, is_loader
 from dlopen.core.host.linker cimport Linker, SearchSettings
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
@@ -26,6 +31,7 @@ from dlopen.core.search.folders cimport Dl_serinfo, Dl_serpath, count_own_folder
 cdef inline void add_subfolder(
     Allocator* allocator, SearchSettings* search, const char* name
 ) noexcept nogil:
+    """With its slash at the end; "" is the folder itself."""
     text_add_bytes(allocator, &search.subfolders, name, strlen(name) + 1)
     search.subfolder_count += 1
 
@@ -106,8 +112,7 @@ cdef inline bint count_default_folders(
     cdef const Image* loader = NULL
     memset(&text, 0, sizeof(text))
     for i in range(snapshot.host_count):
-        if snapshot.hosts[i].is_startup and snapshot.hosts[i].soname != NULL \
-                and strncmp(snapshot.hosts[i].soname, b"ld-linux", 8) == 0:
+        if snapshot.hosts[i].is_startup and is_loader(snapshot.hosts[i].soname):
             loader = snapshot.hosts[i]
     while loader != NULL and found < count:
         memset(&longer, 0, sizeof(longer))
@@ -162,7 +167,7 @@ cdef inline bint read_default_folders(
     cdef Dl_serinfo* info = NULL
     cdef Dl_serpath* paths
     cdef size_t i
-    cdef bint complete = ask_host_for_folders(linker, b"libc.so.6", &info)
+    cdef bint complete = ask_host_for_folders(linker, c_library_name(), &info)
     if info != NULL:
         paths = <Dl_serpath*>&info.dls_serpath
         complete = count_default_folders(

@@ -1,4 +1,5 @@
-"""$ORIGIN, $LIB and $PLATFORM in paths (ld.so(8), "Dynamic string tokens")."""
+"""$ORIGIN, $LIB and $PLATFORM in paths (ld.so(8), "Dynamic string tokens"). In secure execution no
+folder with $ORIGIN is used."""
 
 from libc.stddef cimport size_t
 
@@ -11,6 +12,7 @@ from dlopen.core.image.image cimport Image
 
 
 cdef inline size_t element_length(const char* path, const char* separators) noexcept nogil:
+    """Up to the next separator, or the end."""
     cdef size_t length = 0
     while path[length] != 0 and strchr(separators, path[length]) == NULL:
         length += 1

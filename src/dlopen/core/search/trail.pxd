@@ -1,4 +1,5 @@
-"""What was tried: the candidates of a search that found nothing, for its error."""
+"""What was tried: each candidate of a search, where it came from and why it was not taken. Kept for
+the error of a name that is not found, and for DLOPEN_find."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
@@ -30,6 +31,7 @@ cdef inline void trail_add(
     Allocator* allocator, Trail* trail, const char* path, const char* origin, int result,
     const File* file
 ) noexcept nogil:
+    """One candidate, and how it ended: 0, an errno or DLOPEN_REJECTED_*. `trail` may be NULL."""
     if trail == NULL or trail.count == 256:
         return
     if result == DLOPEN_REJECTED_MACHINE and file.start[EI_CLASS] != ELFCLASS64:
@@ -46,6 +48,7 @@ cdef inline void trail_add(
 
 
 cdef inline bint trail_holds(const Trail* trail, const char* path) noexcept nogil:
+    """The path was tried already."""
     cdef const char* one = trail.paths.data
     cdef size_t _i
     for _i in range(trail.count):

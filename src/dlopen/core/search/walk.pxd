@@ -1,4 +1,5 @@
-"""Lists of folders, one after another: RPATH, RUNPATH, the caller's own files, the defaults."""
+"""Lists of folders, one after another, until one has the file: RPATH, the caller's own files,
+LD_LIBRARY_PATH, RUNPATH, the defaults. The order is that of search/find.pxd."""
 
 from libc.stddef cimport size_t
 

@@ -1,4 +1,9 @@
-"""Which definition a reference is bound to, and which names are always ours."""
+"""Which definition a reference is bound to, and which names are always ours.
+
+The scopes decide (symbols/scopes.pxd); then what they led to is looked at: is it the process's
+unique one, is it a name of the dl* family, which every image of ours finds here, may a missing one
+be missing?
+"""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -20,12 +25,14 @@ from dlopen.core.image.naming cimport same_file_name
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_defined, is_export, symbol_name, symbol_version,
 )
-from dlopen.core.symbols.scopes cimport OwnName, Scopes, search
+from dlopen.core.symbols.scopes cimport OwnName, Scopes, find_in_scopes
 
 
 cdef inline void describe_reference(
     const Image* image, uint32_t index, const char* name, Reference* reference
 ) noexcept nogil:
+    """What a symbol of the image's own table refers to: its name, and the version that is
+    wanted."""
     cdef const Version* version = symbol_version(image, index)
     reference.name = name
     reference.hash = gnu_hash(name)
@@ -93,14 +100,14 @@ cdef inline int resolve(
     if finds_itself(image, index, symbol, &reference):
         reference.home = image
         reference.home_index = index
-    found = search(scopes, image, &reference, skip, definition)
+    found = find_in_scopes(scopes, image, &reference, skip, definition)
     if found and visibility == STV_PROTECTED and definition.image != image:
         # Its own definition, unless the program's copy of it stands for it everywhere
         # (a canonical PLT address or a COPY of data): glibc's rule.
         called.image = NULL
         if not for_call:
             reference.for_call = True
-            search(scopes, image, &reference, skip, &called)
+            find_in_scopes(scopes, image, &reference, skip, &called)
         if for_call or (called.image != NULL and called.image != image):
             definition.image = image
             definition.symbol = symbol
@@ -144,7 +151,7 @@ cdef inline uint64_t address_of_own_name(const OwnName* own, const char* name) n
 cdef inline uint64_t own_address(
     const OwnName* own, const Definition* definition
 ) noexcept nogil:
-    """The same for what was found, if it is one of those that ours stand for."""
+    """Our function for a definition that ours stand for, libc's dl* functions; 0 for any other."""
     cdef const char* name
     if own == NULL or definition.image == NULL:
         return 0

@@ -105,6 +105,8 @@ cdef inline bint matches(
     const Image* image, Reference* reference, const Sym* symbol, uint32_t index,
     Candidate* candidate
 ) noexcept nogil:
+    """The symbol is the definition that the reference means; or, in `candidate`, one to fall back
+    on."""
     cdef const char* name
     cdef uint16_t versym
     cdef uint32_t slot

@@ -1,7 +1,7 @@
 """What the log says of images: one function for each kind of line.
 
-A `report_` function looks itself whether its level is on, so that a hook is one call; where
-every nanosecond counts, the caller looks and calls a `log_` function.
+A `report_` function looks itself whether its level is on, so that a hook is one call; where every
+nanosecond counts, the caller looks and calls a `log_` function.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -23,6 +23,7 @@ from dlopen.core.symbols.scopes cimport is_in_set
 
 
 cdef inline void add_count(Line* line, const Image* image) noexcept nogil:
+    """And ends the line."""
     add(line, b": open count ")
     add_number(line, image.open_count, 10)
     end_line(line)
@@ -52,6 +53,7 @@ cdef inline void report_close(const Image* image) noexcept nogil:
 
 
 cdef inline void log_image(uint32_t level, const char* what, const Image* image) noexcept nogil:
+    """What happened to it, where it is, who needed it."""
     cdef Line line
     begin_line(&line, level)
     add(&line, what)

@@ -193,6 +193,7 @@ cdef inline bint search_as_glibc(
     const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
     Definition* definition
 ) noexcept nogil:
+    """Without the set: the first definition in the order of dlopen(3)."""
     if image.exact_scope:
         # What was given stands for the process, which the image itself comes after.
         return (skip == NULL and lookup_in_scopes(image, reference, image, definition)) \
@@ -221,7 +222,7 @@ cdef inline bint search_process(
     return found
 
 
-cdef inline bint search(
+cdef inline bint find_in_scopes(
     const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
     Definition* definition
 ) noexcept nogil:

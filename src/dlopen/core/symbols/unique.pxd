@@ -31,6 +31,8 @@ cdef struct UniqueTable:
 cdef inline Unique* find_unique(
     const UniqueTable* table, int64_t namespace_id, const Reference* reference
 ) noexcept nogil:
+    """The definition of this name in the namespace, or NULL. In a reader section or under the
+    lock."""
     cdef Unique* entry = <Unique*>load_pointer(
         &table.chains[reference.hash & (UNIQUE_CHAINS - 1)]
     )
@@ -51,6 +53,7 @@ cdef inline void add_unique(UniqueTable* table, Unique* entry) noexcept nogil:
 
 
 cdef inline void remove_unique(UniqueTable* table, const Unique* entry) noexcept nogil:
+    """Under the lock. Readers may be at it: it still leads on."""
     cdef Unique** link = &table.chains[entry.hash & (UNIQUE_CHAINS - 1)]
     while link[0] != NULL and link[0] != entry:
         link = &link[0].next
@@ -59,6 +62,7 @@ cdef inline void remove_unique(UniqueTable* table, const Unique* entry) noexcept
 
 
 cdef inline void take_unique(const Unique* entry, Definition* definition) noexcept nogil:
+    """The definition becomes the table's."""
     definition.image = entry.image
     definition.symbol = entry.symbol
     definition.index = entry.index
@@ -67,6 +71,7 @@ cdef inline void take_unique(const Unique* entry, Definition* definition) noexce
 cdef inline void fill_unique(
     Unique* entry, const Reference* reference, const Definition* definition
 ) noexcept nogil:
+    """An entry that is in no table yet."""
     entry.hash = reference.hash
     entry.image = definition.image
     entry.symbol = definition.symbol

@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.kernel cimport kernel_descriptors_folder
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport (
@@ -21,7 +22,6 @@ from dlopen.core.elf.constants cimport (
     PT_TLS, STB_GLOBAL, STT_TLS,
 )
 from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr, Rela, Sym
-from dlopen.core.memory.file cimport descriptors_folder
 
 
 cdef enum:
@@ -31,8 +31,8 @@ cdef enum:
 
 cdef struct DonorFile:           # the file's first bytes, mapped at its own offsets
     Ehdr header
-    Phdr segments[4]
-    Dyn dynamic[10]
+    Phdr segments[DONOR_SEGMENTS]
+    Dyn dynamic[DONOR_ENTRIES]
     Rela relocations[2]
     Sym symbols[2]               # the null symbol, and one to ask for
     char strings[8]
@@ -126,8 +126,8 @@ cdef inline char* make_donor(
 cdef inline char* make_question(
     Allocator* allocator, const char* symbol, const char* library, uint64_t* file_size
 ) noexcept nogil:
-    """As above: without storage of its own, it refers to a thread-local symbol of a library
-    of the host's."""
+    """A file, to be released, that has no storage of its own and refers to a thread-local symbol of
+    a library of the host's; NULL without memory."""
     cdef size_t symbol_size = strlen(symbol) + 1
     cdef size_t library_size = strlen(library) + 1
     cdef size_t size = sizeof(DonorFile) + 1 + symbol_size + library_size
@@ -171,7 +171,7 @@ cdef inline void donor_path(long descriptor, uint64_t number, char* path) noexce
     cdef char digits[24]
     cdef int count = 0
     cdef int bit
-    path += descriptors_folder(path)
+    path += kernel_descriptors_folder(path)
     for bit in range(40):
         if number >> bit == 0:
             break

@@ -96,10 +96,12 @@ cdef struct Tls:
 
 
 cdef inline bint is_own_module(uint64_t id) noexcept nogil:
+    """The id is one of ours, and not the host's."""
     return id >> 63 != 0
 
 
 cdef inline uint64_t slot_of(uint64_t id) noexcept nogil:
+    """The place of a module of ours in the table of modules, and in each thread's."""
     return id & 0xffffffffU
 
 
@@ -175,6 +177,7 @@ cdef inline char* known_block(uint64_t id) noexcept nogil:
 
 
 cdef inline void link_table(ThreadBlocks** list, ThreadBlocks* thread) noexcept nogil:
+    """Under the lock: at the head of Tls.threads or Tls.ending."""
     thread.next = list[0]
     thread.link = list
     if thread.next != NULL:
@@ -183,12 +186,14 @@ cdef inline void link_table(ThreadBlocks** list, ThreadBlocks* thread) noexcept 
 
 
 cdef inline void unlink_table(ThreadBlocks* thread) noexcept nogil:
+    """Under the lock: out of the list that it is in."""
     thread.link[0] = thread.next
     if thread.next != NULL:
         thread.next.link = thread.link
 
 
 cdef inline void free_table(Allocator* allocator, ThreadBlocks* thread) noexcept nogil:
+    """With all of its blocks; it is in no list any more."""
     cdef uint64_t i
     for i in range(thread.count):
         if thread.blocks[i].id != 0:
