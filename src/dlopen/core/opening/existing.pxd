@@ -52,7 +52,7 @@ cdef inline Image* loaded_at_path(Transaction* transaction, const char* path) no
     for i in range(snapshot.host_count + snapshot.count):
         image = snapshot_at(snapshot, i)
         if is_linked(image) and not load_u32(&image.is_replaced) \
-                and strcmp(image.path, path) == 0 and take(transaction, image):
+                and strcmp(image.path, path) == 0 and rely_on(transaction, image):
             return image
     return NULL
 
@@ -90,7 +90,7 @@ cdef inline int open_existing_image(
     transaction = begin(linker, &request, error)
     if transaction == NULL:
         return fail_memory(error, b"")
-    if not snapshot_holds(transaction.snapshot, image) or not take(transaction, image):
+    if not snapshot_holds(transaction.snapshot, image) or not rely_on(transaction, image):
         code = fail_memory(error, b"") if transaction.no_memory else fail_handle(error)
         end(transaction)
         return code
