@@ -46,7 +46,7 @@ def outcome(case: Case, folder: Path, preload: Path, place: Path, *, ours: bool)
     if ours:
         # The last one, so that a wrapper's RTLD_NEXT leads to it.
         env["LD_PRELOAD"] = ":".join(filter(None, [case.env.get("LD_PRELOAD"), "libdlopen.so"]))
-    done = run([program, case.name], env=env, cwd=place, check=False, timeout=20)
+    done = run([program, case.name], env=env, cwd=place, check=False, timeout=180)
     text = done.stdout + done.stderr
     return f"{text}status {done.returncode}\n".replace(str(folder), "FOLDER")
 

@@ -35,7 +35,7 @@ static void fork_here(void) {
   int status;
   pid_t child = fork();
   if (child == 0) {
-    alarm(10); /* not inherited */
+    alarm(120); /* not inherited */
     use_plain();
     _exit(0);
   }
@@ -254,7 +254,7 @@ static const struct {
 
 int main(int argc, char **argv) {
   if (argc != 3) return 2;
-  alarm(20); /* a deadlock ends here */
+  alarm(120); /* a deadlock ends here */
   int early = strcmp(argv[2], "fork handlers") == 0;
   if (early) pthread_atfork(in_handler, in_handler, in_handler);
   use_loader(argv[1]);

@@ -537,7 +537,7 @@ int main(int argc, char **argv) {
   LOADER_FUNCTION(our_info, "DLOPEN_info");
   LOADER_FUNCTION(our_dependency, "DLOPEN_dependency_at");
   LOADER_FUNCTION(our_holders, "DLOPEN_holders");
-  alarm(20);
+  alarm(120);
   for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
     if (strcmp(scenarios[i].name, argv[2]) == 0) {
       scenarios[i].run();

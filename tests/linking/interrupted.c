@@ -233,7 +233,7 @@ int main(int argc, char **argv) {
   dl_iterate_phdr(find_linker, (void *)loader_open);
   struct sigaction action = {.sa_sigaction = trapped, .sa_flags = SA_SIGINFO};
   sigaction(SIGTRAP, &action, NULL);
-  alarm(100);
+  alarm(120);
   first = open_one("./libfirst.so", RTLD_LAZY | RTLD_GLOBAL);
   user = open_one("./libuser.so", RTLD_LAZY);
   call_target = (int (*)(void))library_find(user, "call_target");

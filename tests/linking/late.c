@@ -64,7 +64,7 @@ static void trace(void) {
 
 int main(int argc, char **argv) {
   if (argc != 4) return 2;
-  alarm(20);
+  alarm(120);
   if (is_mapped("/libgcc_s", "")) failed("libgcc_s", "is there already");
   use_loader(argv[1]);
   pass_on = (pass *)library_find(library_open("./libpass.so"), "pass");

@@ -200,12 +200,12 @@ def cxx_folder(folder: Path) -> Path:
 
 @pytest.mark.parametrize("scenario", _IN_C)
 def test_in_the_middle(folder: Path, program: Path, libdlopen: Path, scenario: str) -> None:
-    done = run([program, libdlopen, scenario], cwd=folder, timeout=60, check=False)
+    done = run([program, libdlopen, scenario], cwd=folder, timeout=180, check=False)
     assert (done.stdout, done.returncode) == ("done\n", 0)
 
 
 @pytest.mark.cxx
 @pytest.mark.parametrize("scenario", _IN_CXX)
 def test_thrown(cxx_folder: Path, program: Path, libdlopen: Path, scenario: str) -> None:
-    done = run([program, libdlopen, scenario], cwd=cxx_folder, timeout=60, check=False)
+    done = run([program, libdlopen, scenario], cwd=cxx_folder, timeout=180, check=False)
     assert (done.stdout, done.returncode) == ("done\n", 0)

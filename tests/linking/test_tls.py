@@ -824,7 +824,7 @@ threading.Thread(target=live, daemon=True).start()
 for _ in range(60):
     child = os.fork()
     if child == 0:
-        signal.alarm(20)  # where it deadlocks
+        signal.alarm(120)  # where it deadlocks
         with dlopen.Library(path("a"), dlopen.PRIVATE) as library:
             os._exit(library.first() != 7)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

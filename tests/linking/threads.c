@@ -196,7 +196,7 @@ static void fork_in_constructor(void) {
   while (!slow_started) usleep(1000);
   pid_t child = fork();
   if (child == 0) {
-    alarm(20);
+    alarm(120);
     _exit(call(open_library("./libplain.so"), "answer") == 42 ? 0 : 1);
   }
   check_child(child);
@@ -269,7 +269,7 @@ static void fork_under_load(void) {
   for (int i = 0; i < 50; i++) {
     pid_t child = fork();
     if (child == 0) {
-      alarm(20);
+      alarm(120);
       DLOPEN_image *image = open_library("./libplain.so");
       if (call(image, "answer") != 42) _exit(1);
       close_library(image);
@@ -294,7 +294,7 @@ int main(int argc, char **argv) {
   our_enter = (__typeof__(our_enter))dlsym(linker, "DLOPEN_read_enter");
   our_leave = (__typeof__(our_leave))dlsym(linker, "DLOPEN_read_leave");
   our_message = (__typeof__(our_message))dlsym(linker, "DLOPEN_message");
-  alarm(30); /* a deadlock ends here */
+  alarm(120); /* a deadlock ends here */
   if (strcmp(argv[2], "same library") == 0)
     same_library();
   else if (strcmp(argv[2], "waiter not awake") == 0)

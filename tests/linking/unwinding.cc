@@ -253,7 +253,7 @@ static bool is_mapped(const char *text) {
 
 int main(int argc, char **argv) {
   if (argc < 4) return 2;
-  alarm(50);
+  alarm(120);
   use_loader(argv[1]);
   int rounds = atoi(argv[2]);
   subject = library_open("./libsubject.so");

@@ -221,7 +221,7 @@ for thread in threads:
 for _ in range(100):
     child = os.fork()
     if child == 0:
-        signal.alarm(20)  # where it deadlocks
+        signal.alarm(120)  # where it deadlocks
         library = dlopen.Library(sys.argv[2], dlopen.PRIVATE)
         os._exit(library.add(1, 2) - 3)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

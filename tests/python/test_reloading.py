@@ -131,7 +131,7 @@ def at_each_line(work, act):
 def in_child(act):
     child = os.fork()
     if child == 0:
-        signal.alarm(30)     # for each: a lock that nobody will release
+        signal.alarm(120)     # for each: a lock that nobody will release
         try:
             act()
         except BaseException as error:
@@ -504,7 +504,7 @@ gate = lib._gate()
 assert gate.close(0) == 1     # as a reload does, in another thread
 child = os.fork()
 if child == 0:
-    signal.alarm(10)
+    signal.alarm(120)
     lib.version()
     lib.reload(keep=["counter"], timeout=0.1)
     os._exit(lib.version() + 40)
@@ -527,7 +527,7 @@ def fork(*_):
     global child
     child = os.fork()
     if child == 0:
-        signal.alarm(20)
+        signal.alarm(120)
     else:
         gate.open()
 signal.signal(signal.SIGUSR1, fork)

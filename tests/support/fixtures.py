@@ -211,7 +211,7 @@ def compile_program(
 def run(
     command: Sequence[str | Path],
     *,
-    timeout: float = 60,
+    timeout: float = 180,
     env: MappingType[str, str] | None = None,
     cwd: Path | None = None,
     check: bool = True,
@@ -241,7 +241,7 @@ def run(
 def run_python(
     code: str,
     *args: str,
-    timeout: float = 60,
+    timeout: float = 180,
     env: MappingType[str, str] | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
