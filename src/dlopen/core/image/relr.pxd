@@ -17,7 +17,7 @@ cdef extern from *:
 
 cdef struct RelrWalk:
     const Xword* entry           # the next one
-    const Xword* end
+    uint64_t left                # entries from there; a table of none may have no address
     uint64_t bits                # of a bitmap: words that are still to come
     uint64_t first               # the word of its lowest bit; p_vaddr terms, as all here
     uint64_t after               # the word of the next bitmap's lowest bit
@@ -27,7 +27,7 @@ cdef inline RelrWalk relr_in(const Xword* table, uint64_t count) noexcept nogil:
     """At the first word of the table."""
     cdef RelrWalk walk
     walk.entry = table
-    walk.end = table + count
+    walk.left = count
     walk.bits = 0
     walk.first = 0
     walk.after = 0
@@ -42,10 +42,11 @@ cdef inline bint relr_next(RelrWalk* walk, uint64_t* place) noexcept nogil:
     """False at the end. What bitmaps say that no address comes before is the caller's affair."""
     cdef uint64_t entry
     while walk.bits == 0:
-        if walk.entry == walk.end:
+        if walk.left == 0:
             return False
         entry = walk.entry[0]
         walk.entry += 1
+        walk.left -= 1
         if entry & 1 == 0:
             place[0] = entry
             walk.after = entry + 8

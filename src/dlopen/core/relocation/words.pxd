@@ -37,7 +37,7 @@ cdef struct WordWalk:
     const Image* image
     Tables tables
     const Rela* entry            # the next one
-    const Rela* end              # of its table
+    uint64_t left                # of its table, from there: one of none may have no address
     bint in_calls                # it is in DT_JMPREL
     bint is_last                 # that table is the last one
 
@@ -55,7 +55,7 @@ cdef inline WordWalk words_of(const Image* image, bint calls_first) noexcept nog
 cdef inline void begin_table(WordWalk* walk, bint calls) noexcept nogil:
     walk.in_calls = calls
     walk.entry = walk.tables.jmprel if calls else walk.tables.rela
-    walk.end = walk.entry + (walk.tables.jmprel_count if calls else walk.tables.rela_count)
+    walk.left = walk.tables.jmprel_count if calls else walk.tables.rela_count
 
 
 cdef inline bint next_word(WordWalk* walk, Word* word) noexcept nogil:
@@ -64,7 +64,7 @@ cdef inline bint next_word(WordWalk* walk, Word* word) noexcept nogil:
     cdef const Rela* relocation
     cdef const Sym* symbol
     while True:
-        if walk.entry == walk.end:
+        if walk.left == 0:
             if walk.is_last:
                 return False
             walk.is_last = True
@@ -72,6 +72,7 @@ cdef inline bint next_word(WordWalk* walk, Word* word) noexcept nogil:
             continue
         relocation = walk.entry
         walk.entry += 1
+        walk.left -= 1
         word.symbol = relocation_symbol(relocation)
         if word.symbol == 0 or word.symbol >= image.symbol_limit:
             continue
