@@ -24,8 +24,11 @@ cdef inline int keep_replacements(Transaction* transaction, Image* image) noexce
         )
         if definer == NULL or definer == image or definer.is_startup:
             continue
-        # One that goes just now was closed by whoever gives its address.
-        if rely_on(transaction, definer) and not pointers_add_once(
+        if not rely_on(transaction, definer):
+            if transaction.no_memory:
+                return fail_memory(transaction.error, image_name(image))
+            continue             # it goes just now: who gives its address has closed it
+        if not pointers_add_once(
             &transaction.linker.registry.allocator, &image.bindings, definer
         ):
             return fail_memory(transaction.error, image_name(image))
