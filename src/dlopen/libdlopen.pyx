@@ -166,7 +166,7 @@ cdef void* family_tls_get_addr(TlsIndex* index) noexcept nogil:
 
 
 cdef void end_of_thread(void* table) noexcept nogil:
-    thread_ends(&the_linker.tls, &the_linker.registry.allocator, table)
+    thread_ends(&the_linker.tls, table)
 
 
 cdef void forget_messages(void* linker) noexcept nogil:

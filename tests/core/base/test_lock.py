@@ -106,7 +106,7 @@ def test_each_lock_has_a_rank() -> None:
     found = {
         f"{path.relative_to(CORE)}: {name}"
         for path in CORE.rglob("*.pxd")
-        for name in re.findall(r"^    Lock (\w+)", path.read_text(), re.MULTILINE)
+        for name in re.findall(r"^ +Lock (\w+)", path.read_text(), re.MULTILINE)
     }
     ranked = set(
         re.findall(r"give_rank\(&linker\.([\w.]+)", (CORE / "host/linker.pxd").read_text())

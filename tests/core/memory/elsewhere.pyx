@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
-from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.allocator cimport allocate
 from dlopen.core.base.contract cimport Error
 from dlopen.core.base.errors cimport error_clear
 from dlopen.core.base.growable cimport pointers_add
@@ -22,7 +22,6 @@ from dlopen.core.relocation.relocate cimport relocate_image
 from dlopen.core.symbols.scopes cimport Scopes
 
 
-cdef Allocator allocator
 cdef Image image
 cdef Error error
 cdef File file
@@ -43,7 +42,7 @@ cdef int map_it(const char* bytes, uint64_t size, uint64_t distance) noexcept no
     image.layout.phnum = header.e_phnum
     image.layout.page = 4096
     image.layout.headers_offset = header.e_phoff
-    image.layout.phdrs = <Phdr*>allocate(&allocator, header.e_phnum * sizeof(Phdr))
+    image.layout.phdrs = <Phdr*>allocate(header.e_phnum * sizeof(Phdr))
     memcpy(image.layout.phdrs, bytes + header.e_phoff, header.e_phnum * sizeof(Phdr))
     code = check_layout(&image.layout, size, b"it", &error)
     if code == 0:
@@ -59,17 +58,16 @@ cdef public int unit_link(const char* bytes, uint64_t size, uint64_t distance) n
     """A code; the image finds only itself."""
     cdef int code
     error_clear(&error)
-    pointers_add(&allocator, &image.names, <void*>b"it")
+    pointers_add(&image.names, <void*>b"it")
     code = map_it(bytes, size, distance)
     if code == 0:
-        code = read_dynamic(&allocator, &image, &error)
+        code = read_dynamic(&image, &error)
     if code:
         return code
-    pointers_add(&allocator, &alone.images, &image)
+    pointers_add(&alone.images, &image)
     scope[0] = &alone
     image.scope = &scope[0]
     memset(&batch, 0, sizeof(batch))
-    batch.allocator = &allocator
     scopes.error = &error
     batch.scopes = &scopes
     batch.error = &error

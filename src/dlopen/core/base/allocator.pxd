@@ -66,16 +66,29 @@ cdef struct BlockHeader:
     uint64_t size_class          # CLASS_COUNT: a mapping of its own
 
 
-cdef struct FreeBlock:
-    BlockHeader header
-    FreeBlock* next
-
-
-cdef struct Allocator:
-    Lock lock
-    FreeBlock* free_blocks[CLASS_COUNT]
-    char* chunk                  # what is left of the newest chunk
-    size_t chunk_left
+cdef extern from *:
+    """
+    /* The process's one: nobody is handed it. Zeroes are its beginning. */
+    struct dlopen_free_block {
+        struct { uint64_t size, size_class; } header;
+        struct dlopen_free_block *next;
+    };
+    static struct dlopen_allocator {
+        struct dlopen_lock lock;
+        struct dlopen_free_block *free_blocks[24];
+        char *chunk;             /* what is left of the newest chunk */
+        size_t chunk_left;
+    } dlopen_heap;
+    """
+    cdef struct FreeBlock "dlopen_free_block":
+        BlockHeader header
+        FreeBlock* next
+    cdef struct Allocator "dlopen_allocator":
+        Lock lock
+        FreeBlock* free_blocks[CLASS_COUNT]
+        char* chunk
+        size_t chunk_left
+    Allocator heap "dlopen_heap"
 
 
 cdef inline uint32_t size_class_of(uint64_t size) noexcept nogil:
@@ -100,27 +113,27 @@ cdef inline bint is_allocating() noexcept nogil:
     return allocates != 0 and not is_forking()
 
 
-cdef inline void allocator_acquire(Allocator* allocator) noexcept nogil:
+cdef inline void allocator_acquire() noexcept nogil:
     (&allocates)[0] = 1
-    lock_acquire(&allocator.lock)
+    lock_acquire(&heap.lock)
 
 
-cdef inline void allocator_release(Allocator* allocator) noexcept nogil:
-    lock_release(&allocator.lock)
+cdef inline void allocator_release() noexcept nogil:
+    lock_release(&heap.lock)
     if not is_forking():         # who forks has it until the end
         (&allocates)[0] = 0
 
 
-cdef inline void* allocate(Allocator* allocator, uint64_t size) noexcept nogil:
+cdef inline void* allocate(uint64_t size) noexcept nogil:
     """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
     cdef void* block = NULL
     if not fault_at(FAULT_ALLOCATION):
-        block = take_block(allocator, size)
+        block = take_block(size)
         note_block(block, True)
     return block
 
 
-cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil:
+cdef inline void* take_block(uint64_t size) noexcept nogil:
     """With its header; not zeroed. NULL without memory."""
     cdef uint64_t whole
     cdef uint32_t size_class
@@ -141,23 +154,23 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
         return <char*>mapped + HEADER_SIZE
     size_class = size_class_of(whole)
     whole = size_of_class(size_class)
-    allocator_acquire(allocator)
-    if allocator.free_blocks[size_class] != NULL:
-        block = <char*>allocator.free_blocks[size_class]
-        allocator.free_blocks[size_class] = allocator.free_blocks[size_class].next
+    allocator_acquire()
+    if heap.free_blocks[size_class] != NULL:
+        block = <char*>heap.free_blocks[size_class]
+        heap.free_blocks[size_class] = heap.free_blocks[size_class].next
     else:
-        if allocator.chunk_left < whole:
+        if heap.chunk_left < whole:
             mapped = kernel_map(
                 0, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
             )
             if not (mapped < 0 and mapped > -4096):
-                allocator.chunk = <char*>mapped
-                allocator.chunk_left = CHUNK_SIZE
-        if allocator.chunk_left >= whole:
-            block = allocator.chunk
-            allocator.chunk += whole
-            allocator.chunk_left -= whole
-    allocator_release(allocator)
+                heap.chunk = <char*>mapped
+                heap.chunk_left = CHUNK_SIZE
+        if heap.chunk_left >= whole:
+            block = heap.chunk
+            heap.chunk += whole
+            heap.chunk_left -= whole
+    allocator_release()
     if block == NULL:
         return NULL
     (<BlockHeader*>block).size = whole
@@ -166,7 +179,7 @@ cdef inline void* take_block(Allocator* allocator, uint64_t size) noexcept nogil
     return block + HEADER_SIZE
 
 
-cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
+cdef inline void release(void* pointer) noexcept nogil:
     """Gives a block back; NULL is allowed."""
     cdef BlockHeader* header
     cdef FreeBlock* block
@@ -183,15 +196,15 @@ cdef inline void release(Allocator* allocator, void* pointer) noexcept nogil:
     if is_allocating():
         return
     block = <FreeBlock*>header
-    allocator_acquire(allocator)
-    block.next = allocator.free_blocks[header.size_class]
-    allocator.free_blocks[header.size_class] = block
-    allocator_release(allocator)
+    allocator_acquire()
+    block.next = heap.free_blocks[header.size_class]
+    heap.free_blocks[header.size_class] = block
+    allocator_release()
 
 
-cdef inline char* copy_text(Allocator* allocator, const char* text, size_t length) noexcept nogil:
+cdef inline char* copy_text(const char* text, size_t length) noexcept nogil:
     """A NUL-terminated copy of `length` bytes; NULL without memory."""
-    cdef char* copy = <char*>allocate(allocator, length + 1)
+    cdef char* copy = <char*>allocate(length + 1)
     if copy != NULL:
         memcpy(copy, text, length)
     return copy

@@ -12,7 +12,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.strings cimport strlen, strncmp
 
 
@@ -143,17 +143,17 @@ cdef inline size_t keep_environment(
 
 
 cdef inline void read_environment(
-    Allocator* allocator, int argc, char** argv, char** envp, Environment* environment
+    int argc, char** argv, char** envp, Environment* environment
 ) noexcept nogil:
     """In memory of its own. Without any it is not complete, and read another time."""
     cdef bint of_start = False
     cdef size_t length = keep_environment(argc, argv, envp, NULL, 0, &of_start)
-    cdef char* data = <char*>allocate(allocator, length) if length != 0 else NULL
+    cdef char* data = <char*>allocate(length) if length != 0 else NULL
     if length != 0 and data == NULL:
         return
     # Another thread may change it meanwhile.
     if keep_environment(argc, argv, envp, data, length, &of_start) > length:
-        release(allocator, data)
+        release(data)
         return
     environment.data = data
     environment.length = length

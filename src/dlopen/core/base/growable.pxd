@@ -8,7 +8,7 @@ it together from many pieces looks once, at the end.
 from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_pointer_to_follow
 from dlopen.core.base.strings cimport strlen
 
@@ -19,9 +19,7 @@ cdef struct Pointers:
     size_t capacity
 
 
-cdef inline bint pointers_reserve(
-    Allocator* allocator, Pointers* array, size_t more
-) noexcept nogil:
+cdef inline bint pointers_reserve(Pointers* array, size_t more) noexcept nogil:
     """So many can be added now, and it does not fail; False without memory, and the array is as
     before."""
     cdef void** grown
@@ -30,22 +28,20 @@ cdef inline bint pointers_reserve(
         capacity *= 2
     if more == 0 or array.count + more <= array.capacity:
         return True
-    grown = <void**>allocate(allocator, capacity * sizeof(void*))
+    grown = <void**>allocate(capacity * sizeof(void*))
     if grown == NULL:
         return False
     if array.count != 0:
         memcpy(grown, array.items, array.count * sizeof(void*))
-    release(allocator, array.items)
+    release(array.items)
     array.items = grown
     array.capacity = capacity
     return True
 
 
-cdef inline bint pointers_add(
-    Allocator* allocator, Pointers* array, const void* item
-) noexcept nogil:
+cdef inline bint pointers_add(Pointers* array, const void* item) noexcept nogil:
     """False without memory; the array is as before then."""
-    if array.count == array.capacity and not pointers_reserve(allocator, array, 1):
+    if array.count == array.capacity and not pointers_reserve(array, 1):
         return False
     array.items[array.count] = <void*>item
     array.count += 1
@@ -67,10 +63,8 @@ cdef inline bint pointers_hold(const Pointers* array, const void* item) noexcept
     return False
 
 
-cdef inline bint pointers_add_once(
-    Allocator* allocator, Pointers* array, const void* item
-) noexcept nogil:
-    return pointers_hold(array, item) or pointers_add(allocator, array, item)
+cdef inline bint pointers_add_once(Pointers* array, const void* item) noexcept nogil:
+    return pointers_hold(array, item) or pointers_add(array, item)
 
 
 cdef inline void pointers_remove(Pointers* array, const void* item) noexcept nogil:
@@ -85,8 +79,8 @@ cdef inline void pointers_remove(Pointers* array, const void* item) noexcept nog
             return
 
 
-cdef inline void pointers_free(Allocator* allocator, Pointers* array) noexcept nogil:
-    release(allocator, array.items)
+cdef inline void pointers_free(Pointers* array) noexcept nogil:
+    release(array.items)
     array.items = NULL
     array.count = 0
     array.capacity = 0
@@ -99,39 +93,37 @@ cdef struct Text:
     bint failed                  # memory ran out: the text is not complete
 
 
-cdef inline bint text_make_room(Allocator* allocator, Text* text, size_t length) noexcept nogil:
+cdef inline bint text_make_room(Text* text, size_t length) noexcept nogil:
     """For so many bytes more, and a NUL; without memory the text is as before, and `failed`."""
     cdef char* grown
     cdef size_t capacity
     if text.length + length + 1 > text.capacity:
         capacity = (text.length + length + 1) * 2
-        grown = <char*>allocate(allocator, capacity)
+        grown = <char*>allocate(capacity)
         if grown == NULL:
             text.failed = True
             return False
         if text.length != 0:
             memcpy(grown, text.data, text.length)
-        release(allocator, text.data)
+        release(text.data)
         text.data = grown
         text.capacity = capacity
     return True
 
 
-cdef inline void text_add_bytes(
-    Allocator* allocator, Text* text, const char* data, size_t length
-) noexcept nogil:
+cdef inline void text_add_bytes(Text* text, const char* data, size_t length) noexcept nogil:
     """Bytes, behind which there always is a NUL; what finds no memory is left out, and the text has
     `failed`."""
-    if not text_make_room(allocator, text, length):
+    if not text_make_room(text, length):
         return
     memcpy(text.data + text.length, data, length)
     text.length += length
     text.data[text.length] = 0
 
 
-cdef inline void text_add(Allocator* allocator, Text* text, const char* data) noexcept nogil:
+cdef inline void text_add(Text* text, const char* data) noexcept nogil:
     """A string; what finds no memory is left out, and the text has `failed`."""
-    text_add_bytes(allocator, text, data, strlen(data))
+    text_add_bytes(text, data, strlen(data))
 
 
 cdef inline void text_cut(Text* text, size_t length) noexcept nogil:
@@ -141,8 +133,8 @@ cdef inline void text_cut(Text* text, size_t length) noexcept nogil:
         text.data[length] = 0
 
 
-cdef inline void text_free(Allocator* allocator, Text* text) noexcept nogil:
-    release(allocator, text.data)
+cdef inline void text_free(Text* text) noexcept nogil:
+    release(text.data)
     text.data = NULL
     text.length = 0
     text.capacity = 0

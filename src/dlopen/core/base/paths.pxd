@@ -5,7 +5,6 @@ PATH_MAX bytes would be a great part of a small thread's stack, and of a signal 
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_make_room
 from dlopen.core.base.kernel cimport (
     ERANGE, is_shortage, kernel_read_link, kernel_working_directory,
@@ -17,12 +16,12 @@ cdef enum:
     LAST_ROOM = 0x10000          # the kernel's own limit is below it
 
 
-cdef inline bint add_working_directory(Allocator* allocator, Text* text) noexcept nogil:
+cdef inline bint add_working_directory(Text* text) noexcept nogil:
     """False where it is not known, or for want of memory, for which the text has `failed`; it is as
     before then."""
     cdef size_t room = FIRST_ROOM
     cdef long length
-    while room <= LAST_ROOM and text_make_room(allocator, text, room):
+    while room <= LAST_ROOM and text_make_room(text, room):
         length = kernel_working_directory(text.data + text.length, room)
         if length > 0:
             text.length += <size_t>length - 1    # it counts its NUL
@@ -35,14 +34,12 @@ cdef inline bint add_working_directory(Allocator* allocator, Text* text) noexcep
     return False
 
 
-cdef inline bint add_link_target(
-    Allocator* allocator, Text* text, const char* path
-) noexcept nogil:
+cdef inline bint add_link_target(Text* text, const char* path) noexcept nogil:
     """What a symbolic link holds. False where it cannot be read, or for want of memory, for which
     the text has `failed`; it is as before then."""
     cdef size_t room = FIRST_ROOM
     cdef long length
-    while room <= LAST_ROOM and text_make_room(allocator, text, room):
+    while room <= LAST_ROOM and text_make_room(text, room):
         length = kernel_read_link(path, text.data + text.length, room)
         if length >= 0 and <size_t>length < room:
             text.length += <size_t>length

@@ -60,7 +60,7 @@ cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogi
     give_back(linker, &gone)
     # Retire: it is unmapped when no reader can be inside any more.
     retire_all(linker, &gone)
-    pointers_free(&linker.registry.allocator, &gone)
+    pointers_free(&gone)
     reclaim(&linker.registry, True)
 
 

@@ -76,8 +76,8 @@ cdef inline void end_destructors(void* data) noexcept nogil:
         image.is_finished = not image.fini_due
         image.is_abandoned = image.fini_due
     lock_release(&registry.lock)
-    pointers_free(&registry.allocator, &finishing.dead)
-    pointers_free(&registry.allocator, &finishing.order)
+    pointers_free(&finishing.dead)
+    pointers_free(&finishing.order)
     if not finishing.is_complete:
         (&collecting)[0] = 0
 

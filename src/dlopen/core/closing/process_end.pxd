@@ -35,7 +35,7 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
         absorb_lazy_bindings(registry, image)
         image.pins += 1
         # Without memory the rest is not finished.
-        if not pointers_add(&registry.allocator, &left, image):
+        if not pointers_add(&left, image):
             break
     take_abandoned(registry, &left)
     lock_release(&registry.lock)
@@ -47,8 +47,8 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
                 image.fini_due = False
                 run_destructors(image)
         order.count = 0
-    pointers_free(&registry.allocator, &left)
-    pointers_free(&registry.allocator, &order)
+    pointers_free(&left)
+    pointers_free(&order)
 
 
 cdef inline void take_last_namespace(
@@ -71,9 +71,9 @@ cdef inline void take_last_namespace(
             images.items[kept] = image
             kept += 1
         else:
-            pointers_add(&registry.allocator, &members, image)
+            pointers_add(&members, image)
     images.count = kept
     lock_acquire(&registry.lock)
-    sort_for_destructors(&registry.allocator, &members, NULL, order)
+    sort_for_destructors(&members, NULL, order)
     lock_release(&registry.lock)
-    pointers_free(&registry.allocator, &members)
+    pointers_free(&members)

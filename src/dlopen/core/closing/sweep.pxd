@@ -54,7 +54,7 @@ cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept
             and pointers_hold(&registry.closing, definer)
         ):
             continue
-        if not pointers_add(&registry.allocator, &image.bindings, definer):
+        if not pointers_add(&image.bindings, definer):
             store_u32(&image.has_lazy_bindings, 1)
             return False
     return True
@@ -96,13 +96,13 @@ cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
             mark_held(image)
     for i in range(registry.images.count):
         count += (<const Image*>registry.images.items[i]).mark == 0
-    complete = pointers_reserve(&registry.allocator, &registry.closing, count) \
-        and pointers_reserve(&registry.allocator, dead, count)
+    complete = pointers_reserve(&registry.closing, count) \
+        and pointers_reserve(dead, count)
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         if complete and not image.mark:
-            pointers_add(&registry.allocator, &registry.closing, image)
-            pointers_add(&registry.allocator, dead, image)
+            pointers_add(&registry.closing, image)
+            pointers_add(dead, image)
     clear_marks(registry)
     return complete
 
@@ -152,9 +152,7 @@ cdef inline bint sweep(
             return False
         if dead.count == 0:
             return True
-        if not sort_for_destructors(
-            &registry.allocator, dead, closed_first(dead, closed, oldest), order
-        ):
+        if not sort_for_destructors(dead, closed_first(dead, closed, oldest), order):
             order.count = 0
             give_back_dead(registry, dead)
             return False
@@ -231,11 +229,11 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
     for i in range(registry.closing.count):
         count += (<const Image*>registry.closing.items[i]).mark == 0
     # All, or without memory none: what stays would still name what it depends on.
-    complete = pointers_reserve(&registry.allocator, gone, count)
+    complete = pointers_reserve(gone, count)
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
         if not image.mark and complete:
-            pointers_add(&registry.allocator, gone, image)
+            pointers_add(gone, image)
         else:
             image.mark = 1
     for i in range(registry.closing.count):
@@ -252,7 +250,7 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
     for i in range(gone.count):
         uncount_bound_hosts(<Image*>gone.items[i])
     if gone.count == 0:
-        release(&registry.allocator, snapshot)
+        release(snapshot)
         return
     store_u64(&registry.subs, registry.subs + gone.count)
     publish_snapshot(registry, snapshot)

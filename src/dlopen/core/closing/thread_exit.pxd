@@ -65,7 +65,7 @@ cdef inline int at_thread_exit(
     cdef int code
     if linker.host.cxa_thread_atexit == NULL:
         return -1
-    live = <LiveObject*>allocate(&registry.allocator, sizeof(LiveObject))
+    live = <LiveObject*>allocate(sizeof(LiveObject))
     lock_acquire(&registry.lock)
     image = snapshot_image_at(current_snapshot(registry), <uint64_t>dso_handle)
     if image == NULL:
@@ -81,14 +81,14 @@ cdef inline int at_thread_exit(
         image.nodelete = True    # without memory it stays for ever
     lock_release(&registry.lock)
     if image == NULL or live == NULL:
-        release(&registry.allocator, live)
+        release(live)
         return host_thread_atexit(linker, destructor, object, dso_handle)
     code = host_thread_atexit(linker, run_at_thread_exit, live, own_dso_handle)
     if code:
         lock_acquire(&registry.lock)
         unlink_object(live)
         lock_release(&registry.lock)
-        release(&registry.allocator, live)
+        release(live)
     return code
 
 
@@ -102,7 +102,7 @@ cdef inline void run_at_thread_exit(void* data) noexcept nogil:
     unlink_object(live)
     last = live.image.live_objects == 0 and live.image.is_deferred and not linker.exiting
     lock_release(&linker.registry.lock)
-    release(&linker.registry.allocator, live)
+    release(live)
     # The main thread ends with the process: its destructors come after the atexit handlers.
     if last and not kernel_in_main_thread():
         collect(linker, NULL)
@@ -125,5 +125,5 @@ cdef inline void forget_other_objects(Linker* linker) noexcept nogil:
     lock_release(&linker.registry.lock)
     while gone != NULL:
         next = gone.next
-        release(&linker.registry.allocator, gone)
+        release(gone)
         gone = next

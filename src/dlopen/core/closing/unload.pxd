@@ -5,7 +5,6 @@ them.
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.atomics cimport store_u64
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_reserve
 from dlopen.core.base.lock cimport lock_acquire, lock_release
@@ -30,20 +29,19 @@ cdef inline bint take_abandoned(Registry* registry, Pointers* images) noexcept n
     cdef Image* image
     for i in range(registry.closing.count):
         count += (<const Image*>registry.closing.items[i]).is_abandoned
-    if not pointers_reserve(&registry.allocator, images, count):
+    if not pointers_reserve(images, count):
         return False
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
         if image.is_abandoned:
             image.is_abandoned = False
-            pointers_add(&registry.allocator, images, image)
+            pointers_add(images, image)
     return True
 
 
 cdef inline void adopt_abandoned(Finishing* finishing) noexcept nogil:
     """Under the lock: they come first. What goes now neither needs them nor is needed by them.
     Without memory they wait for the next close."""
-    cdef Allocator* allocator = &finishing.registry.allocator
     cdef Pointers abandoned      # Image*
     cdef size_t sorted_before = finishing.order.count
     cdef size_t i
@@ -51,16 +49,16 @@ cdef inline void adopt_abandoned(Finishing* finishing) noexcept nogil:
     memset(&abandoned, 0, sizeof(abandoned))
     if not take_abandoned(finishing.registry, &abandoned) or abandoned.count == 0:
         return
-    complete = pointers_reserve(allocator, &finishing.dead, abandoned.count) \
-        and sort_for_destructors(allocator, &abandoned, NULL, &finishing.order)
+    complete = pointers_reserve(&finishing.dead, abandoned.count) \
+        and sort_for_destructors(&abandoned, NULL, &finishing.order)
     if not complete:
         finishing.order.count = sorted_before
     for i in range(abandoned.count):
         if complete:
-            pointers_add(allocator, &finishing.dead, abandoned.items[i])
+            pointers_add(&finishing.dead, abandoned.items[i])
         else:
             (<Image*>abandoned.items[i]).is_abandoned = True
-    pointers_free(allocator, &abandoned)
+    pointers_free(&abandoned)
 
 
 cdef inline void sweep_unheld(

@@ -74,8 +74,8 @@ cdef inline int show_search(
     no_memory = path.failed or trail.paths.failed or trail.origins.failed
     if found and trail.count == 0 and not no_memory:
         visit(path.data, b"path", 0, data)
-    text_free(&linker.registry.allocator, &path)
-    trail_free(&linker.registry.allocator, trail)
+    text_free(&path)
+    trail_free(trail)
     end(transaction)
     if no_memory:
         return fail_memory(error, name)

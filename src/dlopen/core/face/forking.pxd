@@ -41,7 +41,7 @@ cdef inline void end_fork_in_child(Linker* linker) noexcept nogil:
     linker.forking = 0
     has_forked()
     after_fork_in_child(&linker.registry)
-    forget_other_threads(&linker.tls, &linker.registry.allocator)
+    forget_other_threads(&linker.tls)
     lock_release(&linker.tls.lock)
     lock_release(&linker.debugger.lock)
     forget_other_objects(linker)

@@ -107,9 +107,7 @@ cdef inline bint read_settings(Linker* linker) noexcept nogil:
         environment.is_complete = True
     else:
         read_arguments(linker)
-        read_environment(
-            &linker.registry.allocator, linker.argc, linker.argv, process_environment, environment
-        )
+        read_environment(linker.argc, linker.argv, process_environment, environment)
     if not environment.is_complete:
         return False
     linker.bind_now = environment_value(environment, b"LD_BIND_NOW=") != NULL

@@ -21,7 +21,7 @@ cdef inline void* block_at_first_touch(Linker* linker, uint64_t module) noexcept
         index.module = module
         index.offset = 0
         return linker.host.tls_get_addr(&index)
-    block = make_block(&linker.tls, &linker.registry.allocator, module)
+    block = make_block(&linker.tls, module)
     if block == NULL:
         kernel_write(2, message, strlen(message))
         kernel_end_process(EXIT_LOOKUP)

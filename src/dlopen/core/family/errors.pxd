@@ -6,7 +6,7 @@ stays until the next. Where libc's function was called last, its own dlerror has
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport exchange_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_NOT_FOUND, DLOPEN_E_SYMBOL, Error
 from dlopen.core.base.details cimport DETAIL_NOT_OPEN, LIBCS, detail_text
@@ -75,7 +75,7 @@ cdef inline void free_message(Linker* linker, void* message) noexcept nogil:
     """Nothing for a text that is never freed."""
     if message != <void*>no_memory_text and message != <void*>unmet_text \
             and message != <void*>in_handler_text:
-        release(&linker.registry.allocator, message)
+        release(message)
 
 
 cdef inline void clear_message(Linker* linker) noexcept nogil:
@@ -92,14 +92,14 @@ cdef inline Error* new_error(Linker* linker) noexcept nogil:
     memory, as for a handler that has interrupted the linker; every user of it allows that."""
     cdef Error* error = NULL
     if locks_held == 0:
-        error = <Error*>allocate(&linker.registry.allocator, sizeof(Error))
+        error = <Error*>allocate(sizeof(Error))
     error_clear(error)
     return error
 
 
 cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
     if error != NULL:
-        release(&linker.registry.allocator, error)
+        release(error)
 
 
 cdef inline void say_as_libc(Error* error) noexcept nogil:
@@ -131,7 +131,6 @@ cdef inline void store_text(Linker* linker, const char* text) noexcept nogil:
 cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     """For this thread's next dlerror, in glibc's words: who needed it and what more we know
     of a file are not among them. Frees the error. There is always something to say."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t length
     cdef char* message
     if is_unmet():
@@ -145,11 +144,11 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
         error.needed_by = b""
     say_as_libc(error)
     length = write_message(error, NULL, 0)
-    message = <char*>allocate(allocator, length + 1)
+    message = <char*>allocate(length + 1)
     if message != NULL:
         write_message(error, message, length + 1)
     store_message(linker, message)
-    release(allocator, error)
+    release(error)
 
 
 cdef inline char* last_message(Linker* linker) noexcept nogil:
@@ -178,7 +177,6 @@ cdef inline void no_symbol(
     Linker* linker, const Image* image, const char* name, const char* version
 ) noexcept nogil:
     """Programs ask for what may not be there all the time: no Error is made for it."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef const char* object = b""
     cdef const char* wanted = b""
     cdef char* message
@@ -195,7 +193,7 @@ cdef inline void no_symbol(
         store_text(linker, in_handler_text)
         return
     size = strlen(object) + strlen(name) + strlen(wanted) + 64     # what is between them
-    message = <char*>allocate(allocator, size)
+    message = <char*>allocate(size)
     if message != NULL:
         write_undefined(object, name, wanted, message, size, 0)
     store_message(linker, message)

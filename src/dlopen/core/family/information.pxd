@@ -80,12 +80,12 @@ cdef inline int answer_origin(Linker* linker, const Image* image, char* result) 
     cdef Text text
     cdef int answer = -1
     memset(&text, 0, sizeof(text))
-    if add_origin(&linker.registry.allocator, image, &text) and not text.failed:
+    if add_origin(image, &text) and not text.failed:
         memcpy(result, text.data, text.length + 1)
         answer = 0
     elif text.failed:
         answer = NO_MEMORY
-    text_free(&linker.registry.allocator, &text)
+    text_free(&text)
     return answer
 
 

@@ -46,7 +46,7 @@ cdef inline bint keep_for_caller(Linker* linker, Image* caller, Image* definer) 
     if caller == NULL or caller.is_host or caller.nodelete:
         definer.nodelete = True
     elif not pointers_hold(&caller.dependencies, definer):
-        kept = pointers_add_once(&linker.registry.allocator, &caller.bindings, definer)
+        kept = pointers_add_once(&caller.bindings, definer)
     lock_release(&linker.registry.lock)
     return kept
 

@@ -113,7 +113,7 @@ cdef inline bint look_for_globals(Linker* linker, const Snapshot* known) noexcep
         lock_acquire(&registry.lock)
         if pointers_hold(&registry.hosts, image) and not load_u32(&image.is_global):
             snapshot = NULL
-            if pointers_reserve(&registry.allocator, &registry.globals, 1):
+            if pointers_reserve(&registry.globals, 1):
                 snapshot = make_snapshot(registry, 0, registry.hosts.count)
             if snapshot != NULL:
                 join_globals(registry, image)

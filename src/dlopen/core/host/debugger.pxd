@@ -23,7 +23,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport holds_breakpoint
-from dlopen.core.base.allocator cimport Allocator, copy_text, release
+from dlopen.core.base.allocator cimport copy_text, release
 from dlopen.core.base.atomics cimport (
     compare_and_swap_pointer, load_pointer, load_u32, load_u64, store_pointer, store_u32, store_u64,
 )
@@ -294,7 +294,6 @@ cdef struct Errand:
 cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) noexcept nogil:
     """False when the host did not take the library."""
     cdef Debugger* debugger = &linker.debugger
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef Errand errand
     cdef DonorFile file
     cdef long problem = 0
@@ -310,7 +309,7 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     enter_host(linker)
     for i in range(old.count):
         close_host(linker, old.items[i])
-    pointers_free(allocator, &old)
+    pointers_free(&old)
     errand.linker = linker
     errand.images = images
     errand.state = state
@@ -323,7 +322,7 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     lock_acquire(&debugger.lock)
     if handle != NULL:
         # Without memory it stays for ever: a leak.
-        pointers_add(allocator, &debugger.open_callers, handle)
+        pointers_add(&debugger.open_callers, handle)
     lock_release(&debugger.lock)
     return errand.done
 
@@ -375,7 +374,6 @@ cdef inline void keep_file_for_debugger(
     """A debugger reads debugging information from a file, which a new image from bytes has
     not: a copy in memory, whose descriptor and pages are held as long as the image. So only
     where a debugger is there, or is to come. Without it the name stays as it was given."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef char path[64]           # DESCRIPTORS_SIZE and a number
     cdef size_t length
     cdef char* copy
@@ -387,10 +385,10 @@ cdef inline void keep_file_for_debugger(
         return
     length = kernel_descriptors_folder(&path[0])
     snprintf(&path[length], sizeof(path) - length, b"%ld", descriptor)
-    copy = copy_text(allocator, &path[0], strlen(&path[0]))
+    copy = copy_text(&path[0], strlen(&path[0]))
     if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \
-            or not pointers_add(allocator, &image.copied, copy):
-        release(allocator, copy)
+            or not pointers_add(&image.copied, copy):
+        release(copy)
         kernel_close(descriptor)
         return
     image.link_map.l_name = copy

@@ -10,7 +10,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.growable cimport (
     Pointers, Text, pointers_add, pointers_free, text_free, text_make_room,
@@ -112,9 +112,7 @@ cdef enum:                       # of read_process_map
     MAP_LATER = 2                # it could not be read now
 
 
-cdef inline int read_process_map(
-    Allocator* allocator, const Pointers* wanted, size_t* found
-) noexcept nogil:
+cdef inline int read_process_map(const Pointers* wanted, size_t* found) noexcept nogil:
     """No further than needed: the kernel makes each line when it is read, and what was
     loaded last has low addresses."""
     cdef Text text
@@ -126,7 +124,7 @@ cdef inline int read_process_map(
         return MAP_LATER if is_shortage(descriptor) else MAP_MISSING
     memset(&text, 0, sizeof(text))
     # A page: the kernel gives no more at once. It grows with a line that is longer.
-    while found[0] < wanted.count and text_make_room(allocator, &text, MAP_ROOM):
+    while found[0] < wanted.count and text_make_room(&text, MAP_ROOM):
         count = kernel_read(descriptor, text.data + text.length, MAP_ROOM)
         if count <= 0:
             break
@@ -143,7 +141,7 @@ cdef inline int read_process_map(
     kernel_close(descriptor)
     if text.failed:
         count = -1
-    text_free(allocator, &text)
+    text_free(&text)
     return MAP_READ if count >= 0 else MAP_LATER
 
 
@@ -169,12 +167,12 @@ cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
     cdef File* file
     if strrchr(path, 0x2f) == NULL or image.from_main:
         return
-    file = <File*>allocate(&linker.registry.allocator, sizeof(File))
+    file = <File*>allocate(sizeof(File))
     if file == NULL:
         return
     file_init(file)
     if file_open(file, path, NULL) != 0:
-        release(&linker.registry.allocator, file)
+        release(file)
         return
     borrowed = <void*>image
     if not image.is_startup:
@@ -186,14 +184,13 @@ cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
     if borrowed != NULL:
         give_back_host_image(linker, image, borrowed)
     file_close(file)
-    release(&linker.registry.allocator, file)
+    release(file)
 
 
 cdef inline bint identify_hosts(Linker* linker, const Snapshot* snapshot) noexcept nogil:
     """Device and inode of each host image from the process's own map: its name may be
     relative, or a newer file's by now. With no lock held. False: not this time, for want of memory
     or descriptors."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef Pointers wanted
     cdef size_t found = 0
     cdef size_t i
@@ -201,12 +198,12 @@ cdef inline bint identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
     memset(&wanted, 0, sizeof(wanted))
     for i in range(snapshot.host_count):
         if not load_u32(&snapshot.hosts[i].is_identified) \
-                and not pointers_add(allocator, &wanted, snapshot.hosts[i]):
+                and not pointers_add(&wanted, snapshot.hosts[i]):
             code = MAP_LATER
     if wanted.count == 0:
         return code == MAP_READ
     if code == MAP_READ:
-        code = read_process_map(allocator, &wanted, &found)
+        code = read_process_map(&wanted, &found)
     # Also those without a file, such as the vDSO. Threads that get here together all find
     # the same.
     for i in range(wanted.count):
@@ -214,5 +211,5 @@ cdef inline bint identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
             store_u32(&(<Image*>wanted.items[i]).is_identified, 1)
         elif code == MAP_MISSING:
             identify_by_path(linker, <Image*>wanted.items[i])
-    pointers_free(allocator, &wanted)
+    pointers_free(&wanted)
     return code != MAP_LATER

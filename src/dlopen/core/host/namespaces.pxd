@@ -98,24 +98,22 @@ cdef inline void forget_namespaces(Linker* linker) noexcept nogil:
         space = link[0]
         if space.has_ended and space.users == 0 and not has_images(linker, space.id):
             link[0] = space.next
-            release(&linker.registry.allocator, space.search_path)
-            release(&linker.registry.allocator, space)
+            release(space.search_path)
+            release(space)
         else:
             link = &space.next
 
 
 cdef inline int64_t make_namespace(Linker* linker, const char* search_path) noexcept nogil:
     """Its id; 0 without memory."""
-    cdef Namespace* space = <Namespace*>allocate(&linker.registry.allocator, sizeof(Namespace))
+    cdef Namespace* space = <Namespace*>allocate(sizeof(Namespace))
     cdef int64_t id
     if space == NULL:
         return 0
     if search_path != NULL:
-        space.search_path = copy_text(
-            &linker.registry.allocator, search_path, strlen(search_path)
-        )
+        space.search_path = copy_text(search_path, strlen(search_path))
         if space.search_path == NULL:
-            release(&linker.registry.allocator, space)
+            release(space)
             return 0
     lock_acquire(&linker.registry.lock)
     forget_namespaces(linker)

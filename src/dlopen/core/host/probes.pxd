@@ -60,9 +60,7 @@ cdef inline void pick_missing_probes(Collection* collection) noexcept nogil:
         probe = pick_probe(collection, image)
         collection.images.count = before.count
         if probe != NULL:
-            image.probe = copy_text(
-                &collection.linker.registry.allocator, probe, strlen(probe)
-            )
+            image.probe = copy_text(probe, strlen(probe))
             collection.failed = collection.failed or image.probe == NULL
 
 

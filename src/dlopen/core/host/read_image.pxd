@@ -9,7 +9,7 @@ from libc.stdint cimport uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
-from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_MEMORY, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Text, pointers_add, text_free
 from dlopen.core.base.paths cimport add_link_target
@@ -31,40 +31,37 @@ from dlopen.core.image.registry cimport Registry
 from dlopen.core.tls.modules cimport is_own_module
 
 
-cdef inline bint copy_string(Allocator* allocator, Image* image, const char** text) noexcept nogil:
+cdef inline bint copy_string(Image* image, const char** text) noexcept nogil:
     """Puts a copy, which the image owns, in its place. False without memory."""
     cdef char* copy
     if text[0] == NULL:
         return True
-    copy = copy_text(allocator, text[0], strlen(text[0]))
+    copy = copy_text(text[0], strlen(text[0]))
     text[0] = copy
-    if copy != NULL and pointers_add(allocator, &image.copied, copy):
+    if copy != NULL and pointers_add(&image.copied, copy):
         return True
-    release(allocator, copy)
+    release(copy)
     return False
 
 
-cdef inline bint copy_strings(Allocator* allocator, Image* image) noexcept nogil:
+cdef inline bint copy_strings(Image* image) noexcept nogil:
     """Those that are read without a count on the image; its own can go at any time."""
     cdef size_t i
-    cdef bint complete = copy_string(allocator, image, &image.soname) \
-        and copy_string(allocator, image, &image.rpath) \
-        and copy_string(allocator, image, &image.runpath) \
-        and copy_string(allocator, image, &image.interpreter)
+    cdef bint complete = copy_string(image, &image.soname) \
+        and copy_string(image, &image.rpath) \
+        and copy_string(image, &image.runpath) \
+        and copy_string(image, &image.interpreter)
     for i in range(image.needed.count):
-        complete = complete and copy_string(
-            allocator, image, <const char**>&image.needed.items[i]
-        )
+        complete = complete and copy_string(image, <const char**>&image.needed.items[i])
     for i in range(image.version_count):
-        complete = complete and copy_string(allocator, image, &image.versions[i].name) \
-            and copy_string(allocator, image, &image.versions[i].library)
+        complete = complete and copy_string(image, &image.versions[i].name) \
+            and copy_string(image, &image.versions[i].library)
     return complete
 
 
 cdef inline Image* read_host_image(Collection* collection, const HostInfo* info) noexcept nogil:
     """Under the host's lock; NULL for what has no dynamic section, or with Collection.failed."""
-    cdef Allocator* allocator = &collection.linker.registry.allocator
-    cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
+    cdef Image* image = <Image*>allocate(sizeof(Image))
     cdef uint16_t i
     cdef const Phdr* segment
     cdef uint64_t end = 0
@@ -87,13 +84,13 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.layout.page = collection.linker.page
     image.tls_module_id = info.dlpi_tls_modid
     image.from_main = info.dlpi_name[0] == 0 and collection.images.count == 0
-    image.layout.phdrs = <Phdr*>allocate(allocator, info.dlpi_phnum * sizeof(Phdr))
+    image.layout.phdrs = <Phdr*>allocate(info.dlpi_phnum * sizeof(Phdr))
     if is_own_module(image.tls_module_id):
         note_unmet(collection.linker, b"it has a module id with the top bit", b"")
         collection.failed = True
     if image.layout.phdrs == NULL or collection.failed:
         collection.failed = True
-        image_free_records(allocator, image)
+        image_free_records(image)
         return NULL
     memcpy(image.layout.phdrs, info.dlpi_phdr, info.dlpi_phnum * sizeof(Phdr))
     for i in range(info.dlpi_phnum):
@@ -119,32 +116,32 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.map_end = image.load_bias + image.layout.end
     image.link_map.l_addr = image.load_bias
     if image.layout.dynamic != NULL:
-        code = read_dynamic(allocator, image, NULL)
+        code = read_dynamic(image, NULL)
     if code:
         collection.failed = collection.failed or code == DLOPEN_E_MEMORY
-        image_free_records(allocator, image)
+        image_free_records(image)
         return NULL
     image.link_map.l_ld = <void*>image.dynamic
     if image.from_main:
         memset(&target, 0, sizeof(target))
         name = <const char*>getauxval(AT_EXECFN)
-        if add_link_target(allocator, &target, b"/proc/self/exe"):
-            image.path = copy_text(allocator, target.data, target.length)
+        if add_link_target(&target, b"/proc/self/exe"):
+            image.path = copy_text(target.data, target.length)
         elif not target.failed:  # without /proc: as execve(2) was given it
             if name == NULL or name[0] != 0x2f:
                 name = b""
-            image.path = copy_text(allocator, name, strlen(name))
-        text_free(allocator, &target)
+            image.path = copy_text(name, strlen(name))
+        text_free(&target)
     else:
-        image.path = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
+        image.path = copy_text(info.dlpi_name, strlen(info.dlpi_name))
     # The name as the host has it: what its dlopen finds the image by.
-    image.link_map.l_name = copy_text(allocator, info.dlpi_name, strlen(info.dlpi_name))
+    image.link_map.l_name = copy_text(info.dlpi_name, strlen(info.dlpi_name))
     if image.path == NULL or image.link_map.l_name == NULL \
-            or not copy_strings(allocator, image) \
-            or not pointers_add(allocator, &image.names, image.link_map.l_name):
+            or not copy_strings(image) \
+            or not pointers_add(&image.names, image.link_map.l_name):
         collection.failed = True
-        release(allocator, image.link_map.l_name)
-        image_free_records(allocator, image)
+        release(image.link_map.l_name)
+        image_free_records(image)
         return NULL
     image.is_c_library = is_c_library_name(image.soname)
     image.is_cxx_runtime = is_cxx_runtime_name(image.soname)
@@ -153,7 +150,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     if collection.known != NULL:
         probe = pick_probe(collection, image)
         if probe != NULL:
-            image.probe = copy_text(allocator, probe, strlen(probe))
+            image.probe = copy_text(probe, strlen(probe))
             collection.failed = collection.failed or image.probe == NULL
     return image
 

@@ -10,7 +10,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
@@ -50,7 +50,6 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
     cdef Collection* collection = <Collection*>data
     cdef Image* image
     cdef size_t i
-    cdef Allocator* allocator = &collection.linker.registry.allocator
     collection.seen += 1
     if collection.known != NULL:
         # What is kept is kept in order.
@@ -60,16 +59,16 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
                     and has_stayed(collection, image, info) \
                     and strcmp(image.link_map.l_name, info.dlpi_name) == 0:
                 collection.cursor = i + 1
-                if not pointers_add(allocator, &collection.images, image):
+                if not pointers_add(&collection.images, image):
                     collection.failed = True
                 return collection.failed
     image = read_host_image(collection, info)
     if image == NULL:
         return collection.failed
-    if not pointers_add(allocator, &collection.fresh, image):
-        image_free_records(allocator, image)
+    if not pointers_add(&collection.fresh, image):
+        image_free_records(image)
         collection.failed = True
-    elif not pointers_add(allocator, &collection.images, image):
+    elif not pointers_add(&collection.images, image):
         collection.failed = True
     return collection.failed
 
@@ -89,7 +88,7 @@ cdef inline void keep_pinned_records(Registry* registry, Collection* found) noex
             if found.images.items[j] == new:
                 found.images.items[j] = old
         pointers_remove(&found.fresh, new)
-        image_free_records(&registry.allocator, new)
+        image_free_records(new)
 
 
 cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noexcept nogil:
@@ -169,9 +168,7 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
     iterate_hosts(linker, visit_host_image, &collection)
     if known != NULL and not collection.failed:
         collection.failed = not appends_images(linker, &collection)
-    collection.failed = collection.failed or not add_needed_names(
-        &registry.allocator, &collection
-    )
+    collection.failed = collection.failed or not add_needed_names(&collection)
     if known == NULL and not collection.failed:
         collection.failed = not mark_startup(linker, &collection.images)
     if known == NULL and not collection.failed:
@@ -183,7 +180,7 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
     if not collection.failed \
             and registry.host_generation == (0 if known == NULL else known.host_generation):
         retire_gone_hosts(registry, &collection.images)
-        pointers_free(&registry.allocator, &registry.hosts)
+        pointers_free(&registry.hosts)
         registry.hosts = collection.images
         registry.host_adds = collection.adds
         registry.host_subs = collection.subs
@@ -196,10 +193,10 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
         rebound = rebind_unwinders(linker, snapshot)
     else:
         for i in range(collection.fresh.count):
-            image_free_records(&registry.allocator, <Image*>collection.fresh.items[i])
-        pointers_free(&registry.allocator, &collection.images)
-        release(&registry.allocator, snapshot)
-    pointers_free(&registry.allocator, &collection.fresh)
+            image_free_records(<Image*>collection.fresh.items[i])
+        pointers_free(&collection.images)
+        release(snapshot)
+    pointers_free(&collection.fresh)
     if collection.failed or not rebound:
         return HOSTS_UNKNOWN
     # Or another thread was first.

@@ -8,7 +8,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
 from dlopen.core.arch.machine cimport thread_pointer
-from dlopen.core.base.allocator cimport Allocator, copy_text, release
+from dlopen.core.base.allocator cimport copy_text, release
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.strings cimport strcmp, strlen, strrchr
 from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval
@@ -37,7 +37,7 @@ cdef inline bint is_needed_as(
     return needed
 
 
-cdef inline bint add_needed_names(Allocator* allocator, const Collection* found) noexcept nogil:
+cdef inline bint add_needed_names(const Collection* found) noexcept nogil:
     """To the images that are new, so that nobody reads their names yet."""
     cdef size_t i
     cdef Image* image
@@ -48,9 +48,9 @@ cdef inline bint add_needed_names(Allocator* allocator, const Collection* found)
         name = strrchr(image.path, 0x2f)
         if name == NULL or not is_needed_as(&found.images, image, name + 1):
             continue
-        copy = copy_text(allocator, name + 1, strlen(name + 1))
-        if copy == NULL or not pointers_add(allocator, &image.names, copy):
-            release(allocator, copy)
+        copy = copy_text(name + 1, strlen(name + 1))
+        if copy == NULL or not pointers_add(&image.names, copy):
+            release(copy)
             return False
     return True
 

@@ -10,7 +10,7 @@ takes back, nor anything nearer: donors are so large that they leave nothing.
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
 from dlopen.core.base.details cimport DETAIL_STATIC_TLS_FILE
 from dlopen.core.base.environment cimport environment_value
@@ -50,15 +50,13 @@ cdef inline void* open_donor_of_size(
 ) noexcept nogil:
     """The host's handle; NULL when it refuses. A negative *problem is an errno."""
     cdef uint64_t file_size = 0
-    cdef char* file = make_donor(
-        &linker.registry.allocator, content, content_size, size, alignment, first_byte, &file_size
-    )
+    cdef char* file = make_donor(content, content_size, size, alignment, first_byte, &file_size)
     cdef void* handle
     if file == NULL:
         problem[0] = -ENOMEM
         return NULL
     handle = give_to_host(linker, LM_ID_BASE, file, file_size, problem)
-    release(&linker.registry.allocator, file)
+    release(file)
     if handle != NULL and (donor_file(handle).module == 0 or donor_file(handle).offset == 0):
         note_unmet(linker, b"it has given a library no static thread-local storage", b"")
         close_host(linker, handle)
@@ -205,7 +203,7 @@ cdef inline void end_donors(Linker* linker) noexcept nogil:
         linker.donors = donor.next
         lock_release(&linker.tls.lock)
         close_host(linker, donor.handle)
-        release(&linker.registry.allocator, donor)
+        release(donor)
         lock_acquire(&linker.tls.lock)
     linker.donors_change = False
     lock_release(&linker.tls.lock)
@@ -270,8 +268,7 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
     """Opens one for the image and files it by its distance; between begin_donors and end_donors."""
     cdef const Phdr* segment = image.layout.tls
     cdef uint64_t alignment = segment.p_align if segment.p_align else 1
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Donor* donor = <Donor*>allocate(allocator, sizeof(Donor))
+    cdef Donor* donor = <Donor*>allocate(sizeof(Donor))
     cdef Donor** link
     cdef const DonorFile* file
     cdef long problem = 0
@@ -282,7 +279,7 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
         segment.p_memsz, alignment, segment.p_vaddr & (alignment - 1), &problem
     )
     if donor.handle == NULL:
-        release(allocator, donor)
+        release(donor)
         if problem < 0:
             return fail_system(
                 error, DLOPEN_E_MEMORY, image_name(image), DETAIL_STATIC_TLS_FILE, problem
@@ -323,7 +320,7 @@ cdef inline int give_tls(Linker* linker, Image* image, bint no_host, Error* erro
         return 0
     if image.needs_static_tls and not no_host:
         return give_static_tls(linker, image, error)
-    image.tls_module_id = add_module(&linker.tls, &linker.registry.allocator, image)
+    image.tls_module_id = add_module(&linker.tls, image)
     if image.tls_module_id == 0:
         return fail_memory(error, image_name(image))
     return 0
@@ -336,7 +333,7 @@ cdef inline void take_back_tls(Linker* linker, Image* image) noexcept nogil:
         image.tls_donor = NULL
     else:
         # A reader may still hold the image: the id stays, and means no module any more.
-        remove_module(&linker.tls, &linker.registry.allocator, image.tls_module_id)
+        remove_module(&linker.tls, image.tls_module_id)
 
 
 cdef inline bint ask_host_for_static_tls(
@@ -355,12 +352,12 @@ cdef inline bint ask_host_for_static_tls(
     cdef bint begun
     if name == NULL:
         return False
-    question = make_question(&linker.registry.allocator, name, owner.link_map.l_name, &size)
+    question = make_question(name, owner.link_map.l_name, &size)
     if question == NULL:
         return False
     begun = begin_donors(linker)
     handle = give_to_host(linker, LM_ID_BASE, question, size, &problem)
-    release(&linker.registry.allocator, question)
+    release(question)
     if handle != NULL:
         file = donor_file(handle)
         found = file.module == owner.tls_module_id  # and no other library's of this name

@@ -9,7 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_free, pointers_hold, pointers_reserve,
@@ -59,7 +59,6 @@ cdef inline void collect_unique_hosts(
     Linker* linker, const Snapshot* snapshot, int64_t namespace_id, UniqueHosts* hosts
 ) noexcept nogil:
     """For a namespace of its own, of the family that all share. No lock may be held."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef size_t i
     cdef Image* image
     cdef void* handle
@@ -74,9 +73,9 @@ cdef inline void collect_unique_hosts(
             continue
         if not defines_uniques(image):
             close_host(linker, handle)
-        elif pointers_reserve(allocator, &hosts.handles, 1) \
-                and pointers_add(allocator, &hosts.images, image):
-            pointers_add(allocator, &hosts.handles, handle)
+        elif pointers_reserve(&hosts.handles, 1) \
+                and pointers_add(&hosts.images, image):
+            pointers_add(&hosts.handles, handle)
         else:
             close_host(linker, handle)
             hosts.failed = True
@@ -88,8 +87,8 @@ cdef inline void free_unique_hosts(Linker* linker, UniqueHosts* hosts) noexcept 
     cdef size_t i
     for i in range(hosts.handles.count):
         close_host(linker, hosts.handles.items[i])
-    pointers_free(&linker.registry.allocator, &hosts.images)
-    pointers_free(&linker.registry.allocator, &hosts.handles)
+    pointers_free(&hosts.images)
+    pointers_free(&hosts.handles)
     hosts.collected = False
 
 
@@ -186,7 +185,7 @@ cdef inline bint enter_unique(
     result[0] = NULL
     if locks_held != 0:
         return True
-    entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
+    entry = <Unique*>allocate(sizeof(Unique))
     if entry == NULL:
         return False
     fill_unique(entry, reference, definition)
@@ -199,6 +198,6 @@ cdef inline bint enter_unique(
         first = entry
     lock_release(&linker.registry.lock)
     if first != entry:
-        release(&linker.registry.allocator, entry)
+        release(entry)
     result[0] = first
     return True

@@ -8,7 +8,6 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, fail_for_machine
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED, Error
 from dlopen.core.base.details cimport (
     DETAIL_DYNAMIC_OUTSIDE, DETAIL_FILTER_OUTSIDE, DETAIL_NEEDED_OUTSIDE, DETAIL_NOOPEN,
@@ -195,7 +194,7 @@ cdef inline const char* interpreter_of(const Image* image) noexcept nogil:
     return text if text != NULL and text[header.p_filesz - 1] == 0 else NULL
 
 
-cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) noexcept nogil:
+cdef inline int read_dynamic(Image* image, Error* error) noexcept nogil:
     """Everything but what `refuse` says of it."""
     cdef uint64_t values[TAG_COUNT]
     cdef bint present[TAG_COUNT]
@@ -232,7 +231,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
         text = string_at(image, image.dynamic[i].d_val)
         if text == NULL or text[0] == 0:
             return malformed(image, error, DETAIL_NEEDED_OUTSIDE, image.dynamic[i].d_val)
-        if not pointers_add(allocator, &image.needed, text):
+        if not pointers_add(&image.needed, text):
             return fail_memory(error, image_name(image))
     for i in range(image.dynamic_count):
         if image.is_host or (
@@ -242,7 +241,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
         text = string_at(image, image.dynamic[i].d_val)
         if text == NULL or text[0] == 0:
             return malformed(image, error, DETAIL_FILTER_OUTSIDE, image.dynamic[i].d_val)
-        if not pointers_add(allocator, &image.filter_entries, &image.dynamic[i]):
+        if not pointers_add(&image.filter_entries, &image.dynamic[i]):
             return fail_memory(error, image_name(image))
     if present[DT_SONAME]:
         image.soname = string_at(image, values[DT_SONAME])
@@ -262,7 +261,7 @@ cdef inline int read_dynamic(Allocator* allocator, Image* image, Error* error) n
         return code
     if not image.is_host:
         protect_symbols(image, values)
-    code = read_versions(allocator, image, values, present, error)
+    code = read_versions(image, values, present, error)
     if code or image.is_host:
         return code
     if image.layout.tls != NULL and image.layout.tls.p_filesz != 0 and bytes_at(

@@ -9,7 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from dlopen.core.arch.table cimport Machine
-from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED
 from dlopen.core.base.growable cimport Pointers, pointers_free
@@ -348,53 +348,53 @@ cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
     return index + 1 if index < image.chain_limit else image.chain_limit
 
 
-cdef inline void free_patched_place(Allocator* allocator, PatchedPlace* patched) noexcept nogil:
+cdef inline void free_patched_place(PatchedPlace* patched) noexcept nogil:
     """With all values of its patches."""
     cdef PlaceValue* value
     while patched.top != NULL:
         value = patched.top
         patched.top = value.below
-        release(allocator, value)
-    release(allocator, patched)
+        release(value)
+    release(patched)
 
 
-cdef inline void image_free_records(Allocator* allocator, Image* image) noexcept nogil:
+cdef inline void image_free_records(Image* image) noexcept nogil:
     """All that the image owns but its mapping and its host handles, and itself."""
     cdef size_t i
     cdef Name* name
     cdef Unique* unique = image.uniques
     while unique != NULL:
         image.uniques = unique.sibling
-        release(allocator, unique)
+        release(unique)
         unique = image.uniques
     for i in range(image.names.count):
-        release(allocator, image.names.items[i])
-    pointers_free(allocator, &image.names)
+        release(image.names.items[i])
+    pointers_free(&image.names)
     while image.further_names != NULL:
         name = image.further_names
         image.further_names = name.next
-        release(allocator, name)
+        release(name)
     for i in range(image.tls_descriptors.count):
-        release(allocator, image.tls_descriptors.items[i])
-    pointers_free(allocator, &image.tls_descriptors)
+        release(image.tls_descriptors.items[i])
+    pointers_free(&image.tls_descriptors)
     for i in range(image.copied.count):
-        release(allocator, image.copied.items[i])
-    pointers_free(allocator, &image.copied)
-    pointers_free(allocator, &image.needed)
-    pointers_free(allocator, &image.filter_entries)
-    pointers_free(allocator, &image.dependencies)
-    pointers_free(allocator, &image.filtees)
-    pointers_free(allocator, &image.sorted)
-    pointers_free(allocator, &image.bindings)
-    pointers_free(allocator, &image.host_handles)
-    pointers_free(allocator, &image.search_list.images)
-    release(allocator, image.lazy_bindings)
-    release(allocator, image.replacements)
+        release(image.copied.items[i])
+    pointers_free(&image.copied)
+    pointers_free(&image.needed)
+    pointers_free(&image.filter_entries)
+    pointers_free(&image.dependencies)
+    pointers_free(&image.filtees)
+    pointers_free(&image.sorted)
+    pointers_free(&image.bindings)
+    pointers_free(&image.host_handles)
+    pointers_free(&image.search_list.images)
+    release(image.lazy_bindings)
+    release(image.replacements)
     if image.kept_file != 0:
         kernel_close(image.kept_file - 1)
-    release(allocator, image.scope)
-    release(allocator, image.versions)
-    release(allocator, image.path)
-    release(allocator, image.probe)
-    release(allocator, image.layout.phdrs)
-    release(allocator, image)
+    release(image.scope)
+    release(image.versions)
+    release(image.path)
+    release(image.probe)
+    release(image.layout.phdrs)
+    release(image)

@@ -8,7 +8,6 @@ Constructors run from the end of it, destructors from its beginning.
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
 from dlopen.core.image.image cimport Image
 
@@ -42,7 +41,7 @@ cdef inline void visit(Image* image, Image* visited_from) noexcept nogil:
 
 
 cdef inline bint visit_for_order(
-    Allocator* allocator, Image* image, const Image* blank, bint with_bindings, Pointers* order
+    Image* image, const Image* blank, bint with_bindings, Pointers* order
 ) noexcept nogil:
     """Appends in postorder: what is depended on comes first. `blank` counts as without
     dependencies, where a cycle leads to it."""
@@ -53,7 +52,7 @@ cdef inline bint visit_for_order(
     while image != NULL:
         need = next_need(image, blank, with_bindings)
         if need == NULL:
-            if not pointers_add(allocator, order, image):
+            if not pointers_add(order, image):
                 return False
             image = image.visited_from
         elif need.mark == MARK_MEMBER:
@@ -63,7 +62,7 @@ cdef inline bint visit_for_order(
 
 
 cdef inline bint visit_all(
-    Allocator* allocator, const Pointers* images, bint backwards, const Image* blank,
+    const Pointers* images, bint backwards, const Image* blank,
     bint with_bindings, Pointers* order
 ) noexcept nogil:
     """Adds all of `images` to `order`, each before what it depends on; False without memory."""
@@ -73,7 +72,7 @@ cdef inline bint visit_all(
         (<Image*>images.items[i]).mark = MARK_MEMBER
     for i in range(images.count):
         complete = complete and visit_for_order(
-            allocator, <Image*>images.items[images.count - 1 - i if backwards else i], blank,
+            <Image*>images.items[images.count - 1 - i if backwards else i], blank,
             with_bindings, order
         )
     for i in range(images.count):
@@ -81,20 +80,18 @@ cdef inline bint visit_all(
     return complete
 
 
-cdef inline bint sort_for_constructors(
-    Allocator* allocator, const Pointers* images, Pointers* order
-) noexcept nogil:
+cdef inline bint sort_for_constructors(const Pointers* images, Pointers* order) noexcept nogil:
     """`order` gets the images, dependencies first and the root (the first) last, also in a
     cycle. Uses Image.mark: under Registry.lock."""
     cdef Image* root = <Image*>images.items[0]
-    if not visit_all(allocator, images, True, root, False, order):
+    if not visit_all(images, True, root, False, order):
         return False
     pointers_remove(order, root)
-    return pointers_add(allocator, order, root)
+    return pointers_add(order, root)
 
 
 cdef inline bint sort_for_destructors(
-    Allocator* allocator, const Pointers* images, Image* closed, Pointers* order
+    const Pointers* images, Image* closed, Pointers* order
 ) noexcept nogil:
     """`order` gets the images, dependencies first: destructors run from its end. What was
     bound counts as a dependency, but DT_NEEDED goes before it where they contradict each
@@ -104,16 +101,16 @@ cdef inline bint sort_for_destructors(
     cdef Pointers first
     cdef bint complete
     if not have_bindings(images):
-        complete = visit_all(allocator, images, True, NULL, False, order)
+        complete = visit_all(images, True, NULL, False, order)
     else:
         memset(&first, 0, sizeof(first))
-        complete = visit_all(allocator, images, True, NULL, True, &first) \
-            and visit_all(allocator, &first, False, NULL, False, order)
-        pointers_free(allocator, &first)
+        complete = visit_all(images, True, NULL, True, &first) \
+            and visit_all(&first, False, NULL, False, order)
+        pointers_free(&first)
     if not complete or closed == NULL:
         return complete
     pointers_remove(order, closed)
-    return pointers_add(allocator, order, closed)
+    return pointers_add(order, closed)
 
 
 cdef inline bint have_bindings(const Pointers* images) noexcept nogil:

@@ -10,9 +10,7 @@ writer as a rule, the last reader where the writer may not wait (it is a reader 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport (
-    Allocator, allocate, allocator_acquire, allocator_release, release,
-)
+from dlopen.core.base.allocator cimport allocate, allocator_acquire, allocator_release, release
 from dlopen.core.base.atomics cimport (
     add_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_pointer, store_u32, sub_u32,
 )
@@ -77,7 +75,6 @@ cdef struct LiveObject:          # a thread_local object of an image, until it i
 
 
 cdef struct Registry:
-    Allocator allocator
     Lock lock                    # guards all below, and the fields of Image that say so
     Pointers images              # Image*, ours, in load order
     Pointers hosts               # Image*, the host's, in its order
@@ -202,12 +199,12 @@ cdef inline void reclaim_alone(Registry* registry, bint wait) noexcept nogil:
         if mine.image != NULL:   # which holds the entry
             if not mine.image.is_host:
                 unmap_with_neighbours(mine.image, &start, &end)
-            image_free_records(&registry.allocator, mine.image)
+            image_free_records(mine.image)
         elif mine.block == mine:         # a snapshot, which begins with it
-            release(&registry.allocator, mine)
+            release(mine)
         else:
-            release(&registry.allocator, mine.block)
-            release(&registry.allocator, mine)
+            release(mine.block)
+            release(mine)
         mine = next
     if end != start:
         memory_release(start, end - start)
@@ -246,7 +243,7 @@ cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
     """Under the lock: as the last of the global scope, once; False without memory. Readers
     see it from the next snapshot on."""
     if not load_u32(&image.is_global):
-        if not pointers_add(&registry.allocator, &registry.globals, image):
+        if not pointers_add(&registry.globals, image):
             return False
         store_u32(&image.is_global, 1)
     return True
@@ -267,11 +264,11 @@ cdef inline bint widen_scope(
         if old[count] == list:
             return True
         count += 1
-    entry = <Retired*>allocate(&registry.allocator, sizeof(Retired))
-    new = <SearchList**>allocate(&registry.allocator, (count + 2) * sizeof(SearchList*))
+    entry = <Retired*>allocate(sizeof(Retired))
+    new = <SearchList**>allocate((count + 2) * sizeof(SearchList*))
     if entry == NULL or new == NULL:
-        release(&registry.allocator, entry)
-        release(&registry.allocator, new)
+        release(entry)
+        release(new)
         return False
     for i in range(count):
         # What `leave_scope` has doubled.
@@ -305,8 +302,8 @@ cdef inline void free_wider_scopes(Registry* registry, Retired* wider) noexcept 
     while wider != NULL:
         entry = wider
         wider = entry.next
-        release(&registry.allocator, entry.block)
-        release(&registry.allocator, entry)
+        release(entry.block)
+        release(entry)
 
 
 cdef inline bint is_list_of(const SearchList* list, const Pointers* images) noexcept nogil:
@@ -355,10 +352,8 @@ cdef inline Snapshot* make_snapshot(Registry* registry, size_t extra, size_t hos
     while slots < 2 * (count + hosts):
         slots *= 2
     snapshot = <Snapshot*>allocate(
-        &registry.allocator,
-        sizeof(Snapshot) + (2 * count + 2 * hosts + registry.globals.capacity + slots) * sizeof(
-            Image*
-        )
+        sizeof(Snapshot)
+        + (2 * count + 2 * hosts + registry.globals.capacity + slots) * sizeof(Image*)
     )
     if snapshot != NULL:
         snapshot.images = <Image**>(<char*>snapshot + sizeof(Snapshot))
@@ -458,12 +453,12 @@ cdef inline void before_fork(Registry* registry) noexcept nogil:
     """Takes all locks of the registry, in their order."""
     lock_acquire(&registry.reclaiming)
     lock_acquire(&registry.lock)
-    allocator_acquire(&registry.allocator)
+    allocator_acquire()
 
 
 cdef inline void after_fork(Registry* registry) noexcept nogil:
     """In the parent, and at the end in the child."""
-    allocator_release(&registry.allocator)
+    allocator_release()
     lock_release(&registry.lock)
     lock_release(&registry.reclaiming)
 

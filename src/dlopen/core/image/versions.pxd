@@ -7,7 +7,7 @@ table.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.allocator cimport allocate
 from dlopen.core.base.contract cimport Error
 from dlopen.core.base.details cimport (
     DETAIL_VERDEF_ENTRIES, DETAIL_VERDEF_NAME, DETAIL_VERDEF_OUTSIDE, DETAIL_VERDEF_VERSION,
@@ -120,7 +120,7 @@ cdef inline int walk_versions(
 
 
 cdef inline int read_versions(
-    Allocator* allocator, Image* image, const uint64_t* values, const bint* present, Error* error
+    Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
     """From the values of the dynamic section; an error where a chain is broken."""
     cdef VersionWalk visit
@@ -140,7 +140,7 @@ cdef inline int read_versions(
     if code:
         return code
     image.version_count = visit.highest + 1
-    image.versions = <Version*>allocate(allocator, image.version_count * sizeof(Version))
+    image.versions = <Version*>allocate(image.version_count * sizeof(Version))
     if image.versions == NULL:
         return fail_memory(error, image_name(image))
     visit.store = True

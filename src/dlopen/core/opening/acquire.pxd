@@ -4,7 +4,7 @@ mapped. For the library that was asked for and for each that one needs."""
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport (
     DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STOPPED,
     DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_REJECTED_HOSTS, Request,
@@ -48,13 +48,12 @@ cdef inline bint note_missing_host(
     """False without memory. The path of a namespace does not say which one is the process's,
     unless there is no other."""
     cdef Linker* linker = transaction.linker
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef Text elsewhere
     cdef File* file              # a second one
     cdef bint noted
     memset(&elsewhere, 0, sizeof(elsewhere))
     if transaction.space != NULL:
-        file = <File*>allocate(allocator, sizeof(File))
+        file = <File*>allocate(sizeof(File))
         if file == NULL:
             return False
         file_init(file)
@@ -64,10 +63,10 @@ cdef inline bint note_missing_host(
         ):
             path = elsewhere.data
         file_close(file)
-        release(allocator, file)
-    noted = not elsewhere.failed and add_text_once(allocator, &transaction.missing_hosts, path) \
-        and add_text_once(allocator, &transaction.missing_names, wanted.name)
-    text_free(allocator, &elsewhere)
+        release(file)
+    noted = not elsewhere.failed and add_text_once(&transaction.missing_hosts, path) \
+        and add_text_once(&transaction.missing_names, wanted.name)
+    text_free(&elsewhere)
     return noted
 
 
@@ -78,7 +77,6 @@ cdef inline Outcome delegate(
     """A library that must be the host's: the one that is there already, of whatever file;
     or noted, and opened by the host's loader when the whole tree has been checked. HOSTS_OWN:
     it is none of a file that the host can open. Its own mapping was only to look at it."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef Outcome outcome = DONE
     result[0] = known_host(transaction, image.soname)
     if result[0] == NULL and transaction.loaded.count == 0 \
@@ -89,11 +87,11 @@ cdef inline Outcome delegate(
     elif result[0] == NULL and file.descriptor < 0:
         outcome = HOSTS_OWN
         text_cut(&transaction.hosts_own, 0)
-        text_add(allocator, &transaction.hosts_own, b"")
+        text_add(&transaction.hosts_own, b"")
         if image.soname != NULL:
-            text_add(allocator, &transaction.hosts_own, image.soname)
+            text_add(&transaction.hosts_own, image.soname)
     unmap_image(image)
-    image_free_records(allocator, image)
+    image_free_records(image)
     if result[0] != NULL or outcome != DONE:
         return outcome
     if transaction.no_memory or not note_missing_host(transaction, wanted, path):
@@ -107,7 +105,6 @@ cdef inline Outcome load_file(
     """A new image of the transaction; *result is NULL when the host must open it. HOSTS_OWN:
     it must be the host's, and is none of a file that the host can open."""
     cdef Linker* linker = transaction.linker
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef const Request* request = transaction.request
     cdef const char* name = wanted.name
     cdef bint is_from_bytes = file.descriptor < 0
@@ -120,21 +117,21 @@ cdef inline Outcome load_file(
         return no_memory(transaction, path)
     code = map_image(linker, file, image, False, transaction.error)
     if code:
-        image_free_records(allocator, image)
+        image_free_records(image)
         return outcome_of(transaction, code)
     if must_be_hosts(image):
         return delegate(transaction, wanted, file, image, path, result)
     code = refuse(image, name, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
-        copy = copy_text(allocator, name, strlen(name))
-        if copy == NULL or not pointers_add(allocator, &image.names, copy):
-            release(allocator, copy)
+        copy = copy_text(name, strlen(name))
+        if copy == NULL or not pointers_add(&image.names, copy):
+            release(copy)
             code = fail_memory(transaction.error, path)
-    if code == 0 and not pointers_add(allocator, &transaction.loaded, image):
+    if code == 0 and not pointers_add(&transaction.loaded, image):
         code = fail_memory(transaction.error, path)
     if code:
         unmap_image(image)
-        image_free_records(allocator, image)
+        image_free_records(image)
         return outcome_of(transaction, code)
     image.loader = wanted.asker
     # New dependencies of a private image belong to it.
@@ -216,7 +213,6 @@ cdef inline Outcome search_and_take(
 ) noexcept nogil:
     """Searches for the name; what is found is an image that is here, the host's, or mapped now."""
     cdef Linker* linker = transaction.linker
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef const char* own_path = transaction.space.search_path if transaction.space != NULL \
         else NULL
     cdef Text path
@@ -244,9 +240,9 @@ cdef inline Outcome search_and_take(
         if outcome == FAILED and transaction.code == DLOPEN_E_OPEN and trail.count != 0:
             # A path, which the caller's files have not.
             if transaction.error != NULL:
-                trail_add(allocator, trail, path.data, b"path", transaction.error.errnum, file)
+                trail_add(trail, path.data, b"path", transaction.error.errnum, file)
             tell_searched(transaction)
-    text_free(allocator, &path)
+    text_free(&path)
     return outcome
 
 
@@ -254,20 +250,17 @@ cdef inline Outcome take_from_files(
     Transaction* transaction, const Wanted* wanted, Image** result
 ) noexcept nogil:
     """As it is named; *result is NULL if the caller's files have it not."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef Text path
     cdef File* file = &transaction.file
     cdef Outcome outcome = DONE
     memset(&path, 0, sizeof(path))
     file_init(file)
-    text_add(allocator, &path, wanted.name)
-    if try_files(
-        allocator, &transaction.files, wanted.name, &path, &transaction.trail, file
-    ):
+    text_add(&path, wanted.name)
+    if try_files(&transaction.files, wanted.name, &path, &transaction.trail, file):
         outcome = take_file(transaction, wanted, file, path.data, result)
     elif path.failed:
         outcome = no_memory(transaction, wanted.name)
-    text_free(allocator, &path)
+    text_free(&path)
     return outcome
 
 
@@ -305,7 +298,7 @@ cdef inline Outcome take_hosts_own(
             transaction.error, DLOPEN_E_UNSUPPORTED, wanted.name, DETAIL_HOSTS_OWN_MISSING
         ))
         tell_searched(transaction)
-    text_free(&transaction.linker.registry.allocator, &soname)
+    text_free(&soname)
     return outcome
 
 
@@ -331,7 +324,7 @@ cdef inline Outcome acquire(
         if result[0] != NULL:
             error_clear(transaction.error)
             outcome = DONE
-    trail_free(&transaction.linker.registry.allocator, &transaction.trail)
+    trail_free(&transaction.trail)
     return outcome
 
 
@@ -353,7 +346,7 @@ cdef inline Outcome acquire_needed(
         return no_memory(transaction, name)
     memset(&text, 0, sizeof(text))
     if expand(
-        &linker.registry.allocator, &linker.search, image, name, strlen(name), &text
+        &linker.search, image, name, strlen(name), &text
     ) and text.data != NULL and not text.failed:
         wanted.name = text.data
         outcome = acquire(transaction, &wanted, result)
@@ -361,7 +354,7 @@ cdef inline Outcome acquire_needed(
         outcome = no_memory(transaction, name)
     else:
         outcome = acquire(transaction, &wanted, result)    # which says what is wrong
-    text_free(&linker.registry.allocator, &text)
+    text_free(&text)
     return outcome
 
 

@@ -4,7 +4,7 @@ with the scope that the caller gives. In between it is known by its handle only.
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, release
+from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE,
@@ -49,7 +49,6 @@ cdef inline int map_only(
     cdef Transaction* transaction
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot = NULL
-    cdef Allocator* allocator = &registry.allocator
     cdef Text path
     cdef Trail* trail
     cdef File* file
@@ -64,14 +63,14 @@ cdef inline int map_only(
     trail = &transaction.trail
     file = &transaction.file
     file_init(file)
-    text_add(allocator, &path, request.name)
+    text_add(&path, request.name)
     if request.bytes != NULL:
         file_from_bytes(file, request.bytes, request.bytes_size)
     else:
         # A path is a file to be looked at; a name is searched for, as if it were to be opened.
         transaction.files.of_any_machine = strchr(request.name, 0x2f) != NULL
         if (transaction.files.read == NULL or not try_files(
-            allocator, &transaction.files, request.name, &path, trail, file
+            &transaction.files, request.name, &path, trail, file
         )) and not find_file(
             linker, transaction.snapshot, request.name, NULL, NULL, &path, trail, file,
             &transaction.files
@@ -90,7 +89,7 @@ cdef inline int map_only(
         else:
             code = map_image(linker, file, image, True, error)
             if code:
-                image_free_records(allocator, image)
+                image_free_records(image)
                 image = NULL
     file_close(file)
     if code == 0:
@@ -101,20 +100,20 @@ cdef inline int map_only(
         image.open_count = 1
         lock_acquire(&registry.lock)
         snapshot = make_snapshot(registry, 1, registry.hosts.count)
-        if snapshot == NULL or not pointers_add(allocator, &registry.images, image):
+        if snapshot == NULL or not pointers_add(&registry.images, image):
             code = fail_memory(error, request.name)
         else:
             publish_snapshot(registry, snapshot)
         lock_release(&registry.lock)
         if code:
-            release(allocator, snapshot)
+            release(snapshot)
             unmap_image(image)
-            image_free_records(allocator, image)
+            image_free_records(image)
         else:
             result[0] = image
     report_open(request.name, code, result, error)
-    text_free(allocator, &path)
-    trail_free(allocator, trail)
+    text_free(&path)
+    trail_free(trail)
     end(transaction)
     return code
 
@@ -137,9 +136,8 @@ cdef inline Outcome take_scope(
     Transaction* transaction, Image* image, Image** scope, size_t count
 ) noexcept nogil:
     """The image's search list: itself, then these, which it depends on from now on."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i
-    if not pointers_add(allocator, &image.search_list.images, image):
+    if not pointers_add(&image.search_list.images, image):
         return no_memory(transaction, image_name(image))
     for i in range(count):
         if scope[i] == image:
@@ -151,11 +149,11 @@ cdef inline Outcome take_scope(
             return outcome_of(transaction, fail(
                 transaction.error, DLOPEN_E_HANDLE, image_name(image), DETAIL_SCOPE_GONE
             ))
-        if not pointers_add(allocator, &image.search_list.images, scope[i]) \
-                or not pointers_add(allocator, &image.dependencies, scope[i]):
+        if not pointers_add(&image.search_list.images, scope[i]) \
+                or not pointers_add(&image.dependencies, scope[i]):
             return no_memory(transaction, image_name(image))
     # It is what is linked.
-    if not pointers_add(allocator, &transaction.loaded, image):
+    if not pointers_add(&transaction.loaded, image):
         return no_memory(transaction, image_name(image))
     return DONE
 

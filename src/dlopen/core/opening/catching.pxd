@@ -10,7 +10,6 @@ phase, when all frames below have been cleaned up, jumps back into its frame.
 
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add
 from dlopen.core.host.functions cimport function_in
 from dlopen.core.image.image cimport Image
@@ -95,7 +94,7 @@ cdef inline const char* what_of(void* object, void* thrown, void* exception_type
 
 
 cdef inline void describe_exception(
-    Allocator* allocator, const Image* runtime, Thrown* exception, Text* text
+    const Image* runtime, Thrown* exception, Text* text
 ) noexcept nogil:
     """Adds what is known of it to the text, and gives it up. `runtime` is the image of the
     libstdc++ that has thrown it, or NULL."""
@@ -118,9 +117,9 @@ cdef inline void describe_exception(
     if thrown != NULL and exception_type != 0 and exception.kind == LIBSTDCXX:
         what = what_of(exception + 1, thrown, <void*>exception_type)
     if what != NULL:
-        text_add(allocator, text, b": ")
-        text_add(allocator, text, what)
+        text_add(text, b": ")
+        text_add(text, what)
     elif thrown != NULL:         # std::type_info::name
-        text_add(allocator, text, b" of type ")
-        text_add(allocator, text, (<const char**>thrown)[1])
+        text_add(text, b" of type ")
+        text_add(text, (<const char**>thrown)[1])
     (<EndCatch>function_in(runtime, b"__cxa_end_catch"))()

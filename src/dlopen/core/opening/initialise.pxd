@@ -9,7 +9,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_E_CONSTRUCTOR, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY, Error,
@@ -112,7 +111,6 @@ cdef inline int fail_constructor(
     Linker* linker, const Image* image, Thrown* exception, Error* error
 ) noexcept nogil:
     """The exception is given up: with no lock held, its destructor runs."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef const Image* runtime
     cdef const char* detail = b"a constructor has thrown an exception"
     cdef Text text
@@ -128,13 +126,13 @@ cdef inline int fail_constructor(
     ):
         runtime = NULL
     memset(&text, 0, sizeof(text))
-    text_add(allocator, &text, detail)
-    describe_exception(allocator, runtime, exception, &text)
+    text_add(&text, detail)
+    describe_exception(runtime, exception, &text)
     if text.data != NULL:        # there may be no memory
         detail = text.data
     code = fail_text(error, DLOPEN_E_CONSTRUCTOR, image_name(image), detail)
     name_who_needs(&linker.registry, image, error)
-    text_free(allocator, &text)
+    text_free(&text)
     reader_leave(&linker.registry, phase)
     return code
 

@@ -108,13 +108,11 @@ cdef inline int share_unique(
         return 0
     if transaction.unique_hosts.failed:
         return fail_memory(transaction.error, image_name(definition.image))
-    entry = <Unique*>allocate(&linker.registry.allocator, sizeof(Unique))
+    entry = <Unique*>allocate(sizeof(Unique))
     if transaction.uniques == NULL:
-        transaction.uniques = <UniqueTable*>allocate(
-            &linker.registry.allocator, sizeof(UniqueTable)
-        )
+        transaction.uniques = <UniqueTable*>allocate(sizeof(UniqueTable))
     if entry == NULL or transaction.uniques == NULL:
-        release(&linker.registry.allocator, entry)
+        release(entry)
         return fail_memory(transaction.error, image_name(definition.image))
     fill_unique(entry, reference, definition)
     entry.sibling = transaction.new_uniques
@@ -152,9 +150,7 @@ cdef inline Outcome make_scopes(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         if i and not make_search_list(transaction, image, &image.search_list):
             return no_memory(transaction, image_name(image))
-        scope = <SearchList**>allocate(
-            &transaction.linker.registry.allocator, 2 * sizeof(SearchList*)
-        )
+        scope = <SearchList**>allocate(2 * sizeof(SearchList*))
         if scope == NULL:
             return no_memory(transaction, image_name(image))
         scope[0] = &root.search_list
@@ -201,7 +197,6 @@ cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
     transaction.scopes.share_unique = share_unique
     transaction.scopes.context = transaction
     transaction.scopes.error = transaction.error
-    batch.allocator = &linker.registry.allocator
     batch.scopes = &transaction.scopes
     batch.ask_for_static_tls = ask_for_static_tls
     batch.context = transaction

@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport fail_for_machine, machine_of, runs_here
-from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, Error
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
@@ -26,32 +26,31 @@ from dlopen.core.memory.memory cimport memory_release
 cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) noexcept nogil:
     """`in_files`: `name` is a path of the caller's files; else it is made absolute if it has a
     slash."""
-    cdef Allocator* allocator = &linker.registry.allocator
-    cdef Image* image = <Image*>allocate(allocator, sizeof(Image))
+    cdef Image* image = <Image*>allocate(sizeof(Image))
     cdef char* copy
     cdef Text text
     if image == NULL:
         return NULL
     memset(&text, 0, sizeof(text))
-    copy = copy_text(allocator, name, strlen(name))
-    if copy == NULL or not pointers_add(allocator, &image.names, copy):
-        release(allocator, copy)
-        image_free_records(allocator, image)
+    copy = copy_text(name, strlen(name))
+    if copy == NULL or not pointers_add(&image.names, copy):
+        release(copy)
+        image_free_records(image)
         return NULL
     image.link_map.l_name = copy
     if not in_files and name[0] != 0x2f and strchr(name, 0x2f) != NULL \
-            and add_working_directory(allocator, &text):
-        text_add(allocator, &text, b"/")
-        text_add(allocator, &text, name + 2 if name[0] == 0x2e and name[1] == 0x2f else name)
+            and add_working_directory(&text):
+        text_add(&text, b"/")
+        text_add(&text, name + 2 if name[0] == 0x2e and name[1] == 0x2f else name)
         image.path = text.data
     elif not text.failed:
-        image.path = copy_text(allocator, name, strlen(name))
+        image.path = copy_text(name, strlen(name))
     image.state = DLOPEN_STATE_LOADING
     image.is_from_files = in_files
     if image.path == NULL or text.failed:
         if image.path == NULL:
-            text_free(allocator, &text)
-        image_free_records(allocator, image)
+            text_free(&text)
+        image_free_records(image)
         return NULL
     return image
 
@@ -79,7 +78,6 @@ cdef inline int map_image(
     """Header, segments, dynamic section: checked and mapped. On failure the image is not
     mapped, and the caller frees its records. `to_look_at` is as for read_header."""
     cdef Ehdr header
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef const char* name = image.link_map.l_name
     cdef int code = read_header(file, &header, to_look_at, name, error)
     if code:
@@ -90,7 +88,7 @@ cdef inline int map_image(
     image.layout.page = linker.page
     image.layout.last_address = image.machine.last_address
     image.layout.headers_offset = header.e_phoff
-    image.layout.phdrs = <Phdr*>allocate(allocator, header.e_phnum * sizeof(Phdr))
+    image.layout.phdrs = <Phdr*>allocate(header.e_phnum * sizeof(Phdr))
     if image.layout.phdrs == NULL:
         return fail_memory(error, name)
     code = file_read(
@@ -111,7 +109,7 @@ cdef inline int map_image(
     image.inode = file.inode
     image.is_from_bytes = file.descriptor < 0
     image.link_map.l_addr = image.load_bias
-    code = read_dynamic(allocator, image, error)
+    code = read_dynamic(image, error)
     if code == 0:
         image.link_map.l_ld = <void*>(image.load_bias + image.layout.dynamic.p_vaddr)
         return 0

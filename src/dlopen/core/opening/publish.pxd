@@ -110,13 +110,13 @@ cdef inline bint keep_hosts(Transaction* transaction) noexcept nogil:
                 else <Image*>image.bindings.items[j - image.dependencies.count]
             if not other.is_host or other.is_startup:
                 continue
-            if not pointers_reserve(&linker.registry.allocator, &image.host_handles, 1):
+            if not pointers_reserve(&image.host_handles, 1):
                 transaction.no_memory = True
                 return False
             handle = count_host_image(linker, other, 0)
             if handle == NULL:
                 return False
-            pointers_add(&linker.registry.allocator, &image.host_handles, handle)
+            pointers_add(&image.host_handles, handle)
     return True
 
 
@@ -168,11 +168,9 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     put_filtees_first(&transaction.loaded)
     lock_acquire(&registry.lock)
     # All that may fail first.
-    complete = pointers_reserve(&registry.allocator, &registry.images, transaction.loaded.count)
+    complete = pointers_reserve(&registry.images, transaction.loaded.count)
     if transaction.request.mode & RTLD_GLOBAL:
-        complete = complete and pointers_reserve(
-            &registry.allocator, &registry.globals, root.search_list.images.count
-        )
+        complete = complete and pointers_reserve(&registry.globals, root.search_list.images.count)
     if complete:
         snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
     if snapshot == NULL:
@@ -184,7 +182,7 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     if outcome == DONE:
         for i in range(transaction.loaded.count):
             image = <Image*>transaction.loaded.items[i]
-            pointers_add(&registry.allocator, &registry.images, image)
+            pointers_add(&registry.images, image)
             image.initialiser = this_thread()
             image.opened_for = root
             image.fini_due = False
@@ -197,7 +195,7 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
         publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)
     if outcome != DONE:
-        release(&registry.allocator, snapshot)
+        release(snapshot)
         give_back_all_hosts(transaction)
     return outcome
 
@@ -250,12 +248,12 @@ cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
     cdef Image* image
     cdef void* handle
     lock_acquire(&registry.lock)
-    if pointers_reserve(&registry.allocator, &registry.globals, root.search_list.images.count):
+    if pointers_reserve(&registry.globals, root.search_list.images.count):
         snapshot = make_snapshot(registry, 0, registry.hosts.count)
     if snapshot != NULL and join_tree(registry, root):
         publish_snapshot(registry, snapshot)
     elif snapshot != NULL:
-        release(&registry.allocator, snapshot)
+        release(snapshot)
     lock_release(&registry.lock)
     if snapshot == NULL:
         return False

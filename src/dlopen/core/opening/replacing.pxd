@@ -28,9 +28,7 @@ cdef inline int keep_replacements(Transaction* transaction, Image* image) noexce
             if transaction.no_memory:
                 return fail_memory(transaction.error, image_name(image))
             continue             # it goes just now: who gives its address has closed it
-        if not pointers_add_once(
-            &transaction.linker.registry.allocator, &image.bindings, definer
-        ):
+        if not pointers_add_once(&image.bindings, definer):
             return fail_memory(transaction.error, image_name(image))
     return 0
 
@@ -49,7 +47,7 @@ cdef inline Outcome replace_symbols(Transaction* transaction) noexcept nogil:
     for i in range(transaction.loaded.count):
         if code == 0 and (i == 0 or request.flags & DLOPEN_REPLACE_IN_TREE):
             code = find_replacements(
-                &transaction.linker.registry.allocator, <Image*>transaction.loaded.items[i],
+                <Image*>transaction.loaded.items[i],
                 request, transaction.error
             )
             if code == 0:

@@ -4,7 +4,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.atomics cimport load_u32, load_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HOST, DLOPEN_E_UNSUPPORTED, DLOPEN_PRIVATE, DLOPEN_RELOADABLE, DLOPEN_STATE_LOADING,
@@ -46,13 +45,12 @@ cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller)
 cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
     """From the caller's bytes, under the name that the request gives them."""
     cdef const Request* request = transaction.request
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef File* file = &transaction.file
     cdef Wanted wanted
     cdef Text path
     cdef Outcome outcome
     memset(&path, 0, sizeof(path))
-    text_add(allocator, &path, request.name)
+    text_add(&path, request.name)
     if path.failed:
         return no_memory(transaction, request.name)
     if transaction.files.read != NULL:
@@ -63,7 +61,7 @@ cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
     # Bytes answer to their name in a namespace of their own only.
     wanted.own_only = transaction.namespace_id == 0
     outcome = load_file(transaction, &wanted, file, path.data, &transaction.root)
-    text_free(allocator, &path)
+    text_free(&path)
     if outcome == HOSTS_OWN or outcome == DONE and transaction.root.is_host:
         if request.flags & DLOPEN_RELOADABLE:
             return outcome_of(transaction, fail(
@@ -72,7 +70,7 @@ cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
         if outcome == HOSTS_OWN:
             wanted.own_only = False
             outcome = take_hosts_own(transaction, &wanted, &transaction.root)
-            trail_free(allocator, &transaction.trail)
+            trail_free(&transaction.trail)
     elif outcome == DONE and request.flags & DLOPEN_RELOADABLE:
         transaction.root.is_reloadable = True
         transaction.root.is_visible = not transaction.root.is_private
@@ -140,9 +138,7 @@ cdef inline Outcome open_missing_hosts(Transaction* transaction) noexcept nogil:
     for i in range(transaction.missing_hosts.count):
         path = <const char*>transaction.missing_hosts.items[i]
         report_host_open(path)
-        if not pointers_reserve(
-            &transaction.linker.registry.allocator, &transaction.counted, 1
-        ):
+        if not pointers_reserve(&transaction.counted, 1):
             return no_memory(transaction, path)
         handle = open_host(transaction.linker, path, RTLD_NOW)
         if handle == NULL:
@@ -150,15 +146,14 @@ cdef inline Outcome open_missing_hosts(Transaction* transaction) noexcept nogil:
             return outcome_of(transaction, fail(
                 transaction.error, DLOPEN_E_UNSUPPORTED, path, DETAIL_HOST_REFUSED
             ) if reason == NULL else fail_text(transaction.error, DLOPEN_E_HOST, path, reason))
-        pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle)
+        pointers_add(&transaction.counted, handle)
     return DONE
 
 
 cdef inline void look_again(Transaction* transaction) noexcept nogil:
     """Now that the host has opened what was missing: what it has brought, too, is there already."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
-    free_texts(allocator, &transaction.missing_hosts)
-    free_texts(allocator, &transaction.missing_names)
+    free_texts(&transaction.missing_hosts)
+    free_texts(&transaction.missing_names)
     reader_leave(&transaction.linker.registry, transaction.phase)
     look_afresh(transaction)
     if not transaction.no_memory and host_has_loaded(transaction):

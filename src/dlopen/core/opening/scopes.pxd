@@ -3,7 +3,6 @@ it is now, for symbols/scopes.pxd to ask in order."""
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.host.counts cimport look_for_globals
 from dlopen.core.host.linker cimport Linker
@@ -20,7 +19,7 @@ cdef inline bint make_search_list(
     """The breadth-first closure of an image's dependencies, with what they are filters of.
     In a namespace with a record, its own come before the family."""
     cdef size_t i = 0
-    if not pointers_add(&transaction.linker.registry.allocator, &list.images, root):
+    if not pointers_add(&list.images, root):
         return False
     while i < list.images.count:
         if not add_dependencies_of(transaction, <const Image*>list.images.items[i], &list.images):
@@ -41,13 +40,12 @@ cdef inline bint keep(void* keeper, Image* image) noexcept nogil:
 cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:
     """Late host images are counted while we look which are global. False without memory."""
     cdef Linker* linker = transaction.linker
-    cdef Allocator* allocator = &linker.registry.allocator
     if not look_for_globals(linker, transaction.snapshot):
         return False
     take_process(transaction.snapshot, transaction.namespace_id, &transaction.scopes)
     return collect_globals(
-        allocator, current_snapshot(&linker.registry), transaction.namespace_id, keep, transaction,
+        current_snapshot(&linker.registry), transaction.namespace_id, keep, transaction,
         &transaction.scopes
     ) and (transaction.space == NULL or collect_family(
-        allocator, transaction.snapshot, keep, transaction, &transaction.scopes
+        transaction.snapshot, keep, transaction, &transaction.scopes
     )) and not transaction.no_memory

@@ -4,7 +4,7 @@ lock."""
 from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
-from dlopen.core.base.allocator cimport Allocator, allocate, copy_text, release
+from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.atomics cimport store_pointer
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
@@ -20,7 +20,7 @@ cdef inline void remember_name(Linker* linker, Image* image, const char* name) n
     system; without memory it is found by its file again."""
     cdef Registry* registry = &linker.registry
     cdef size_t size = strlen(name) + 1
-    cdef Name* further = <Name*>allocate(&registry.allocator, sizeof(Name) + size)
+    cdef Name* further = <Name*>allocate(sizeof(Name) + size)
     if further == NULL:
         return
     memcpy(further.text, name, size)
@@ -30,7 +30,7 @@ cdef inline void remember_name(Linker* linker, Image* image, const char* name) n
         store_pointer(&image.further_names, further)
         further = NULL
     lock_release(&registry.lock)
-    release(&registry.allocator, further)
+    release(further)
 
 
 cdef inline bint holds_text(const Pointers* texts, const char* text) noexcept nogil:
@@ -42,22 +42,20 @@ cdef inline bint holds_text(const Pointers* texts, const char* text) noexcept no
     return False
 
 
-cdef inline bint add_text_once(
-    Allocator* allocator, Pointers* texts, const char* text
-) noexcept nogil:
+cdef inline bint add_text_once(Pointers* texts, const char* text) noexcept nogil:
     """A copy of it; False without memory."""
     cdef char* copy
     if holds_text(texts, text):
         return True
-    copy = copy_text(allocator, text, strlen(text))
-    if copy != NULL and pointers_add(allocator, texts, copy):
+    copy = copy_text(text, strlen(text))
+    if copy != NULL and pointers_add(texts, copy):
         return True
-    release(allocator, copy)
+    release(copy)
     return False
 
 
-cdef inline void free_texts(Allocator* allocator, Pointers* texts) noexcept nogil:
+cdef inline void free_texts(Pointers* texts) noexcept nogil:
     cdef size_t i
     for i in range(texts.count):
-        release(allocator, texts.items[i])
-    pointers_free(allocator, texts)
+        release(texts.items[i])
+    pointers_free(texts)

@@ -12,7 +12,7 @@ may have been asked for: these are run and asked again.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.contract cimport Error, Request
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport (
@@ -93,7 +93,7 @@ cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
         return True
     lock_acquire(&registry.lock)
     usable = pointers_hold(&registry.hosts if image.is_host else &registry.images, image)
-    if usable and not pointers_add(&registry.allocator, &transaction.pinned, image):
+    if usable and not pointers_add(&transaction.pinned, image):
         transaction.no_memory = True
         usable = False
     if usable:
@@ -116,7 +116,7 @@ cdef inline bint rely_on(Transaction* transaction, Image* image) noexcept nogil:
         return False
     if not pin(transaction, image):
         transaction.is_stale = True      # unless there is no memory, which goes before
-    elif pointers_add(&transaction.linker.registry.allocator, &transaction.counted, handle):
+    elif pointers_add(&transaction.counted, handle):
         return True
     else:
         transaction.no_memory = True
@@ -140,9 +140,7 @@ cdef inline Transaction* begin(
     Linker* linker, const Request* request, Error* error
 ) noexcept nogil:
     """Not on the stack, which may be a small thread's. NULL without memory."""
-    cdef Transaction* transaction = <Transaction*>allocate(
-        &linker.registry.allocator, sizeof(Transaction)
-    )
+    cdef Transaction* transaction = <Transaction*>allocate(sizeof(Transaction))
     if transaction == NULL:
         return NULL
     transaction.linker = linker
@@ -181,7 +179,7 @@ cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
         image = <Image*>transaction.loaded.items[i]
         take_back_tls(transaction.linker, image)
         unmap_image(image)
-        image_free_records(&transaction.linker.registry.allocator, image)
+        image_free_records(image)
     transaction.loaded.count = 0
 
 
@@ -197,7 +195,6 @@ cdef inline void unpin_all(Transaction* transaction) noexcept nogil:
 
 cdef inline void end(Transaction* transaction) noexcept nogil:
     """What is left of it after success or failure: the only rollback there is."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i
     cdef Unique* unique
     seal_what_is_left(transaction.linker)
@@ -211,16 +208,16 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     while transaction.new_uniques != NULL:
         unique = transaction.new_uniques
         transaction.new_uniques = unique.sibling
-        release(allocator, unique)
-    release(allocator, transaction.uniques)
-    pointers_free(allocator, &transaction.loaded)
-    pointers_free(allocator, &transaction.pinned)
-    pointers_free(allocator, &transaction.counted)
-    free_texts(allocator, &transaction.missing_hosts)
-    free_texts(allocator, &transaction.missing_names)
-    text_free(allocator, &transaction.hosts_own)
-    free_scopes(allocator, &transaction.scopes)
-    release(allocator, transaction)
+        release(unique)
+    release(transaction.uniques)
+    pointers_free(&transaction.loaded)
+    pointers_free(&transaction.pinned)
+    pointers_free(&transaction.counted)
+    free_texts(&transaction.missing_hosts)
+    free_texts(&transaction.missing_names)
+    text_free(&transaction.hosts_own)
+    free_scopes(&transaction.scopes)
+    release(transaction)
 
 
 cdef inline Outcome outcome_of(Transaction* transaction, int code) noexcept nogil:

@@ -6,7 +6,6 @@ Filtees (DT_FILTER, DT_AUXILIARY) stand before the image that names them in ever
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.errors cimport error_clear, error_needed_by
 from dlopen.core.base.growable cimport (
     Pointers, pointer_at, pointers_add, pointers_add_once, pointers_free,
@@ -26,7 +25,6 @@ from dlopen.core.opening.transaction cimport (
 cdef inline Outcome load_filtees(Transaction* transaction, Image* image) noexcept nogil:
     """What answers in place of `image` where it can (ld(1), -F and -f): of DT_FILTER it must
     be there, of DT_AUXILIARY it may."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef const Dyn* entry
     cdef Image* filtee
     cdef size_t i
@@ -41,8 +39,8 @@ cdef inline Outcome load_filtees(Transaction* transaction, Image* image) noexcep
             error_needed_by(transaction.error, image_name(image))
             return outcome
         elif filtee != NULL and filtee != image and not (
-            pointers_add(allocator, &image.dependencies, filtee)
-            and pointers_add_once(allocator, &image.filtees, filtee)
+            pointers_add(&image.dependencies, filtee)
+            and pointers_add_once(&image.filtees, filtee)
         ):
             return no_memory(transaction, image_name(image))
     return DONE
@@ -50,7 +48,6 @@ cdef inline Outcome load_filtees(Transaction* transaction, Image* image) noexcep
 
 cdef inline Outcome load_dependencies(Transaction* transaction) noexcept nogil:
     """DT_NEEDED, breadth first, of every new image."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i, j
     cdef Image* image
     cdef Image* dependency = NULL
@@ -68,7 +65,7 @@ cdef inline Outcome load_dependencies(Transaction* transaction) noexcept nogil:
             if outcome != DONE:
                 error_needed_by(transaction.error, image_name(image))
                 return outcome
-            if dependency != NULL and not pointers_add(allocator, &image.dependencies, dependency):
+            if dependency != NULL and not pointers_add(&image.dependencies, dependency):
                 return no_memory(transaction, image_name(image))
         outcome = load_filtees(transaction, image)
         if outcome != DONE:
@@ -82,21 +79,18 @@ cdef inline bint add_dependencies_of(
 ) noexcept nogil:
     """Appends the direct dependencies of any image. The host does not say what it bound
     DT_NEEDED to: by name."""
-    cdef Allocator* allocator = &transaction.linker.registry.allocator
     cdef size_t i
     cdef Image* dependency
     if not image.is_host:
         for i in range(image.dependencies.count):
-            if not pointers_add_once(
-                allocator, images, pointer_at(&image.dependencies, i)
-            ):
+            if not pointers_add_once(images, pointer_at(&image.dependencies, i)):
                 return False
         return True
     for i in range(image.needed.count):
         dependency = host_by_name(transaction.snapshot, <const char*>image.needed.items[i])
         # What the family needs of others is none of a namespace's.
         if dependency != NULL and sees(transaction, dependency) \
-                and not pointers_add_once(allocator, images, dependency):
+                and not pointers_add_once(images, dependency):
             return False
     return True
 
@@ -149,16 +143,12 @@ cdef inline bint sort_tree(Linker* linker, Image* root) noexcept nogil:
         return True
     memset(&needed, 0, sizeof(needed))
     # Itself first, which a filter is not in its list.
-    complete = pointers_add(&linker.registry.allocator, &needed, root)
+    complete = pointers_add(&needed, root)
     for i in range(root.search_list.images.count):
         if not (<const Image*>root.search_list.images.items[i]).is_host:
-            complete = complete and pointers_add_once(
-                &linker.registry.allocator, &needed, root.search_list.images.items[i]
-            )
-    complete = complete and sort_for_constructors(
-        &linker.registry.allocator, &needed, &root.sorted
-    )
+            complete = complete and pointers_add_once(&needed, root.search_list.images.items[i])
+    complete = complete and sort_for_constructors(&needed, &root.sorted)
     if not complete:
         root.sorted.count = 0
-    pointers_free(&linker.registry.allocator, &needed)
+    pointers_free(&needed)
     return complete

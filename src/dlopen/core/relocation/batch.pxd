@@ -7,7 +7,6 @@ they may read is final: IRELATIVE last, as the psABI wants, and across images to
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.contract cimport DLOPEN_E_RELOCATION, Error
 from dlopen.core.base.errors cimport fail_at
 from dlopen.core.image.image cimport Image, image_name
@@ -37,7 +36,6 @@ cdef struct DeferredTls:         # a place that waits for where its module's sto
 
 
 cdef struct Batch:
-    Allocator* allocator
     const Scopes* scopes         # of all of them
     AskForStaticTls ask_for_static_tls
     void* context                # of that

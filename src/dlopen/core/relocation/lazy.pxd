@@ -9,7 +9,7 @@ which is `lazy_call` of arch/<machine>.S. That asks running/calls.pxd and jumps 
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, lazy_call
-from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.allocator cimport allocate
 from dlopen.core.base.contract cimport DLOPEN_R_JUMP_SLOT, Error
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.elf.constants cimport DF_1_NOW, DF_BIND_NOW, PF_W
@@ -35,12 +35,10 @@ cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
     return segment != NULL and segment.p_flags & PF_W != 0
 
 
-cdef inline int prepare_lazy_calls(
-    Allocator* allocator, Image* image, Error* error
-) noexcept nogil:
+cdef inline int prepare_lazy_calls(Image* image, Error* error) noexcept nogil:
     """What the PLT's first entry finds in the GOT, and room for what each call is bound to."""
     cdef Xword* got = <Xword*>(image.bytes_bias + image.plt_got)
-    image.lazy_bindings = <Image**>allocate(allocator, image.jmprel_count * sizeof(Image*))
+    image.lazy_bindings = <Image**>allocate(image.jmprel_count * sizeof(Image*))
     if image.lazy_bindings == NULL:
         return fail_memory(error, image_name(image))
     got[THIS_MACHINE.got_image] = <uint64_t>image

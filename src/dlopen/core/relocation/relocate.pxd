@@ -62,7 +62,7 @@ cdef inline int bind(
     if definer != NULL and definer != image and definer != cache.bound:
         cache.bound = definer
         if not definer.is_startup and not pointers_hold(&image.dependencies, definer) \
-                and not pointers_add_once(batch.allocator, &image.bindings, definer):
+                and not pointers_add_once(&image.bindings, definer):
             return fail_memory(batch.error, image_name(image))
     return 0
 
@@ -199,7 +199,7 @@ cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:
     if code == 0:
         code = relocate_table(batch, image, &cache, image.rela, image.rela_count, False)
     if code == 0 and lazy:
-        code = prepare_lazy_calls(batch.allocator, image, batch.error)
+        code = prepare_lazy_calls(image, batch.error)
     if code == 0:
         code = relocate_table(batch, image, &cache, image.jmprel, image.jmprel_count, lazy)
     return code

@@ -6,7 +6,7 @@ The answers are kept by symbol, so that lazily bound calls find them too, withou
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_STOPPED, Error, PublicReplacement, Request
 from dlopen.core.base.details cimport DETAIL_SYMBOL_STOPPED
 from dlopen.core.base.errors cimport error_name_symbol, fail, fail_memory
@@ -71,7 +71,7 @@ cdef inline uint32_t mark_references(const Image* image, char* wanted) noexcept 
 
 
 cdef inline int find_replacements(
-    Allocator* allocator, Image* image, const Request* request, Error* error
+    Image* image, const Request* request, Error* error
 ) noexcept nogil:
     """Fills Image.replacements, in the order of the symbol table."""
     cdef uint32_t highest, index
@@ -81,17 +81,17 @@ cdef inline int find_replacements(
     if request.replacement_count == 0 and request.find == NULL:
         return 0
     highest = mark_references(image, NULL)
-    wanted = <char*>allocate(allocator, highest + 1)
+    wanted = <char*>allocate(highest + 1)
     if wanted == NULL:
         return fail_memory(error, image_name(image))
     mark_references(image, wanted)
     for index in range(highest + 1):
         count += wanted[index] != 0
-    image.replacements = <Replacement*>allocate(allocator, count * sizeof(Replacement) + 1)
+    image.replacements = <Replacement*>allocate(count * sizeof(Replacement) + 1)
     if image.replacements == NULL:
         code = fail_memory(error, image_name(image))
     for index in range(highest + 1):
         if code == 0 and wanted[index]:
             code = ask_for_symbol(image, index, request, error)
-    release(allocator, wanted)
+    release(wanted)
     return code

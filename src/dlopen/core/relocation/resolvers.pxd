@@ -25,7 +25,7 @@ cdef inline int defer(
     cdef Deferred* deferred
     if not stays_writable(image, place):
         return bad_relocation(batch, image, DETAIL_TEXT_RESOLVER, place, 0)
-    deferred = <Deferred*>allocate(batch.allocator, sizeof(Deferred))
+    deferred = <Deferred*>allocate(sizeof(Deferred))
     if deferred == NULL:
         return fail_memory(batch.error, image_name(image))
     deferred.image = image
@@ -77,10 +77,10 @@ cdef inline void free_deferred(Batch* batch) noexcept nogil:
     cdef DeferredTls* next_tls
     while batch.first_deferred != NULL:
         next = batch.first_deferred.next
-        release(batch.allocator, batch.first_deferred)
+        release(batch.first_deferred)
         batch.first_deferred = next
     batch.last_deferred = NULL
     while batch.deferred_tls != NULL:
         next_tls = batch.deferred_tls.next
-        release(batch.allocator, batch.deferred_tls)
+        release(batch.deferred_tls)
         batch.deferred_tls = next_tls

@@ -42,9 +42,9 @@ cdef inline int store_tls(
         store_word(image, place, <uint64_t>tlsdesc_static)
         store_word(image, place + 8, <uint64_t>owner.tls_offset + offset)
     else:
-        index = <TlsIndex*>allocate(batch.allocator, sizeof(TlsIndex))
-        if index == NULL or not pointers_add(batch.allocator, &image.tls_descriptors, index):
-            release(batch.allocator, index)
+        index = <TlsIndex*>allocate(sizeof(TlsIndex))
+        if index == NULL or not pointers_add(&image.tls_descriptors, index):
+            release(index)
             return fail_memory(batch.error, image_name(image))
         index.module = owner.tls_module_id
         index.offset = offset
@@ -86,7 +86,7 @@ cdef inline int relocate_tls(
             owner.needs_static_tls = True
         if not stays_writable(image, place):
             return bad_relocation(batch, image, DETAIL_TEXT_TLS, place, kind)
-        deferred = <DeferredTls*>allocate(batch.allocator, sizeof(DeferredTls))
+        deferred = <DeferredTls*>allocate(sizeof(DeferredTls))
         if deferred == NULL:
             return fail_memory(batch.error, image_name(image))
         deferred.image = image

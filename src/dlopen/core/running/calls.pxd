@@ -99,9 +99,9 @@ cdef inline int keep_host_for_call(Linker* linker, Image* image, Image* definer)
     lock_acquire(&linker.registry.lock)
     if pointers_hold(&linker.registry.hosts, definer):
         code = DLOPEN_E_MEMORY
-        if pointers_reserve(&linker.registry.allocator, &image.host_handles, 1) \
-                and pointers_add(&linker.registry.allocator, &image.bindings, definer):
-            pointers_add(&linker.registry.allocator, &image.host_handles, handle)
+        if pointers_reserve(&image.host_handles, 1) \
+                and pointers_add(&image.bindings, definer):
+            pointers_add(&image.host_handles, handle)
             definer.pins += 1
             code = CALL_FOUND
     lock_release(&linker.registry.lock)

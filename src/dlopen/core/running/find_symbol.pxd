@@ -41,7 +41,7 @@ cdef inline uint64_t thread_address(
     if is_own_module(index.module):
         block = known_block(index.module)
         if block == NULL:
-            block = make_block(&linker.tls, &linker.registry.allocator, index.module)
+            block = make_block(&linker.tls, index.module)
     else:
         block = <char*>linker.host.tls_get_addr(&index)
     return <uint64_t>block + definition.symbol.st_value if block != NULL else 0

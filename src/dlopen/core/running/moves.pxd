@@ -8,7 +8,7 @@ changes, if nothing came in between.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.contract cimport (
     DLOPEN_E_MEMORY, DLOPEN_E_RELOCATION, DLOPEN_E_STATE, DLOPEN_E_SYMBOL, DLOPEN_R_DTPMOD,
@@ -110,10 +110,9 @@ cdef inline int add_move(
 ) noexcept nogil:
     """One word that is to change from `expected` to `value`; `patch` is the number of the patch
     that it belongs to, or 0."""
-    cdef Allocator* allocator = &swap.linker.registry.allocator
-    cdef Move* move = <Move*>allocate(allocator, sizeof(Move))
-    if move == NULL or not pointers_add(allocator, &swap.moves, move):
-        release(allocator, move)
+    cdef Move* move = <Move*>allocate(sizeof(Move))
+    if move == NULL or not pointers_add(&swap.moves, move):
+        release(move)
         return fail_memory(swap.error, image_name(image))
     move.image = image
     move.place = place
@@ -285,5 +284,5 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
 cdef inline void free_moves(Swap* swap) noexcept nogil:
     cdef size_t i
     for i in range(swap.moves.count):
-        release(&swap.linker.registry.allocator, swap.moves.items[i])
-    pointers_free(&swap.linker.registry.allocator, &swap.moves)
+        release(swap.moves.items[i])
+    pointers_free(&swap.moves)

@@ -14,7 +14,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_E_INVALID, DLOPEN_E_PROTECT, DLOPEN_E_STATE, DLOPEN_STATE_CLOSING, DLOPEN_STATE_LOADING,
@@ -74,12 +74,9 @@ cdef inline int check_patchable(Patching* patching) noexcept nogil:
 
 cdef inline int find_places(Patching* patching) noexcept nogil:
     """Which words of the image stand for a symbol that is to be replaced."""
-    cdef Allocator* allocator = &patching.linker.registry.allocator
-    patching.match_count = find_matches(
-        patching.image, patching.replacements, patching.count, NULL
-    )
-    patching.matches = <Match*>allocate(allocator, (patching.match_count + 1) * sizeof(Match))
-    patching.patch = <Patch*>allocate(allocator, sizeof(Patch))
+    patching.match_count = find_matches(patching.image, patching.replacements, patching.count, NULL)
+    patching.matches = <Match*>allocate((patching.match_count + 1) * sizeof(Match))
+    patching.patch = <Patch*>allocate(sizeof(Patch))
     if patching.matches == NULL or patching.patch == NULL:
         return fail_memory(patching.error, image_name(patching.image))
     patching.patch.image = patching.image
@@ -165,7 +162,6 @@ cdef inline int apply_patch(Patching* patching) noexcept nogil:
 
 cdef inline int patch_borrowed(Patching* patching, uint64_t* number) noexcept nogil:
     """The steps of a patch."""
-    cdef Allocator* allocator = &patching.linker.registry.allocator
     cdef int code = (
         # Check: the image can be patched.
         check_patchable(patching)
@@ -178,9 +174,9 @@ cdef inline int patch_borrowed(Patching* patching, uint64_t* number) noexcept no
         # Apply: one store each, all or none.
         or apply_patch(patching)
     )
-    release(allocator, patching.matches)
+    release(patching.matches)
     if code:
-        release(allocator, patching.patch)
+        release(patching.patch)
     else:
         number[0] = patching.patch.number
     return code
@@ -247,5 +243,5 @@ cdef inline int unpatch(
     lock_release(&registry.lock)
     if patch != NULL:
         give_back_host_image(linker, patch.image, patch.borrowed)
-        release(&registry.allocator, patch)
+        release(patch)
     return 0

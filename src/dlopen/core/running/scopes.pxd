@@ -35,7 +35,7 @@ cdef inline bint borrow(void* keeper, Image* image) noexcept nogil:
     handle = count_host_image(borrowed.linker, image, 0)
     if handle == NULL:
         return False
-    if pointers_add(&borrowed.linker.registry.allocator, &borrowed.handles, handle):
+    if pointers_add(&borrowed.handles, handle):
         return True
     borrowed.failed = True
     close_host(borrowed.linker, handle)
@@ -88,11 +88,9 @@ cdef inline void borrow_scopes(const Image* asker, Borrowed* borrowed) noexcept 
     memset(&scopes.globals, 0, sizeof(Pointers))
     scopes.is_part = False
     if not collect_globals(
-        &borrowed.linker.registry.allocator, borrowed.snapshot, asker.namespace_id, borrow,
+        borrowed.snapshot, asker.namespace_id, borrow,
         borrowed, scopes
-    ) or asker.shares_family and not collect_family(
-        &borrowed.linker.registry.allocator, borrowed.snapshot, borrow, borrowed, scopes
-    ):
+    ) or asker.shares_family and not collect_family(borrowed.snapshot, borrow, borrowed, scopes):
         borrowed.failed = True
 
 
@@ -101,5 +99,5 @@ cdef inline void give_back_scopes(Borrowed* borrowed) noexcept nogil:
     cdef size_t i
     for i in range(borrowed.handles.count):
         close_host(borrowed.linker, borrowed.handles.items[i])
-    pointers_free(&borrowed.linker.registry.allocator, &borrowed.handles)
-    free_scopes(&borrowed.linker.registry.allocator, &borrowed.scopes)
+    pointers_free(&borrowed.handles)
+    free_scopes(&borrowed.scopes)

@@ -45,7 +45,7 @@ cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
         # Open all places: the kernel may refuse.
         code = open_places_of_moves(swap)
         if code:
-            release(&registry.allocator, snapshot)
+            release(snapshot)
         else:
             # Move: one store each; and close them.
             for i in range(swap.moves.count):

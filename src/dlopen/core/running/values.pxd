@@ -6,7 +6,7 @@ library of ours that a value leads into stays while that is there. All of it und
 
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
 from dlopen.core.host.linker cimport Linker, Patch
@@ -22,19 +22,18 @@ cdef inline bint push_value(
 ) noexcept nogil:
     """Under the lock: what is to be stored. False without memory."""
     cdef uint64_t address = match.address
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef uint64_t place = image.load_bias + match.word.relocation.r_offset
     cdef PatchedPlace* patched = patched_place(image, place)
     cdef PlaceValue* value
     if patched == NULL:
-        patched = <PatchedPlace*>allocate(allocator, sizeof(PatchedPlace))
+        patched = <PatchedPlace*>allocate(sizeof(PatchedPlace))
         if patched == NULL:
             return False
         patched.place = place
         patched.original = word_at(image, match.word.relocation)
         patched.next = image.patched
         image.patched = patched
-    value = <PlaceValue*>allocate(allocator, sizeof(PlaceValue))
+    value = <PlaceValue*>allocate(sizeof(PlaceValue))
     if value == NULL:
         return False
     value.number = number
@@ -124,10 +123,10 @@ cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexc
             if value.leads_to != NULL:
                 value.leads_to.patch_uses -= 1
                 has_kept = True
-            release(&linker.registry.allocator, value)
+            release(value)
         if patched.top == NULL:
             link[0] = patched.next
-            release(&linker.registry.allocator, patched)
+            release(patched)
         else:
             link = &patched.next
     return has_kept
@@ -150,12 +149,12 @@ cdef inline bint forget_patches(Linker* linker, Image* image) noexcept nogil:
                 value.leads_to.patch_uses -= 1
                 kept = True
             value = value.below
-        free_patched_place(&linker.registry.allocator, patched)
+        free_patched_place(patched)
     while link[0] != NULL:
         patch = link[0]
         if patch.image == image:
             link[0] = patch.next
-            release(&linker.registry.allocator, patch)
+            release(patch)
         else:
             link = &patch.next
     return kept

@@ -8,7 +8,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.kernel cimport (
     FileStatus, is_shortage, kernel_close, kernel_open, kernel_status_of,
@@ -104,7 +103,7 @@ cdef inline uint32_t hwcaps_priority(
 
 
 cdef inline bint search_cache_file(
-    Allocator* allocator, const SearchSettings* settings, const char* file, uint64_t file_size,
+    const SearchSettings* settings, const char* file, uint64_t file_size,
     const char* name, Text* path
 ) noexcept nogil:
     """In a cache that is mapped: the path for `name`, if it has one. Each offset of it is
@@ -172,12 +171,12 @@ cdef inline bint search_cache_file(
     if best == NULL:
         return False
     text_cut(path, 0)
-    text_add(allocator, path, best)
+    text_add(path, best)
     return True
 
 
 cdef inline long try_cache(
-    Allocator* allocator, const SearchSettings* settings, const char* name, Text* path, bint* found
+    const SearchSettings* settings, const char* name, Text* path, bint* found
 ) noexcept nogil:
     """0, or a negative errno if it could not be looked into."""
     cdef FileStatus status
@@ -194,7 +193,7 @@ cdef inline long try_cache(
             result = mapped
         else:
             found[0] = search_cache_file(
-                allocator, settings, <const char*>mapped, <uint64_t>status.st_size, name, path
+                settings, <const char*>mapped, <uint64_t>status.st_size, name, path
             )
             memory_release(<uint64_t>mapped, <uint64_t>status.st_size)
     kernel_close(descriptor)

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
@@ -75,7 +75,7 @@ cdef inline Folder* known_folder(Linker* linker, const char* path) noexcept nogi
     folder = find_folder(linker, path)
     if folder != NULL or linker.folder_count >= MAX_FOLDERS:
         return folder
-    folder = <Folder*>allocate(&linker.registry.allocator, sizeof(Folder) + strlen(path) + 1)
+    folder = <Folder*>allocate(sizeof(Folder) + strlen(path) + 1)
     if folder == NULL:
         return NULL
     memcpy(folder.path, path, strlen(path) + 1)
@@ -88,7 +88,7 @@ cdef inline Folder* known_folder(Linker* linker, const char* path) noexcept nogi
         linker.folder_count += 1
     lock_release(&linker.registry.lock)
     if other != NULL:
-        release(&linker.registry.allocator, folder)
+        release(folder)
         return other
     return folder
 
@@ -113,7 +113,6 @@ cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* pat
 
 
 cdef struct Walk:                # over the folders of a search
-    Allocator* allocator
     const SearchSettings* settings
     Linker* linker               # which remembers folders; NULL: they are listed only
     bint (*visit)(void* walk) noexcept nogil     # True ends it
@@ -131,7 +130,7 @@ cdef struct Walk:                # over the folders of a search
 
 
 cdef inline bint try_files(
-    Allocator* allocator, Files* files, const char* name, Text* path, Trail* trail, File* file
+    Files* files, const char* name, Text* path, Trail* trail, File* file
 ) noexcept nogil:
     """Whether the search for `name` ends among the caller's files: with `file`, and its plain
     path in `path`, or with Files.stopped. None is asked for twice in one search."""
@@ -139,10 +138,10 @@ cdef inline bint try_files(
     cdef int result = DLOPEN_REJECTED_FILES
     memset(&plain, 0, sizeof(plain))
     if not path.failed:
-        text_add_bytes(allocator, &plain, path.data, path.length)
+        text_add_bytes(&plain, path.data, path.length)
     if path.failed or plain.failed:
         path.failed = True       # nor shall another file be taken in place of theirs
-        text_free(allocator, &plain)
+        text_free(&plain)
         return False
     make_plain(plain.data)
     if not trail_holds(trail, plain.data):
@@ -150,23 +149,22 @@ cdef inline bint try_files(
             result = 0 if files.of_any_machine or is_for_this_machine(file) \
                 else DLOPEN_REJECTED_MACHINE
         report_candidate(name, plain.data, b"files", result)
-        trail_add(allocator, trail, plain.data, b"files", result, file)
+        trail_add(trail, plain.data, b"files", result, file)
     if result == 0:
         text_cut(path, 0)
-        text_add(allocator, path, plain.data)
+        text_add(path, plain.data)
     elif file.is_from_files:
         file_init(file)
-    text_free(allocator, &plain)
+    text_free(&plain)
     return result == 0 or files.stopped
 
 
 cdef inline bint try_folder_in_files(void* data) noexcept nogil:
     """Walk.visit of a search among the caller's files alone."""
     cdef Walk* walk = <Walk*>data
-    cdef Allocator* allocator = walk.allocator
     cdef size_t length = walk.folder.length
-    text_add(allocator, walk.folder, walk.name)
-    if try_files(allocator, walk.files, walk.name, walk.folder, walk.trail, walk.file):
+    text_add(walk.folder, walk.name)
+    if try_files(walk.files, walk.name, walk.folder, walk.trail, walk.file):
         return True
     if walk.folder.failed:
         return end_walk(walk)
@@ -184,7 +182,6 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     """Walk.visit of a search: at its end `folder` is the file's path."""
     cdef Walk* walk = <Walk*>data
     cdef Text* path = walk.folder
-    cdef Allocator* allocator = walk.allocator
     cdef Folder* folder = known_folder(walk.linker, path.data)
     cdef size_t length = path.length
     cdef size_t i
@@ -198,12 +195,12 @@ cdef inline bint try_folder(void* data) noexcept nogil:
         return False
     for i in range(walk.settings.subfolder_count):
         text_cut(path, length)
-        text_add(allocator, path, subfolder)
+        text_add(path, subfolder)
         if path.failed:
             return end_walk(walk)
         result = folder_problem(folder, i, path.data)
         if result == 0 or subfolder[0] == 0 or is_shortage(-result):
-            text_add(allocator, path, walk.name)
+            text_add(path, walk.name)
             if path.failed:
                 return end_walk(walk)
             # The file may be there all the same, if its folder could not be looked for.
@@ -211,7 +208,7 @@ cdef inline bint try_folder(void* data) noexcept nogil:
                 result = probe_file(path.data, walk.file)
             report_candidate(walk.name, path.data, walk.origin, result)
             if result == 0 or subfolder[0] == 0 or result != ENOENT:
-                trail_add(allocator, walk.trail, path.data, walk.origin, result, walk.file)
+                trail_add(walk.trail, path.data, walk.origin, result, walk.file)
             if result == 0:
                 return True
             if is_shortage(-result):

@@ -14,7 +14,6 @@ of theirs, not of the working directory.
 
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.kernel cimport is_shortage
 from dlopen.core.base.strings cimport strchr, strlen
@@ -42,7 +41,6 @@ cdef inline bint find_file(
     Files.stopped ends the open. Without memory path.failed is set; where the process lacks what
     it takes to look into a folder, the search ends there, and the trail says why. The trail, if
     not NULL, gets every candidate."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
     cdef Walk walk
     cdef long result
@@ -51,9 +49,9 @@ cdef inline bint find_file(
         files = NULL
     if strchr(name, 0x2f) != NULL and strchr(name, 0x24) == NULL:
         text_cut(path, 0)
-        text_add(allocator, path, name)
+        text_add(path, name)
         if files != NULL:
-            try_files(allocator, files, name, path, trail, file)
+            try_files(files, name, path, trail, file)
         return True
     # It asks the host's loader, whose lock another thread's constructor may hold.
     if not prepare_search(linker, snapshot):
@@ -63,12 +61,11 @@ cdef inline bint find_file(
         asker = program
     if strchr(name, 0x2f) != NULL:
         text_cut(path, 0)
-        return expand(allocator, &linker.search, asker, name, strlen(name), path) and (
-            files != NULL and try_files(allocator, files, name, path, trail, file)
+        return expand(&linker.search, asker, name, strlen(name), path) and (
+            files != NULL and try_files(files, name, path, trail, file)
             or asker == NULL or not is_path_in_files(asker, path.data)
         )
     memset(&walk, 0, sizeof(walk))
-    walk.allocator = allocator
     walk.settings = &linker.search
     walk.linker = linker
     walk.visit = try_folder
@@ -80,9 +77,9 @@ cdef inline bint find_file(
     walk.files = files
     if walk_lists(&walk, program, asker):
         return not walk.ended
-    result = try_cache(allocator, &linker.search, name, path, &in_cache)
+    result = try_cache(&linker.search, name, path, &in_cache)
     if is_shortage(result):
-        trail_add(allocator, trail, b"/etc/ld.so.cache", b"ld.so.cache", <int>-result, file)
+        trail_add(trail, b"/etc/ld.so.cache", b"ld.so.cache", <int>-result, file)
         return False
     if path.failed:
         return False
@@ -90,13 +87,13 @@ cdef inline bint find_file(
         asker != NULL and asker.flags_1 & DF_1_NODEFLIB
         and in_default_folder(&linker.search, path.data)
     ):
-        if files != NULL and try_files(allocator, files, name, path, trail, file):
+        if files != NULL and try_files(files, name, path, trail, file):
             return True
         if path.failed:
             return False
         result = probe_file(path.data, file)
         report_candidate(name, path.data, b"ld.so.cache", <int>result)
-        trail_add(allocator, trail, path.data, b"ld.so.cache", <int>result, file)
+        trail_add(trail, path.data, b"ld.so.cache", <int>result, file)
         if result == 0 or is_shortage(-result):
             return result == 0
     return walk_default_folders(&walk, asker) and not walk.ended

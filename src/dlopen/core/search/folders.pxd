@@ -4,7 +4,6 @@ list of the host's is the program's own."""
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add_bytes, text_cut, text_free
 from dlopen.core.base.strings cimport strcmp, strlen, strncmp
 from dlopen.core.host.linker cimport SearchSettings
@@ -42,9 +41,7 @@ cdef inline bint is_new_in_list(Walk* walk, Listing* listing) noexcept nogil:
         if strcmp(listing.seen.data + i, walk.folder.data) == 0:
             return False
         i += strlen(listing.seen.data + i) + 1
-    text_add_bytes(
-        walk.allocator, &listing.seen, walk.folder.data, walk.folder.length + 1
-    )
+    text_add_bytes(&listing.seen, walk.folder.data, walk.folder.length + 1)
     return not listing.seen.failed       # or it might be listed twice, where there is no room
 
 
@@ -55,7 +52,7 @@ cdef inline bint see_folder(void* data) noexcept nogil:
 
 
 cdef inline size_t count_own_folders(
-    Allocator* allocator, const SearchSettings* settings, const Image* program,
+    const SearchSettings* settings, const Image* program,
     const Dl_serpath* paths, size_t count, bint* complete
 ) noexcept nogil:
     """How many of `paths`, the first or (of RUNPATH) the last ones, are of the program's own list:
@@ -71,7 +68,6 @@ cdef inline size_t count_own_folders(
     memset(&listing, 0, sizeof(listing))
     memset(&walk, 0, sizeof(walk))
     memset(&folder, 0, sizeof(folder))
-    walk.allocator = allocator
     walk.settings = settings
     walk.visit = see_folder
     walk.folder = &folder
@@ -93,6 +89,6 @@ cdef inline size_t count_own_folders(
             own = count + 1
         paths += 1
         i += length + 1
-    text_free(allocator, &folder)
-    text_free(allocator, &listing.seen)
+    text_free(&folder)
+    text_free(&listing.seen)
     return own if own <= count else 0

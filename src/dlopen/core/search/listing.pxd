@@ -4,7 +4,6 @@ of ours (RTLD_DI_SERINFO): the walk of a search, with no file opened."""
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_free
 from dlopen.core.host.linker cimport Linker, Namespace
 from dlopen.core.host.namespaces cimport namespace_of_image
@@ -49,7 +48,6 @@ cdef inline bint list_folders(
 ) noexcept nogil:
     """RTLD_DI_SERINFO, whose caller has made room as RTLD_DI_SERINFOSIZE said. False without
     memory."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef Listing listing
     cdef Walk walk
     cdef Text folder
@@ -67,7 +65,6 @@ cdef inline bint list_folders(
         info.dls_cnt = 0
         info.dls_size = <size_t>(<char*>listing.path - <char*>info)
     listing.text = <char*>(listing.path + info.dls_cnt)
-    walk.allocator = allocator
     walk.settings = &linker.search
     walk.visit = list_folder
     walk.folder = &folder
@@ -76,6 +73,6 @@ cdef inline bint list_folders(
     if not walk_lists(&walk, snapshot.hosts[0] if snapshot.host_count else NULL, asker):
         walk_default_folders(&walk, asker)
     complete = not (walk.ended or folder.failed or listing.seen.failed)
-    text_free(allocator, &folder)
-    text_free(allocator, &listing.seen)
+    text_free(&folder)
+    text_free(&listing.seen)
     return complete

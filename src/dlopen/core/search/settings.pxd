@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.arch.processor cimport is_intel, isa_level
-from dlopen.core.base.allocator cimport Allocator, allocate, release
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_free
@@ -28,17 +28,13 @@ from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.search.folders cimport Dl_serinfo, Dl_serpath, count_own_folders
 
 
-cdef inline void add_subfolder(
-    Allocator* allocator, SearchSettings* search, const char* name
-) noexcept nogil:
+cdef inline void add_subfolder(SearchSettings* search, const char* name) noexcept nogil:
     """With its slash at the end; "" is the folder itself."""
-    text_add_bytes(allocator, &search.subfolders, name, strlen(name) + 1)
+    text_add_bytes(&search.subfolders, name, strlen(name) + 1)
     search.subfolder_count += 1
 
 
-cdef inline void make_subfolders(
-    Allocator* allocator, SearchSettings* search, bint with_platform
-) noexcept nogil:
+cdef inline void make_subfolders(SearchSettings* search, bint with_platform) noexcept nogil:
     """In the order in which glibc tries them. `with_platform`: an older one, which has more."""
     cdef int level = isa_level()
     cdef const char* parts[4]
@@ -47,13 +43,13 @@ cdef inline void make_subfolders(
     cdef int subset, bit, i
     for i in range(3):
         if THIS_MACHINE.hwcaps[i][0] != 0 and level >= 4 - i:
-            text_add(allocator, &search.subfolders, b"glibc-hwcaps/")
-            text_add(allocator, &search.subfolders, &THIS_MACHINE.hwcaps[i][0])
-            add_subfolder(allocator, search, b"/")
+            text_add(&search.subfolders, b"glibc-hwcaps/")
+            text_add(&search.subfolders, &THIS_MACHINE.hwcaps[i][0])
+            add_subfolder(search, b"/")
     search.hwcaps_count = <uint32_t>search.subfolder_count
     if is_intel() and level >= 3:
         platform = b"haswell"
-    text_add(allocator, &search.platform, platform)
+    text_add(&search.platform, platform)
     search.legacy_hwcap = 1
     if with_platform and level != 0:
         parts[0] = b"x86_64/"
@@ -72,11 +68,11 @@ cdef inline void make_subfolders(
         while subset > 0:
             for bit in reversed(range(count)):
                 if subset >> bit & 1:
-                    text_add(allocator, &search.subfolders, parts[bit])
-            text_add_bytes(allocator, &search.subfolders, b"", 1)
+                    text_add(&search.subfolders, parts[bit])
+            text_add_bytes(&search.subfolders, b"", 1)
             search.subfolder_count += 1
             subset -= 1
-    add_subfolder(allocator, search, b"")
+    add_subfolder(search, b"")
 
 
 cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
@@ -99,7 +95,7 @@ cdef extern from "<string.h>" nogil:
 
 
 cdef inline bint count_default_folders(
-    Allocator* allocator, const Snapshot* snapshot, const Dl_serpath* paths, size_t count,
+    const Snapshot* snapshot, const Dl_serpath* paths, size_t count,
     size_t* result
 ) noexcept nogil:
     """How many at the end of what libc's dlinfo says are the loader's own (its system_dirs,
@@ -116,17 +112,17 @@ cdef inline bint count_default_folders(
             loader = snapshot.hosts[i]
     while loader != NULL and found < count:
         memset(&longer, 0, sizeof(longer))
-        text_add(allocator, &longer, paths[count - 1 - found].dls_name)
-        text_add_bytes(allocator, &longer, b"/", 2)
+        text_add(&longer, paths[count - 1 - found].dls_name)
+        text_add_bytes(&longer, b"/", 2)
         if text.length:
-            text_add_bytes(allocator, &longer, text.data, text.length)
-        text_free(allocator, &text)
+            text_add_bytes(&longer, text.data, text.length)
+        text_free(&text)
         text = longer
         complete = not text.failed
         if not complete or not loader_holds(loader, &text):
             break
         found += 1
-    text_free(allocator, &text)
+    text_free(&text)
     result[0] = found
     return complete
 
@@ -137,7 +133,6 @@ cdef inline bint ask_host_for_folders(
     """RTLD_DI_SERINFO of the host's for what it knows by `name`, to be released; NULL if it does
     not say. False without memory."""
     cdef bint complete = True
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef Dl_serinfo size
     cdef Dl_serinfo* info = NULL
     cdef void* handle = open_host(linker, name, RTLD_LAZY | RTLD_NOLOAD)
@@ -146,13 +141,13 @@ cdef inline bint ask_host_for_folders(
         result[0] = NULL
         return True
     if linker.host.dlinfo(handle, RTLD_DI_SERINFOSIZE, &size) == 0:
-        info = <Dl_serinfo*>allocate(allocator, size.dls_size)
+        info = <Dl_serinfo*>allocate(size.dls_size)
         complete = info != NULL
     if info != NULL:
         info.dls_size = size.dls_size
         info.dls_cnt = size.dls_cnt
         if linker.host.dlinfo(handle, RTLD_DI_SERINFO, info) != 0:
-            release(allocator, info)
+            release(info)
             info = NULL
     close_host(linker, handle)
     result[0] = info
@@ -163,29 +158,24 @@ cdef inline bint read_default_folders(
     Linker* linker, const Snapshot* snapshot, SearchSettings* search
 ) noexcept nogil:
     """The system folders that this glibc was built with. False without memory."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef Dl_serinfo* info = NULL
     cdef Dl_serpath* paths
     cdef size_t i
     cdef bint complete = ask_host_for_folders(linker, c_library_name(), &info)
     if info != NULL:
         paths = <Dl_serpath*>&info.dls_serpath
-        complete = count_default_folders(
-            allocator, snapshot, paths, info.dls_cnt, &search.default_count
-        )
+        complete = count_default_folders(snapshot, paths, info.dls_cnt, &search.default_count)
         for i in range(info.dls_cnt - search.default_count, info.dls_cnt):
-            text_add(allocator, &search.default_folders, paths[i].dls_name)
-            text_add_bytes(allocator, &search.default_folders, b"/", 2)
+            text_add(&search.default_folders, paths[i].dls_name)
+            text_add_bytes(&search.default_folders, b"/", 2)
             if search.lib.length == 0 and strncmp(paths[i].dls_name, b"/lib", 4) == 0:
-                text_add(allocator, &search.lib, paths[i].dls_name + 1)
-        release(allocator, info)
+                text_add(&search.lib, paths[i].dls_name + 1)
+        release(info)
     if search.default_count == 0:
-        text_add_bytes(
-            allocator, &search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36
-        )
+        text_add_bytes(&search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36)
         search.default_count = 4
     if search.lib.length == 0:
-        text_add(allocator, &search.lib, b"lib64")
+        text_add(&search.lib, b"lib64")
     return complete
 
 
@@ -195,7 +185,6 @@ cdef inline void read_library_path(
     """LD_LIBRARY_PATH of the start. Where that was not there to be read any more, or where the
     loader was started as a command and has --library-path instead, the host is asked: what it
     would search for the program, without the program's own list and the default folders."""
-    cdef Allocator* allocator = &linker.registry.allocator
     cdef const Environment* environment = &linker.environment
     cdef Text* text = &search.library_path
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
@@ -209,29 +198,29 @@ cdef inline void read_library_path(
         text.failed = not ask_host_for_folders(linker, NULL, &info)
     if info == NULL:
         if value != NULL:
-            text_add(allocator, text, value)
+            text_add(text, value)
         return
     paths = <const Dl_serpath*>&info.dls_serpath
     count = info.dls_cnt
     if not program.flags_1 & DF_1_NODEFLIB:
         count -= search.default_count if search.default_count < count else count
-    own = count_own_folders(allocator, search, program, paths, count, &complete)
+    own = count_own_folders(search, program, paths, count, &complete)
     text.failed = text.failed or not complete
     if program.runpath == NULL:
         paths += own
     for i in range(count - own):
         if i != 0:
-            text_add(allocator, text, b":")
-        text_add(allocator, text, paths[i].dls_name)
-    release(allocator, info)
+            text_add(text, b":")
+        text_add(text, paths[i].dls_name)
+    release(info)
 
 
-cdef inline void free_settings(Allocator* allocator, SearchSettings* search) noexcept nogil:
-    text_free(allocator, &search.library_path)
-    text_free(allocator, &search.default_folders)
-    text_free(allocator, &search.lib)
-    text_free(allocator, &search.platform)
-    text_free(allocator, &search.subfolders)
+cdef inline void free_settings(SearchSettings* search) noexcept nogil:
+    text_free(&search.library_path)
+    text_free(&search.default_folders)
+    text_free(&search.lib)
+    text_free(&search.platform)
+    text_free(&search.subfolders)
 
 
 cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexcept nogil:
@@ -242,9 +231,7 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
         return True
     memset(&search, 0, sizeof(search))
     search.is_secure = linker.secure
-    make_subfolders(
-        &linker.registry.allocator, &search, linker.habits.searches_platform_folders
-    )
+    make_subfolders(&search, linker.habits.searches_platform_folders)
     complete = read_default_folders(linker, snapshot, &search)
     if not linker.secure:
         read_library_path(linker, snapshot, &search)
@@ -258,5 +245,5 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
         store_u32(&linker.search.ready, 1)
         memset(&search, 0, sizeof(search))
     lock_release(&linker.registry.lock)
-    free_settings(&linker.registry.allocator, &search)
+    free_settings(&search)
     return complete

@@ -3,7 +3,6 @@ folder with $ORIGIN is used."""
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes
 from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport strchr, strlen, strncmp, strrchr
@@ -35,9 +34,7 @@ cdef inline size_t token_length(const char* text, const char* name) noexcept nog
     return length + 1
 
 
-cdef inline bint add_origin(
-    Allocator* allocator, const Image* image, Text* text
-) noexcept nogil:
+cdef inline bint add_origin(const Image* image, Text* text) noexcept nogil:
     """The folder of an image's file; False when it is not known. Among the caller's files it
     may be relative."""
     cdef const char* path
@@ -46,23 +43,23 @@ cdef inline bint add_origin(
         return False
     path = image.path
     if path[0] != 0x2f and not image.is_from_files:
-        if image.is_from_bytes or not add_working_directory(allocator, text):
+        if image.is_from_bytes or not add_working_directory(text):
             return False
-        text_add(allocator, text, b"/")
+        text_add(text, b"/")
     slash = strrchr(path, 0x2f)
     if slash == NULL and image.is_from_files:
-        text_add(allocator, text, b".")
+        text_add(text, b".")
     elif slash == NULL:
         return image.path[0] != 0x2f and text.length != 0
     elif slash == path:
-        text_add(allocator, text, b"/")
+        text_add(text, b"/")
     else:
-        text_add_bytes(allocator, text, path, <size_t>(slash - path))
+        text_add_bytes(text, path, <size_t>(slash - path))
     return True
 
 
 cdef inline bint expand(
-    Allocator* allocator, const SearchSettings* settings, const Image* image, const char* source,
+    const SearchSettings* settings, const Image* image, const char* source,
     size_t length, Text* text
 ) noexcept nogil:
     """Appends source with $ORIGIN, $LIB and $PLATFORM expanded; False when the element
@@ -73,25 +70,23 @@ cdef inline bint expand(
         if source[i] == 0x24:    # '$'
             token = token_length(source + i, b"ORIGIN")
             if token != 0 and i + token <= length:
-                if settings.is_secure or not add_origin(allocator, image, text):
+                if settings.is_secure or not add_origin(image, text):
                     return False
                 i += token
                 continue
             token = token_length(source + i, b"LIB")
             if token != 0 and i + token <= length:
-                text_add_bytes(allocator, text, settings.lib.data, settings.lib.length)
+                text_add_bytes(text, settings.lib.data, settings.lib.length)
                 i += token
                 continue
             token = token_length(source + i, b"PLATFORM")
             if token != 0 and i + token <= length:
-                text_add_bytes(
-                    allocator, text, settings.platform.data, settings.platform.length
-                )
+                text_add_bytes(text, settings.platform.data, settings.platform.length)
                 i += token
                 continue
         plain = 1
         while i + plain < length and source[i + plain] != 0x24:
             plain += 1
-        text_add_bytes(allocator, text, source + i, plain)
+        text_add_bytes(text, source + i, plain)
         i += plain
     return True

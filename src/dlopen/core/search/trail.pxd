@@ -4,7 +4,6 @@ the error of a name that is not found, and for DLOPEN_find."""
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.growable cimport Text, text_add_bytes, text_free
 from dlopen.core.base.strings cimport strcmp, strlen
@@ -20,15 +19,15 @@ cdef struct Trail:               # the candidates of one search, for errors and 
     bint other_class             # one of them is an ELF file of 32 bits
 
 
-cdef inline void trail_free(Allocator* allocator, Trail* trail) noexcept nogil:
-    text_free(allocator, &trail.paths)
-    text_free(allocator, &trail.origins)
+cdef inline void trail_free(Trail* trail) noexcept nogil:
+    text_free(&trail.paths)
+    text_free(&trail.origins)
     trail.count = 0
     trail.other_class = False
 
 
 cdef inline void trail_add(
-    Allocator* allocator, Trail* trail, const char* path, const char* origin, int result,
+    Trail* trail, const char* path, const char* origin, int result,
     const File* file
 ) noexcept nogil:
     """One candidate, and how it ended: 0, an errno or DLOPEN_REJECTED_*. `trail` may be NULL."""
@@ -39,8 +38,8 @@ cdef inline void trail_add(
     # Without memory it ends here: what is counted is there.
     if trail.paths.failed or trail.origins.failed:
         return
-    text_add_bytes(allocator, &trail.paths, path, strlen(path) + 1)
-    text_add_bytes(allocator, &trail.origins, origin, strlen(origin) + 1)
+    text_add_bytes(&trail.paths, path, strlen(path) + 1)
+    text_add_bytes(&trail.origins, origin, strlen(origin) + 1)
     if trail.paths.failed or trail.origins.failed:
         return
     trail.results[trail.count] = result

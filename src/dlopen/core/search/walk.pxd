@@ -3,7 +3,6 @@ LD_LIBRARY_PATH, RUNPATH, the defaults. The order is that of search/find.pxd."""
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.strings cimport strlen
@@ -20,7 +19,6 @@ cdef inline bint walk_list(
     Walk* walk, const Image* image, const char* list, const char* separators, const char* origin
 ) noexcept nogil:
     """Each folder of a path list of `image`."""
-    cdef Allocator* allocator = walk.allocator
     cdef Text* folder = walk.folder
     cdef size_t length
     if list == NULL or list[0] == 0:
@@ -32,13 +30,13 @@ cdef inline bint walk_list(
     while True:
         length = element_length(list, separators)
         text_cut(folder, 0)
-        if expand(allocator, walk.settings, image, list, length, folder) and not folder.failed:
+        if expand(walk.settings, image, list, length, folder) and not folder.failed:
             while folder.length > 1 and folder.data[folder.length - 1] == 0x2f:
                 text_cut(folder, folder.length - 1)
             if folder.length == 0:
-                text_add(allocator, folder, b"./")   # an empty element: the working directory
+                text_add(folder, b"./")   # an empty element: the working directory
             elif folder.data[folder.length - 1] != 0x2f:
-                text_add(allocator, folder, b"/")
+                text_add(folder, b"/")
             walk.in_files_only = image != NULL and is_path_in_files(image, folder.data)
             if walk.visit(walk):
                 return True
@@ -102,7 +100,7 @@ cdef inline bint walk_default_folders(Walk* walk, const Image* asker) noexcept n
     walk.in_files_only = False
     for _i in range(walk.settings.default_count):
         text_cut(walk.folder, 0)
-        text_add(walk.allocator, walk.folder, folder)
+        text_add(walk.folder, folder)
         if walk.visit(walk):
             return True
         folder += strlen(folder) + 1

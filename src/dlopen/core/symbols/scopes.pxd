@@ -23,7 +23,6 @@ from libc.stddef cimport size_t
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport Allocator
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.contract cimport Error
 from dlopen.core.base.growable cimport Pointers, pointer_at, pointers_add, pointers_free
@@ -100,7 +99,7 @@ cdef inline bint is_global_in(const Image* image, int64_t namespace_id) noexcept
 
 
 cdef inline bint collect_globals(
-    Allocator* allocator, const Snapshot* snapshot, int64_t namespace_id, KeepImage keep,
+    const Snapshot* snapshot, int64_t namespace_id, KeepImage keep,
     void* keeper, Scopes* scopes
 ) noexcept nogil:
     """What the process was started with, if it is the base, then what was opened RTLD_GLOBAL, by
@@ -108,7 +107,7 @@ cdef inline bint collect_globals(
     cdef size_t i
     for i in range(snapshot.global_count):
         if is_global_in(snapshot.globals[i], namespace_id) and keep(keeper, snapshot.globals[i]) \
-                and not pointers_add(allocator, &scopes.globals, snapshot.globals[i]):
+                and not pointers_add(&scopes.globals, snapshot.globals[i]):
             return False
     return True
 
@@ -126,22 +125,22 @@ cdef inline void take_process(
 
 
 cdef inline bint collect_family(
-    Allocator* allocator, const Snapshot* snapshot, KeepImage keep, void* keeper, Scopes* scopes
+    const Snapshot* snapshot, KeepImage keep, void* keeper, Scopes* scopes
 ) noexcept nogil:
     """For a namespace that shares it. False without memory."""
     cdef size_t i
     for i in range(snapshot.host_count):
         if snapshot.hosts[i].is_family and keep(keeper, snapshot.hosts[i]) \
-                and not pointers_add(allocator, &scopes.family, snapshot.hosts[i]):
+                and not pointers_add(&scopes.family, snapshot.hosts[i]):
             return False
     return snapshot.host_count == 0 \
-        or pointers_add(allocator, &scopes.family, snapshot.hosts[0])
+        or pointers_add(&scopes.family, snapshot.hosts[0])
 
 
-cdef inline void free_scopes(Allocator* allocator, Scopes* scopes) noexcept nogil:
-    pointers_free(allocator, &scopes.family)
+cdef inline void free_scopes(Scopes* scopes) noexcept nogil:
+    pointers_free(&scopes.family)
     if scopes.globals.capacity != 0:
-        pointers_free(allocator, &scopes.globals)
+        pointers_free(&scopes.globals)
 
 
 cdef inline bint is_allocation(const char* name) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
-from dlopen.core.base.allocator cimport Allocator, allocate
+from dlopen.core.base.allocator cimport allocate
 from dlopen.core.base.kernel cimport kernel_descriptors_folder
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_up
@@ -107,13 +107,13 @@ cdef inline void fill_donor(
 
 
 cdef inline char* make_donor(
-    Allocator* allocator, const void* content, uint64_t content_size, uint64_t size,
+    const void* content, uint64_t content_size, uint64_t size,
     uint64_t alignment, uint64_t first_byte, uint64_t* file_size
 ) noexcept nogil:
     """A file, to be released; NULL without memory. `first_byte` is the p_vaddr of the image's
     PT_TLS modulo the alignment, which its offsets count on."""
     cdef uint64_t start = align_up(sizeof(DonorFile), alignment) + first_byte
-    cdef char* file = <char*>allocate(allocator, start + content_size)
+    cdef char* file = <char*>allocate(start + content_size)
     file_size[0] = start + content_size
     if file == NULL:
         return NULL
@@ -124,14 +124,14 @@ cdef inline char* make_donor(
 
 
 cdef inline char* make_question(
-    Allocator* allocator, const char* symbol, const char* library, uint64_t* file_size
+    const char* symbol, const char* library, uint64_t* file_size
 ) noexcept nogil:
     """A file, to be released, that has no storage of its own and refers to a thread-local symbol of
     a library of the host's; NULL without memory."""
     cdef size_t symbol_size = strlen(symbol) + 1
     cdef size_t library_size = strlen(library) + 1
     cdef size_t size = sizeof(DonorFile) + 1 + symbol_size + library_size
-    cdef DonorFile* file = <DonorFile*>allocate(allocator, size)
+    cdef DonorFile* file = <DonorFile*>allocate(size)
     cdef char* strings = <char*>file + sizeof(DonorFile)
     file_size[0] = size
     if file == NULL:

@@ -17,10 +17,8 @@ have ended is freed by that thread.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.base.allocator cimport Allocator, allocate, release
-from dlopen.core.base.kernel cimport (
-    kernel_process_id, kernel_thread_has_ended, kernel_thread_id,
-)
+from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.kernel cimport (kernel_process_id, kernel_thread_has_ended, kernel_thread_id)
 from dlopen.core.base.registrations cimport Key, call_at_thread_end
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
@@ -105,7 +103,7 @@ cdef inline uint64_t slot_of(uint64_t id) noexcept nogil:
     return id & 0xffffffffU
 
 
-cdef inline uint64_t add_module(Tls* tls, Allocator* allocator, const Image* image) noexcept nogil:
+cdef inline uint64_t add_module(Tls* tls, const Image* image) noexcept nogil:
     """The id of a new module for an image with PT_TLS; 0 without memory."""
     cdef const Phdr* segment = image.layout.tls
     cdef Module* module
@@ -118,11 +116,11 @@ cdef inline uint64_t add_module(Tls* tls, Allocator* allocator, const Image* ima
         slot += 1
     if slot == tls.capacity:
         capacity = 16 if tls.capacity == 0 else tls.capacity * 2
-        grown = <Module*>allocate(allocator, capacity * sizeof(Module))
+        grown = <Module*>allocate(capacity * sizeof(Module))
         if grown != NULL:
             if tls.count != 0:
                 memcpy(grown, tls.modules, tls.count * sizeof(Module))
-            release(allocator, tls.modules)
+            release(tls.modules)
             tls.modules = grown
             tls.capacity = capacity
     if slot < tls.capacity:
@@ -141,9 +139,7 @@ cdef inline uint64_t add_module(Tls* tls, Allocator* allocator, const Image* ima
     return id
 
 
-cdef inline void remove_blocks(
-    ThreadBlocks* thread, Allocator* allocator, uint64_t id
-) noexcept nogil:
+cdef inline void remove_blocks(ThreadBlocks* thread, uint64_t id) noexcept nogil:
     """Under the lock: a module's, in this thread and those that follow in its list."""
     cdef Block* block
     while thread != NULL:
@@ -151,20 +147,20 @@ cdef inline void remove_blocks(
             block = &thread.blocks[slot_of(id)]
             if block.id == id:
                 block.id = 0
-                release(allocator, block.allocation)
+                release(block.allocation)
                 block.allocation = NULL
         thread = thread.next
 
 
-cdef inline void remove_module(Tls* tls, Allocator* allocator, uint64_t id) noexcept nogil:
+cdef inline void remove_module(Tls* tls, uint64_t id) noexcept nogil:
     """With its blocks in all threads."""
     if not is_own_module(id):
         return
     lock_acquire(&tls.lock)
     tls.modules[slot_of(id)].id = 0
-    remove_blocks(tls.threads, allocator, id)
-    remove_blocks(tls.ending, allocator, id)
-    free_ended(tls, allocator)
+    remove_blocks(tls.threads, id)
+    remove_blocks(tls.ending, id)
+    free_ended(tls)
     lock_release(&tls.lock)
 
 
@@ -192,17 +188,17 @@ cdef inline void unlink_table(ThreadBlocks* thread) noexcept nogil:
         thread.next.link = thread.link
 
 
-cdef inline void free_table(Allocator* allocator, ThreadBlocks* thread) noexcept nogil:
+cdef inline void free_table(ThreadBlocks* thread) noexcept nogil:
     """With all of its blocks; it is in no list any more."""
     cdef uint64_t i
     for i in range(thread.count):
         if thread.blocks[i].id != 0:
-            release(allocator, thread.blocks[i].allocation)
-    release(allocator, thread.blocks)
-    release(allocator, thread)
+            release(thread.blocks[i].allocation)
+    release(thread.blocks)
+    release(thread)
 
 
-cdef inline void free_ended(Tls* tls, Allocator* allocator) noexcept nogil:
+cdef inline void free_ended(Tls* tls) noexcept nogil:
     """Under the lock: the tables of threads that are no more."""
     cdef ThreadBlocks* thread = tls.ending
     cdef ThreadBlocks* next
@@ -210,34 +206,32 @@ cdef inline void free_ended(Tls* tls, Allocator* allocator) noexcept nogil:
         next = thread.next
         if kernel_thread_has_ended(thread.process, thread.thread):
             unlink_table(thread)
-            free_table(allocator, thread)
+            free_table(thread)
         thread = next
 
 
-cdef inline ThreadBlocks* table_with(
-    Tls* tls, Allocator* allocator, uint64_t slot
-) noexcept nogil:
+cdef inline ThreadBlocks* table_with(Tls* tls, uint64_t slot) noexcept nogil:
     """Under the lock: this thread's table with room for the slot; NULL without memory."""
     cdef ThreadBlocks* thread = <ThreadBlocks*>thread_blocks
     cdef Block* grown
     cdef Block* old
     cdef uint64_t count
     if thread == NULL:
-        thread = <ThreadBlocks*>allocate(allocator, sizeof(ThreadBlocks))
+        thread = <ThreadBlocks*>allocate(sizeof(ThreadBlocks))
         if thread == NULL:
             return NULL
         thread.process = kernel_process_id()
         thread.thread = kernel_thread_id()
-        free_ended(tls, allocator)
+        free_ended(tls)
         link_table(&tls.threads, thread)
         (&thread_blocks)[0] = thread
     if slot >= thread.count:
         count = align_up(slot + 1, 16)
-        grown = <Block*>allocate(allocator, count * sizeof(Block))
+        grown = <Block*>allocate(count * sizeof(Block))
         if grown == NULL and thread.count == 0:      # a new one, which is not known to its key yet
             unlink_table(thread)
             (&thread_blocks)[0] = NULL
-            release(allocator, thread)
+            release(thread)
         if grown == NULL:
             return NULL
         old = thread.blocks
@@ -246,11 +240,11 @@ cdef inline ThreadBlocks* table_with(
         # In this order: a signal handler of this thread may read it at any moment.
         thread.blocks = grown
         thread.count = count
-        release(allocator, old)
+        release(old)
     return thread
 
 
-cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexcept nogil:
+cdef inline char* make_block(Tls* tls, uint64_t id) noexcept nogil:
     """On the first touch; NULL without memory or for a module that is not loaded. Calls
     nothing that writes errno."""
     cdef Module module
@@ -266,14 +260,14 @@ cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexce
     lock_release(&tls.lock)
     if module.id != id:
         return NULL
-    allocation = allocate(allocator, module.size + 2 * module.alignment)
+    allocation = allocate(module.size + 2 * module.alignment)
     if allocation == NULL:
         return NULL
     address = <char*>align_up(<uint64_t>allocation, module.alignment) + module.first_byte
     if module.content_size != 0:
         memcpy(address, module.content, module.content_size)
     lock_acquire(&tls.lock)
-    thread = table_with(tls, allocator, slot_of(id))
+    thread = table_with(tls, slot_of(id))
     if thread != NULL:
         block = &thread.blocks[slot_of(id)]
         block.allocation = allocation
@@ -281,7 +275,7 @@ cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexce
         block.id = id
     lock_release(&tls.lock)
     if thread == NULL:
-        release(allocator, allocation)
+        release(allocation)
         return NULL
     if is_first and call_at_thread_end(tls.key, thread) != 0:
         # Nobody would free it.
@@ -289,23 +283,21 @@ cdef inline char* make_block(Tls* tls, Allocator* allocator, uint64_t id) noexce
         unlink_table(thread)
         (&thread_blocks)[0] = NULL
         lock_release(&tls.lock)
-        free_table(allocator, thread)
+        free_table(thread)
         return NULL
     return address
 
 
-cdef inline void thread_ends(Tls* tls, Allocator* allocator, void* table) noexcept nogil:
+cdef inline void thread_ends(Tls* tls, void* table) noexcept nogil:
     """The key's destructor. Those of other keys may yet come, and use the blocks."""
     lock_acquire(&tls.lock)
     unlink_table(<ThreadBlocks*>table)
-    free_ended(tls, allocator)
+    free_ended(tls)
     link_table(&tls.ending, <ThreadBlocks*>table)
     lock_release(&tls.lock)
 
 
-cdef inline void forget_tables(
-    ThreadBlocks** list, Allocator* allocator
-) noexcept nogil:
+cdef inline void forget_tables(ThreadBlocks** list) noexcept nogil:
     """All but this thread's."""
     cdef ThreadBlocks* thread = list[0]
     cdef ThreadBlocks* next
@@ -316,11 +308,11 @@ cdef inline void forget_tables(
             thread.thread = kernel_thread_id()
         else:
             unlink_table(thread)
-            free_table(allocator, thread)
+            free_table(thread)
         thread = next
 
 
-cdef inline void forget_other_threads(Tls* tls, Allocator* allocator) noexcept nogil:
+cdef inline void forget_other_threads(Tls* tls) noexcept nogil:
     """In a forked child, which has none of them."""
-    forget_tables(&tls.threads, allocator)
-    forget_tables(&tls.ending, allocator)
+    forget_tables(&tls.threads)
+    forget_tables(&tls.ending)
