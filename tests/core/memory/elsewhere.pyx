@@ -66,7 +66,7 @@ cdef public int unit_link(const char* bytes, uint64_t size, uint64_t distance) n
         return code
     pointers_add(&alone.images, &image)
     scope[0] = &alone
-    image.scope = &scope[0]
+    image.scope.lists = &scope[0]
     memset(&batch, 0, sizeof(batch))
     scopes.error = &error
     batch.scopes = &scopes

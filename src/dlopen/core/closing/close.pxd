@@ -71,12 +71,12 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     cdef bint valid
     seal_what_is_left(linker)
     lock_acquire(&registry.lock)
-    valid = snapshot_holds(current_snapshot(registry), image) and image.open_count != 0
+    valid = snapshot_holds(current_snapshot(registry), image) and image.life.open_count != 0
     if valid:
-        image.open_count -= 1
+        image.life.open_count -= 1
         report_close(image)
         if image.is_host:
-            handle = image.host_handle
+            handle = image.host.handle
     lock_release(&registry.lock)
     if not valid:
         return fail_handle(error)

@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from dlopen.core.base.growable cimport Pointers, pointers_free, pointers_hold
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.structures cimport Xword
-from dlopen.core.image.image cimport Image
+from dlopen.core.image.image cimport Image, Tables
 from dlopen.core.image.registry cimport Registry
 from dlopen.core.symbols.report cimport report_call
 
@@ -20,17 +20,18 @@ ctypedef void (*Destructor)() noexcept nogil
 
 cdef inline void run_destructors(const Image* image) noexcept nogil:
     """DT_FINI_ARRAY backwards, then DT_FINI (gABI)."""
-    cdef const Xword* entries = <const Xword*>(image.bytes_bias + image.fini_array)
+    cdef const Tables* tables = &image.tables
+    cdef const Xword* entries = <const Xword*>(image.bytes_bias + tables.fini_array)
     cdef uint64_t i
     if image.no_foreign_code:
         return
-    for i in reversed(range(image.fini_array_count)):
+    for i in reversed(range(tables.fini_array_count)):
         if entries[i] != 0 and entries[i] != ~<uint64_t>0:
             report_call(b"fini ", image, entries[i])
             (<Destructor>entries[i])()
-    if image.fini != 0:
-        report_call(b"fini ", image, image.load_bias + image.fini)
-        (<Destructor>(image.load_bias + image.fini))()
+    if tables.fini != 0:
+        report_call(b"fini ", image, image.load_bias + tables.fini)
+        (<Destructor>(image.load_bias + tables.fini))()
 
 
 cdef extern from *:
@@ -55,8 +56,8 @@ cdef inline int run_all_destructors(void* data) noexcept nogil:
     cdef Image* image
     for i in reversed(range(finishing.order.count)):
         image = <Image*>finishing.order.items[i]
-        if image.fini_due:
-            image.fini_due = False
+        if image.life.fini_due:
+            image.life.fini_due = False
             run_destructors(image)
     finishing.is_complete = True
     return 0
@@ -73,8 +74,8 @@ cdef inline void end_destructors(void* data) noexcept nogil:
     lock_acquire(&registry.lock)
     for i in range(finishing.dead.count):
         image = <Image*>finishing.dead.items[i]
-        image.is_finished = not image.fini_due
-        image.is_abandoned = image.fini_due
+        image.life.is_finished = not image.life.fini_due
+        image.life.is_abandoned = image.life.fini_due
     lock_release(&registry.lock)
     pointers_free(&finishing.dead)
     pointers_free(&finishing.order)

@@ -33,8 +33,8 @@ cdef inline size_t visit_holders(
     cdef bint is_mapped, is_live, is_retained, is_bound
     lock_acquire(&registry.lock)
     is_mapped = pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
-    is_live = is_mapped and image.live_objects != 0
-    is_retained = is_mapped and image.retain_count != 0
+    is_live = is_mapped and image.life.live_objects != 0
+    is_retained = is_mapped and image.life.retain_count != 0
     lock_release(&registry.lock)
     if is_live:
         found += 1
@@ -43,16 +43,16 @@ cdef inline size_t visit_holders(
         found += 1
         visit(DLOPEN_HELD_RETAINED, <PublicImage*>image, data)
     if snapshot_holds(snapshot, image):
-        if image.open_count != 0:
+        if image.life.open_count != 0:
             found += 1
             visit(DLOPEN_HELD_OPEN, <PublicImage*>image, data)
-        if image.nodelete:
+        if image.life.nodelete:
             found += 1
             visit(DLOPEN_HELD_NODELETE, <PublicImage*>image, data)
-        if load_u32(&image.patch_uses) != 0:
+        if load_u32(&image.changes.patch_uses) != 0:
             found += 1
             visit(DLOPEN_HELD_PATCH, <PublicImage*>image, data)
-        if image.state == DLOPEN_STATE_INITIALISING:
+        if image.life.state == DLOPEN_STATE_INITIALISING:
             found += 1
             visit(DLOPEN_HELD_INITIALISING, <PublicImage*>image, data)
         for i in range(snapshot.count):
@@ -61,9 +61,9 @@ cdef inline size_t visit_holders(
                 continue
             lock_acquire(&registry.lock)
             absorb_lazy_bindings(registry, other)
-            is_bound = not is_being_linked(other) and pointers_hold(&other.bindings, image)
+            is_bound = not is_being_linked(other) and pointers_hold(&other.needs.bindings, image)
             lock_release(&registry.lock)
-            if is_linked(other) and pointers_hold(&other.dependencies, image):
+            if is_linked(other) and pointers_hold(&other.needs.dependencies, image):
                 found += 1
                 visit(DLOPEN_HELD_DEPENDENCY, <PublicImage*>other, data)
             elif is_bound:

@@ -13,16 +13,16 @@ from dlopen.core.image.registry cimport Registry
 
 cdef inline void hold(Image** held, Image* image) noexcept nogil:
     """`held` are those that are marked and not looked at yet, linked by `visited_from`."""
-    if image.mark or image.is_host:
+    if image.visit.mark or image.is_host:
         return
-    image.mark = 1
-    image.visited_from = held[0]
+    image.visit.mark = 1
+    image.visit.visited_from = held[0]
     held[0] = image
 
 
 cdef inline void hold_patched(Image** held, const Image* image) noexcept nogil:
     """What the patches of an image that stays lead to."""
-    cdef const PatchedPlace* patched = image.patched
+    cdef const PatchedPlace* patched = image.changes.patched
     cdef const PlaceValue* value
     while patched != NULL:
         value = patched.top
@@ -39,13 +39,13 @@ cdef inline void mark_all(Image* held) noexcept nogil:
     cdef size_t i
     while held != NULL:
         image = held
-        held = image.visited_from
+        held = image.visit.visited_from
         if is_being_linked(image):
             continue
-        for i in range(image.dependencies.count):
-            hold(&held, <Image*>image.dependencies.items[i])
-        for i in range(image.bindings.count):
-            hold(&held, <Image*>image.bindings.items[i])
+        for i in range(image.needs.dependencies.count):
+            hold(&held, <Image*>image.needs.dependencies.items[i])
+        for i in range(image.needs.bindings.count):
+            hold(&held, <Image*>image.needs.bindings.items[i])
         hold_patched(&held, image)
 
 
@@ -65,13 +65,13 @@ cdef inline void mark_patched(const Image* image) noexcept nogil:
 
 cdef inline bint is_root(const Image* image) noexcept nogil:
     """It is held by itself."""
-    return image.open_count != 0 or image.nodelete or image.pins != 0 or image.is_claimed \
-        or image.state == DLOPEN_STATE_INITIALISING
+    return image.life.open_count != 0 or image.life.nodelete or image.life.pins != 0 \
+        or image.life.is_claimed or image.life.state == DLOPEN_STATE_INITIALISING
 
 
 cdef inline void clear_marks(Registry* registry) noexcept nogil:
     cdef size_t i
     for i in range(registry.images.count):
-        (<Image*>registry.images.items[i]).mark = 0
+        (<Image*>registry.images.items[i]).visit.mark = 0
     for i in range(registry.closing.count):
-        (<Image*>registry.closing.items[i]).mark = 0
+        (<Image*>registry.closing.items[i]).visit.mark = 0

@@ -33,7 +33,7 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         absorb_lazy_bindings(registry, image)
-        image.pins += 1
+        image.life.pins += 1
         # Without memory the rest is not finished.
         if not pointers_add(&left, image):
             break
@@ -43,8 +43,8 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
         take_last_namespace(registry, &left, &order)
         for i in reversed(range(order.count)):
             image = <Image*>order.items[i]
-            if image.fini_due:
-                image.fini_due = False
+            if image.life.fini_due:
+                image.life.fini_due = False
                 run_destructors(image)
         order.count = 0
     pointers_free(&left)

@@ -42,20 +42,20 @@ cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept
     another time it is done."""
     cdef uint64_t i
     cdef Image* definer
-    if is_being_linked(image) or image.lazy_bindings == NULL \
-            or not exchange_u32(&image.has_lazy_bindings, 0):
+    if is_being_linked(image) or image.calls.definers == NULL \
+            or not exchange_u32(&image.calls.has_definers, 0):
         return True
-    for i in range(image.jmprel_count):
-        definer = <Image*>load_pointer(&image.lazy_bindings[i])
-        if definer == NULL or pointers_hold(&image.bindings, definer):
+    for i in range(image.tables.jmprel_count):
+        definer = <Image*>load_pointer(&image.calls.definers[i])
+        if definer == NULL or pointers_hold(&image.needs.bindings, definer):
             continue
         if not pointers_hold(&registry.images, definer) and not (
-            load_u32(&image.state) == DLOPEN_STATE_CLOSING
+            load_u32(&image.life.state) == DLOPEN_STATE_CLOSING
             and pointers_hold(&registry.closing, definer)
         ):
             continue
-        if not pointers_add(&image.bindings, definer):
-            store_u32(&image.has_lazy_bindings, 1)
+        if not pointers_add(&image.needs.bindings, definer):
+            store_u32(&image.calls.has_definers, 1)
             return False
     return True
 
@@ -89,18 +89,18 @@ cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
         mark_held(<Image*>registry.closing.items[i])
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        image.is_deferred = not image.mark and image.live_objects != 0
+        image.life.is_deferred = not image.visit.mark and image.life.live_objects != 0
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if image.is_deferred:
+        if image.life.is_deferred:
             mark_held(image)
     for i in range(registry.images.count):
-        count += (<const Image*>registry.images.items[i]).mark == 0
+        count += (<const Image*>registry.images.items[i]).visit.mark == 0
     complete = pointers_reserve(&registry.closing, count) \
         and pointers_reserve(dead, count)
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if complete and not image.mark:
+        if complete and not image.visit.mark:
             pointers_add(&registry.closing, image)
             pointers_add(dead, image)
     clear_marks(registry)
@@ -115,21 +115,21 @@ cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexc
     full_fence()
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if load_u32(&image.has_lazy_bindings) == 0 or pointers_hold(dead, image) \
+        if load_u32(&image.calls.has_definers) == 0 or pointers_hold(dead, image) \
                 or is_being_linked(image):
             continue
         if not absorb_lazy_bindings(registry, image):
             return True
-        for j in range(image.bindings.count):
-            if pointers_hold(dead, image.bindings.items[j]):
+        for j in range(image.needs.bindings.count):
+            if pointers_hold(dead, image.needs.bindings.items[j]):
                 return True
     return False
 
 
 cdef inline void outlive(Image* image, const Pointers* gone) noexcept nogil:
     """Under the lock: an image stays without these, whose dependency it may have been."""
-    if image.loader != NULL and pointers_hold(gone, image.loader):
-        store_pointer(&image.loader, NULL)
+    if image.life.loader != NULL and pointers_hold(gone, image.life.loader):
+        store_pointer(&image.life.loader, NULL)
     leave_scope(image, gone)
 
 
@@ -157,7 +157,7 @@ cdef inline bint sweep(
             give_back_dead(registry, dead)
             return False
         for i in range(dead.count):
-            store_u32(&(<Image*>dead.items[i]).state, DLOPEN_STATE_CLOSING)
+            store_u32(&(<Image*>dead.items[i]).life.state, DLOPEN_STATE_CLOSING)
         if not bound_meanwhile(registry, dead):
             break
         give_back_dead(registry, dead)
@@ -169,7 +169,7 @@ cdef inline bint sweep(
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
         if pointers_hold(dead, image):
-            image.is_deferred = True       # a destructor may make a thread_local object
+            image.life.is_deferred = True       # a destructor may make a thread_local object
             remove_uniques(linker, image)
             pointers_remove(&registry.globals, image)
         else:
@@ -192,7 +192,8 @@ cdef inline void give_back_dead(Registry* registry, Pointers* dead) noexcept nog
     for i in range(dead.count):
         image = <Image*>dead.items[i]
         store_u32(
-            &image.state, DLOPEN_STATE_MAPPED if image.scope == NULL else DLOPEN_STATE_READY
+            &image.life.state,
+            DLOPEN_STATE_MAPPED if image.scope.lists == NULL else DLOPEN_STATE_READY,
         )
     dead.count = 0
 
@@ -200,12 +201,12 @@ cdef inline void give_back_dead(Registry* registry, Pointers* dead) noexcept nog
 cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
     """Under the lock."""
     cdef size_t i
-    for i in range(image.dependencies.count):
-        if (<Image*>image.dependencies.items[i]).is_host:
-            (<Image*>image.dependencies.items[i]).pins -= 1
-    for i in range(image.bindings.count):
-        if (<Image*>image.bindings.items[i]).is_host:
-            (<Image*>image.bindings.items[i]).pins -= 1
+    for i in range(image.needs.dependencies.count):
+        if (<Image*>image.needs.dependencies.items[i]).is_host:
+            (<Image*>image.needs.dependencies.items[i]).life.pins -= 1
+    for i in range(image.needs.bindings.count):
+        if (<Image*>image.needs.bindings.items[i]).is_host:
+            (<Image*>image.needs.bindings.items[i]).life.pins -= 1
 
 
 cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
@@ -224,21 +225,22 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
         return
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if not image.is_finished or image.live_objects != 0 or image.retain_count != 0:
+        if not image.life.is_finished or image.life.live_objects != 0 \
+                or image.life.retain_count != 0:
             mark_held(image)
     for i in range(registry.closing.count):
-        count += (<const Image*>registry.closing.items[i]).mark == 0
+        count += (<const Image*>registry.closing.items[i]).visit.mark == 0
     # All, or without memory none: what stays would still name what it depends on.
     complete = pointers_reserve(gone, count)
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if not image.mark and complete:
+        if not image.visit.mark and complete:
             pointers_add(gone, image)
         else:
-            image.mark = 1
+            image.visit.mark = 1
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if image.mark:
+        if image.visit.mark:
             registry.closing.items[kept] = image
             kept += 1
     registry.closing.count = kept

@@ -33,7 +33,7 @@ cdef inline void link_object(Registry* registry, LiveObject* live) noexcept nogi
     if live.next != NULL:
         live.next.link = &live.next
     registry.live_objects = live
-    live.image.live_objects += 1
+    live.image.life.live_objects += 1
 
 
 cdef inline void unlink_object(LiveObject* live) noexcept nogil:
@@ -41,7 +41,7 @@ cdef inline void unlink_object(LiveObject* live) noexcept nogil:
     live.link[0] = live.next
     if live.next != NULL:
         live.next.link = live.link
-    live.image.live_objects -= 1
+    live.image.life.live_objects -= 1
 
 
 cdef inline int host_thread_atexit(
@@ -78,7 +78,7 @@ cdef inline int at_thread_exit(
         live.object = object
         link_object(registry, live)
     elif image != NULL:
-        image.nodelete = True    # without memory it stays for ever
+        image.life.nodelete = True    # without memory it stays for ever
     lock_release(&registry.lock)
     if image == NULL or live == NULL:
         release(live)
@@ -100,7 +100,7 @@ cdef inline void run_at_thread_exit(void* data) noexcept nogil:
     live.destructor(live.object)
     lock_acquire(&linker.registry.lock)
     unlink_object(live)
-    last = live.image.live_objects == 0 and live.image.is_deferred and not linker.exiting
+    last = live.image.life.live_objects == 0 and live.image.life.is_deferred and not linker.exiting
     lock_release(&linker.registry.lock)
     release(live)
     # The main thread ends with the process: its destructors come after the atexit handlers.

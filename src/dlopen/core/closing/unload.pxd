@@ -28,13 +28,13 @@ cdef inline bint take_abandoned(Registry* registry, Pointers* images) noexcept n
     cdef size_t i
     cdef Image* image
     for i in range(registry.closing.count):
-        count += (<const Image*>registry.closing.items[i]).is_abandoned
+        count += (<const Image*>registry.closing.items[i]).life.is_abandoned
     if not pointers_reserve(images, count):
         return False
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
-        if image.is_abandoned:
-            image.is_abandoned = False
+        if image.life.is_abandoned:
+            image.life.is_abandoned = False
             pointers_add(images, image)
     return True
 
@@ -57,7 +57,7 @@ cdef inline void adopt_abandoned(Finishing* finishing) noexcept nogil:
         if complete:
             pointers_add(&finishing.dead, abandoned.items[i])
         else:
-            (<Image*>abandoned.items[i]).is_abandoned = True
+            (<Image*>abandoned.items[i]).life.is_abandoned = True
     pointers_free(&abandoned)
 
 

@@ -31,7 +31,7 @@ cdef inline bint count_entries_once(Linker* linker, Image* image) noexcept nogil
     """Symbols and relocations: all else that is known of a host image is a copy. In a reader
     section; False: the image has gone."""
     cdef void* borrowed
-    if load_u64(&image.counted_symbols) == 0 or load_u64(&image.counted_relocations) == 0:
+    if load_u64(&image.host.counted_symbols) == 0 or load_u64(&image.host.counted_relocations) == 0:
         borrowed = borrow_host_image(linker, image)
         if borrowed == NULL:
             return False
@@ -45,15 +45,17 @@ cdef inline uint32_t count_versions(const Image* image) noexcept nogil:
     """Those that the image defines and needs: indices of its table may be unused."""
     cdef uint32_t i
     cdef uint32_t count = 0
-    for i in range(image.version_count):
-        if image.versions[i].name != NULL:
+    for i in range(image.tables.version_count):
+        if image.tables.versions[i].name != NULL:
             count += 1
     return count
 
 
 cdef inline uint32_t dependency_count(const Image* image) noexcept nogil:
     """Of a linked one."""
-    return <uint32_t>(image.needed.count if image.is_host else image.dependencies.count)
+    if image.is_host:
+        return <uint32_t>image.tables.needed.count
+    return <uint32_t>image.needs.dependencies.count
 
 
 cdef inline int fill_info(
@@ -65,16 +67,16 @@ cdef inline int fill_info(
             or not count_entries_once(linker, image):
         reader_leave(&linker.registry, phase)
         return DLOPEN_E_HANDLE
-    if image.is_host and not load_u32(&image.is_identified):
+    if image.is_host and not load_u32(&image.host.is_identified):
         identify_hosts(linker, current_snapshot(&linker.registry))
     memset(info, 0, sizeof(Info))
     info.size = size
     info.path = image.path
     info.name = image_asked_name(image)
-    info.soname = image.soname
-    info.rpath = image.rpath
-    info.runpath = image.runpath
-    info.interpreter = image.interpreter
+    info.soname = image.tables.soname
+    info.rpath = image.tables.rpath
+    info.runpath = image.tables.runpath
+    info.interpreter = image.tables.interpreter
     info.load_bias = image.load_bias
     info.map_start = image.map_start
     info.map_end = image.map_end
@@ -83,26 +85,26 @@ cdef inline int fill_info(
     info.phnum = image.layout.phnum
     info.device = load_u64(&image.device)
     info.inode = load_u64(&image.inode)
-    info.flags = image.flags
-    info.flags_1 = image.flags_1
+    info.flags = image.tables.flags
+    info.flags_1 = image.tables.flags_1
     if image.layout.tls != NULL:
         info.tls_size = image.layout.tls.p_memsz
         info.tls_align = image.layout.tls.p_align
-    info.tls_module_id = image.tls_module_id
-    info.state = image.state
+    info.tls_module_id = image.thread_local.module_id
+    info.state = image.life.state
     info.is_host = image.is_host
-    info.is_global = image.is_global
+    info.is_global = image.life.is_global
     info.is_private = image.is_private
     info.namespace_id = image.namespace_id
-    info.open_count = image.open_count
+    info.open_count = image.life.open_count
     info.symbol_count = <uint32_t>symbol_count_of(image)
     info.relocation_count = count_relocations(image)
-    info.needed_count = <uint32_t>image.needed.count
+    info.needed_count = <uint32_t>image.tables.needed.count
     if is_linked(image):
         info.dependency_count = dependency_count(image)
     info.version_count = count_versions(image)
-    info.has_textrel = image.has_textrel
-    info.nodelete = image.nodelete
+    info.has_textrel = image.tables.has_textrel
+    info.nodelete = image.life.nodelete
     info.machine = &image.machine.name[0]
     reader_leave(&linker.registry, phase)
     return 0
@@ -130,8 +132,8 @@ cdef inline const char* needed_at(
     cdef uint32_t phase = reader_enter(&linker.registry)
     cdef const char* needed = NULL
     if snapshot_holds(current_snapshot(&linker.registry), image) \
-            and index < image.needed.count:
-        needed = <const char*>image.needed.items[index]
+            and index < image.tables.needed.count:
+        needed = <const char*>image.tables.needed.items[index]
     reader_leave(&linker.registry, phase)
     return needed
 
@@ -147,8 +149,8 @@ cdef inline PublicImage* dependency_at(
     if snapshot_holds(snapshot, image) and is_linked(image) and index < dependency_count(image):
         # The host does not say what it bound DT_NEEDED to: by name.
         dependency = <PublicImage*>(
-            host_by_name(snapshot, <const char*>image.needed.items[index]) if image.is_host
-            else image.dependencies.items[index]
+            host_by_name(snapshot, <const char*>image.tables.needed.items[index]) if image.is_host
+            else image.needs.dependencies.items[index]
         )
     reader_leave(&linker.registry, phase)
     return dependency
@@ -168,8 +170,8 @@ cdef inline int version_at(
         reader_leave(&linker.registry, phase)
         return DLOPEN_E_HANDLE
     for turn in range(2):        # definitions, then needs
-        for i in range(image.version_count):
-            entry = &image.versions[i]
+        for i in range(image.tables.version_count):
+            entry = &image.tables.versions[i]
             if code == 0 or entry.name == NULL or (entry.library != NULL) != (turn == 1):
                 continue
             if index != 0:

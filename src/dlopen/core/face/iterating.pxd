@@ -63,14 +63,14 @@ cdef inline int visit_own(void* data) noexcept nogil:
     for i in range(snapshot.count + snapshot.closing_count):
         image = snapshot.images[i]
         # Mapped only, or being relocated.
-        if not is_linked(image) or load_pointer(&image.scope) == NULL:
+        if not is_linked(image) or load_pointer(&image.scope.lists) == NULL:
             continue
         info.dlpi_addr = image.load_bias
         info.dlpi_name = image_asked_name(image)
         info.dlpi_phdr = image.layout.phdrs
         info.dlpi_phnum = <uint16_t>image.layout.phnum
-        info.dlpi_tls_modid = image.tls_module_id
-        info.dlpi_tls_data = block_of_thread(image) if image.tls_module_id else NULL
+        info.dlpi_tls_modid = image.thread_local.module_id
+        info.dlpi_tls_data = block_of_thread(image) if image.thread_local.module_id else NULL
         info.dlpi_adds = host.adds
         info.dlpi_subs = host.subs
         result = host.visit(&info, sizeof(info), host.data)

@@ -11,13 +11,13 @@ from dlopen.core.base.contract cimport (
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type
 from dlopen.core.face.visiting cimport Visit, visit_begin, visit_end
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.image.checked cimport Tables
+from dlopen.core.image.checked cimport RelocationTables
 from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.relr cimport RelrWalk, relr_in, relr_next
 
 
-cdef inline uint32_t relr_places(const Tables* tables) noexcept nogil:
+cdef inline uint32_t relr_places(const RelocationTables* tables) noexcept nogil:
     """How many places DT_RELR stands for."""
     cdef RelrWalk walk = relr_in(tables.relr, tables.relr_count)
     cdef uint64_t place = 0
@@ -30,13 +30,13 @@ cdef inline uint32_t relr_places(const Tables* tables) noexcept nogil:
 cdef inline uint32_t count_relocations(Image* image) noexcept nogil:
     """Of an image that cannot go meanwhile, or was counted before: kept after the first count,
     for which the tables of the host's are looked for."""
-    cdef Tables tables
-    cdef uint64_t known = load_u64(&image.counted_relocations)
+    cdef RelocationTables tables
+    cdef uint64_t known = load_u64(&image.host.counted_relocations)
     if known == 0:
         read_tables(image, &tables)
         known = 1 + relr_places(&tables) + tables.relative_count + tables.rela_count \
             + tables.jmprel_count
-        store_u64(&image.counted_relocations, known)
+        store_u64(&image.host.counted_relocations, known)
     return <uint32_t>(known - 1)
 
 
@@ -69,7 +69,7 @@ cdef inline void walk_relocations(
 ) noexcept nogil:
     """In order: DT_RELR, DT_RELA, DT_JMPREL. Of an image that cannot go meanwhile."""
     cdef PublicRelocation relocation
-    cdef Tables tables
+    cdef RelocationTables tables
     cdef RelrWalk walk
     cdef uint64_t place = 0
     cdef uint64_t i

@@ -52,8 +52,9 @@ cdef inline void describe(
     symbol.type = <uint8_t>symbol_type(entry)
     symbol.binding = <uint8_t>symbol_binding(entry)
     symbol.visibility = <uint8_t>symbol_visibility(entry)
-    symbol.is_default = image.versym == NULL or definition.index >= image.symbol_limit \
-        or not image.versym[definition.index] & VERSYM_HIDDEN
+    symbol.is_default = image.tables.versym == NULL \
+        or definition.index >= image.tables.symbol_limit \
+        or not image.tables.versym[definition.index] & VERSYM_HIDDEN
     symbol.section = entry.st_shndx
     symbol.address = 0
     if (symbol_type(entry) == STT_GNU_IFUNC or symbol_type(entry) == STT_TLS) and not resolve:
@@ -69,9 +70,9 @@ cdef inline Image* define_by_host(
 ) noexcept nogil:
     """A host image's dependencies are the host's to search. No reader section needed."""
     cdef void* found
-    if image.host_handle == NULL:
+    if image.host.handle == NULL:
         return NULL
-    found = host_symbol(linker, image.host_handle, name, version)
+    found = host_symbol(linker, image.host.handle, name, version)
     if found == NULL:
         linker.host.dlerror()
         return NULL
@@ -102,7 +103,7 @@ cdef inline int find_symbol(
             definition.image = image
             definition.symbol = lookup_in_image(image, &reference, &definition.index)
             found = definition.symbol != NULL and is_export(definition.symbol)
-        elif image.from_main:
+        elif image.host.is_program:
             found = lookup_everywhere(
                 linker, snapshot, image.namespace_id, &reference, &definition
             )
@@ -115,7 +116,8 @@ cdef inline int find_symbol(
         elif found:
             describe(linker, &definition, symbol, not flags & DLOPEN_NO_RESOLVE)
             if symbol_type(definition.symbol) == STT_TLS and symbol.address == 0 \
-                    and not flags & DLOPEN_NO_RESOLVE and definition.image.tls_module_id != 0:
+                    and not flags & DLOPEN_NO_RESOLVE \
+                    and definition.image.thread_local.module_id != 0:
                 found = False
                 code = fail_memory(error, image_name(image))
         elif not flags & DLOPEN_OWN_ONLY and image.is_host:
@@ -157,7 +159,7 @@ cdef inline int symbol_at(
         code = DLOPEN_E_INVALID
     else:
         definition.image = image
-        definition.symbol = &image.symtab[index]
+        definition.symbol = &image.tables.symtab[index]
         definition.index = index
         describe(linker, &definition, symbol, False)
     visit_end(linker, &visit)

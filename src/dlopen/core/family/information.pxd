@@ -70,9 +70,9 @@ cdef inline int family_dladdr(
 
 cdef inline void* block_of_thread(const Image* image) noexcept nogil:
     """NULL if this thread has not touched it, as glibc answers too."""
-    if image.has_static_tls:
-        return <void*>(thread_pointer() + <uint64_t>image.tls_offset)
-    return known_block(image.tls_module_id) if image.tls_module_id else NULL
+    if image.thread_local.is_static:
+        return <void*>(thread_pointer() + <uint64_t>image.thread_local.offset)
+    return known_block(image.thread_local.module_id) if image.thread_local.module_id else NULL
 
 
 cdef inline int answer_origin(Linker* linker, const Image* image, char* result) noexcept nogil:
@@ -105,7 +105,7 @@ cdef inline int answer_information(
     elif request == RTLD_DI_LINKMAP:
         (<const void**>result)[0] = image
     elif request == RTLD_DI_TLS_MODID:
-        (<size_t*>result)[0] = image.tls_module_id
+        (<size_t*>result)[0] = image.thread_local.module_id
     elif request == RTLD_DI_TLS_DATA:
         (<void**>result)[0] = block_of_thread(image)
     elif request == RTLD_DI_PHDR_REQUEST:

@@ -45,7 +45,7 @@ cdef inline Image* image_of_handle(const Snapshot* snapshot, const void* handle)
     if snapshot_holds(snapshot, handle) and not (<const Image*>handle).is_host:
         return <Image*>handle
     for i in range(snapshot.host_count):
-        if handle != NULL and snapshot.hosts[i].host_handle == handle:
+        if handle != NULL and snapshot.hosts[i].host.handle == handle:
             return snapshot.hosts[i]
     return NULL
 
@@ -81,7 +81,7 @@ cdef inline void* open_for_caller(
         )
     if code == 0:
         drop_error(linker, error)
-        return image.host_handle if image.is_host else image
+        return image.host.handle if image.is_host else image
     if code == DLOPEN_E_NOT_LOADED:
         drop_error(linker, error)    # RTLD_NOLOAD only asks
     else:
@@ -143,11 +143,11 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
     clear_message(linker)
     phase = reader_enter(&linker.registry)
     image = image_of_handle(current_snapshot(&linker.registry), handle)
-    if image != NULL and image.is_host and image.open_count == 0:
+    if image != NULL and image.is_host and image.life.open_count == 0:
         image = NULL             # not opened through us
     elif image != NULL and not image.is_host:
-        stays = image.nodelete and image.open_count == 0
-        if image.open_count == 0 and not stays:
+        stays = image.life.nodelete and image.life.open_count == 0
+        if image.life.open_count == 0 and not stays:
             bad_handle(linker, image_asked_name(image))
     reader_leave(&linker.registry, phase)
     if stays:

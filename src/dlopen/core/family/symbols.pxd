@@ -37,16 +37,16 @@ cdef inline bint keep_for_caller(Linker* linker, Image* caller, Image* definer) 
     """What RTLD_DEFAULT hands out stays as long as who asked, as under glibc. False without
     memory."""
     cdef bint kept = True
-    if definer.is_host or definer == caller or definer.nodelete:
+    if definer.is_host or definer == caller or definer.life.nodelete:
         return True
     if locks_held != 0:
-        definer.nodelete = True  # a handler, which may have interrupted who has the lock
+        definer.life.nodelete = True  # a handler, which may have interrupted who has the lock
         return True
     lock_acquire(&linker.registry.lock)
-    if caller == NULL or caller.is_host or caller.nodelete:
-        definer.nodelete = True
-    elif not pointers_hold(&caller.dependencies, definer):
-        kept = pointers_add_once(&caller.bindings, definer)
+    if caller == NULL or caller.is_host or caller.life.nodelete:
+        definer.life.nodelete = True
+    elif not pointers_hold(&caller.needs.dependencies, definer):
+        kept = pointers_add_once(&caller.needs.bindings, definer)
     lock_release(&linker.registry.lock)
     return kept
 
@@ -82,7 +82,7 @@ cdef inline Answer ask_host(
     answer.forward = NULL
     phase = reader_enter(&linker.registry)
     image = image_of_caller(current_snapshot(&linker.registry), answer.result)
-    if image != NULL and (image.is_c_library or image.is_cxx_runtime):
+    if image != NULL and (image.host.is_c_library or image.host.is_cxx_runtime):
         answer.result = <void*>own
     reader_leave(&linker.registry, phase)
     return answer
@@ -126,7 +126,7 @@ cdef inline Answer family_dlsym(
         found = False
     elif is_next:
         found = lookup_next(linker, snapshot, image, &reference, &definition)
-    elif image.from_main:
+    elif image.host.is_program:
         found = lookup_everywhere(linker, snapshot, 0, &reference, &definition)
     else:
         found = not image.is_host and lookup_in_tree(image, &reference, &definition)
@@ -145,11 +145,11 @@ cdef inline Answer family_dlsym(
             )
     elif is_default or is_next:
         # What the host has brought in late, it knows the scope of.
-        if image == NULL or (image.is_host and not image.is_startup):
+        if image == NULL or (image.is_host and not image.host.is_startup):
             answer = forward(linker, version)
         else:
             no_symbol(linker, image, name, version)
-    elif image != NULL and (not image.is_host or image.from_main):
+    elif image != NULL and (not image.is_host or image.host.is_program):
         no_symbol(linker, image, name, version)
     else:
         is_hosts = True

@@ -42,7 +42,7 @@ from dlopen.core.elf.structures cimport Verdaux, Verdef
 from dlopen.core.host.abi cimport HostFunctions, HostHabits
 from dlopen.core.host.linker cimport NO_LIBC, READY, Linker
 from dlopen.core.image.checked cimport entry_at
-from dlopen.core.image.image cimport Image, LinkMap, string_at
+from dlopen.core.image.image cimport Image, LinkMap, Tables, string_at
 
 
 cdef extern from *:
@@ -147,6 +147,7 @@ cdef inline void say_habits(const Linker* linker) noexcept nogil:
 
 cdef inline bint defines_version(const Image* image, const char* name) noexcept nogil:
     """DT_VERDEF has the node. Of the host's; it asks for no memory."""
+    cdef const Tables* tables = &image.tables
     cdef const Verdef* definition
     cdef const Verdaux* entry
     cdef const char* found
@@ -154,11 +155,11 @@ cdef inline bint defines_version(const Image* image, const char* name) noexcept 
     cdef uint64_t count = 0
     cdef uint64_t _i
     cdef uint32_t i
-    for i in range(image.dynamic_count):
-        if image.dynamic[i].d_tag == DT_VERDEF:
-            address = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_VERDEFNUM:
-            count = image.dynamic[i].d_val
+    for i in range(tables.dynamic_count):
+        if tables.dynamic[i].d_tag == DT_VERDEF:
+            address = tables.dynamic[i].d_val
+        elif tables.dynamic[i].d_tag == DT_VERDEFNUM:
+            count = tables.dynamic[i].d_val
     for _i in range(count if address != 0 else 0):
         definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
         entry = <const Verdaux*>entry_at(image, address + definition.vd_aux, sizeof(Verdaux))

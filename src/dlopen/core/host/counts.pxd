@@ -31,7 +31,7 @@ cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexc
     with the host's dlclose. NULL: it has gone. No lock may be held."""
     cdef void* handle
     handle = open_host(
-        linker, NULL if image.from_main else image.link_map.l_name,
+        linker, NULL if image.host.is_program else image.link_map.l_name,
         RTLD_LAZY | RTLD_NOLOAD | mode
     )
     if handle == NULL:
@@ -75,7 +75,7 @@ cdef inline void* borrow_host_image(Linker* linker, Image* image) noexcept nogil
     """Before the memory of an image that the caller may not have counted is read; NULL: it
     has gone. No lock may be held. For ours, the caller's reader section is enough. That
     somebody has it open does not help: it may be closed meanwhile."""
-    if not image.is_host or image.is_startup:
+    if not image.is_host or image.host.is_startup:
         return image
     return count_host_image(linker, image, 0)
 
@@ -101,17 +101,18 @@ cdef inline bint look_for_globals(Linker* linker, const Snapshot* known) noexcep
     for i in range(known.host_count):
         image = known.hosts[i]
         # dlsym searches the caller's own scope too: libdlopen.so's would always be found.
-        if load_u32(&image.is_global) or image.probe == NULL or holds_linker(linker, image):
+        if load_u32(&image.life.is_global) or image.host.probe == NULL \
+                or holds_linker(linker, image):
             continue
         enter_host(linker)
         if program == NULL:
             program = linker.host.dlopen(NULL, RTLD_LAZY | RTLD_NOLOAD)
-        address = <uint64_t>linker.host.dlsym(program, image.probe)
+        address = <uint64_t>linker.host.dlsym(program, image.host.probe)
         leave_host(linker)
         if not image.map_start <= address < image.map_end:
             continue
         lock_acquire(&registry.lock)
-        if pointers_hold(&registry.hosts, image) and not load_u32(&image.is_global):
+        if pointers_hold(&registry.hosts, image) and not load_u32(&image.life.is_global):
             snapshot = NULL
             if pointers_reserve(&registry.globals, 1):
                 snapshot = make_snapshot(registry, 0, registry.hosts.count)

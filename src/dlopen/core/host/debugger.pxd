@@ -387,7 +387,7 @@ cdef inline void keep_file_for_debugger(
     snprintf(&path[length], sizeof(path) - length, b"%ld", descriptor)
     copy = copy_text(&path[0], strlen(&path[0]))
     if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \
-            or not pointers_add(&image.copied, copy):
+            or not pointers_add(&image.host.copied, copy):
         release(copy)
         kernel_close(descriptor)
         return

@@ -74,12 +74,12 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
         dynamic.p_vaddr = <uint64_t>map.l_ld - map.l_addr
         dynamic.p_memsz = 1 << 20          # until DT_NULL
         image.layout.dynamic = &dynamic
-        if map.l_ld == NULL or read_for_lookup(image) != 0 or image.soname == NULL:
+        if map.l_ld == NULL or read_for_lookup(image) != 0 or image.tables.soname == NULL:
             pass
-        elif is_loader(image.soname):
+        elif is_loader(image.tables.soname):
             linker.host.tls_get_addr = <HostTlsGetAddr>function_in(image, b"__tls_get_addr")
             linker.host.stack_end = <uint64_t*>function_in(image, b"__libc_stack_end")
-        elif is_c_library(image.soname):
+        elif is_c_library(image.tables.soname):
             linker.host.dl_iterate_phdr = <HostDlIteratePhdr>function_in(image, b"dl_iterate_phdr")
             linker.host.dlopen = <HostDlopen>function_in(image, b"dlopen")
             linker.host.dlclose = <HostDlclose>function_in(image, b"dlclose")

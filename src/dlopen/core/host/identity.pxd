@@ -19,10 +19,10 @@ from dlopen.core.base.kernel cimport (
     FileStatus, is_shortage, kernel_close, kernel_open, kernel_read, kernel_status,
 )
 from dlopen.core.base.strings cimport memcmp, strrchr
+from dlopen.core.base.words cimport smaller
 from dlopen.core.elf.constants cimport PF_R, PT_LOAD
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
-from dlopen.core.host.iterate cimport min_size
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
@@ -154,7 +154,7 @@ cdef inline bint starts_as(const Image* image, const File* file) noexcept nogil:
         if segment.p_type == PT_LOAD and segment.p_offset == 0 and segment.p_flags & PF_R:
             return file.start_size != 0 and memcmp(
                 &file.start[0], <const void*>(image.bytes_bias + segment.p_vaddr),
-                min_size(file.start_size, segment.p_filesz)
+                smaller(file.start_size, segment.p_filesz)
             ) == 0
     return False
 
@@ -165,7 +165,7 @@ cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
     cdef const char* path = image.link_map.l_name
     cdef void* borrowed = NULL
     cdef File* file
-    if strrchr(path, 0x2f) == NULL or image.from_main:
+    if strrchr(path, 0x2f) == NULL or image.host.is_program:
         return
     file = <File*>allocate(sizeof(File))
     if file == NULL:
@@ -175,12 +175,12 @@ cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
         release(file)
         return
     borrowed = <void*>image
-    if not image.is_startup:
+    if not image.host.is_startup:
         borrowed = borrow_host_image(linker, image)
     if borrowed != NULL and starts_as(image, file):
         store_u64(&image.device, file.device)
         store_u64(&image.inode, file.inode)
-        store_u32(&image.is_identified, 1)
+        store_u32(&image.host.is_identified, 1)
     if borrowed != NULL:
         give_back_host_image(linker, image, borrowed)
     file_close(file)
@@ -197,7 +197,7 @@ cdef inline bint identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
     cdef int code = MAP_READ
     memset(&wanted, 0, sizeof(wanted))
     for i in range(snapshot.host_count):
-        if not load_u32(&snapshot.hosts[i].is_identified) \
+        if not load_u32(&snapshot.hosts[i].host.is_identified) \
                 and not pointers_add(&wanted, snapshot.hosts[i]):
             code = MAP_LATER
     if wanted.count == 0:
@@ -208,7 +208,7 @@ cdef inline bint identify_hosts(Linker* linker, const Snapshot* snapshot) noexce
     # the same.
     for i in range(wanted.count):
         if code == MAP_READ:
-            store_u32(&(<Image*>wanted.items[i]).is_identified, 1)
+            store_u32(&(<Image*>wanted.items[i]).host.is_identified, 1)
         elif code == MAP_MISSING:
             identify_by_path(linker, <Image*>wanted.items[i])
     pointers_free(&wanted)

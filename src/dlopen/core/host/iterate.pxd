@@ -51,7 +51,3 @@ cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) no
     enter_host(linker)
     linker.host.dl_iterate_phdr(visit, data)
     leave_host(linker)
-
-
-cdef inline size_t min_size(size_t one, size_t other) noexcept nogil:
-    return one if one < other else other

@@ -9,7 +9,7 @@ What refers to GLIBC_PRIVATE symbols is built into libc, and belongs to it.
 from libc.stdint cimport uint32_t
 
 from dlopen.core.base.strings cimport has_prefix, strcmp, strncmp
-from dlopen.core.image.image cimport Image
+from dlopen.core.image.image cimport Image, Tables
 
 
 cdef inline const char* c_library_name() noexcept nogil:
@@ -53,13 +53,14 @@ cdef inline bint is_stub_name(const char* soname) noexcept nogil:
 cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
     """One libc with its stubs, loader, libm, libgcc_s, libstdc++ and libpython in a process; and
     what is built into libc (GLIBC_PRIVATE) belongs to it."""
+    cdef const Tables* tables = &image.tables
     cdef uint32_t i
     cdef const char* name = b""
-    if image.soname != NULL:
-        name = image.soname
-    for i in range(image.version_count):
-        if image.versions[i].library != NULL and image.versions[i].hash != 0 \
-                and strcmp(image.versions[i].name, b"GLIBC_PRIVATE") == 0:
+    if tables.soname != NULL:
+        name = tables.soname
+    for i in range(tables.version_count):
+        if tables.versions[i].library != NULL and tables.versions[i].hash != 0 \
+                and strcmp(tables.versions[i].name, b"GLIBC_PRIVATE") == 0:
             return True
     return (
         has_prefix(name, b"libc.so.") or is_stub_name(name) or has_prefix(name, b"ld-linux")

@@ -29,10 +29,10 @@ cdef inline const char* pick_probe(Collection* collection, Image* image) noexcep
     cdef uint32_t index = 0
     cdef bint unique
     for i in range(count):
-        symbol = &image.symtab[i]
+        symbol = &image.tables.symtab[i]
         if symbol.st_shndx == SHN_UNDEF or symbol.st_value == 0 or not is_export(symbol) or (
             symbol_type(symbol) != STT_FUNC and symbol_type(symbol) != STT_OBJECT
-        ) or (image.versym != NULL and image.versym[i] & VERSYM_HIDDEN):
+        ) or (image.tables.versym != NULL and image.tables.versym[i] & VERSYM_HIDDEN):
             continue
         refer(&reference, symbol_name(image, symbol), NULL)
         unique = True
@@ -54,14 +54,14 @@ cdef inline void pick_missing_probes(Collection* collection) noexcept nogil:
     cdef Pointers before = collection.images
     for i in range(collection.images.count):
         image = <Image*>before.items[i]
-        if image.is_startup or image.probe != NULL:
+        if image.host.is_startup or image.host.probe != NULL:
             continue
         collection.images.count = i
         probe = pick_probe(collection, image)
         collection.images.count = before.count
         if probe != NULL:
-            image.probe = copy_text(probe, strlen(probe))
-            collection.failed = collection.failed or image.probe == NULL
+            image.host.probe = copy_text(probe, strlen(probe))
+            collection.failed = collection.failed or image.host.probe == NULL
 
 
 cdef inline int visit_for_probes(HostInfo* info, size_t size, void* data) noexcept nogil:

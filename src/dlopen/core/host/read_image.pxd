@@ -26,7 +26,7 @@ from dlopen.core.host.libraries cimport is_c_library_name, is_cxx_runtime_name, 
 from dlopen.core.host.probes cimport pick_probe
 from dlopen.core.host.unwinder cimport asks_for_frames
 from dlopen.core.image.dynamic cimport read_dynamic
-from dlopen.core.image.image cimport Image, image_free_records
+from dlopen.core.image.image cimport Image, Tables, image_free_records
 from dlopen.core.image.registry cimport Registry
 from dlopen.core.tls.modules cimport is_own_module
 
@@ -38,7 +38,7 @@ cdef inline bint copy_string(Image* image, const char** text) noexcept nogil:
         return True
     copy = copy_text(text[0], strlen(text[0]))
     text[0] = copy
-    if copy != NULL and pointers_add(&image.copied, copy):
+    if copy != NULL and pointers_add(&image.host.copied, copy):
         return True
     release(copy)
     return False
@@ -46,16 +46,17 @@ cdef inline bint copy_string(Image* image, const char** text) noexcept nogil:
 
 cdef inline bint copy_strings(Image* image) noexcept nogil:
     """Those that are read without a count on the image; its own can go at any time."""
+    cdef Tables* tables = &image.tables
     cdef size_t i
-    cdef bint complete = copy_string(image, &image.soname) \
-        and copy_string(image, &image.rpath) \
-        and copy_string(image, &image.runpath) \
-        and copy_string(image, &image.interpreter)
-    for i in range(image.needed.count):
-        complete = complete and copy_string(image, <const char**>&image.needed.items[i])
-    for i in range(image.version_count):
-        complete = complete and copy_string(image, &image.versions[i].name) \
-            and copy_string(image, &image.versions[i].library)
+    cdef bint complete = copy_string(image, &tables.soname) \
+        and copy_string(image, &tables.rpath) \
+        and copy_string(image, &tables.runpath) \
+        and copy_string(image, &tables.interpreter)
+    for i in range(tables.needed.count):
+        complete = complete and copy_string(image, <const char**>&tables.needed.items[i])
+    for i in range(tables.version_count):
+        complete = complete and copy_string(image, &tables.versions[i].name) \
+            and copy_string(image, &tables.versions[i].library)
     return complete
 
 
@@ -75,17 +76,17 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         return NULL
     image.is_host = True
     image.machine = THIS_MACHINE
-    image.state = DLOPEN_STATE_READY
-    image.is_visible = True
+    image.life.state = DLOPEN_STATE_READY
+    image.life.is_visible = True
     image.load_bias = info.dlpi_addr
     image.bytes_bias = info.dlpi_addr
-    image.host_phdrs = info.dlpi_phdr
+    image.host.phdrs = info.dlpi_phdr
     image.layout.phnum = info.dlpi_phnum
     image.layout.page = collection.linker.page
-    image.tls_module_id = info.dlpi_tls_modid
-    image.from_main = info.dlpi_name[0] == 0 and collection.images.count == 0
+    image.thread_local.module_id = info.dlpi_tls_modid
+    image.host.is_program = info.dlpi_name[0] == 0 and collection.images.count == 0
     image.layout.phdrs = <Phdr*>allocate(info.dlpi_phnum * sizeof(Phdr))
-    if is_own_module(image.tls_module_id):
+    if is_own_module(image.thread_local.module_id):
         note_unmet(collection.linker, b"it has a module id with the top bit", b"")
         collection.failed = True
     if image.layout.phdrs == NULL or collection.failed:
@@ -121,8 +122,8 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         collection.failed = collection.failed or code == DLOPEN_E_MEMORY
         image_free_records(image)
         return NULL
-    image.link_map.l_ld = <void*>image.dynamic
-    if image.from_main:
+    image.link_map.l_ld = <void*>image.tables.dynamic
+    if image.host.is_program:
         memset(&target, 0, sizeof(target))
         name = <const char*>getauxval(AT_EXECFN)
         if add_link_target(&target, b"/proc/self/exe"):
@@ -143,15 +144,15 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         release(image.link_map.l_name)
         image_free_records(image)
         return NULL
-    image.is_c_library = is_c_library_name(image.soname)
-    image.is_cxx_runtime = is_cxx_runtime_name(image.soname)
-    image.is_family = must_be_hosts(image)
-    image.asks_for_frames = asks_for_frames(collection.linker, image)
+    image.host.is_c_library = is_c_library_name(image.tables.soname)
+    image.host.is_cxx_runtime = is_cxx_runtime_name(image.tables.soname)
+    image.host.is_family = must_be_hosts(image)
+    image.host.asks_for_frames = asks_for_frames(collection.linker, image)
     if collection.known != NULL:
         probe = pick_probe(collection, image)
         if probe != NULL:
-            image.probe = copy_text(probe, strlen(probe))
-            collection.failed = collection.failed or image.probe == NULL
+            image.host.probe = copy_text(probe, strlen(probe))
+            collection.failed = collection.failed or image.host.probe == NULL
     return image
 
 
@@ -161,7 +162,7 @@ cdef inline Image* pinned_record(const Registry* registry, const Image* image) n
     cdef Image* old
     for i in range(registry.hosts.count):
         old = <Image*>registry.hosts.items[i]
-        if old.host_phdrs == image.host_phdrs and old.load_bias == image.load_bias \
-                and (old.pins != 0 or old.open_count != 0):
+        if old.host.phdrs == image.host.phdrs and old.load_bias == image.load_bias \
+                and (old.life.pins != 0 or old.life.open_count != 0):
             return old
     return NULL

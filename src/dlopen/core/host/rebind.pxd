@@ -23,7 +23,7 @@ from dlopen.core.memory.memory cimport memory_protect, memory_set_word, memory_w
 
 cdef inline PatchedPlace* patched_place(const Image* image, uint64_t place) noexcept nogil:
     """Under the lock."""
-    cdef PatchedPlace* patched = image.patched
+    cdef PatchedPlace* patched = image.changes.patched
     while patched != NULL and patched.place != place:
         patched = patched.next
     return patched

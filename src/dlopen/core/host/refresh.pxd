@@ -41,7 +41,7 @@ cdef inline bint has_stayed(
     if info.dlpi_adds == collection.adds and info.dlpi_subs == collection.subs \
             and added <= collection.count and collection.seen <= collection.count - added:
         return True
-    return image.is_startup or image.open_count != 0 or image.pins != 0 \
+    return image.host.is_startup or image.life.open_count != 0 or image.life.pins != 0 \
         or holds_linker(collection.linker, image)
 
 
@@ -55,7 +55,7 @@ cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexce
         # What is kept is kept in order.
         for i in range(collection.cursor, collection.known.host_count):
             image = collection.known.hosts[i]
-            if image.host_phdrs == info.dlpi_phdr and image.load_bias == info.dlpi_addr \
+            if image.host.phdrs == info.dlpi_phdr and image.load_bias == info.dlpi_addr \
                     and has_stayed(collection, image, info) \
                     and strcmp(image.link_map.l_name, info.dlpi_name) == 0:
                 collection.cursor = i + 1
@@ -129,10 +129,10 @@ cdef inline bint appends_images(Linker* linker, const Collection* found) noexcep
     """Those that the process was started with still are the first. False with `note_unmet`."""
     cdef size_t i
     for i in range(found.known.host_count):
-        if not found.known.hosts[i].is_startup:
+        if not found.known.hosts[i].host.is_startup:
             break
-        if i >= found.images.count or (<const Image*>found.images.items[i]).host_phdrs \
-                != found.known.hosts[i].host_phdrs:
+        if i >= found.images.count or (<const Image*>found.images.items[i]).host.phdrs \
+                != found.known.hosts[i].host.phdrs:
             note_unmet(linker, b"it does not append what it loads to its list", b"")
             return False
     return True
@@ -213,7 +213,7 @@ cdef inline bint rebind_unwinders(Linker* linker, const Snapshot* snapshot) noex
     store_u32(&linker.must_rebind, 0)
     for i in range(snapshot.host_count):
         image = snapshot.hosts[i]
-        borrowed = borrow_host_image(linker, image) if image.asks_for_frames else NULL
+        borrowed = borrow_host_image(linker, image) if image.host.asks_for_frames else NULL
         if borrowed != NULL:
             complete = rebind_unwinder(linker, image) and complete
             give_back_host_image(linker, image, borrowed)

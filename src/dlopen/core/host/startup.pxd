@@ -11,9 +11,10 @@ from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport copy_text, release
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.strings cimport strcmp, strlen, strrchr
+from dlopen.core.base.words cimport smaller
 from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval
 from dlopen.core.host.assumptions cimport note_unmet
-from dlopen.core.host.iterate cimport Collection, min_size
+from dlopen.core.host.iterate cimport Collection
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.naming cimport answers_to, has_base_name
@@ -32,8 +33,8 @@ cdef inline bint is_needed_as(
         other = <const Image*>images.items[i]
         if answers_to(other, name):
             return False
-        for j in range(other.needed.count):
-            needed = needed or strcmp(<const char*>other.needed.items[j], name) == 0
+        for j in range(other.tables.needed.count):
+            needed = needed or strcmp(<const char*>other.tables.needed.items[j], name) == 0
     return needed
 
 
@@ -60,13 +61,13 @@ cdef inline bint find_static_tls_of_host(Linker* linker, Image* image) noexcept 
     shows it, which is at such a distance. False with `note_unmet`."""
     cdef TlsIndex index
     cdef uint64_t block
-    if image.tls_module_id == 0:
+    if image.thread_local.module_id == 0:
         return True
-    index.module = image.tls_module_id
+    index.module = image.thread_local.module_id
     index.offset = 0
     block = <uint64_t>linker.host.tls_get_addr(&index)
-    image.tls_offset = <int64_t>(block - thread_pointer())
-    image.has_static_tls = True
+    image.thread_local.offset = <int64_t>(block - thread_pointer())
+    image.thread_local.is_static = True
     # Of the libc whose function it is: each namespace of the host's has one of its own.
     if not image.map_start <= <uint64_t>linker.host.errno_location < image.map_end:
         return True
@@ -83,25 +84,26 @@ cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     cdef size_t boundary = 1
     cdef size_t i, j, k
     cdef Image* image
+    cdef const Image* other
+    cdef const char* name
     cdef bint grew = True
     while grew:
         grew = False
-        for i in range(min_size(boundary, images.count)):
+        for i in range(smaller(boundary, images.count)):
             image = <Image*>images.items[i]
-            for j in range(image.needed.count):
+            for j in range(image.tables.needed.count):
+                name = <const char*>image.tables.needed.items[j]
                 for k in range(boundary, images.count):
-                    if answers_to(<Image*>images.items[k], <const char*>image.needed.items[j]) \
-                            or has_base_name(
-                                <Image*>images.items[k], <const char*>image.needed.items[j]
-                            ):
+                    other = <const Image*>images.items[k]
+                    if answers_to(other, name) or has_base_name(other, name):
                         boundary = k + 1
                         grew = True
-    for i in range(min_size(boundary, images.count)):
+    for i in range(smaller(boundary, images.count)):
         image = <Image*>images.items[i]
-        image.is_startup = True
+        image.host.is_startup = True
         if not find_static_tls_of_host(linker, image):
             return False
         # The vDSO is in nobody's scope.
-        image.is_global = image.load_bias == 0 \
+        image.life.is_global = image.load_bias == 0 \
             or image.load_bias != getauxval(AT_SYSINFO_EHDR)
     return True

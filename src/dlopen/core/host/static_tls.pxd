@@ -287,10 +287,10 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
         return no_static_tls(linker, image, error)
     file = donor_file(donor.handle)
     donor.offset = <int64_t>file.offset
-    image.tls_offset = donor.offset
-    image.tls_module_id = file.module
-    image.has_static_tls = True
-    image.tls_donor = donor
+    image.thread_local.offset = donor.offset
+    image.thread_local.module_id = file.module
+    image.thread_local.is_static = True
+    image.thread_local.donor = donor
     lock_acquire(&linker.tls.lock)
     link = &linker.donors       # the farthest first
     while link[0] != NULL and link[0].offset < donor.offset:
@@ -318,22 +318,22 @@ cdef inline int give_tls(Linker* linker, Image* image, bint no_host, Error* erro
     image will never run, and the host is left alone."""
     if image.layout.tls == NULL:
         return 0
-    if image.needs_static_tls and not no_host:
+    if image.thread_local.needs_static and not no_host:
         return give_static_tls(linker, image, error)
-    image.tls_module_id = add_module(&linker.tls, image)
-    if image.tls_module_id == 0:
+    image.thread_local.module_id = add_module(&linker.tls, image)
+    if image.thread_local.module_id == 0:
         return fail_memory(error, image_name(image))
     return 0
 
 
 cdef inline void take_back_tls(Linker* linker, Image* image) noexcept nogil:
     """With no lock held; nothing of the image runs any more."""
-    if image.tls_donor != NULL:
-        take_back_static_tls(linker, <Donor*>image.tls_donor)
-        image.tls_donor = NULL
+    if image.thread_local.donor != NULL:
+        take_back_static_tls(linker, <Donor*>image.thread_local.donor)
+        image.thread_local.donor = NULL
     else:
         # A reader may still hold the image: the id stays, and means no module any more.
-        remove_module(&linker.tls, image.tls_module_id)
+        remove_module(&linker.tls, image.thread_local.module_id)
 
 
 cdef inline bint ask_host_for_static_tls(
@@ -360,10 +360,10 @@ cdef inline bint ask_host_for_static_tls(
     release(question)
     if handle != NULL:
         file = donor_file(handle)
-        found = file.module == owner.tls_module_id  # and no other library's of this name
+        found = file.module == owner.thread_local.module_id  # and no other library's of this name
         if found:
-            owner.tls_offset = <int64_t>(file.offset - definition.symbol.st_value)
-            owner.has_static_tls = True
+            owner.thread_local.offset = <int64_t>(file.offset - definition.symbol.st_value)
+            owner.thread_local.is_static = True
         close_host(linker, handle)
     if begun:
         end_donors(linker)

@@ -42,16 +42,16 @@ cdef struct UniqueHosts:         # the host's images that define any, in the hos
 
 cdef inline bint defines_uniques(Image* image) noexcept nogil:
     """Kept after the first look. The caller has counted the image."""
-    cdef uint32_t known = load_u32(&image.uniques_known)
+    cdef uint32_t known = load_u32(&image.host.uniques_known)
     cdef uint64_t i
     if known == UNIQUES_UNKNOWN:
         known = UNIQUES_NONE
         for i in range(symbol_count(image)):
-            if symbol_binding(&image.symtab[i]) == STB_GNU_UNIQUE \
-                    and image.symtab[i].st_shndx != SHN_UNDEF:
+            if symbol_binding(&image.tables.symtab[i]) == STB_GNU_UNIQUE \
+                    and image.tables.symtab[i].st_shndx != SHN_UNDEF:
                 known = UNIQUES_SOME
                 break
-        store_u32(&image.uniques_known, known)
+        store_u32(&image.host.uniques_known, known)
     return known == UNIQUES_SOME
 
 
@@ -65,7 +65,7 @@ cdef inline void collect_unique_hosts(
     hosts.collected = True
     for i in range(snapshot.host_count):
         image = snapshot.hosts[i]
-        if load_u32(&image.uniques_known) == UNIQUES_NONE \
+        if load_u32(&image.host.uniques_known) == UNIQUES_NONE \
                 or not is_of_namespace(image, namespace_id):
             continue
         handle = count_host_image(linker, image, 0)

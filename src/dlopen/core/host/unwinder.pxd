@@ -64,7 +64,7 @@ cdef inline bint walk_unwinder_slots(
     cdef const Sym* symbol
     cdef uint64_t function
     while next_word(&walk, &word):
-        symbol = &image.symtab[word.symbol]
+        symbol = &image.tables.symtab[word.symbol]
         # One that defines the name itself stands between others and libc: it stays there.
         if symbol.st_shndx != SHN_UNDEF or not holds_address(&word):
             continue
@@ -85,7 +85,7 @@ cdef inline bint stop_at_first(
 
 cdef inline bint asks_for_frames(Linker* linker, const Image* image) noexcept nogil:
     """It has such slots. Under the host's lock."""
-    return not image.is_c_library and not walk_unwinder_slots(
+    return not image.host.is_c_library and not walk_unwinder_slots(
         linker, image, False, stop_at_first
     )
 

@@ -12,7 +12,7 @@ from dlopen.core.base.errors cimport fail_at
 from dlopen.core.elf.constants cimport PF_W, PF_X
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Xword
-from dlopen.core.image.image cimport MAX_TABLES, Image, bytes_at, image_name
+from dlopen.core.image.image cimport Image, MAX_TABLES, Tables, bytes_at, image_name
 
 
 cdef inline int malformed(
@@ -24,13 +24,14 @@ cdef inline int malformed(
 
 cdef inline void note_table(Image* image, uint64_t address, uint64_t size) noexcept nogil:
     """Remembers a table that later steps trust, so that no relocation overwrites it."""
+    cdef Tables* tables = &image.tables
     cdef const Phdr* segment = segment_holding(&image.layout, address, size)
-    if segment != NULL and image.table_count < MAX_TABLES:
-        image.tables[image.table_count].start = address
-        image.tables[image.table_count].size = size
-        image.table_count += 1
+    if segment != NULL and tables.range_count < MAX_TABLES:
+        tables.ranges[tables.range_count].start = address
+        tables.ranges[tables.range_count].size = size
+        tables.range_count += 1
         if segment.p_flags & PF_W:
-            image.has_tables_in_writable_memory = True
+            tables.has_tables_in_writable_memory = True
 
 
 cdef inline const void* entry_at(
@@ -64,7 +65,7 @@ cdef inline uint64_t room_after(const Image* image, uint64_t address) noexcept n
     return segment.p_vaddr + segment.p_filesz - address
 
 
-cdef struct Tables:              # an image's relocations
+cdef struct RelocationTables:   # an image's relocations
     const Xword* relr
     uint64_t relr_count
     uint64_t relative_count      # of a host image: they stand before `rela`, and have no symbol

@@ -27,10 +27,10 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.layout cimport refuse_executable_stack, segment_holding
 from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym, Xword
-from dlopen.core.image.checked cimport Tables, entry_at, malformed, room_after, table_at
+from dlopen.core.image.checked cimport RelocationTables, entry_at, malformed, room_after, table_at
 from dlopen.core.image.functions cimport read_functions
 from dlopen.core.image.hash_tables cimport protect_symbols, read_hash_tables
-from dlopen.core.image.image cimport Image, bytes_at, image_name, string_at
+from dlopen.core.image.image cimport Image, Tables, bytes_at, image_name, string_at
 from dlopen.core.image.relocation_tables cimport read_relocations
 from dlopen.core.image.versions cimport (
     EXTRA_FLAGS_1, EXTRA_GNU_HASH, EXTRA_VERDEF, EXTRA_VERDEFNUM, EXTRA_VERNEED, EXTRA_VERNEEDNUM,
@@ -59,7 +59,7 @@ cdef inline int tag_slot(uint64_t tag) noexcept nogil:
     return -1
 
 
-cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
+cdef inline void read_tables(const Image* image, RelocationTables* tables) noexcept nogil:
     """Of any image that cannot go meanwhile. The host's are not kept: most are never asked for."""
     cdef uint64_t rela = 0
     cdef uint64_t rela_size = 0
@@ -70,32 +70,32 @@ cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
     cdef uint64_t relr = 0
     cdef uint64_t relr_size = 0
     cdef uint32_t i
-    tables.relr = image.relr
-    tables.relr_count = image.relr_count
+    tables.relr = image.tables.relr
+    tables.relr_count = image.tables.relr_count
     tables.relative_count = 0
-    tables.rela = image.rela
-    tables.rela_count = image.rela_count
-    tables.jmprel = image.jmprel
-    tables.jmprel_count = image.jmprel_count
+    tables.rela = image.tables.rela
+    tables.rela_count = image.tables.rela_count
+    tables.jmprel = image.tables.jmprel
+    tables.jmprel_count = image.tables.jmprel_count
     if not image.is_host:
         return
-    for i in range(image.dynamic_count):
-        if image.dynamic[i].d_tag == DT_RELA:
-            rela = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_RELASZ:
-            rela_size = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_RELACOUNT:
-            relative = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_JMPREL:
-            jmprel = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_PLTRELSZ:
-            jmprel_size = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_PLTREL:
-            jmprel_kind = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_RELR:
-            relr = image.dynamic[i].d_val
-        elif image.dynamic[i].d_tag == DT_RELRSZ:
-            relr_size = image.dynamic[i].d_val
+    for i in range(image.tables.dynamic_count):
+        if image.tables.dynamic[i].d_tag == DT_RELA:
+            rela = image.tables.dynamic[i].d_val
+        elif image.tables.dynamic[i].d_tag == DT_RELASZ:
+            rela_size = image.tables.dynamic[i].d_val
+        elif image.tables.dynamic[i].d_tag == DT_RELACOUNT:
+            relative = image.tables.dynamic[i].d_val
+        elif image.tables.dynamic[i].d_tag == DT_JMPREL:
+            jmprel = image.tables.dynamic[i].d_val
+        elif image.tables.dynamic[i].d_tag == DT_PLTRELSZ:
+            jmprel_size = image.tables.dynamic[i].d_val
+        elif image.tables.dynamic[i].d_tag == DT_PLTREL:
+            jmprel_kind = image.tables.dynamic[i].d_val
+        elif image.tables.dynamic[i].d_tag == DT_RELR:
+            relr = image.tables.dynamic[i].d_val
+        elif image.tables.dynamic[i].d_tag == DT_RELRSZ:
+            relr_size = image.tables.dynamic[i].d_val
     if jmprel_kind != DT_RELA:
         jmprel = 0
     # Some linkers count DT_JMPREL's entries in DT_RELASZ too.
@@ -117,18 +117,19 @@ cdef inline void read_tables(const Image* image, Tables* tables) noexcept nogil:
 
 cdef inline void read_entries(Image* image, uint64_t* values, bint* present) noexcept nogil:
     """The dynamic section's, up to DT_NULL, by slot."""
+    cdef Tables* tables = &image.tables
     cdef uint32_t i
     cdef int slot
     memset(values, 0, TAG_COUNT * sizeof(values[0]))
     memset(present, 0, TAG_COUNT * sizeof(present[0]))
-    image.dynamic_count = <uint32_t>(image.layout.dynamic.p_memsz // sizeof(Dyn))
-    for i in range(image.dynamic_count):
-        if image.dynamic[i].d_tag == DT_NULL:
-            image.dynamic_count = i
+    tables.dynamic_count = <uint32_t>(image.layout.dynamic.p_memsz // sizeof(Dyn))
+    for i in range(tables.dynamic_count):
+        if tables.dynamic[i].d_tag == DT_NULL:
+            tables.dynamic_count = i
             break
-        slot = tag_slot(<uint64_t>image.dynamic[i].d_tag)
+        slot = tag_slot(<uint64_t>tables.dynamic[i].d_tag)
         if slot >= 0:
-            values[slot] = image.dynamic[i].d_val
+            values[slot] = tables.dynamic[i].d_val
             present[slot] = True
 
 
@@ -136,28 +137,30 @@ cdef inline int read_symbols(
     Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
     """DT_STRTAB and DT_SYMTAB."""
+    cdef Tables* tables = &image.tables
     if not present[DT_STRTAB] or not present[DT_SYMTAB]:
         if image.is_host:
             return DLOPEN_E_FORMAT
         return malformed(image, error, DETAIL_NO_TABLES, 0)
-    image.strtab = <const char*>table_at(image, values[DT_STRTAB], values[DT_STRSZ])
-    if image.strtab == NULL:
+    tables.strtab = <const char*>table_at(image, values[DT_STRTAB], values[DT_STRSZ])
+    if tables.strtab == NULL:
         return malformed(image, error, DETAIL_STRTAB_OUTSIDE, values[DT_STRTAB])
-    image.strtab_size = values[DT_STRSZ]
-    if image.strtab_size == 0 or (not image.is_host and image.strtab[image.strtab_size - 1] != 0):
-        return malformed(image, error, DETAIL_STRTAB_END, image.strtab_size)
+    tables.strtab_size = values[DT_STRSZ]
+    if tables.strtab_size == 0 \
+            or (not image.is_host and tables.strtab[tables.strtab_size - 1] != 0):
+        return malformed(image, error, DETAIL_STRTAB_END, tables.strtab_size)
     if present[DT_SYMENT] and values[DT_SYMENT] != sizeof(Sym):
         return malformed(image, error, DETAIL_SYMENT, values[DT_SYMENT])
-    image.symtab = <const Sym*>table_at(image, values[DT_SYMTAB], sizeof(Sym))
-    if image.symtab == NULL:
+    tables.symtab = <const Sym*>table_at(image, values[DT_SYMTAB], sizeof(Sym))
+    if tables.symtab == NULL:
         return malformed(image, error, DETAIL_SYMTAB_OUTSIDE, values[DT_SYMTAB])
     if image.is_host:
-        image.symbol_limit = <uint64_t>1 << 32
+        tables.symbol_limit = <uint64_t>1 << 32
     else:
-        image.symbol_limit = room_after(image, values[DT_SYMTAB]) // sizeof(Sym)
+        tables.symbol_limit = room_after(image, values[DT_SYMTAB]) // sizeof(Sym)
         if values[DT_STRTAB] > values[DT_SYMTAB] \
-                and (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym) < image.symbol_limit:
-            image.symbol_limit = (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym)
+                and (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym) < tables.symbol_limit:
+            tables.symbol_limit = (values[DT_STRTAB] - values[DT_SYMTAB]) // sizeof(Sym)
     return 0
 
 
@@ -167,15 +170,15 @@ cdef inline int read_for_lookup(Image* image) noexcept nogil:
     cdef uint64_t values[TAG_COUNT]
     cdef bint present[TAG_COUNT]
     cdef int code
-    image.dynamic = <const Dyn*>(image.bytes_bias + image.layout.dynamic.p_vaddr)
+    image.tables.dynamic = <const Dyn*>(image.bytes_bias + image.layout.dynamic.p_vaddr)
     read_entries(image, &values[0], &present[0])
     code = read_symbols(image, &values[0], &present[0], NULL)
     if code == 0:
         code = read_hash_tables(image, &values[0], &present[0], NULL)
     if code == 0 and present[DT_SONAME]:
-        image.soname = string_at(image, values[DT_SONAME])
+        image.tables.soname = string_at(image, values[DT_SONAME])
     if code == 0 and present[EXTRA_VERSYM]:
-        image.versym = <const uint16_t*>table_at(image, values[EXTRA_VERSYM], 2)
+        image.tables.versym = <const uint16_t*>table_at(image, values[EXTRA_VERSYM], 2)
     return code
 
 
@@ -196,6 +199,7 @@ cdef inline const char* interpreter_of(const Image* image) noexcept nogil:
 
 cdef inline int read_dynamic(Image* image, Error* error) noexcept nogil:
     """Everything but what `refuse` says of it."""
+    cdef Tables* tables = &image.tables
     cdef uint64_t values[TAG_COUNT]
     cdef bint present[TAG_COUNT]
     cdef uint64_t address = image.layout.dynamic.p_vaddr
@@ -206,10 +210,10 @@ cdef inline int read_dynamic(Image* image, Error* error) noexcept nogil:
     cdef const Phdr* relro = image.layout.relro
     cdef const Phdr* segment
     if image.is_host:
-        image.dynamic = <const Dyn*>(image.bytes_bias + address)
+        tables.dynamic = <const Dyn*>(image.bytes_bias + address)
     else:
-        image.dynamic = <const Dyn*>table_at(image, address, size)
-        if image.dynamic == NULL:
+        tables.dynamic = <const Dyn*>table_at(image, address, size)
+        if tables.dynamic == NULL:
             return malformed(image, error, DETAIL_DYNAMIC_OUTSIDE, address)
         if relro != NULL:
             segment = segment_holding(&image.layout, relro.p_vaddr, 1)
@@ -221,41 +225,41 @@ cdef inline int read_dynamic(Image* image, Error* error) noexcept nogil:
     code = read_symbols(image, &values[0], &present[0], error)
     if code:
         return code
-    image.flags = values[DT_FLAGS]
-    image.flags_1 = values[EXTRA_FLAGS_1]
-    image.is_symbolic = present[DT_SYMBOLIC] or image.flags & DF_SYMBOLIC != 0
-    image.has_textrel = present[DT_TEXTREL] or image.flags & DF_TEXTREL != 0
-    for i in range(image.dynamic_count):
-        if image.dynamic[i].d_tag != DT_NEEDED:
+    tables.flags = values[DT_FLAGS]
+    tables.flags_1 = values[EXTRA_FLAGS_1]
+    tables.is_symbolic = present[DT_SYMBOLIC] or tables.flags & DF_SYMBOLIC != 0
+    tables.has_textrel = present[DT_TEXTREL] or tables.flags & DF_TEXTREL != 0
+    for i in range(tables.dynamic_count):
+        if tables.dynamic[i].d_tag != DT_NEEDED:
             continue
-        text = string_at(image, image.dynamic[i].d_val)
+        text = string_at(image, tables.dynamic[i].d_val)
         if text == NULL or text[0] == 0:
-            return malformed(image, error, DETAIL_NEEDED_OUTSIDE, image.dynamic[i].d_val)
-        if not pointers_add(&image.needed, text):
+            return malformed(image, error, DETAIL_NEEDED_OUTSIDE, tables.dynamic[i].d_val)
+        if not pointers_add(&tables.needed, text):
             return fail_memory(error, image_name(image))
-    for i in range(image.dynamic_count):
+    for i in range(tables.dynamic_count):
         if image.is_host or (
-            image.dynamic[i].d_tag != DT_FILTER and image.dynamic[i].d_tag != DT_AUXILIARY
+            tables.dynamic[i].d_tag != DT_FILTER and tables.dynamic[i].d_tag != DT_AUXILIARY
         ):
             continue
-        text = string_at(image, image.dynamic[i].d_val)
+        text = string_at(image, tables.dynamic[i].d_val)
         if text == NULL or text[0] == 0:
-            return malformed(image, error, DETAIL_FILTER_OUTSIDE, image.dynamic[i].d_val)
-        if not pointers_add(&image.filter_entries, &image.dynamic[i]):
+            return malformed(image, error, DETAIL_FILTER_OUTSIDE, tables.dynamic[i].d_val)
+        if not pointers_add(&tables.filter_entries, &tables.dynamic[i]):
             return fail_memory(error, image_name(image))
     if present[DT_SONAME]:
-        image.soname = string_at(image, values[DT_SONAME])
-        if image.soname == NULL:
+        tables.soname = string_at(image, values[DT_SONAME])
+        if tables.soname == NULL:
             return malformed(image, error, DETAIL_SONAME_OUTSIDE, values[DT_SONAME])
     if present[DT_RUNPATH]:
-        image.runpath = string_at(image, values[DT_RUNPATH])
-        if image.runpath == NULL:
+        tables.runpath = string_at(image, values[DT_RUNPATH])
+        if tables.runpath == NULL:
             return malformed(image, error, DETAIL_RUNPATH_OUTSIDE, values[DT_RUNPATH])
     if present[DT_RPATH]:
-        image.rpath = string_at(image, values[DT_RPATH])
-        if image.rpath == NULL:
+        tables.rpath = string_at(image, values[DT_RPATH])
+        if tables.rpath == NULL:
             return malformed(image, error, DETAIL_RPATH_OUTSIDE, values[DT_RPATH])
-    image.interpreter = interpreter_of(image)
+    tables.interpreter = interpreter_of(image)
     code = read_hash_tables(image, &values[0], &present[0], error)
     if code:
         return code
@@ -288,10 +292,10 @@ cdef inline void move_dynamic_pointers(Image* image) noexcept nogil:
             or not segment.p_flags & PF_W:
         return
     memset(last, 0, sizeof(last))
-    for i in range(image.dynamic_count):
-        slot = tag_slot(<uint64_t>image.dynamic[i].d_tag)
+    for i in range(image.tables.dynamic_count):
+        slot = tag_slot(<uint64_t>image.tables.dynamic[i].d_tag)
         if slot >= 0:
-            last[slot] = <Dyn*>&image.dynamic[i]
+            last[slot] = <Dyn*>&image.tables.dynamic[i]
     moved = [
         DT_HASH, DT_PLTGOT, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_RELR, EXTRA_GNU_HASH,
         EXTRA_VERSYM,
@@ -307,8 +311,8 @@ cdef inline int refuse(const Image* image, const char* name, Error* error) noexc
         return fail_for_machine(error, name, image.machine.number)
     if image.layout.wants_executable_stack:
         return refuse_executable_stack(&image.layout, name, error)
-    if image.flags_1 & DF_1_PIE:
+    if image.tables.flags_1 & DF_1_PIE:
         return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_PIE)
-    if image.flags_1 & DF_1_NOOPEN:
+    if image.tables.flags_1 & DF_1_NOOPEN:
         return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_NOOPEN)
     return 0

@@ -15,7 +15,7 @@ from dlopen.core.elf.constants cimport (
     DT_FINI, DT_FINI_ARRAY, DT_FINI_ARRAYSZ, DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ,
 )
 from dlopen.core.image.checked cimport is_code, malformed
-from dlopen.core.image.image cimport Image, bytes_at
+from dlopen.core.image.image cimport Image, Tables, bytes_at
 
 
 cdef inline int read_functions(
@@ -23,24 +23,25 @@ cdef inline int read_functions(
 ) noexcept nogil:
     """Constructors and destructors, from the values of the dynamic section; an error where they lie
     outside."""
+    cdef Tables* tables = &image.tables
     if present[DT_INIT] and values[DT_INIT] != 0:
         if not is_code(image, values[DT_INIT]):
             return malformed(image, error, DETAIL_INIT_OUTSIDE, values[DT_INIT])
-        image.init = values[DT_INIT]
+        tables.init = values[DT_INIT]
     if present[DT_FINI] and values[DT_FINI] != 0:
         if not is_code(image, values[DT_FINI]):
             return malformed(image, error, DETAIL_FINI_OUTSIDE, values[DT_FINI])
-        image.fini = values[DT_FINI]
+        tables.fini = values[DT_FINI]
     if present[DT_INIT_ARRAY]:
-        image.init_array = values[DT_INIT_ARRAY]
-        image.init_array_count = values[DT_INIT_ARRAYSZ] // 8
-        if image.init_array_count != 0 \
-                and bytes_at(image, image.init_array, image.init_array_count * 8) == NULL:
-            return malformed(image, error, DETAIL_INIT_ARRAY_OUTSIDE, image.init_array)
+        tables.init_array = values[DT_INIT_ARRAY]
+        tables.init_array_count = values[DT_INIT_ARRAYSZ] // 8
+        if tables.init_array_count != 0 \
+                and bytes_at(image, tables.init_array, tables.init_array_count * 8) == NULL:
+            return malformed(image, error, DETAIL_INIT_ARRAY_OUTSIDE, tables.init_array)
     if present[DT_FINI_ARRAY]:
-        image.fini_array = values[DT_FINI_ARRAY]
-        image.fini_array_count = values[DT_FINI_ARRAYSZ] // 8
-        if image.fini_array_count != 0 \
-                and bytes_at(image, image.fini_array, image.fini_array_count * 8) == NULL:
-            return malformed(image, error, DETAIL_FINI_ARRAY_OUTSIDE, image.fini_array)
+        tables.fini_array = values[DT_FINI_ARRAY]
+        tables.fini_array_count = values[DT_FINI_ARRAYSZ] // 8
+        if tables.fini_array_count != 0 \
+                and bytes_at(image, tables.fini_array, tables.fini_array_count * 8) == NULL:
+            return malformed(image, error, DETAIL_FINI_ARRAY_OUTSIDE, tables.fini_array)
     return 0

@@ -16,12 +16,13 @@ from dlopen.core.elf.constants cimport DT_HASH, DT_SYMTAB, PF_W
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Phdr, Sym, Word, Xword
 from dlopen.core.image.checked cimport malformed, note_table, room_after, table_at
-from dlopen.core.image.image cimport Image, symbol_count
+from dlopen.core.image.image cimport Image, Tables, symbol_count
 from dlopen.core.image.versions cimport EXTRA_GNU_HASH
 
 
 cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noexcept nogil:
     """Checks the table at this address and fills the fields of it."""
+    cdef Tables* tables = &image.tables
     cdef const Word* header = <const Word*>table_at(image, address, 16)
     cdef uint64_t room = room_after(image, address)
     cdef uint64_t bloom_count
@@ -36,19 +37,19 @@ cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noex
         return malformed(image, error, DETAIL_GNU_HASH_BEYOND, header[0])
     if header[0] == 0:
         return 0                 # defines nothing; DT_HASH may stand beside it
-    image.bucket_count = header[0]
-    image.symbol_offset = header[1]
-    image.bloom_mask = <uint32_t>bloom_count - 1
-    image.bloom_shift = header[3] & 63U
-    image.bloom = <const Xword*>(header + 4)
-    image.buckets = <const Word*>(image.bloom + bloom_count)
-    image.chains = image.buckets + image.bucket_count
+    tables.bucket_count = header[0]
+    tables.symbol_offset = header[1]
+    tables.bloom_mask = <uint32_t>bloom_count - 1
+    tables.bloom_shift = header[3] & 63U
+    tables.bloom = <const Xword*>(header + 4)
+    tables.buckets = <const Word*>(tables.bloom + bloom_count)
+    tables.chains = tables.buckets + tables.bucket_count
     if image.is_host:
-        image.chain_limit = <uint64_t>1 << 32
+        tables.chain_limit = <uint64_t>1 << 32
     else:
-        image.chain_limit = image.symbol_offset + (room - used) // 4
-        if image.chain_limit > image.symbol_limit:
-            image.chain_limit = image.symbol_limit
+        tables.chain_limit = tables.symbol_offset + (room - used) // 4
+        if tables.chain_limit > tables.symbol_limit:
+            tables.chain_limit = tables.symbol_limit
         note_table(image, address, used)
     return 0
 
@@ -56,17 +57,18 @@ cdef inline int read_gnu_hash(Image* image, uint64_t address, Error* error) noex
 cdef inline void protect_symbols(Image* image, const uint64_t* values) noexcept nogil:
     """Symbols in writable memory (patchelf moves them there): exactly counted, so that
     what follows them may be relocated and they may not."""
+    cdef Tables* tables = &image.tables
     cdef const Phdr* segment = segment_holding(&image.layout, values[DT_SYMTAB], sizeof(Sym))
-    if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
+    if segment == NULL or not (segment.p_flags & PF_W or tables.has_textrel):
         return
-    image.symbol_limit = symbol_count(image)
-    note_table(image, values[DT_SYMTAB], image.symbol_limit * sizeof(Sym))
-    if image.chain_limit > image.symbol_limit:
-        image.chain_limit = image.symbol_limit
-    if image.chain_limit > image.symbol_offset:
+    tables.symbol_limit = symbol_count(image)
+    note_table(image, values[DT_SYMTAB], tables.symbol_limit * sizeof(Sym))
+    if tables.chain_limit > tables.symbol_limit:
+        tables.chain_limit = tables.symbol_limit
+    if tables.chain_limit > tables.symbol_offset:
         note_table(
-            image, <uint64_t>image.chains - image.bytes_bias,
-            (image.chain_limit - image.symbol_offset) * 4
+            image, <uint64_t>tables.chains - image.bytes_bias,
+            (tables.chain_limit - tables.symbol_offset) * 4
         )
 
 
@@ -77,10 +79,10 @@ cdef inline int read_sysv_hash(Image* image, uint64_t address, Error* error) noe
         return malformed(image, error, DETAIL_HASH_OUTSIDE, address)
     if table_at(image, address, 8 + (<uint64_t>header[0] + header[1]) * 4) == NULL:
         return malformed(image, error, DETAIL_HASH_BEYOND, header[1])
-    image.sysv_chain_count = header[1]
-    image.sysv_chains = header + 2 + header[0]
-    image.sysv_buckets = header + 2
-    image.sysv_bucket_count = header[0]
+    image.tables.sysv_chain_count = header[1]
+    image.tables.sysv_chains = header + 2 + header[0]
+    image.tables.sysv_buckets = header + 2
+    image.tables.sysv_bucket_count = header[0]
     return 0
 
 

@@ -14,6 +14,7 @@ from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED
 from dlopen.core.base.growable cimport Pointers, pointers_free
 from dlopen.core.base.kernel cimport kernel_close
+from dlopen.core.base.words cimport smaller
 from dlopen.core.elf.constants cimport PF_R
 from dlopen.core.elf.layout cimport Layout, segment_holding
 from dlopen.core.elf.structures cimport Dyn, Half, Phdr, Rela, Sym, Word, Xword
@@ -46,13 +47,149 @@ cdef enum:
     MAX_TABLES = 24
 
 
-cdef struct Unique:              # a definition in the table of symbols/unique.pxd
-    Unique* next                 # in its chain; atomic
-    Unique* sibling              # of the same image
-    Image* image
-    const Sym* symbol
-    uint32_t index
-    uint32_t hash                # of its name: gnu_hash
+cdef struct Tables:
+    # What the file says of itself: image/dynamic.pxd and the readers beside it. Set before the
+    # image is published, never changed. All but the owned ones lie in the mapped file, and are
+    # checked to be there.
+    const Dyn* dynamic           # of PT_DYNAMIC; NULL: none
+    uint32_t dynamic_count       # entries, without the DT_NULL
+    const Sym* symtab
+    const char* strtab           # its last byte is NUL
+    uint64_t strtab_size
+    uint64_t symbol_limit        # an index below it can be read; not the exact count
+    # DT_GNU_HASH; `buckets` is NULL without one
+    const Xword* bloom
+    const Word* buckets
+    const Word* chains           # of symbol number symbol_offset first
+    uint32_t bucket_count
+    uint32_t bloom_mask          # the count of words, less 1
+    uint32_t bloom_shift
+    uint32_t symbol_offset       # the first symbol that the table holds
+    uint64_t chain_limit         # symbol index
+    # DT_HASH; NULL without one
+    const Word* sysv_buckets
+    const Word* sysv_chains
+    uint32_t sysv_bucket_count
+    uint32_t sysv_chain_count    # symbols, too
+    # versions
+    const Half* versym           # by symbol; NULL: it has none
+    Version* versions            # by index; owned
+    uint32_t version_count
+    uint16_t first_needed        # of the first of verneed, its place + 1; 0: none
+    bint has_verdef
+    # relocations
+    const Xword* relr
+    uint64_t relr_count          # words
+    const Rela* rela
+    uint64_t rela_count
+    const Rela* jmprel
+    uint64_t jmprel_count
+    # Dynamic entries in p_vaddr terms; 0 when absent.
+    uint64_t plt_got
+    uint64_t init
+    uint64_t fini
+    uint64_t init_array
+    uint64_t fini_array
+    uint64_t init_array_count    # functions
+    uint64_t fini_array_count
+    uint64_t flags               # DT_FLAGS
+    uint64_t flags_1             # DT_FLAGS_1
+    bint has_textrel             # relocations change what is mapped read-only
+    bint is_symbolic             # its own definitions come first for it
+    bint has_tables_in_writable_memory   # constructors may break them, and relocations
+    const char* soname           # in strtab; NULL when absent, as are the following
+    const char* rpath
+    const char* runpath
+    const char* interpreter      # of PT_INTERP; NULL when absent, or not readable
+    Pointers needed              # const char*: DT_NEEDED, in order
+    Pointers filter_entries      # const Dyn*: DT_FILTER and DT_AUXILIARY; none of the host's
+    Table ranges[MAX_TABLES]     # what relocation must not overwrite
+    uint32_t range_count
+
+
+cdef struct ThreadLocal:
+    # Its thread-local storage: tls/modules.pxd, host/static_tls.pxd. Set before the image is
+    # published; of what the host opened after the start, static storage is known once it was
+    # asked for.
+    uint64_t module_id           # 0: it has none
+    bint is_static               # its block is `offset` from every thread's pointer
+    bint needs_static            # an initial-exec relocation refers to it
+    int64_t offset
+    void* donor                  # Donor*, of the room that it has; NULL: none
+    Pointers descriptors         # TlsIndex*, owned: arguments of TLS descriptors
+
+
+cdef struct SearchList:          # the breadth-first closure of an image's dependencies
+    Pointers images              # Image*, itself first
+
+
+cdef struct Scope:
+    # Where its symbols are looked for: opening/scopes.pxd, read by relocation, lazy calls, dlsym.
+    SearchList search_list       # of the image as a root; filled when it is first opened
+    # In order, after the global scope (or before it: deepbind); a NULL ends it. Owned;
+    # replaced as a whole, or an entry of it, under Registry.lock; read with load_pointer.
+    SearchList** lists
+    # Set before the image is published.
+    bint deepbind                # RTLD_DEEPBIND
+    bint is_exact                # no global scope: it was linked by hand, with a list
+    bint is_own                  # PRIVATE, from bytes or files: of a set; others may have its name
+    bint is_own_first            # the set comes first: not RTLD_GLOBAL, nor RTLD_DEEPBIND
+
+
+cdef struct Needs:
+    # What it keeps in the process, while it is used itself: opening/, read by closing/. Guarded by
+    # Registry.lock, and its transaction's alone before it is published.
+    Pointers dependencies        # Image*, one for each DT_NEEDED, in order; then its filtees
+    Pointers filtees             # Image*: they stand before it in every search list
+    Pointers sorted              # Image*, ours: of an image opened itself, all that it needs
+    Pointers bindings            # Image*: others that its relocations bound to
+    Pointers host_handles        # one count of the host's loader each, given back at unload
+
+
+cdef struct Retired:             # image/registry.pxd: what readers may still look at
+    Retired* next
+    Image* image                 # or NULL
+    void* block                  # or NULL
+
+
+cdef struct Life:
+    # How it is used and where it stands between open and unload: opening/, closing/. Guarded by
+    # Registry.lock.
+    uint32_t state               # DLOPEN_STATE_*; a futex word, waited for without the lock
+    uint32_t open_count
+    uint32_t pins                # transactions that rely on it
+    bint is_claimed              # DLOPEN_relocate is at it
+    uint64_t initialiser         # the thread that runs the constructors, and links what was mapped
+    const Image* opened_for      # the root of the open that has loaded it: to be compared only
+    # Whose DT_NEEDED brought it in; NULL: opened, or that has gone. Read with load_pointer.
+    Image* loader
+    uint32_t is_global           # atomic
+    uint32_t is_visible          # atomic: found by name and identity
+    bint nodelete                # never unloaded
+    bint has_failed              # a constructor has thrown: each open of it fails
+    bint fini_due                # constructors ran (or began to), destructors did not
+    bint is_deferred             # closed, but for these: unloaded when the last one has gone
+    uint32_t live_objects        # thread_local objects, of any thread, with its destructors
+    bint is_finished             # its destructors have run
+    bint is_abandoned            # some of those of its close have not: one has thrown an exception
+    uint32_t retain_count        # while it is not 0, it stays mapped even when they have run
+    Retired retired              # once it has gone
+
+
+cdef struct Traversal:
+    # Of traversals, which take no stack: a chain of dependencies may be long. image/order.pxd;
+    # under Registry.lock, and of no meaning in between.
+    uint32_t mark
+    Image* visited_from          # or the next that is to be visited
+    size_t next                  # which of its needs
+
+
+cdef struct Calls:
+    # Lazy binding: relocation/lazy.pxd, running/calls.pxd.
+    # By index in jmprel, what a call was bound to while the process ran; NULL: no place is lazy.
+    # Owned; the entries are atomic.
+    Image** definers
+    uint32_t has_definers        # atomic: Needs.bindings does not have them all
 
 
 cdef struct Replacement:         # what a symbol of an image's is bound to instead
@@ -68,186 +205,108 @@ cdef struct PlaceValue:          # what a patch has stored in a place
     Image* leads_to              # an image of ours that the patch keeps, or NULL
 
 
-cdef struct PatchedPlace:        # running/patch.pxd
+cdef struct PatchedPlace:
     PatchedPlace* next
     uint64_t place               # run address
     uint64_t original            # what stands there without any patch
     PlaceValue* top              # what stands there now
 
 
-cdef struct SearchList:          # the breadth-first closure of an image's dependencies
-    Pointers images              # Image*, itself first
+cdef struct Changes:
+    # What callers had changed in it. The replacements are set before it is published
+    # (relocation/replace.pxd); the rest, of running/patch.pxd and running/swap.pxd, is guarded
+    # by Registry.lock.
+    Replacement* replacements    # by symbol; owned
+    uint32_t replacement_count
+    PatchedPlace* patched        # owned
+    uint32_t patch_count         # atomic: of patches that are in force in it
+    uint32_t patch_uses          # places of other images that patches let lead here
+    uint32_t is_replaced         # atomic: another image has taken its place
+
+
+cdef struct HostRecord:
+    # What is kept of an image of the host's: host/. Set before it is published, but for what is
+    # found when it is first asked for: atomic, and the same for each who looks.
+    bint is_startup              # in the process since its start, never unloaded
+    bint is_program
+    bint is_c_library            # libc or the loader, whose dl* names we answer for
+    bint is_cxx_runtime          # whose __cxa_thread_atexit we answer for
+    bint is_family               # one of those that there is only one of in a process
+    bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
+    const Phdr* phdrs            # the host's own, to know the image by; not to be read
+    char* probe                  # owned: an exported name, to ask libc whether it is global
+    Pointers copied              # char*, owned: strings that could go with it
+    void* handle                 # link map; NULL: it was not asked for
+    uint32_t is_identified       # Image.device and .inode were looked for
+    uint32_t uniques_known       # whether it defines any STB_GNU_UNIQUE: host/uniques.pxd
+    uint64_t counted_symbols     # 1 + symbol_count
+    uint64_t counted_relocations     # 1 + relocation_count
+
+
+cdef struct Unique:              # a definition in the table of symbols/unique.pxd
+    Unique* next                 # in its chain; atomic
+    Unique* sibling              # of the same image
+    Image* image
+    const Sym* symbol
+    uint32_t index
+    uint32_t hash                # of its name: gnu_hash
 
 
 cdef struct Name:                # that an image was opened by
     Name* next
     char text[0]                 # NUL-terminated
 
-
-cdef struct Retired:            # image/registry.pxd: what readers may still look at
-    Retired* next
-    Image* image                 # or NULL
-    void* block                  # or NULL
-
-
 cdef struct Image:
     # The handle. Debuggers read beyond the public part of a link map: zeroes follow.
     LinkMap link_map
     char zeroes[2048]
 
-    # Set once, before the image is published.
+    # What it is, set before it is published.
     char* path                   # owned; absolute for a file, the given name for bytes
     const Machine* machine       # of its code
-    bint is_foreign              # which this process cannot run: it is only looked at
     uint64_t load_bias
     uint64_t bytes_bias
     Layout layout                # phdrs owned
-    uint64_t map_start, map_end
-    uint64_t device, inode
-    bint is_host
-    bint is_startup              # host: in the process since its start, never unloaded
-    bint is_c_library            # host: libc or the loader, whose dl* names we answer for
-    bint is_cxx_runtime          # host: whose __cxa_thread_atexit we answer for
-    bint is_family               # host: one of those that there is only one of in a process
-    bint is_private
-    # PRIVATE, from bytes or files, of a set (symbols/scopes.pxd): others may have its name.
-    bint is_own
-    bint is_own_first            # and its set comes first: not RTLD_GLOBAL, nor RTLD_DEEPBIND
-    bint is_from_bytes
-    bint is_reloadable           # another image may take its place: running/swap.pxd
-    uint32_t is_replaced         # atomic: and one has
-    bint is_from_files           # from bytes: its path is one of the caller's files
-    bint no_foreign_code
-    long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
-    bint from_main               # host: the program itself
+    uint64_t map_start           # run addresses
+    uint64_t map_end
+    uint64_t device              # 0 with `inode`: not a file; of the host's: HostRecord
+    uint64_t inode
     int64_t namespace_id         # 0: the program's
+    bint is_host                 # mapped by the process's own loader
+    bint is_foreign              # of another machine: it is only looked at
+    bint is_private              # RTLD_LOCAL for all who ask by name: DLOPEN_PRIVATE
+    bint is_from_bytes
+    bint is_from_files           # from bytes: its path is one of the caller's files
+    bint is_reloadable           # another image may take its place: running/swap.pxd
+    bint no_foreign_code         # constructors and resolvers of it do not run
     bint shares_family           # its namespace has a record: host/namespaces.pxd
-
-    const Dyn* dynamic
-    uint32_t dynamic_count
-    const Sym* symtab
-    const char* strtab           # its last byte is NUL
-    uint64_t strtab_size
-    uint64_t symbol_limit        # an index below it can be read; not the exact count
-    # DT_GNU_HASH
-    const Xword* bloom
-    const Word* buckets
-    const Word* chains           # of symbol number symbol_offset first
-    uint32_t bucket_count, bloom_mask, bloom_shift, symbol_offset
-    uint64_t chain_limit         # symbol index
-    # DT_HASH
-    const Word* sysv_buckets
-    const Word* sysv_chains
-    uint32_t sysv_bucket_count, sysv_chain_count
-    # versions
-    const Half* versym
-    Version* versions            # by index; owned
-    uint32_t version_count
-    uint16_t first_needed        # of the first of verneed, its place + 1; 0: none
-    bint has_verdef
-    # relocations
-    const Xword* relr
-    uint64_t relr_count
-    const Rela* rela
-    uint64_t rela_count
-    const Rela* jmprel
-    uint64_t jmprel_count
-    uint64_t plt_got             # DT_PLTGOT, p_vaddr; 0 when absent
-    # dynamic entries in p_vaddr terms; 0 when absent
-    uint64_t init, fini, init_array, fini_array
-    uint64_t init_array_count, fini_array_count
-    uint64_t flags, flags_1
-    bint has_textrel, is_symbolic, has_tables_in_writable_memory
-    const char* soname           # in strtab; NULL when absent, as are the following
-    const char* rpath
-    const char* runpath
-    const char* interpreter      # of PT_INTERP; NULL when absent, or not readable
-    Pointers needed              # const char*
-    Pointers filter_entries      # const Dyn*: DT_FILTER and DT_AUXILIARY; none of the host's
-    Table tables[MAX_TABLES]     # what relocation must not overwrite
-    uint32_t table_count
+    long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
 
     # Guarded by Registry.lock.
-    Retired retired              # once it has gone
-    Pointers names               # owned: those that it was loaded by
+    Pointers names               # char*, owned: those that it was loaded by
     Name* further_names          # owned: only grows, and is read with load_pointer
-    Pointers dependencies        # Image*, one for each DT_NEEDED, in order; then its filtees
-    Pointers filtees             # Image*: they stand before it in every search list
-    Pointers sorted              # Image*, ours: of an image opened itself, all that it needs
-    Pointers bindings            # Image*: others that its relocations bound to
-    Pointers host_handles        # one count of the host's loader each, given back at unload
-    PatchedPlace* patched        # owned
-    uint32_t patch_count         # atomic: of patches that are in force in it
-    uint32_t patch_uses          # places of other images that patches let lead here
     Unique* uniques              # owned: its entries in the table of STB_GNU_UNIQUE definitions
-    uint32_t open_count
-    uint32_t pins                # transactions that rely on it
-    bint is_claimed              # DLOPEN_relocate is at it
-    # Scratch for traversals, which take no stack: a chain of dependencies may be long.
-    uint32_t mark
-    Image* visited_from          # or the next that is to be visited
-    size_t visit_next            # which of its needs
-    uint32_t is_global           # atomic
-    bint nodelete
-    uint32_t is_visible          # atomic: found by name and identity
-    bint fini_due                # constructors ran (or began to), destructors did not
-    uint32_t live_objects        # thread_local objects, of any thread, with its destructors
-    bint has_failed              # a constructor has thrown: each open of it fails
-    bint is_deferred             # closed, but for these: unloaded when the last one has gone
-    bint is_finished             # its destructors have run
-    bint is_abandoned            # some of those of its close have not: one has thrown an exception
-    uint32_t retain_count        # while it is not 0, it stays mapped even when they have run
-    # A futex word; written under Registry.lock, waited for without.
-    uint32_t state               # DLOPEN_STATE_*
-    uint64_t initialiser         # the thread that runs the constructors, and links what was mapped
-    const Image* opened_for      # the root of the open that has loaded it: to be compared only
 
-    # Set before the image is published, never changed.
-    uint64_t tls_module_id       # 0: no thread-local storage; tls/modules.pxd
-    # Static TLS: the block is `tls_offset` from every thread's pointer. Of what the host
-    # opened after the start this is known once it was asked for.
-    bint has_static_tls
-    bint needs_static_tls        # an initial-exec relocation refers to it
-    int64_t tls_offset
-    void* tls_donor              # host/static_tls.pxd; NULL: none
-    Pointers tls_descriptors     # TlsIndex*, owned: arguments of TLS descriptors
-    # Lazy binding (relocation/lazy.pxd): by index in jmprel, what a call was bound to while the
-    # process ran; NULL: no place is lazy. Owned; the entries are atomic, and so is the flag,
-    # which says that `bindings` does not have them all.
-    Image** lazy_bindings
-    uint32_t has_lazy_bindings
-    Replacement* replacements    # by symbol; owned
-    uint32_t replacement_count
-    SearchList search_list       # of the image as a root; filled when it is first opened
-    # In order, after the global scope (or before it: deepbind); a NULL ends it. Owned;
-    # replaced as a whole, or an entry of it, under Registry.lock; read with load_pointer.
-    SearchList** scope
-    bint deepbind
-    bint exact_scope             # no global scope: it was linked by hand, with a list
-    # Whose DT_NEEDED brought it in; NULL: opened, or that has gone. Written under Registry.lock,
-    # read with load_pointer.
-    Image* loader
-    Pointers copied              # char*, owned: of the host's, strings that could go with it
-    # host only
-    const Phdr* host_phdrs       # the host's own, to know the image by; not to be read
-    bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
-    uint32_t is_identified       # atomic: device and inode (atomic too) were looked for
-    void* host_handle            # link map, once it was asked for
-    uint32_t uniques_known       # atomic: whether it defines any STB_GNU_UNIQUE: host/uniques.pxd
-    uint64_t counted_symbols     # atomic: 1 + symbol_count, once it was asked for
-    uint64_t counted_relocations  # atomic: 1 + relocation_count, in the same way
-    char* probe                  # owned: an exported name, to ask libc whether it is global
+    Tables tables
+    ThreadLocal thread_local
+    Scope scope
+    Needs needs
+    Life life
+    Traversal visit
+    Calls calls
+    Changes changes
+    HostRecord host
 
 
 cdef inline bint is_being_linked(const Image* image) noexcept nogil:
     """By DLOPEN_relocate, if others know it: its places and lists are that thread's alone. What
     it relies on is pinned by that thread's transaction."""
-    return load_u32(&image.state) == DLOPEN_STATE_LOADING
+    return load_u32(&image.life.state) == DLOPEN_STATE_LOADING
 
 
 cdef inline bint is_linked(const Image* image) noexcept nogil:
     """Its dependencies can be read. For a reader, who has no lock."""
-    cdef uint32_t state = load_u32(&image.state)
+    cdef uint32_t state = load_u32(&image.life.state)
     return state != DLOPEN_STATE_MAPPED and state != DLOPEN_STATE_LOADING
 
 
@@ -292,24 +351,24 @@ cdef inline void store_word(const Image* image, uint64_t place, uint64_t value) 
 cdef inline uint64_t replacement_of(const Image* image, uint32_t symbol) noexcept nogil:
     """0: it is bound to what the scope has."""
     cdef uint32_t low = 0
-    cdef uint32_t high = image.replacement_count
+    cdef uint32_t high = image.changes.replacement_count
     cdef uint32_t middle
     while low < high:
         middle = (low + high) // 2
-        if image.replacements[middle].symbol < symbol:
+        if image.changes.replacements[middle].symbol < symbol:
             low = middle + 1
         else:
             high = middle
-    if low == image.replacement_count or image.replacements[low].symbol != symbol:
+    if low == image.changes.replacement_count or image.changes.replacements[low].symbol != symbol:
         return 0
-    return image.replacements[low].address
+    return image.changes.replacements[low].address
 
 
 cdef inline const char* string_at(const Image* image, uint64_t offset) noexcept nogil:
     """A string of the dynamic string table; NULL when out of range."""
-    if offset >= image.strtab_size:
+    if offset >= image.tables.strtab_size:
         return NULL
-    return image.strtab + offset
+    return image.tables.strtab + offset
 
 
 cdef inline const char* image_asked_name(const Image* image) noexcept nogil:
@@ -321,31 +380,28 @@ cdef inline const char* image_name(const Image* image) noexcept nogil:
     """For messages: as it was asked for, like glibc's."""
     if image.names.count != 0 and (<const char*>image.names.items[0])[0] != 0:
         return <const char*>image.names.items[0]
-    if image.from_main:
+    if image.host.is_program:
         return b"(main program)"
     return b"(unnamed)"
 
 
 cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
     """How many entries the dynamic symbol table has, as its hash tables tell."""
-    cdef uint64_t last = 0
-    cdef uint64_t index
+    cdef const Tables* tables = &image.tables
+    cdef uint64_t index = 0
     cdef uint32_t i
-    if image.sysv_buckets != NULL:
-        return image.sysv_chain_count if image.sysv_chain_count < image.symbol_limit \
-            else image.symbol_limit
-    if image.buckets == NULL:
+    if tables.sysv_buckets != NULL:
+        return smaller(tables.sysv_chain_count, tables.symbol_limit)
+    if tables.buckets == NULL:
         return 0
-    for i in range(image.bucket_count):
-        if image.buckets[i] > last:
-            last = image.buckets[i]
-    if last < image.symbol_offset:
-        return image.symbol_offset if image.symbol_offset < image.symbol_limit \
-            else image.symbol_limit
-    index = last
-    while index < image.chain_limit and not image.chains[index - image.symbol_offset] & 1:
+    for i in range(tables.bucket_count):
+        if tables.buckets[i] > index:
+            index = tables.buckets[i]
+    if index < tables.symbol_offset:
+        return smaller(tables.symbol_offset, tables.symbol_limit)
+    while index < tables.chain_limit and not tables.chains[index - tables.symbol_offset] & 1:
         index += 1
-    return index + 1 if index < image.chain_limit else image.chain_limit
+    return smaller(index + 1, tables.chain_limit)
 
 
 cdef inline void free_patched_place(PatchedPlace* patched) noexcept nogil:
@@ -374,27 +430,27 @@ cdef inline void image_free_records(Image* image) noexcept nogil:
         name = image.further_names
         image.further_names = name.next
         release(name)
-    for i in range(image.tls_descriptors.count):
-        release(image.tls_descriptors.items[i])
-    pointers_free(&image.tls_descriptors)
-    for i in range(image.copied.count):
-        release(image.copied.items[i])
-    pointers_free(&image.copied)
-    pointers_free(&image.needed)
-    pointers_free(&image.filter_entries)
-    pointers_free(&image.dependencies)
-    pointers_free(&image.filtees)
-    pointers_free(&image.sorted)
-    pointers_free(&image.bindings)
-    pointers_free(&image.host_handles)
-    pointers_free(&image.search_list.images)
-    release(image.lazy_bindings)
-    release(image.replacements)
+    for i in range(image.thread_local.descriptors.count):
+        release(image.thread_local.descriptors.items[i])
+    pointers_free(&image.thread_local.descriptors)
+    for i in range(image.host.copied.count):
+        release(image.host.copied.items[i])
+    pointers_free(&image.host.copied)
+    pointers_free(&image.tables.needed)
+    pointers_free(&image.tables.filter_entries)
+    pointers_free(&image.needs.dependencies)
+    pointers_free(&image.needs.filtees)
+    pointers_free(&image.needs.sorted)
+    pointers_free(&image.needs.bindings)
+    pointers_free(&image.needs.host_handles)
+    pointers_free(&image.scope.search_list.images)
+    release(image.calls.definers)
+    release(image.changes.replacements)
     if image.kept_file != 0:
         kernel_close(image.kept_file - 1)
-    release(image.scope)
-    release(image.versions)
+    release(image.scope.lists)
+    release(image.tables.versions)
     release(image.path)
-    release(image.probe)
+    release(image.host.probe)
     release(image.layout.phdrs)
     release(image)

@@ -19,7 +19,7 @@ cdef inline bint answers_to(const Image* image, const char* name) noexcept nogil
         if strcmp(further.text, name) == 0:
             return True
         further = further.next
-    return image.soname != NULL and strcmp(image.soname, name) == 0
+    return image.tables.soname != NULL and strcmp(image.tables.soname, name) == 0
 
 
 cdef inline const char* base_name(const char* path) noexcept nogil:
@@ -29,7 +29,7 @@ cdef inline const char* base_name(const char* path) noexcept nogil:
 
 cdef inline bint same_file_name(const Image* image, const char* name) noexcept nogil:
     """The image is the one that a verneed entry names."""
-    if image.soname != NULL and strcmp(image.soname, name) == 0:
+    if image.tables.soname != NULL and strcmp(image.tables.soname, name) == 0:
         return True
     return image.path != NULL and strcmp(base_name(image.path), name) == 0
 

@@ -9,7 +9,7 @@ from libc.stddef cimport size_t
 from libc.string cimport memset
 
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
-from dlopen.core.image.image cimport Image
+from dlopen.core.image.image cimport Image, Needs
 
 
 cdef enum:
@@ -20,24 +20,25 @@ cdef enum:
 
 cdef inline Image* next_need(Image* image, const Image* blank, bint with_bindings) noexcept nogil:
     """NULL after the last one: dependencies, then what was bound, the last first."""
-    cdef const Pointers* needs = &image.sorted if image.sorted.count else &image.dependencies
-    cdef size_t number = image.visit_next
+    cdef const Needs* kept = &image.needs
+    cdef const Pointers* needs = &kept.sorted if kept.sorted.count else &kept.dependencies
+    cdef size_t number = image.visit.next
     if image == blank:
         return NULL
-    image.visit_next += 1
+    image.visit.next += 1
     if number < needs.count:
         return <Image*>needs.items[number]
     number -= needs.count
-    if not with_bindings or number >= image.bindings.count:
+    if not with_bindings or number >= kept.bindings.count:
         return NULL
-    return <Image*>image.bindings.items[image.bindings.count - 1 - number]
+    return <Image*>kept.bindings.items[kept.bindings.count - 1 - number]
 
 
 cdef inline void visit(Image* image, Image* visited_from) noexcept nogil:
     """The traversal goes into the image, and knows the way back."""
-    image.mark = MARK_VISITED
-    image.visited_from = visited_from
-    image.visit_next = 0
+    image.visit.mark = MARK_VISITED
+    image.visit.visited_from = visited_from
+    image.visit.next = 0
 
 
 cdef inline bint visit_for_order(
@@ -46,7 +47,7 @@ cdef inline bint visit_for_order(
     """Appends in postorder: what is depended on comes first. `blank` counts as without
     dependencies, where a cycle leads to it."""
     cdef Image* need
-    if image.mark != MARK_MEMBER:
+    if image.visit.mark != MARK_MEMBER:
         return True
     visit(image, NULL)
     while image != NULL:
@@ -54,8 +55,8 @@ cdef inline bint visit_for_order(
         if need == NULL:
             if not pointers_add(order, image):
                 return False
-            image = image.visited_from
-        elif need.mark == MARK_MEMBER:
+            image = image.visit.visited_from
+        elif need.visit.mark == MARK_MEMBER:
             visit(need, image)
             image = need
     return True
@@ -69,14 +70,14 @@ cdef inline bint visit_all(
     cdef size_t i
     cdef bint complete = True
     for i in range(images.count):
-        (<Image*>images.items[i]).mark = MARK_MEMBER
+        (<Image*>images.items[i]).visit.mark = MARK_MEMBER
     for i in range(images.count):
         complete = complete and visit_for_order(
             <Image*>images.items[images.count - 1 - i if backwards else i], blank,
             with_bindings, order
         )
     for i in range(images.count):
-        (<Image*>images.items[i]).mark = MARK_NONE
+        (<Image*>images.items[i]).visit.mark = MARK_NONE
     return complete
 
 
@@ -119,7 +120,7 @@ cdef inline bint have_bindings(const Pointers* images) noexcept nogil:
     cdef const Image* image
     for i in range(images.count):
         image = <const Image*>images.items[i]
-        for j in range(image.bindings.count):
-            if not (<const Image*>image.bindings.items[j]).is_host:
+        for j in range(image.needs.bindings.count):
+            if not (<const Image*>image.needs.bindings.items[j]).is_host:
                 return True
     return False

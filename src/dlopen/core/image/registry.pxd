@@ -228,8 +228,8 @@ cdef inline void unmap_with_neighbours(
 
 cdef inline void retire_image(Registry* registry, Image* image) noexcept nogil:
     """Under the lock."""
-    image.retired.image = image
-    retire(registry, &image.retired)
+    image.life.retired.image = image
+    retire(registry, &image.life.retired)
 
 
 cdef inline void retire(Registry* registry, Retired* entry) noexcept nogil:
@@ -242,10 +242,10 @@ cdef inline void retire(Registry* registry, Retired* entry) noexcept nogil:
 cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
     """Under the lock: as the last of the global scope, once; False without memory. Readers
     see it from the next snapshot on."""
-    if not load_u32(&image.is_global):
+    if not load_u32(&image.life.is_global):
         if not pointers_add(&registry.globals, image):
             return False
-        store_u32(&image.is_global, 1)
+        store_u32(&image.life.is_global, 1)
     return True
 
 
@@ -257,7 +257,7 @@ cdef inline bint widen_scope(
     cdef size_t count = 0
     cdef size_t kept = 0
     cdef size_t i
-    cdef SearchList** old = image.scope
+    cdef SearchList** old = image.scope.lists
     cdef SearchList** new
     cdef Retired* entry
     while old != NULL and old[count] != NULL:
@@ -290,8 +290,8 @@ cdef inline void take_wider_scopes(Registry* registry, Retired* wider) noexcept 
     while wider != NULL:
         entry = wider
         wider = entry.next
-        old = entry.image.scope
-        store_pointer(&entry.image.scope, entry.block)
+        old = entry.image.scope.lists
+        store_pointer(&entry.image.scope.lists, entry.block)
         entry.image = NULL
         entry.block = old
         retire(registry, entry)
@@ -309,7 +309,7 @@ cdef inline void free_wider_scopes(Registry* registry, Retired* wider) noexcept 
 cdef inline bint is_list_of(const SearchList* list, const Pointers* images) noexcept nogil:
     cdef size_t i
     for i in range(images.count):
-        if list == &(<const Image*>images.items[i]).search_list:
+        if list == &(<const Image*>images.items[i]).scope.search_list:
             return True
     return False
 
@@ -319,19 +319,19 @@ cdef inline void leave_scope(Image* image, const Pointers* gone) noexcept nogil:
     own comes where the first one was, unless it is there anyhow: what outlives the open that
     brought it in still sees itself and what it needs, as under glibc. Any other gives its place
     to a neighbour: a reader in the middle of it misses nothing, and no memory is wanted."""
-    cdef SearchList** scope = image.scope
+    cdef SearchList** scope = image.scope.lists
     cdef SearchList* neighbour = NULL
     cdef bint holds_own = False
     cdef size_t i, following
     i = 0
     while scope != NULL and scope[i] != NULL:
-        holds_own = holds_own or scope[i] == &image.search_list
+        holds_own = holds_own or scope[i] == &image.scope.search_list
         i += 1
     i = 0
     while scope != NULL and scope[i] != NULL:
         if is_list_of(scope[i], gone):
             if not holds_own:
-                neighbour = &image.search_list
+                neighbour = &image.scope.search_list
                 holds_own = True
             elif neighbour == NULL:
                 following = i + 1            # its own is there
@@ -413,7 +413,7 @@ cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexce
         image = <Image*>registry.hosts.items[i]
         snapshot.hosts[i] = image
         add_handle(snapshot, image)
-        if image.is_startup and image.is_global:
+        if image.host.is_startup and image.life.is_global:
             snapshot.globals[snapshot.global_count] = image
             snapshot.global_count += 1
     snapshot.host_count = registry.hosts.count
@@ -473,14 +473,15 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
     registry.waiters = NULL
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]
-        if image.state == DLOPEN_STATE_INITIALISING and image.initialiser != this_thread():
-            image.state = DLOPEN_STATE_READY
-        if image.is_claimed and image.initialiser != this_thread():
-            image.is_claimed = False
+        if image.life.state == DLOPEN_STATE_INITIALISING \
+                and image.life.initialiser != this_thread():
+            image.life.state = DLOPEN_STATE_READY
+        if image.life.is_claimed and image.life.initialiser != this_thread():
+            image.life.is_claimed = False
             if is_being_linked(image):       # none of these is counted: it can be closed only
-                image.dependencies.count = 0
-                image.bindings.count = 0
-                image.sorted.count = 0
+                image.needs.dependencies.count = 0
+                image.needs.bindings.count = 0
+                image.needs.sorted.count = 0
         if not is_reading():
-            image.pins = 0       # a transaction of this thread's would be a reader
+            image.life.pins = 0       # a transaction of this thread's would be a reader
     after_fork(registry)

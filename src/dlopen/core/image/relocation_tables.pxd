@@ -18,39 +18,40 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.structures cimport Rela, Xword
 from dlopen.core.image.checked cimport malformed, table_at
-from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.image.image cimport Image, Tables, image_name
 
 
 cdef inline int read_relocations(
     Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
     """From the values of the dynamic section; an error where a table cannot be."""
+    cdef Tables* tables = &image.tables
     if present[DT_REL]:
         return fail(error, DLOPEN_E_UNSUPPORTED, image_name(image), DETAIL_REL)
     if present[DT_RELA] and values[DT_RELASZ] != 0:
         if present[DT_RELAENT] and values[DT_RELAENT] != sizeof(Rela):
             return malformed(image, error, DETAIL_RELAENT, values[DT_RELAENT])
-        image.rela_count = values[DT_RELASZ] // sizeof(Rela)
-        image.rela = <const Rela*>table_at(image, values[DT_RELA], values[DT_RELASZ])
-        if image.rela == NULL or values[DT_RELASZ] % sizeof(Rela):
+        tables.rela_count = values[DT_RELASZ] // sizeof(Rela)
+        tables.rela = <const Rela*>table_at(image, values[DT_RELA], values[DT_RELASZ])
+        if tables.rela == NULL or values[DT_RELASZ] % sizeof(Rela):
             return malformed(image, error, DETAIL_RELA_OUTSIDE, values[DT_RELA])
     if present[DT_JMPREL] and values[DT_PLTRELSZ] != 0:
         if present[DT_PLTREL] and values[DT_PLTREL] != DT_RELA:
             return malformed(image, error, DETAIL_PLTREL, values[DT_PLTREL])
-        image.jmprel_count = values[DT_PLTRELSZ] // sizeof(Rela)
-        image.plt_got = values[DT_PLTGOT]
-        image.jmprel = <const Rela*>table_at(image, values[DT_JMPREL], values[DT_PLTRELSZ])
-        if image.jmprel == NULL or values[DT_PLTRELSZ] % sizeof(Rela):
+        tables.jmprel_count = values[DT_PLTRELSZ] // sizeof(Rela)
+        tables.plt_got = values[DT_PLTGOT]
+        tables.jmprel = <const Rela*>table_at(image, values[DT_JMPREL], values[DT_PLTRELSZ])
+        if tables.jmprel == NULL or values[DT_PLTRELSZ] % sizeof(Rela):
             return malformed(image, error, DETAIL_JMPREL_OUTSIDE, values[DT_JMPREL])
         # Some linkers count DT_JMPREL's entries in DT_RELASZ too: apply each once.
-        if image.rela != NULL and values[DT_RELA] + values[DT_RELASZ] \
+        if tables.rela != NULL and values[DT_RELA] + values[DT_RELASZ] \
                 == values[DT_JMPREL] + values[DT_PLTRELSZ] and values[DT_JMPREL] >= values[DT_RELA]:
-            image.rela_count -= image.jmprel_count
+            tables.rela_count -= tables.jmprel_count
     if present[DT_RELR] and values[DT_RELRSZ] != 0:
         if present[DT_RELRENT] and values[DT_RELRENT] != 8:
             return malformed(image, error, DETAIL_RELRENT, values[DT_RELRENT])
-        image.relr_count = values[DT_RELRSZ] // 8
-        image.relr = <const Xword*>table_at(image, values[DT_RELR], values[DT_RELRSZ])
-        if image.relr == NULL or values[DT_RELRSZ] & 7:
+        tables.relr_count = values[DT_RELRSZ] // 8
+        tables.relr = <const Xword*>table_at(image, values[DT_RELR], values[DT_RELRSZ])
+        if tables.relr == NULL or values[DT_RELRSZ] & 7:
             return malformed(image, error, DETAIL_RELR_OUTSIDE, values[DT_RELR])
     return 0

@@ -35,7 +35,7 @@ cdef inline RelrWalk relr_in(const Xword* table, uint64_t count) noexcept nogil:
 
 
 cdef inline RelrWalk relr_of(const Image* image) noexcept nogil:
-    return relr_in(image.relr, image.relr_count)
+    return relr_in(image.tables.relr, image.tables.relr_count)
 
 
 cdef inline bint relr_next(RelrWalk* walk, uint64_t* place) noexcept nogil:

@@ -18,7 +18,7 @@ from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.elf.constants cimport VERSYM_INDEX, VER_FLG_BASE
 from dlopen.core.elf.structures cimport Half, Verdaux, Verdef, Vernaux, Verneed
 from dlopen.core.image.checked cimport entry_at, malformed, room_after, table_at
-from dlopen.core.image.image cimport Image, Version, image_name, string_at
+from dlopen.core.image.image cimport Image, Tables, Version, image_name, string_at
 
 
 cdef struct VersionWalk:
@@ -32,21 +32,22 @@ cdef inline void note_version(
     const char* library, uint16_t flags
 ) noexcept nogil:
     """In the first pass the highest index, in the second the entry."""
+    cdef Tables* tables = &image.tables
     cdef uint32_t slot = index & VERSYM_INDEX
     if not visit.store:
         if slot > visit.highest:
             visit.highest = slot
     else:
-        image.versions[slot].name = name
-        image.versions[slot].library = library
-        image.versions[slot].hash = hash
-        image.versions[slot].flags = flags
-        image.versions[slot].index = index
+        tables.versions[slot].name = name
+        tables.versions[slot].library = library
+        tables.versions[slot].hash = hash
+        tables.versions[slot].flags = flags
+        tables.versions[slot].index = index
         # Once: of an index that a malformed file gives twice the last counts.
-        if library != NULL and image.versions[slot].next == 0 \
-                and visit.end != &image.versions[slot].next:
+        if library != NULL and tables.versions[slot].next == 0 \
+                and visit.end != &tables.versions[slot].next:
             visit.end[0] = <uint16_t>(slot + 1)
-            visit.end = &image.versions[slot].next
+            visit.end = &tables.versions[slot].next
 
 
 cdef inline int walk_versions(
@@ -123,14 +124,15 @@ cdef inline int read_versions(
     Image* image, const uint64_t* values, const bint* present, Error* error
 ) noexcept nogil:
     """From the values of the dynamic section; an error where a chain is broken."""
+    cdef Tables* tables = &image.tables
     cdef VersionWalk visit
     cdef uint64_t need_count = values[EXTRA_VERNEEDNUM] if present[EXTRA_VERNEED] else 0
     cdef uint64_t definition_count = values[EXTRA_VERDEFNUM] if present[EXTRA_VERDEF] else 0
     cdef int code
     visit.store = False
     visit.highest = 0
-    visit.end = &image.first_needed
-    image.has_verdef = definition_count != 0
+    visit.end = &tables.first_needed
+    tables.has_verdef = definition_count != 0
     if need_count > MAX_VERSION_INDEX or definition_count > MAX_VERSION_INDEX:
         return malformed(image, error, DETAIL_VERSIONS_LARGE, need_count)
     code = walk_versions(
@@ -139,9 +141,9 @@ cdef inline int read_versions(
     )
     if code:
         return code
-    image.version_count = visit.highest + 1
-    image.versions = <Version*>allocate(image.version_count * sizeof(Version))
-    if image.versions == NULL:
+    tables.version_count = visit.highest + 1
+    tables.versions = <Version*>allocate(tables.version_count * sizeof(Version))
+    if tables.versions == NULL:
         return fail_memory(error, image_name(image))
     visit.store = True
     code = walk_versions(
@@ -151,18 +153,18 @@ cdef inline int read_versions(
     if code:
         return code
     if present[EXTRA_VERSYM]:
-        image.versym = <const Half*>table_at(
-            image, values[EXTRA_VERSYM], 2 if image.is_host else image.symbol_limit * 2
+        tables.versym = <const Half*>table_at(
+            image, values[EXTRA_VERSYM], 2 if image.is_host else tables.symbol_limit * 2
         )
-        if image.versym == NULL and not image.is_host:
+        if tables.versym == NULL and not image.is_host:
             # As many as there are room for; indices beyond are not symbols.
-            image.symbol_limit = room_after(image, values[EXTRA_VERSYM]) // 2
-            image.versym = <const Half*>table_at(
-                image, values[EXTRA_VERSYM], image.symbol_limit * 2
+            tables.symbol_limit = room_after(image, values[EXTRA_VERSYM]) // 2
+            tables.versym = <const Half*>table_at(
+                image, values[EXTRA_VERSYM], tables.symbol_limit * 2
             )
-            if image.symbol_limit < image.chain_limit:
-                image.chain_limit = image.symbol_limit
-        if image.versym == NULL:
+            if tables.symbol_limit < tables.chain_limit:
+                tables.chain_limit = tables.symbol_limit
+        if tables.versym == NULL:
             return malformed(image, error, DETAIL_VERSYM_OUTSIDE, values[EXTRA_VERSYM])
     return 0
 

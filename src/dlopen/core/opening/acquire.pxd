@@ -78,7 +78,7 @@ cdef inline Outcome delegate(
     or noted, and opened by the host's loader when the whole tree has been checked. HOSTS_OWN:
     it is none of a file that the host can open. Its own mapping was only to look at it."""
     cdef Outcome outcome = DONE
-    result[0] = known_host(transaction, image.soname)
+    result[0] = known_host(transaction, image.tables.soname)
     if result[0] == NULL and transaction.loaded.count == 0 \
             and transaction.request.flags & DLOPEN_NO_FOREIGN_CODE:
         outcome = outcome_of(transaction, fail(
@@ -88,8 +88,8 @@ cdef inline Outcome delegate(
         outcome = HOSTS_OWN
         text_cut(&transaction.hosts_own, 0)
         text_add(&transaction.hosts_own, b"")
-        if image.soname != NULL:
-            text_add(&transaction.hosts_own, image.soname)
+        if image.tables.soname != NULL:
+            text_add(&transaction.hosts_own, image.tables.soname)
     unmap_image(image)
     image_free_records(image)
     if result[0] != NULL or outcome != DONE:
@@ -133,19 +133,20 @@ cdef inline Outcome load_file(
         unmap_image(image)
         image_free_records(image)
         return outcome_of(transaction, code)
-    image.loader = wanted.asker
+    image.life.loader = wanted.asker
     # New dependencies of a private image belong to it.
     image.is_private = request.mode & DLOPEN_PRIVATE != 0
     # Bytes answer to their names in a namespace of their own only.
-    image.is_visible = not wanted.own_only and not image.is_private \
+    image.life.is_visible = not wanted.own_only and not image.is_private \
         and (not is_from_bytes or transaction.namespace_id != 0)
     image.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
     image.namespace_id = transaction.namespace_id
     image.shares_family = transaction.space != NULL
-    image.deepbind = request.mode & RTLD_DEEPBIND != 0
-    image.is_own = image.is_private or is_from_bytes
-    image.is_own_first = image.is_own and request.mode & (RTLD_GLOBAL | RTLD_DEEPBIND) == 0
-    image.nodelete = image.flags_1 & DF_1_NODELETE != 0
+    image.scope.deepbind = request.mode & RTLD_DEEPBIND != 0
+    image.scope.is_own = image.is_private or is_from_bytes
+    image.scope.is_own_first = image.scope.is_own \
+        and request.mode & (RTLD_GLOBAL | RTLD_DEEPBIND) == 0
+    image.life.nodelete = image.tables.flags_1 & DF_1_NODELETE != 0
     if is_from_bytes:
         keep_file_for_debugger(linker, image, file)
     report_mapped(image)

@@ -93,11 +93,11 @@ cdef inline int map_only(
                 image = NULL
     file_close(file)
     if code == 0:
-        image.state = DLOPEN_STATE_MAPPED
+        image.life.state = DLOPEN_STATE_MAPPED
         image.is_private = True
-        image.is_own = True
-        image.is_own_first = True
-        image.open_count = 1
+        image.scope.is_own = True
+        image.scope.is_own_first = True
+        image.life.open_count = 1
         lock_acquire(&registry.lock)
         snapshot = make_snapshot(registry, 1, registry.hosts.count)
         if snapshot == NULL or not pointers_add(&registry.images, image):
@@ -123,11 +123,11 @@ cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
     cdef bint is_mapped
     lock_acquire(&registry.lock)
     is_mapped = pointers_hold(&registry.images, image) \
-        and load_u32(&image.state) == DLOPEN_STATE_MAPPED and image.scope == NULL
+        and load_u32(&image.life.state) == DLOPEN_STATE_MAPPED and image.scope.lists == NULL
     if is_mapped:
-        image.is_claimed = True
-        image.initialiser = this_thread()
-        store_u32(&image.state, DLOPEN_STATE_LOADING)
+        image.life.is_claimed = True
+        image.life.initialiser = this_thread()
+        store_u32(&image.life.state, DLOPEN_STATE_LOADING)
     lock_release(&registry.lock)
     return is_mapped
 
@@ -137,7 +137,7 @@ cdef inline Outcome take_scope(
 ) noexcept nogil:
     """The image's search list: itself, then these, which it depends on from now on."""
     cdef size_t i
-    if not pointers_add(&image.search_list.images, image):
+    if not pointers_add(&image.scope.search_list.images, image):
         return no_memory(transaction, image_name(image))
     for i in range(count):
         if scope[i] == image:
@@ -149,8 +149,8 @@ cdef inline Outcome take_scope(
             return outcome_of(transaction, fail(
                 transaction.error, DLOPEN_E_HANDLE, image_name(image), DETAIL_SCOPE_GONE
             ))
-        if not pointers_add(&image.search_list.images, scope[i]) \
-                or not pointers_add(&image.dependencies, scope[i]):
+        if not pointers_add(&image.scope.search_list.images, scope[i]) \
+                or not pointers_add(&image.needs.dependencies, scope[i]):
             return no_memory(transaction, image_name(image))
     # It is what is linked.
     if not pointers_add(&transaction.loaded, image):
@@ -169,9 +169,9 @@ cdef inline Outcome publish_relocated(Transaction* transaction) noexcept nogil:
                 transaction.error, DLOPEN_E_HANDLE, image_name(image), DETAIL_BOUND_GONE
             ))
     lock_acquire(&linker.registry.lock)
-    image.initialiser = this_thread()
-    image.opened_for = image
-    store_u32(&image.state, DLOPEN_STATE_INITIALISING)
+    image.life.initialiser = this_thread()
+    image.life.opened_for = image
+    store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
     count_bound_hosts(transaction, 1)
     store_u64(&linker.registry.adds, linker.registry.adds + 1)
     # A swap that is under way has not looked at it.
@@ -206,7 +206,7 @@ cdef inline int link_mapped(
     if transaction == NULL:
         return fail_memory(error, image_name(image))
     image.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
-    image.exact_scope = True
+    image.scope.is_exact = True
     transaction.root = image
     outcome = (
         check_mapped(transaction)
@@ -230,9 +230,9 @@ cdef inline int link_mapped(
 cdef inline void forget_linking(Registry* registry, Image* image) noexcept nogil:
     """It has failed: nothing of it was counted. The image stays claimed: places are written."""
     lock_acquire(&registry.lock)
-    image.dependencies.count = 0
-    image.bindings.count = 0
-    image.sorted.count = 0
+    image.needs.dependencies.count = 0
+    image.needs.bindings.count = 0
+    image.needs.sorted.count = 0
     lock_release(&registry.lock)
 
 
@@ -250,9 +250,9 @@ cdef inline int relocate_mapped(
     if code == 0:
         code = initialise(linker, image, True, error)
     lock_acquire(&registry.lock)
-    image.is_claimed = False
-    if code and image.open_count != 0:
-        image.open_count -= 1
-    is_closed[0] = image.open_count == 0
+    image.life.is_claimed = False
+    if code and image.life.open_count != 0:
+        image.life.open_count -= 1
+    is_closed[0] = image.life.open_count == 0
     lock_release(&registry.lock)
     return fail_handle(error) if code == 0 and is_closed[0] else code

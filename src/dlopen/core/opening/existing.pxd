@@ -37,7 +37,7 @@ cdef inline Image* loaded_by_base_name(
     cdef size_t i
     for i in range(snapshot.host_count + snapshot.count):
         image = snapshot_at(snapshot, i)
-        if (load_u32(&image.is_visible) or image.is_host) and same_file_name(image, name) \
+        if (load_u32(&image.life.is_visible) or image.is_host) and same_file_name(image, name) \
                 and rely_on(transaction, image):
             return image
     return NULL
@@ -51,7 +51,7 @@ cdef inline Image* loaded_at_path(Transaction* transaction, const char* path) no
     cdef size_t i
     for i in range(snapshot.host_count + snapshot.count):
         image = snapshot_at(snapshot, i)
-        if is_linked(image) and not load_u32(&image.is_replaced) \
+        if is_linked(image) and not load_u32(&image.changes.is_replaced) \
                 and strcmp(image.path, path) == 0 and rely_on(transaction, image):
             return image
     return NULL

@@ -23,7 +23,7 @@ from dlopen.core.base.strings cimport has_prefix
 from dlopen.core.elf.constants cimport DF_1_INITFIRST
 from dlopen.core.elf.structures cimport Xword
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.image.image cimport Image, Tables, image_name
 from dlopen.core.image.registry cimport (
     Registry, Waiter, current_snapshot, reader_enter, reader_leave, this_thread,
 )
@@ -40,7 +40,7 @@ cdef inline bint would_deadlock(
 ) noexcept nogil:
     """Under the lock: the thread that initialises `image` waits, perhaps through others,
     for one that this thread initialises."""
-    cdef uint64_t thread = image.initialiser
+    cdef uint64_t thread = image.life.initialiser
     cdef const Waiter* waiter
     cdef int _step
     for _step in range(1000):
@@ -50,9 +50,9 @@ cdef inline bint would_deadlock(
         while waiter != NULL and waiter.thread != thread:
             waiter = waiter.next
         # Or it has yet to wake up.
-        if waiter == NULL or waiter.image.state != DLOPEN_STATE_INITIALISING:
+        if waiter == NULL or waiter.image.life.state != DLOPEN_STATE_INITIALISING:
             return False
-        thread = waiter.image.initialiser
+        thread = waiter.image.life.initialiser
     return True
 
 
@@ -63,12 +63,12 @@ cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
     cdef Waiter** link
     cdef bint pass_by
     # In a child whose handler has not run yet nobody would ever wake this thread.
-    if load_u32(&image.state) != DLOPEN_STATE_INITIALISING or is_forking():
+    if load_u32(&image.life.state) != DLOPEN_STATE_INITIALISING or is_forking():
         return
     waiter.thread = this_thread()
     waiter.image = image
     lock_acquire(&registry.lock)
-    pass_by = image.state != DLOPEN_STATE_INITIALISING \
+    pass_by = image.life.state != DLOPEN_STATE_INITIALISING \
         or would_deadlock(registry, waiter.thread, image)
     if not pass_by:
         waiter.next = registry.waiters
@@ -76,8 +76,8 @@ cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
     lock_release(&registry.lock)
     if pass_by:
         return
-    while load_u32(&image.state) == DLOPEN_STATE_INITIALISING:
-        kernel_wait(&image.state, DLOPEN_STATE_INITIALISING)
+    while load_u32(&image.life.state) == DLOPEN_STATE_INITIALISING:
+        kernel_wait(&image.life.state, DLOPEN_STATE_INITIALISING)
     lock_acquire(&registry.lock)
     link = &registry.waiters
     while link[0] != &waiter:
@@ -102,8 +102,8 @@ cdef inline void name_who_needs(
 ) noexcept nogil:
     """Whose DT_NEEDED brought it in."""
     lock_acquire(&registry.lock)
-    if image.loader != NULL:
-        error_needed_by(error, image_name(image.loader))
+    if image.life.loader != NULL:
+        error_needed_by(error, image_name(image.life.loader))
     lock_release(&registry.lock)
 
 
@@ -122,7 +122,7 @@ cdef inline int fail_constructor(
         current_snapshot(&linker.registry), <const void*>exception.cleanup
     )
     if runtime != NULL and not (
-        runtime.is_cxx_runtime and has_prefix(runtime.soname, b"libstdc++.so.")
+        runtime.host.is_cxx_runtime and has_prefix(runtime.tables.soname, b"libstdc++.so.")
     ):
         runtime = NULL
     memset(&text, 0, sizeof(text))
@@ -145,26 +145,26 @@ cdef inline int initialise_one(
     cdef Construction construction
     cdef void* thrown = NULL
     cdef int code = 0
-    if load_u32(&image.state) != DLOPEN_STATE_INITIALISING \
-            or image.initialiser != this_thread() or image.fini_due:
+    if load_u32(&image.life.state) != DLOPEN_STATE_INITIALISING \
+            or image.life.initialiser != this_thread() or image.life.fini_due:
         return 0
-    image.fini_due = True
+    image.life.fini_due = True
     if catches:
         construction.linker = linker
         construction.image = image
         thrown = call_caught(construct, &construction)
         if thrown != NULL:
             code = fail_constructor(linker, image, <Thrown*>thrown, error)
-            image.has_failed = True
+            image.life.has_failed = True
     else:
         run_constructors(linker, image)
     # Who waits has said so under the same lock, in which it found the old state.
     lock_acquire(&linker.registry.lock)
-    store_u32(&image.state, DLOPEN_STATE_READY)
+    store_u32(&image.life.state, DLOPEN_STATE_READY)
     awaited = linker.registry.waiters != NULL
     lock_release(&linker.registry.lock)
     if awaited:
-        kernel_wake(&image.state, 0x7fffffff)
+        kernel_wake(&image.life.state, 0x7fffffff)
     return code
 
 
@@ -183,10 +183,10 @@ cdef inline int initialise(
     if root.is_host:
         return 0
     # Without memory for it: its search list.
-    order = &root.sorted if root.sorted.count else &root.search_list.images
+    order = &root.needs.sorted if root.needs.sorted.count else &root.scope.search_list.images
     for i in range(order.count):
         image = <Image*>pointer_at(order, i)
-        if code == 0 and not image.is_host and image.flags_1 & DF_1_INITFIRST:
+        if code == 0 and not image.is_host and image.tables.flags_1 & DF_1_INITFIRST:
             code = initialise_one(linker, image, catches, error)
     for i in range(order.count):
         image = <Image*>pointer_at(order, i)
@@ -194,12 +194,12 @@ cdef inline int initialise(
             continue
         if code == 0:
             code = initialise_one(linker, image, catches, error)
-        elif load_u32(&image.state) == DLOPEN_STATE_INITIALISING \
-                and image.initialiser == this_thread() and image.opened_for == root \
-                and not image.fini_due:
+        elif load_u32(&image.life.state) == DLOPEN_STATE_INITIALISING \
+                and image.life.initialiser == this_thread() and image.life.opened_for == root \
+                and not image.life.fini_due:
             give_up_constructors(registry, image)
         wait_for(registry, image)
-        if code == 0 and image.has_failed:
+        if code == 0 and image.life.has_failed:
             code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), DETAIL_CONSTRUCTOR_BEFORE)
             name_who_needs(registry, image, error)
     return code
@@ -208,11 +208,11 @@ cdef inline int initialise(
 cdef inline void give_up_constructors(Registry* registry, Image* image) noexcept nogil:
     """Those of another image of the same open have failed; nor will its destructors run. What an
     open has loaded that this one stands in a constructor of is left to that."""
-    image.has_failed = True
+    image.life.has_failed = True
     lock_acquire(&registry.lock)
-    store_u32(&image.state, DLOPEN_STATE_READY)
+    store_u32(&image.life.state, DLOPEN_STATE_READY)
     lock_release(&registry.lock)
-    kernel_wake(&image.state, 0x7fffffff)
+    kernel_wake(&image.life.state, 0x7fffffff)
 
 
 ctypedef void (*Constructor)(int argc, char** argv, char** environ) noexcept nogil
@@ -221,16 +221,17 @@ ctypedef void (*Constructor)(int argc, char** argv, char** environ) noexcept nog
 cdef inline void run_constructors(const Linker* linker, const Image* image) noexcept nogil:
     """DT_INIT, then DT_INIT_ARRAY (gABI), with what the host gives to those of what it opens: the
     program's arguments, and the environment as it is now."""
-    cdef const Xword* entries = <const Xword*>(image.bytes_bias + image.init_array)
+    cdef const Tables* tables = &image.tables
+    cdef const Xword* entries = <const Xword*>(image.bytes_bias + tables.init_array)
     cdef uint64_t i
     if image.no_foreign_code:
         return
-    if image.init != 0:
-        report_call(b"init ", image, image.load_bias + image.init)
-        (<Constructor>(image.load_bias + image.init))(
+    if tables.init != 0:
+        report_call(b"init ", image, image.load_bias + tables.init)
+        (<Constructor>(image.load_bias + tables.init))(
             linker.argc, linker.argv, process_environment
         )
-    for i in range(image.init_array_count):
+    for i in range(tables.init_array_count):
         # 0 and -1 stand for none, as in the arrays of old linkers.
         if entries[i] != 0 and entries[i] != ~<uint64_t>0:
             report_call(b"init ", image, entries[i])

@@ -46,9 +46,9 @@ cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noex
 cdef inline bint is_of_own(const Transaction* transaction, const Image* image) noexcept nogil:
     """One of one's own that can be found by itself, or by who was given its text. Not while
     another thread links it, or while this transaction loads it."""
-    return image != NULL and not image.is_host and image.is_own \
+    return image != NULL and not image.is_host and image.scope.is_own \
         and image.namespace_id == transaction.namespace_id \
-        and (is_linked(image) or image.initialiser == this_thread())
+        and (is_linked(image) or image.life.initialiser == this_thread())
 
 
 cdef inline Image* loaded_with_asker(
@@ -66,12 +66,12 @@ cdef inline Image* loaded_with_asker(
         return NULL
     if is_meant(asker, name, device, inode) and rely_on(transaction, asker):
         return asker
-    scope = <SearchList**>load_pointer(&asker.scope)
+    scope = <SearchList**>load_pointer(&asker.scope.lists)
     list = list_in_scope(scope, 0)
     while list != NULL:
         for i in range(list.images.count):
             image = <Image*>pointer_at(&list.images, i)
-            if not image.is_host and image.is_own \
+            if not image.is_host and image.scope.is_own \
                     and is_meant(image, name, device, inode) and rely_on(transaction, image):
                 return image
         number += 1
@@ -87,7 +87,7 @@ cdef inline Image* own_image_of(
     cdef Image* own
     if image.is_from_bytes or not is_of_own(transaction, asker):
         return image
-    if image.is_host and not load_u32(&image.is_identified) \
+    if image.is_host and not load_u32(&image.host.is_identified) \
             and not identify_hosts(transaction.linker, transaction.snapshot):
         transaction.no_memory = True
     own = loaded_with_asker(
@@ -126,7 +126,8 @@ cdef inline Image* loaded_by_name(
 cdef inline bint sees(const Transaction* transaction, const Image* image) noexcept nogil:
     """An image that is there already counts: one of the same namespace, or of the family
     that all share."""
-    return image != replaced_by(transaction) and (image.is_host or load_u32(&image.is_visible)) \
+    return image != replaced_by(transaction) \
+        and (image.is_host or load_u32(&image.life.is_visible)) \
         and is_of_namespace(image, transaction.namespace_id)
 
 
@@ -160,9 +161,9 @@ cdef inline Image* loaded_by_file(
     for i in range(transaction.snapshot.host_count):
         image = transaction.snapshot.hosts[i]
         # As glibc, which knows no file of the program: as a library it is refused.
-        if not sees(transaction, image) or image.from_main:
+        if not sees(transaction, image) or image.host.is_program:
             continue
-        if not load_u32(&image.is_identified) and may_be_of(image, file) \
+        if not load_u32(&image.host.is_identified) and may_be_of(image, file) \
                 and not identify_hosts(transaction.linker, transaction.snapshot):
             transaction.no_memory = True
             return NULL
@@ -229,8 +230,8 @@ cdef inline Image* known_host(Transaction* transaction, const char* soname) noex
     cdef Image* host
     for i in range(transaction.snapshot.host_count):
         host = transaction.snapshot.hosts[i]
-        if soname != NULL and host.soname != NULL and strcmp(host.soname, soname) == 0 \
-                and rely_on(transaction, host):
+        if soname != NULL and host.tables.soname != NULL \
+                and strcmp(host.tables.soname, soname) == 0 and rely_on(transaction, host):
             return host
     return NULL
 

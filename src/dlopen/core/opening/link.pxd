@@ -40,39 +40,43 @@ from dlopen.core.symbols.unique cimport (
 )
 
 
+cdef inline bint has_version(const Image* library, const Version* needed) noexcept nogil:
+    """Among its definitions."""
+    cdef const Version* version
+    cdef uint32_t i
+    for i in range(library.tables.version_count):
+        version = &library.tables.versions[i]
+        if version.library == NULL and version.hash == needed.hash \
+                and strcmp(version.name, needed.name) == 0:
+            return True
+    return False
+
+
 cdef inline int check_versions_of(Transaction* transaction, const Image* image) noexcept nogil:
     """Each version that verneed asks of a library must be defined by it, if it defines
     any; a weak one may be missing. In the file's order, so that the error names the one that
     libc's does."""
-    cdef uint32_t place = image.first_needed
-    cdef uint32_t j
-    cdef size_t k
+    cdef uint32_t place = image.tables.first_needed
+    cdef size_t i
     cdef const Version* needed
     cdef const Image* library
-    cdef bint found
     while place != 0:
-        needed = &image.versions[place - 1]
+        needed = &image.tables.versions[place - 1]
         place = needed.next
         if needed.library == NULL or needed.hash == 0 or needed.flags & VER_FLG_WEAK:
             continue
         library = NULL
-        for k in range(image.dependencies.count):
-            if answers_to(<Image*>image.dependencies.items[k], needed.library) \
-                    or same_file_name(<Image*>image.dependencies.items[k], needed.library):
-                library = <const Image*>image.dependencies.items[k]
+        for i in range(image.needs.dependencies.count):
+            library = <const Image*>image.needs.dependencies.items[i]
+            if answers_to(library, needed.library) or same_file_name(library, needed.library):
                 break
+            library = NULL
         if library == NULL:
             library = host_by_name(transaction.snapshot, needed.library)
         report_version(image, needed, library)
-        if library == NULL or not library.has_verdef:
+        if library == NULL or not library.tables.has_verdef:
             continue
-        found = False
-        for j in range(library.version_count):
-            if library.versions[j].library == NULL and library.versions[j].hash == needed.hash \
-                    and strcmp(library.versions[j].name, needed.name) == 0:
-                found = True
-                break
-        if not found:
+        if not has_version(library, needed):
             fail(transaction.error, DLOPEN_E_VERSION, image_name(library), DETAIL_VERSION_MISSING)
             error_name_symbol(transaction.error, NULL, needed.name)
             error_needed_by(transaction.error, image_name(image))
@@ -126,7 +130,7 @@ cdef inline int share_unique(
 cdef inline void keep_for_ever(Linker* linker, Image* image) noexcept nogil:
     """As NODELETE: somebody has an address of it whom nobody counts."""
     lock_acquire(&linker.registry.lock)
-    image.nodelete = True
+    image.life.nodelete = True
     lock_release(&linker.registry.lock)
 
 
@@ -141,20 +145,20 @@ cdef inline Outcome make_scopes(Transaction* transaction) noexcept nogil:
     cdef SearchList** scope
     cdef Image* image
     cdef size_t i
-    if not root.exact_scope and (
+    if not root.scope.is_exact and (
         not collect_scopes(transaction)
-        or not make_search_list(transaction, root, &root.search_list)
+        or not make_search_list(transaction, root, &root.scope.search_list)
     ):
         return no_memory(transaction, image_name(root))
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
-        if i and not make_search_list(transaction, image, &image.search_list):
+        if i and not make_search_list(transaction, image, &image.scope.search_list):
             return no_memory(transaction, image_name(image))
         scope = <SearchList**>allocate(2 * sizeof(SearchList*))
         if scope == NULL:
             return no_memory(transaction, image_name(image))
-        scope[0] = &root.search_list
-        store_pointer(&image.scope, scope)       # one that was mapped only is known to readers
+        scope[0] = &root.scope.search_list
+        store_pointer(&image.scope.lists, scope)     # readers know one that was mapped only
         move_dynamic_pointers(image)
         report_scope(image, &transaction.scopes.globals)
     return DONE
@@ -166,9 +170,9 @@ cdef inline Outcome check_versions(Transaction* transaction) noexcept nogil:
     cdef const Image* image
     cdef size_t i
     cdef int code = 0
-    for i in range(0 if root.exact_scope else root.search_list.images.count):
-        image = <const Image*>root.search_list.images.items[i]
-        if not image.is_host and load_u32(&image.state) == DLOPEN_STATE_LOADING:
+    for i in range(0 if root.scope.is_exact else root.scope.search_list.images.count):
+        image = <const Image*>root.scope.search_list.images.items[i]
+        if not image.is_host and load_u32(&image.life.state) == DLOPEN_STATE_LOADING:
             code = check_versions_of(transaction, image)
         if code:
             break
@@ -208,14 +212,14 @@ cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
 cdef inline int relocate_with_text(Batch* batch, Image* image) noexcept nogil:
     """Its text is writable meanwhile, if it must be."""
     cdef int code = 0
-    if image.has_textrel:
+    if image.tables.has_textrel:
         report_textrel(image)
         code = protect_text(
             &image.layout, image.bytes_bias, True, image_name(image), batch.error
         )
     if code == 0:
         code = relocate_image(batch, image)
-    if code == 0 and image.has_textrel:
+    if code == 0 and image.tables.has_textrel:
         code = protect_text(
             &image.layout, image.bytes_bias, False, image_name(image), batch.error
         )
@@ -224,14 +228,14 @@ cdef inline int relocate_with_text(Batch* batch, Image* image) noexcept nogil:
 
 cdef inline Outcome relocate_images(Transaction* transaction) noexcept nogil:
     """All but what waits for thread-local storage, and what a resolver gives."""
-    cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).sorted
+    cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).needs.sorted
     cdef Image* image
     cdef size_t i
     cdef int code = 0
     begin_batch(transaction)
     for i in range(order.count):
         image = <Image*>order.items[i]
-        if code == 0 and load_u32(&image.state) == DLOPEN_STATE_LOADING:
+        if code == 0 and load_u32(&image.life.state) == DLOPEN_STATE_LOADING:
             code = relocate_with_text(&transaction.batch, image)
     return outcome_of(transaction, code)
 
@@ -268,13 +272,13 @@ cdef inline Outcome resolve_places(Transaction* transaction) noexcept nogil:
 
 cdef inline Outcome protect_images(Transaction* transaction) noexcept nogil:
     """RELRO of each new image."""
-    cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).sorted
+    cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).needs.sorted
     cdef const Image* image
     cdef size_t i
     cdef int code = 0
     for i in range(order.count):
         image = <const Image*>order.items[i]
-        if code == 0 and load_u32(&image.state) == DLOPEN_STATE_LOADING:
+        if code == 0 and load_u32(&image.life.state) == DLOPEN_STATE_LOADING:
             code = protect_relro(
                 &image.layout, image.bytes_bias, image_name(image), transaction.error
             )

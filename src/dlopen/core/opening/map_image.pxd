@@ -45,7 +45,7 @@ cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) no
         image.path = text.data
     elif not text.failed:
         image.path = copy_text(name, strlen(name))
-    image.state = DLOPEN_STATE_LOADING
+    image.life.state = DLOPEN_STATE_LOADING
     image.is_from_files = in_files
     if image.path == NULL or text.failed:
         if image.path == NULL:

@@ -64,7 +64,7 @@ cdef inline bint holds_replaced(const Pointers* images) noexcept nogil:
     """A hot swap has put another in the place of one of them."""
     cdef size_t i
     for i in range(images.count):
-        if load_u32(&(<const Image*>images.items[i]).is_replaced):
+        if load_u32(&(<const Image*>images.items[i]).changes.is_replaced):
             return True
     return False
 
@@ -82,14 +82,14 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
         return False
     for i in range(transaction.loaded.count):
         mine = <Image*>transaction.loaded.items[i]
-        if holds_replaced(&mine.dependencies) or holds_replaced(&mine.bindings) \
-                or holds_replaced(&mine.search_list.images):
+        if holds_replaced(&mine.needs.dependencies) or holds_replaced(&mine.needs.bindings) \
+                or holds_replaced(&mine.scope.search_list.images):
             return True
-        if not mine.is_visible or mine.is_from_bytes:
+        if not mine.life.is_visible or mine.is_from_bytes:
             continue
         for j in range(registry.images.count):
             other = <Image*>registry.images.items[j]
-            if other.is_visible and not other.is_from_bytes and other.inode == mine.inode \
+            if other.life.is_visible and not other.is_from_bytes and other.inode == mine.inode \
                     and other.device == mine.device and other.namespace_id == mine.namespace_id:
                 return True
     return False
@@ -105,27 +105,29 @@ cdef inline bint keep_hosts(Transaction* transaction) noexcept nogil:
     cdef void* handle
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
-        for j in range(image.dependencies.count + image.bindings.count):
-            other = <Image*>image.dependencies.items[j] if j < image.dependencies.count \
-                else <Image*>image.bindings.items[j - image.dependencies.count]
-            if not other.is_host or other.is_startup:
+        for j in range(image.needs.dependencies.count + image.needs.bindings.count):
+            if j < image.needs.dependencies.count:
+                other = <Image*>image.needs.dependencies.items[j]
+            else:
+                other = <Image*>image.needs.bindings.items[j - image.needs.dependencies.count]
+            if not other.is_host or other.host.is_startup:
                 continue
-            if not pointers_reserve(&image.host_handles, 1):
+            if not pointers_reserve(&image.needs.host_handles, 1):
                 transaction.no_memory = True
                 return False
             handle = count_host_image(linker, other, 0)
             if handle == NULL:
                 return False
-            pointers_add(&image.host_handles, handle)
+            pointers_add(&image.needs.host_handles, handle)
     return True
 
 
 cdef inline void give_back_hosts(Linker* linker, Image* image) noexcept nogil:
     """The counts that an image held; with no lock held."""
     cdef size_t i
-    for i in range(image.host_handles.count):
-        close_host(linker, image.host_handles.items[i])
-    image.host_handles.count = 0
+    for i in range(image.needs.host_handles.count):
+        close_host(linker, image.needs.host_handles.items[i])
+    image.needs.host_handles.count = 0
 
 
 cdef inline void give_back_all_hosts(Transaction* transaction) noexcept nogil:
@@ -148,12 +150,12 @@ cdef inline void count_bound_hosts(Transaction* transaction, int change) noexcep
     cdef Image* image
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
-        for j in range(image.dependencies.count):
-            if (<Image*>image.dependencies.items[j]).is_host:
-                (<Image*>image.dependencies.items[j]).pins += <uint32_t>change
-        for j in range(image.bindings.count):
-            if (<Image*>image.bindings.items[j]).is_host:
-                (<Image*>image.bindings.items[j]).pins += <uint32_t>change
+        for j in range(image.needs.dependencies.count):
+            if (<Image*>image.needs.dependencies.items[j]).is_host:
+                (<Image*>image.needs.dependencies.items[j]).life.pins += <uint32_t>change
+        for j in range(image.needs.bindings.count):
+            if (<Image*>image.needs.bindings.items[j]).is_host:
+                (<Image*>image.needs.bindings.items[j]).life.pins += <uint32_t>change
 
 
 cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
@@ -170,7 +172,8 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     # All that may fail first.
     complete = pointers_reserve(&registry.images, transaction.loaded.count)
     if transaction.request.mode & RTLD_GLOBAL:
-        complete = complete and pointers_reserve(&registry.globals, root.search_list.images.count)
+        complete = complete \
+            and pointers_reserve(&registry.globals, root.scope.search_list.images.count)
     if complete:
         snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
     if snapshot == NULL:
@@ -183,10 +186,10 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
         for i in range(transaction.loaded.count):
             image = <Image*>transaction.loaded.items[i]
             pointers_add(&registry.images, image)
-            image.initialiser = this_thread()
-            image.opened_for = root
-            image.fini_due = False
-            store_u32(&image.state, DLOPEN_STATE_INITIALISING)
+            image.life.initialiser = this_thread()
+            image.life.opened_for = root
+            image.life.fini_due = False
+            store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
         count_bound_hosts(transaction, 1)
         publish_uniques(transaction)
         if transaction.request.mode & RTLD_GLOBAL:
@@ -214,9 +217,9 @@ cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
     cdef Retired* wider = NULL
     cdef size_t i
     cdef Image* image
-    for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
-        if not image.is_host and not widen_scope(registry, image, &root.search_list, &wider):
+    for i in range(root.scope.search_list.images.count):
+        image = <Image*>root.scope.search_list.images.items[i]
+        if not image.is_host and not widen_scope(registry, image, &root.scope.search_list, &wider):
             free_wider_scopes(registry, wider)
             return False
     take_wider_scopes(registry, wider)
@@ -229,13 +232,13 @@ cdef inline bint join_tree(Registry* registry, const Image* root) noexcept nogil
     cdef size_t i
     cdef Image* image
     cdef bint joined = False
-    for i in range(root.search_list.images.count):
-        image = <Image*>root.search_list.images.items[i]
-        if image.is_host or load_u32(&image.is_global):
+    for i in range(root.scope.search_list.images.count):
+        image = <Image*>root.scope.search_list.images.items[i]
+        if image.is_host or load_u32(&image.life.is_global):
             continue
         joined = join_globals(registry, image)
         if image.is_from_bytes:
-            store_u32(&image.is_visible, 1)
+            store_u32(&image.life.is_visible, 1)
     return joined
 
 
@@ -248,7 +251,7 @@ cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
     cdef Image* image
     cdef void* handle
     lock_acquire(&registry.lock)
-    if pointers_reserve(&registry.globals, root.search_list.images.count):
+    if pointers_reserve(&registry.globals, root.scope.search_list.images.count):
         snapshot = make_snapshot(registry, 0, registry.hosts.count)
     if snapshot != NULL and join_tree(registry, root):
         publish_snapshot(registry, snapshot)
@@ -259,9 +262,9 @@ cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
         return False
     if root.namespace_id != 0:
         return True              # the host's are global in the base, or nowhere
-    for i in range(root.search_list.images.count):
-        image = <Image*>pointer_at(&root.search_list.images, i)
-        if image.is_host and not load_u32(&image.is_global):
+    for i in range(root.scope.search_list.images.count):
+        image = <Image*>pointer_at(&root.scope.search_list.images, i)
+        if image.is_host and not load_u32(&image.life.is_global):
             handle = count_host_image(linker, image, RTLD_GLOBAL)
             if handle != NULL:
                 close_host(linker, handle)
@@ -292,7 +295,7 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
             return False
     lock_acquire(&linker.registry.lock)
     # An old version may hold itself, or be held by who has its own text.
-    if load_u32(&root.is_replaced) and not transaction.is_itself or (
+    if load_u32(&root.changes.is_replaced) and not transaction.is_itself or (
         root.is_host and not pointers_hold(&linker.registry.hosts, root)
     ):
         # Or the host's list was read anew: another image is in its place.
@@ -306,11 +309,11 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle != NULL:
             close_host(linker, handle)
         return False
-    root.open_count += 1
+    root.life.open_count += 1
     if root.is_host:
-        root.host_handle = handle
+        root.host.handle = handle
     elif transaction.request.mode & RTLD_NODELETE:
-        root.nodelete = True
+        root.life.nodelete = True
     lock_release(&linker.registry.lock)
     return True
 

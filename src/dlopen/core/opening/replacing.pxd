@@ -18,17 +18,17 @@ cdef inline int keep_replacements(Transaction* transaction, Image* image) noexce
     """The libraries that hold them are bound to as any other: they stay."""
     cdef uint32_t i
     cdef Image* definer
-    for i in range(image.replacement_count):
+    for i in range(image.changes.replacement_count):
         definer = image_of_caller(
-            transaction.snapshot, <const void*>image.replacements[i].address
+            transaction.snapshot, <const void*>image.changes.replacements[i].address
         )
-        if definer == NULL or definer == image or definer.is_startup:
+        if definer == NULL or definer == image or definer.host.is_startup:
             continue
         if not rely_on(transaction, definer):
             if transaction.no_memory:
                 return fail_memory(transaction.error, image_name(image))
             continue             # it goes just now: who gives its address has closed it
-        if not pointers_add_once(&image.bindings, definer):
+        if not pointers_add_once(&image.needs.bindings, definer):
             return fail_memory(transaction.error, image_name(image))
     return 0
 

@@ -73,7 +73,7 @@ cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
             trail_free(&transaction.trail)
     elif outcome == DONE and request.flags & DLOPEN_RELOADABLE:
         transaction.root.is_reloadable = True
-        transaction.root.is_visible = not transaction.root.is_private
+        transaction.root.life.is_visible = not transaction.root.is_private
     return outcome
 
 
@@ -93,8 +93,8 @@ cdef inline Outcome root_by_name(Transaction* transaction) noexcept nogil:
     outcome = acquire(transaction, &wanted, &transaction.root)
     transaction.is_itself = outcome == DONE and transaction.root == wanted.asker
     if outcome == DONE and transaction.root != NULL and not transaction.root.is_host \
-            and load_u32(&transaction.root.state) == DLOPEN_STATE_LOADING:
-        transaction.root.loader = NULL     # the caller's paths were for finding it only
+            and load_u32(&transaction.root.life.state) == DLOPEN_STATE_LOADING:
+        transaction.root.life.loader = NULL     # the caller's paths were for finding it only
     return outcome
 
 

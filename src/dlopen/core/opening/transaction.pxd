@@ -97,7 +97,7 @@ cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
         transaction.no_memory = True
         usable = False
     if usable:
-        image.pins += 1
+        image.life.pins += 1
     lock_release(&registry.lock)
     return usable
 
@@ -106,7 +106,7 @@ cdef inline bint rely_on(Transaction* transaction, Image* image) noexcept nogil:
     """The image stays while the transaction runs: one of ours is pinned, one of the host's counted
     with the host. False if it has gone, or with Transaction.no_memory or is_stale."""
     cdef void* handle
-    if pointers_hold(&transaction.loaded, image) or image.is_startup \
+    if pointers_hold(&transaction.loaded, image) or image.host.is_startup \
             or pointers_hold(&transaction.pinned, image):
         return True
     if not image.is_host:
@@ -188,7 +188,7 @@ cdef inline void unpin_all(Transaction* transaction) noexcept nogil:
     cdef size_t i
     lock_acquire(&transaction.linker.registry.lock)
     for i in range(transaction.pinned.count):
-        (<Image*>transaction.pinned.items[i]).pins -= 1
+        (<Image*>transaction.pinned.items[i]).life.pins -= 1
     lock_release(&transaction.linker.registry.lock)
     transaction.pinned.count = 0
 

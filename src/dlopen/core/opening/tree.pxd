@@ -29,18 +29,18 @@ cdef inline Outcome load_filtees(Transaction* transaction, Image* image) noexcep
     cdef Image* filtee
     cdef size_t i
     cdef Outcome outcome
-    for i in range(image.filter_entries.count):
-        entry = <const Dyn*>image.filter_entries.items[i]
+    for i in range(image.tables.filter_entries.count):
+        entry = <const Dyn*>image.tables.filter_entries.items[i]
         filtee = NULL
-        outcome = acquire_needed(transaction, image.strtab + entry.d_val, image, &filtee)
+        outcome = acquire_needed(transaction, image.tables.strtab + entry.d_val, image, &filtee)
         if outcome == FAILED and entry.d_tag == DT_AUXILIARY and may_be_missing(transaction):
             error_clear(transaction.error)
         elif outcome != DONE:
             error_needed_by(transaction.error, image_name(image))
             return outcome
         elif filtee != NULL and filtee != image and not (
-            pointers_add(&image.dependencies, filtee)
-            and pointers_add_once(&image.filtees, filtee)
+            pointers_add(&image.needs.dependencies, filtee)
+            and pointers_add_once(&image.needs.filtees, filtee)
         ):
             return no_memory(transaction, image_name(image))
     return DONE
@@ -56,16 +56,16 @@ cdef inline Outcome load_dependencies(Transaction* transaction) noexcept nogil:
     while i < transaction.loaded.count:
         image = <Image*>transaction.loaded.items[i]
         # A second pass, after the host opened what was missing, starts afresh.
-        image.dependencies.count = 0
-        image.filtees.count = 0
-        for j in range(image.needed.count):
+        image.needs.dependencies.count = 0
+        image.needs.filtees.count = 0
+        for j in range(image.tables.needed.count):
             outcome = acquire_needed(
-                transaction, <const char*>image.needed.items[j], image, &dependency
+                transaction, <const char*>image.tables.needed.items[j], image, &dependency
             )
             if outcome != DONE:
                 error_needed_by(transaction.error, image_name(image))
                 return outcome
-            if dependency != NULL and not pointers_add(&image.dependencies, dependency):
+            if dependency != NULL and not pointers_add(&image.needs.dependencies, dependency):
                 return no_memory(transaction, image_name(image))
         outcome = load_filtees(transaction, image)
         if outcome != DONE:
@@ -82,12 +82,12 @@ cdef inline bint add_dependencies_of(
     cdef size_t i
     cdef Image* dependency
     if not image.is_host:
-        for i in range(image.dependencies.count):
-            if not pointers_add_once(images, pointer_at(&image.dependencies, i)):
+        for i in range(image.needs.dependencies.count):
+            if not pointers_add_once(images, pointer_at(&image.needs.dependencies, i)):
                 return False
         return True
-    for i in range(image.needed.count):
-        dependency = host_by_name(transaction.snapshot, <const char*>image.needed.items[i])
+    for i in range(image.tables.needed.count):
+        dependency = host_by_name(transaction.snapshot, <const char*>image.tables.needed.items[i])
         # What the family needs of others is none of a namespace's.
         if dependency != NULL and sees(transaction, dependency) \
                 and not pointers_add_once(images, dependency):
@@ -103,8 +103,8 @@ cdef inline void put_filtees_first(Pointers* images) noexcept nogil:
     cdef void* filtee
     while i < images.count:
         image = <const Image*>images.items[i]
-        for j in range(image.filtees.count):
-            filtee = image.filtees.items[j]
+        for j in range(image.needs.filtees.count):
+            filtee = image.needs.filtees.items[j]
             at = i + 1
             while at < images.count and images.items[at] != filtee:
                 at += 1
@@ -136,19 +136,20 @@ cdef inline void put_hosts_last(Pointers* images) noexcept nogil:
 cdef inline bint sort_tree(Linker* linker, Image* root) noexcept nogil:
     """Under the lock: the order of what a root needs, which is a dependency's own from its
     first open on. False without memory."""
+    cdef const Pointers* closure = &root.scope.search_list.images
     cdef Pointers needed
     cdef size_t i
     cdef bint complete
-    if root.is_host or root.sorted.count:
+    if root.is_host or root.needs.sorted.count:
         return True
     memset(&needed, 0, sizeof(needed))
     # Itself first, which a filter is not in its list.
     complete = pointers_add(&needed, root)
-    for i in range(root.search_list.images.count):
-        if not (<const Image*>root.search_list.images.items[i]).is_host:
-            complete = complete and pointers_add_once(&needed, root.search_list.images.items[i])
-    complete = complete and sort_for_constructors(&needed, &root.sorted)
+    for i in range(closure.count):
+        if not (<const Image*>closure.items[i]).is_host:
+            complete = complete and pointers_add_once(&needed, closure.items[i])
+    complete = complete and sort_for_constructors(&needed, &root.needs.sorted)
     if not complete:
-        root.sorted.count = 0
+        root.needs.sorted.count = 0
     pointers_free(&needed)
     return complete

@@ -16,7 +16,7 @@ from dlopen.core.elf.constants cimport DF_1_NOW, DF_BIND_NOW, PF_W
 from dlopen.core.elf.layout cimport is_sealed, segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Xword, relocation_symbol
 from dlopen.core.image.checked cimport is_code
-from dlopen.core.image.image cimport Image, image_name, load_word, store_word
+from dlopen.core.image.image cimport Image, Tables, image_name, load_word, store_word
 
 
 cdef inline uint64_t reserved_size() noexcept nogil:
@@ -27,19 +27,20 @@ cdef inline uint64_t reserved_size() noexcept nogil:
 cdef inline bint can_bind_lazily(const Image* image) noexcept nogil:
     """It asks for nothing else, and the words that the PLT reads are where they belong: they
     are written once, and RELRO may close them."""
+    cdef const Tables* tables = &image.tables
     cdef const Phdr* segment
-    if image.jmprel_count == 0 or image.flags & DF_BIND_NOW or image.flags_1 & DF_1_NOW \
-            or image.no_foreign_code or image.has_textrel:
+    if tables.jmprel_count == 0 or tables.flags & DF_BIND_NOW or tables.flags_1 & DF_1_NOW \
+            or image.no_foreign_code or tables.has_textrel:
         return False
-    segment = segment_holding(&image.layout, image.plt_got, reserved_size())
+    segment = segment_holding(&image.layout, tables.plt_got, reserved_size())
     return segment != NULL and segment.p_flags & PF_W != 0
 
 
 cdef inline int prepare_lazy_calls(Image* image, Error* error) noexcept nogil:
     """What the PLT's first entry finds in the GOT, and room for what each call is bound to."""
-    cdef Xword* got = <Xword*>(image.bytes_bias + image.plt_got)
-    image.lazy_bindings = <Image**>allocate(image.jmprel_count * sizeof(Image*))
-    if image.lazy_bindings == NULL:
+    cdef Xword* got = <Xword*>(image.bytes_bias + image.tables.plt_got)
+    image.calls.definers = <Image**>allocate(image.tables.jmprel_count * sizeof(Image*))
+    if image.calls.definers == NULL:
         return fail_memory(error, image_name(image))
     got[THIS_MACHINE.got_image] = <uint64_t>image
     got[THIS_MACHINE.got_resolver] = <uint64_t>lazy_call
@@ -56,7 +57,8 @@ cdef inline bint leave_lazy(
             or is_sealed(&image.layout, relocation.r_offset, 8):
         return False
     if THIS_MACHINE.variant_call != 0 and (
-        symbol >= image.symbol_limit or image.symtab[symbol].st_other & THIS_MACHINE.variant_call
+        symbol >= image.tables.symbol_limit
+        or image.tables.symtab[symbol].st_other & THIS_MACHINE.variant_call
     ):
         return False
     entry = load_word(image, relocation.r_offset)

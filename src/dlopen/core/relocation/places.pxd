@@ -16,7 +16,7 @@ from dlopen.core.base.words cimport ranges_overlap
 from dlopen.core.elf.constants cimport PF_W
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Sym, relocation_symbol
-from dlopen.core.image.image cimport Image, Table, store_word
+from dlopen.core.image.image cimport Image, Table, Tables, store_word
 from dlopen.core.memory.memory cimport memory_write
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 
@@ -35,17 +35,18 @@ cdef inline bint find_writable(
     const Image* image, Place* writable, uint64_t place, uint64_t size
 ) noexcept nogil:
     """And how far it is so around it."""
+    cdef const Tables* tables = &image.tables
     cdef const Phdr* segment
     cdef const Table* table
     cdef uint32_t i
     segment = segment_holding(&image.layout, place, size)
-    if segment == NULL or not (segment.p_flags & PF_W or image.has_textrel):
+    if segment == NULL or not (segment.p_flags & PF_W or tables.has_textrel):
         return False
     writable.start = segment.p_vaddr
     writable.end = segment.p_vaddr + segment.p_memsz
-    if image.has_tables_in_writable_memory or image.has_textrel:
-        for i in range(image.table_count):
-            table = &image.tables[i]
+    if tables.has_tables_in_writable_memory or tables.has_textrel:
+        for i in range(tables.range_count):
+            table = &tables.ranges[i]
             if ranges_overlap(place, size, table.start, table.size):
                 writable.end = writable.start
                 return False
@@ -58,7 +59,7 @@ cdef inline bint find_writable(
 
 cdef inline bint stays_writable(const Image* image, uint64_t place) noexcept nogil:
     """Until RELRO: not only while text relocations are applied. The place was checked."""
-    return not image.has_textrel \
+    return not image.tables.has_textrel \
         or segment_holding(&image.layout, place, 8).p_flags & PF_W != 0
 
 
@@ -83,7 +84,7 @@ cdef inline int copy_data(
     Batch* batch, Image* image, Place* writable, Cache* cache, const Rela* relocation
 ) noexcept nogil:
     """A COPY relocation: the variable's content, from the definition that it hides."""
-    cdef const Sym* own = &image.symtab[relocation_symbol(relocation)]
+    cdef const Sym* own = &image.tables.symtab[relocation_symbol(relocation)]
     cdef const Sym* source = cache.definition.symbol
     cdef uint64_t size
     # Of its own there is one only if the symbol is local: it would be copied over itself.

@@ -24,7 +24,9 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type, symbol_type
 from dlopen.core.image.checked cimport is_code
-from dlopen.core.image.image cimport Image, image_name, load_word, replacement_of, store_word
+from dlopen.core.image.image cimport (
+    Image, Tables, image_name, load_word, replacement_of, store_word,
+)
 from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 from dlopen.core.relocation.lazy cimport (
@@ -61,8 +63,8 @@ cdef inline int bind(
     definer = cache.definition.image
     if definer != NULL and definer != image and definer != cache.bound:
         cache.bound = definer
-        if not definer.is_startup and not pointers_hold(&image.dependencies, definer) \
-                and not pointers_add_once(&image.bindings, definer):
+        if not definer.host.is_startup and not pointers_hold(&image.needs.dependencies, definer) \
+                and not pointers_add_once(&image.needs.bindings, definer):
             return fail_memory(batch.error, image_name(image))
     return 0
 
@@ -93,7 +95,7 @@ cdef inline int apply(
             and kind != DLOPEN_R_DTPMOD and kind != DLOPEN_R_DTPOFF and kind != DLOPEN_R_TPOFF \
             and kind != DLOPEN_R_TLSDESC:
         return bad_relocation(batch, image, DETAIL_RELOCATION_TYPE, place, number)
-    if image.replacement_count != 0 and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY:
+    if image.changes.replacement_count != 0 and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY:
         value = replacement_of(image, index)
         if value != 0:
             return store_address(batch, image, relocation, kind, width, value)
@@ -141,12 +143,13 @@ cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
     cdef uint64_t place = 0
     writable.start = 0
     writable.end = 0
-    if image.relr_count != 0 and image.relr[0] & 1:
-        return bad_relocation(batch, image, DETAIL_RELR_BITMAP, 0, image.relr[0])
+    if image.tables.relr_count != 0 and image.tables.relr[0] & 1:
+        return bad_relocation(batch, image, DETAIL_RELR_BITMAP, 0, image.tables.relr[0])
     while relr_next(&walk, &place):
         if not can_write(image, &writable, place, 8):
             return bad_relocation(
-                batch, image, DETAIL_RELR_PLACE, place, <uint64_t>(walk.entry - image.relr) - 1
+                batch, image, DETAIL_RELR_PLACE, place,
+                <uint64_t>(walk.entry - image.tables.relr) - 1,
             )
         store_word(image, place, load_word(image, place) + image.load_bias)
     return 0
@@ -183,6 +186,7 @@ cdef inline int relocate_table(
 
 cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:
     """All but what a resolver decides."""
+    cdef Tables* tables = &image.tables
     cdef Cache cache
     cdef int code = relocate_relr(batch, image)
     cdef Place writable
@@ -190,16 +194,16 @@ cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:
     writable.start = 0
     writable.end = 0
     lazy = batch.lazy and can_bind_lazily(image) \
-        and can_write(image, &writable, image.plt_got, reserved_size())
+        and can_write(image, &writable, tables.plt_got, reserved_size())
     cache.valid = False
     cache.symbol = 0
     cache.for_call = False
     cache.bound = NULL
     report_relocation(image)
     if code == 0:
-        code = relocate_table(batch, image, &cache, image.rela, image.rela_count, False)
+        code = relocate_table(batch, image, &cache, tables.rela, tables.rela_count, False)
     if code == 0 and lazy:
         code = prepare_lazy_calls(image, batch.error)
     if code == 0:
-        code = relocate_table(batch, image, &cache, image.jmprel, image.jmprel_count, lazy)
+        code = relocate_table(batch, image, &cache, tables.jmprel, tables.jmprel_count, lazy)
     return code

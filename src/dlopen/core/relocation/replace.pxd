@@ -37,7 +37,7 @@ cdef inline int ask_for_symbol(
 ) noexcept nogil:
     """Foreign code: with no lock held."""
     cdef const Version* version = symbol_version(image, index)
-    cdef const char* name = symbol_name(image, &image.symtab[index])
+    cdef const char* name = symbol_name(image, &image.tables.symtab[index])
     cdef const char* wanted = version.name if version != NULL else <const char*>NULL
     cdef size_t number = find_in_list(
         request.replacements, request.replacement_count, name, wanted
@@ -51,9 +51,9 @@ cdef inline int ask_for_symbol(
         error_name_symbol(error, name, wanted)
         return DLOPEN_E_STOPPED
     if address != NULL:
-        image.replacements[image.replacement_count].symbol = index
-        image.replacements[image.replacement_count].address = <uint64_t>address
-        image.replacement_count += 1
+        image.changes.replacements[image.changes.replacement_count].symbol = index
+        image.changes.replacements[image.changes.replacement_count].address = <uint64_t>address
+        image.changes.replacement_count += 1
     return 0
 
 
@@ -87,8 +87,8 @@ cdef inline int find_replacements(
     mark_references(image, wanted)
     for index in range(highest + 1):
         count += wanted[index] != 0
-    image.replacements = <Replacement*>allocate(count * sizeof(Replacement) + 1)
-    if image.replacements == NULL:
+    image.changes.replacements = <Replacement*>allocate(count * sizeof(Replacement) + 1)
+    if image.changes.replacements == NULL:
         code = fail_memory(error, image_name(image))
     for index in range(highest + 1):
         if code == 0 and wanted[index]:

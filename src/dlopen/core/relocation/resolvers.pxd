@@ -63,7 +63,7 @@ cdef inline bint resolvers_fill_static_tls(const Batch* batch) noexcept nogil:
     cdef const Phdr* segment
     while deferred != NULL:
         segment = deferred.image.layout.tls
-        if deferred.image.needs_static_tls and segment != NULL and ranges_overlap(
+        if deferred.image.thread_local.needs_static and segment != NULL and ranges_overlap(
             deferred.place, 8, segment.p_vaddr, segment.p_filesz
         ):
             return True

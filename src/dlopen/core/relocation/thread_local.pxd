@@ -35,18 +35,18 @@ cdef inline int store_tls(
     """The owner's storage has its place."""
     cdef TlsIndex* index
     if kind == DLOPEN_R_DTPMOD:
-        store_word(image, place, owner.tls_module_id)
+        store_word(image, place, owner.thread_local.module_id)
     elif kind == DLOPEN_R_TPOFF:
-        store_word(image, place, <uint64_t>owner.tls_offset + offset)
-    elif owner.has_static_tls:
+        store_word(image, place, <uint64_t>owner.thread_local.offset + offset)
+    elif owner.thread_local.is_static:
         store_word(image, place, <uint64_t>tlsdesc_static)
-        store_word(image, place + 8, <uint64_t>owner.tls_offset + offset)
+        store_word(image, place + 8, <uint64_t>owner.thread_local.offset + offset)
     else:
         index = <TlsIndex*>allocate(sizeof(TlsIndex))
-        if index == NULL or not pointers_add(&image.tls_descriptors, index):
+        if index == NULL or not pointers_add(&image.thread_local.descriptors, index):
             release(index)
             return fail_memory(batch.error, image_name(image))
-        index.module = owner.tls_module_id
+        index.module = owner.thread_local.module_id
         index.offset = offset
         store_word(image, place, <uint64_t>tlsdesc_dynamic)
         store_word(image, place + 8, <uint64_t>index)
@@ -81,9 +81,9 @@ cdef inline int relocate_tls(
         return 0
     if owner.layout.tls == NULL:
         return bad_relocation(batch, image, DETAIL_NO_TLS, place, kind)
-    if owner.state == DLOPEN_STATE_LOADING:
+    if owner.life.state == DLOPEN_STATE_LOADING:
         if kind == DLOPEN_R_TPOFF:
-            owner.needs_static_tls = True
+            owner.thread_local.needs_static = True
         if not stays_writable(image, place):
             return bad_relocation(batch, image, DETAIL_TEXT_TLS, place, kind)
         deferred = <DeferredTls*>allocate(sizeof(DeferredTls))
@@ -97,12 +97,12 @@ cdef inline int relocate_tls(
         deferred.next = batch.deferred_tls
         batch.deferred_tls = deferred
         return 0
-    if kind == DLOPEN_R_TPOFF and not owner.has_static_tls and not (
+    if kind == DLOPEN_R_TPOFF and not owner.thread_local.is_static and not (
         owner.is_host and not batch.no_foreign_code
         and batch.ask_for_static_tls(batch.context, definition)
     ):
         fail(batch.error, DLOPEN_E_UNSUPPORTED, image_name(image), DETAIL_STATIC_TLS_LATE)
-        error_name_symbol(batch.error, symbol_name(image, &image.symtab[relocation_symbol(
+        error_name_symbol(batch.error, symbol_name(image, &image.tables.symtab[relocation_symbol(
             relocation
         )]), NULL)
         error_needed_by(batch.error, image_name(owner))

@@ -16,7 +16,7 @@ from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport (
     Phdr, Rela, Sym, relocation_symbol, relocation_type, symbol_binding, symbol_visibility,
 )
-from dlopen.core.image.checked cimport Tables
+from dlopen.core.image.checked cimport RelocationTables
 from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport Image
 from dlopen.core.symbols.lookup cimport symbol_name
@@ -35,7 +35,7 @@ cdef struct Word:
 
 cdef struct WordWalk:
     const Image* image
-    Tables tables
+    RelocationTables tables
     const Rela* entry            # the next one
     uint64_t left                # of its table, from there: one of none may have no address
     bint in_calls                # it is in DT_JMPREL
@@ -74,9 +74,9 @@ cdef inline bint next_word(WordWalk* walk, Word* word) noexcept nogil:
         walk.entry += 1
         walk.left -= 1
         word.symbol = relocation_symbol(relocation)
-        if word.symbol == 0 or word.symbol >= image.symbol_limit:
+        if word.symbol == 0 or word.symbol >= image.tables.symbol_limit:
             continue
-        symbol = &image.symtab[word.symbol]
+        symbol = &image.tables.symtab[word.symbol]
         if symbol_binding(symbol) == STB_LOCAL or symbol_visibility(symbol) == STV_HIDDEN \
                 or symbol_visibility(symbol) == STV_INTERNAL \
                 or symbol_name(image, symbol) == NULL:

@@ -64,11 +64,11 @@ cdef inline void end_for_missing(
     if code == DLOPEN_E_MEMORY:
         pieces[2] = image_asked_name(image)
         pieces[3] = b": out of memory while binding "
-        pieces[4] = symbol_name(image, &image.symtab[symbol])
+        pieces[4] = symbol_name(image, &image.tables.symtab[symbol])
         count += 3
     else:
         count += undefined_pieces(
-            image_asked_name(image), symbol_name(image, &image.symtab[symbol]),
+            image_asked_name(image), symbol_name(image, &image.tables.symtab[symbol]),
             version.name if version != NULL else <const char*>b"", &pieces[2]
         )
     kernel_write_line(2, &pieces[0], count)
@@ -89,7 +89,7 @@ cdef inline int keep_host_for_call(Linker* linker, Image* image, Image* definer)
     if locks_held != 0:
         return CALL_ONCE         # a handler, which may have interrupted who has the lock
     lock_acquire(&linker.registry.lock)
-    known = pointers_hold(&image.bindings, definer)
+    known = pointers_hold(&image.needs.bindings, definer)
     lock_release(&linker.registry.lock)
     if known:
         return CALL_FOUND
@@ -99,10 +99,10 @@ cdef inline int keep_host_for_call(Linker* linker, Image* image, Image* definer)
     lock_acquire(&linker.registry.lock)
     if pointers_hold(&linker.registry.hosts, definer):
         code = DLOPEN_E_MEMORY
-        if pointers_reserve(&image.host_handles, 1) \
-                and pointers_add(&image.bindings, definer):
-            pointers_add(&image.host_handles, handle)
-            definer.pins += 1
+        if pointers_reserve(&image.needs.host_handles, 1) \
+                and pointers_add(&image.needs.bindings, definer):
+            pointers_add(&image.needs.host_handles, handle)
+            definer.life.pins += 1
             code = CALL_FOUND
     lock_release(&linker.registry.lock)
     if code != CALL_FOUND:
@@ -122,24 +122,26 @@ cdef inline int keep_for_call(
     place."""
     cdef void** slot
     cdef void* before
-    if definer == image or definer.is_startup or pointers_hold(&image.dependencies, definer):
+    if definer == image or definer.host.is_startup \
+            or pointers_hold(&image.needs.dependencies, definer):
         return CALL_FOUND
     if definer.is_host:
         return keep_host_for_call(linker, image, definer)
-    slot = <void**>&image.lazy_bindings[number]
+    slot = <void**>&image.calls.definers[number]
     before = load_pointer(slot)
     store_pointer(slot, definer)
-    store_u32(&image.has_lazy_bindings, 1)
+    store_u32(&image.calls.has_definers, 1)
     full_fence()
     # What goes together is destroyed in order of dependency.
-    if load_u32(&image.state) == DLOPEN_STATE_CLOSING or (
-        load_u32(&definer.state) != DLOPEN_STATE_CLOSING and not load_u32(&definer.is_replaced)
+    if load_u32(&image.life.state) == DLOPEN_STATE_CLOSING or (
+        load_u32(&definer.life.state) != DLOPEN_STATE_CLOSING
+        and not load_u32(&definer.changes.is_replaced)
     ):
         return CALL_FOUND
     # Nothing that has gone stays written down: the next may be none of ours. Nor does what another
     # thread's same call has written, and takes back.
     compare_and_swap_pointer(slot, definer, before if before != definer else NULL)
-    if load_u32(&definer.state) == DLOPEN_STATE_CLOSING \
+    if load_u32(&definer.life.state) == DLOPEN_STATE_CLOSING \
             and keeps_closer_waiting(&linker.registry):
         return CALL_ONCE
     return CALL_AGAIN
@@ -173,7 +175,7 @@ cdef inline int find_callee(
 ) noexcept nogil:
     """CALL_AGAIN: look again, in a newer snapshot. *address is 0 if nothing defines it; without
     one that a call `must` have the process ends, as without memory. Else DLOPEN_E_MEMORY."""
-    cdef uint32_t symbol = relocation_symbol(&image.jmprel[number])
+    cdef uint32_t symbol = relocation_symbol(&image.tables.jmprel[number])
     cdef Borrowed borrowed
     cdef Definition definition
     cdef int code
@@ -210,9 +212,9 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
     cdef void* place
     cdef uint32_t phase
     cdef int code = CALL_AGAIN
-    if number >= image.jmprel_count:
+    if number >= image.tables.jmprel_count:
         kernel_end_process(EXIT_LOOKUP)
-    place = <void*>(image.bytes_bias + image.jmprel[number].r_offset)
+    place = <void*>(image.bytes_bias + image.tables.jmprel[number].r_offset)
     unbound = <uint64_t>load_pointer(place)
     while code == CALL_AGAIN:
         phase = reader_enter(&linker.registry)
@@ -222,7 +224,7 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
         reader_leave(&linker.registry, phase)
     # A patch that came in between stays, and so does what it will put back: a call of a
     # patched image is looked up each time. Who put the patch there has counted it first.
-    if code == CALL_FOUND and not linker.bind_not and load_u32(&image.patch_count) == 0 \
+    if code == CALL_FOUND and not linker.bind_not and load_u32(&image.changes.patch_count) == 0 \
             and image.map_start <= unbound < image.map_end:
         compare_and_swap_pointer(<void**>place, <void*>unbound, <void*>address)
     (&errno)[0] = kept_errno

@@ -23,13 +23,13 @@ cdef inline void exchange(Pointers* array, const Swap* swap) noexcept nogil:
 cdef inline void exchange_in_scope(Image* image, const Swap* swap) noexcept nogil:
     """What both versions need sees what the new one has brought, in the place of the old one's.
     What only the old one needs is not in that list, and stays with it."""
-    cdef SearchList** scope = image.scope
+    cdef SearchList** scope = image.scope.lists
     cdef size_t i = 0
-    if not pointers_hold(&swap.successor.search_list.images, image):
+    if not pointers_hold(&swap.successor.scope.search_list.images, image):
         return
     while scope != NULL and scope[i] != NULL:
-        if scope[i] == &swap.old.search_list:
-            store_pointer(&scope[i], &swap.successor.search_list)
+        if scope[i] == &swap.old.scope.search_list:
+            store_pointer(&scope[i], &swap.successor.scope.search_list)
         i += 1
 
 
@@ -41,11 +41,11 @@ cdef inline void exchange_lazy_bindings(const Swap* swap) noexcept nogil:
     cdef uint64_t j
     for i in range(registry.images.count):
         image = <const Image*>registry.images.items[i]
-        if image == swap.old or is_being_linked(image) or image.lazy_bindings == NULL:
+        if image == swap.old or is_being_linked(image) or image.calls.definers == NULL:
             continue
-        for j in range(image.jmprel_count):
-            if load_pointer(&image.lazy_bindings[j]) == swap.old:
-                store_pointer(&image.lazy_bindings[j], swap.successor)
+        for j in range(image.tables.jmprel_count):
+            if load_pointer(&image.calls.definers[j]) == swap.old:
+                store_pointer(&image.calls.definers[j], swap.successor)
 
 
 cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
@@ -59,29 +59,29 @@ cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
         image = <Image*>registry.images.items[i]
         if image == old or is_being_linked(image):
             continue
-        exchange(&image.search_list.images, swap)
-        exchange(&image.sorted, swap)
+        exchange(&image.scope.search_list.images, swap)
+        exchange(&image.needs.sorted, swap)
         exchange_in_scope(image, swap)
-        if image.loader == old:
-            store_pointer(&image.loader, successor)
+        if image.life.loader == old:
+            store_pointer(&image.life.loader, successor)
         if image == successor:
-            pointers_remove(&image.bindings, old)
+            pointers_remove(&image.needs.bindings, old)
         else:
-            exchange(&image.dependencies, swap)
-            exchange(&image.bindings, swap)
-            exchange(&image.filtees, swap)
-    if load_u32(&old.is_global):
+            exchange(&image.needs.dependencies, swap)
+            exchange(&image.needs.bindings, swap)
+            exchange(&image.needs.filtees, swap)
+    if load_u32(&old.life.is_global):
         pointers_remove(&registry.globals, successor)
         exchange(&registry.globals, swap)
-        store_u32(&successor.is_global, 1)
-        store_u32(&old.is_global, 0)
-    if load_u32(&old.is_visible):
-        store_u32(&successor.is_visible, 1)
-        store_u32(&old.is_visible, 0)
+        store_u32(&successor.life.is_global, 1)
+        store_u32(&old.life.is_global, 0)
+    if load_u32(&old.life.is_visible):
+        store_u32(&successor.life.is_visible, 1)
+        store_u32(&old.life.is_visible, 0)
     publish_snapshot(registry, snapshot)
     # Now that no call finds the old one: whoever does not see this has written down before it
     # what it has found (running/calls.pxd).
-    store_u32(&successor.is_replaced, 0)
-    store_u32(&old.is_replaced, 1)
+    store_u32(&successor.changes.is_replaced, 0)
+    store_u32(&old.changes.is_replaced, 1)
     full_fence()
     exchange_lazy_bindings(swap)

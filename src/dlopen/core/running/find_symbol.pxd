@@ -34,7 +34,7 @@ cdef inline uint64_t thread_address(
     cdef const Image* image = definition.image
     cdef TlsIndex index
     cdef char* block
-    index.module = image.tls_module_id
+    index.module = image.thread_local.module_id
     index.offset = 0
     if index.module == 0:
         return 0
@@ -72,8 +72,8 @@ cdef inline bint lookup_in_tree(
     """As dlsym on a handle: the image, then its dependencies breadth first. A host image
     has no list of ours: itself only. Nor has one that is not linked yet, or not by its thread."""
     cdef const Sym* symbol
-    if is_linked(image) and image.search_list.images.count:
-        return lookup_in_list(&image.search_list.images, reference, NULL, definition)
+    if is_linked(image) and image.scope.search_list.images.count:
+        return lookup_in_list(&image.scope.search_list.images, reference, NULL, definition)
     symbol = lookup_in_image(image, reference, &definition.index)
     definition.image = image
     definition.symbol = symbol
@@ -82,10 +82,10 @@ cdef inline bint lookup_in_tree(
 
 cdef inline uint64_t symbol_count_of(Image* image) noexcept nogil:
     """Kept after the first count: the hash tables are walked for it."""
-    cdef uint64_t known = load_u64(&image.counted_symbols)
+    cdef uint64_t known = load_u64(&image.host.counted_symbols)
     if known == 0:
         known = symbol_count(image) + 1
-        store_u64(&image.counted_symbols, known)
+        store_u64(&image.host.counted_symbols, known)
     return known - 1
 
 
@@ -173,12 +173,12 @@ cdef inline bint lookup_next(
             seen = seen or image == caller
         return False
     # Once each: who closes takes it away.
-    loader = <Image*>load_pointer(&root.loader)
+    loader = <Image*>load_pointer(&root.life.loader)
     while loader != NULL and not loader.is_host:
         root = loader
-        loader = <Image*>load_pointer(&root.loader)
-    for i in range(root.search_list.images.count):
-        image = <Image*>pointer_at(&root.search_list.images, i)
+        loader = <Image*>load_pointer(&root.life.loader)
+    for i in range(root.scope.search_list.images.count):
+        image = <Image*>pointer_at(&root.scope.search_list.images, i)
         if seen and export_of(linker, image, reference, definition):
             return True
         seen = seen or image == caller

@@ -28,10 +28,10 @@ cdef inline void move_patch(
     value.address += word - value.word
     value.word = word
     if value.leads_to != NULL:
-        value.leads_to.patch_uses -= 1
+        value.leads_to.changes.patch_uses -= 1
     value.leads_to = leads_to if leads_to != move.image else NULL
     if value.leads_to != NULL:
-        value.leads_to.patch_uses += 1
+        value.leads_to.changes.patch_uses += 1
 
 
 cdef inline void make_move(const Swap* swap, const Move* move) noexcept nogil:

@@ -48,7 +48,7 @@ cdef inline size_t find_matches(
             continue
         version = symbol_version(image, word.symbol)
         number = find_in_list(
-            replacements, replacement_count, symbol_name(image, &image.symtab[word.symbol]),
+            replacements, replacement_count, symbol_name(image, &image.tables.symtab[word.symbol]),
             version.name if version != NULL else <const char*>NULL
         )
         if number == replacement_count:
@@ -89,7 +89,7 @@ cdef inline bint bound_function(
     the PLT: it is asked for then, which may run a resolver, so with no lock held, and images may
     go meanwhile. *result is 0: nothing. False without memory."""
     cdef uint32_t symbol = match.word.symbol
-    cdef const Sym* entry = &image.symtab[symbol]
+    cdef const Sym* entry = &image.tables.symtab[symbol]
     cdef const Version* version = symbol_version(image, symbol)
     cdef const PatchedPlace* patched
     cdef uint64_t word
@@ -109,7 +109,7 @@ cdef inline bint bound_function(
             version.name if version != NULL else <const char*>NULL
         )
         return True
-    if image.lazy_bindings == NULL:
+    if image.calls.definers == NULL:
         result[0] = word
         return True
     while code == CALL_AGAIN:

@@ -71,7 +71,7 @@ cdef inline int find_in_successor(
     """What the image's symbol is from now on, for its user. A resolver may run: with no lock."""
     cdef Reference reference
     cdef Definition definition
-    describe_reference(image, index, symbol_name(image, &image.symtab[index]), &reference)
+    describe_reference(image, index, symbol_name(image, &image.tables.symtab[index]), &reference)
     definition.image = swap.successor
     definition.symbol = lookup_in_image(swap.successor, &reference, &definition.index)
     if definition.symbol == NULL or not is_export(definition.symbol):
@@ -91,10 +91,10 @@ cdef inline int find_counterpart(
     cdef const Image* old = swap.old
     cdef const Sym* symbol
     cdef uint64_t i
-    for i in range(old.symbol_limit):
-        if i >= old.chain_limit and old.buckets != NULL:
+    for i in range(old.tables.symbol_limit):
+        if i >= old.tables.chain_limit and old.tables.buckets != NULL:
             break
-        symbol = &old.symtab[i]
+        symbol = &old.tables.symtab[i]
         if symbol.st_shndx == SHN_UNDEF or not is_export(symbol) \
                 or old.load_bias + symbol.st_value != address[0] \
                 or symbol_name(old, symbol) == NULL:
@@ -132,7 +132,7 @@ cdef inline bint would_be_bound_to(
     cdef Reference reference
     cdef uint32_t index = 0
     cdef bint found
-    describe_reference(image, symbol, symbol_name(image, &image.symtab[symbol]), &reference)
+    describe_reference(image, symbol, symbol_name(image, &image.tables.symtab[symbol]), &reference)
     if lookup_in_image(definer, &reference, &index) == NULL:
         return False             # as nearly all
     if resolve_call(
@@ -151,16 +151,16 @@ cdef inline bint refers_to_storage(
     cdef const Image* old = swap.old
     cdef Reference reference
     cdef uint32_t index = 0
-    if old.tls_module_id == 0 or image == old:
+    if old.thread_local.module_id == 0 or image == old:
         return False
     if word.kind == DLOPEN_R_DTPMOD:
-        return word_at(image, word.relocation) == old.tls_module_id
+        return word_at(image, word.relocation) == old.thread_local.module_id
     if word.kind != DLOPEN_R_TPOFF and word.kind != DLOPEN_R_TLSDESC:
         return False
     describe_reference(
-        image, word.symbol, symbol_name(image, &image.symtab[word.symbol]), &reference
+        image, word.symbol, symbol_name(image, &image.tables.symtab[word.symbol]), &reference
     )
-    return image.symtab[word.symbol].st_shndx == SHN_UNDEF \
+    return image.tables.symtab[word.symbol].st_shndx == SHN_UNDEF \
         and lookup_in_image(old, &reference, &index) != NULL
 
 
@@ -195,7 +195,7 @@ cdef inline int find_moves_of_words(Swap* swap, Image* image) noexcept nogil:
         lock_release(&swap.linker.registry.lock)
         if leads_to(swap.old, now - addend_of(word.relocation, word.kind)):
             code = find_in_successor(swap, image, word.symbol, image, &value)
-        elif word.kind == DLOPEN_R_JUMP_SLOT and image.lazy_bindings != NULL \
+        elif word.kind == DLOPEN_R_JUMP_SLOT and image.calls.definers != NULL \
                 and is_code(image, now - image.load_bias) \
                 and would_be_bound_to(swap, image, word.symbol, swap.old, &code):
             code = find_in_successor(swap, image, word.symbol, image, &value)
@@ -219,7 +219,7 @@ cdef inline int find_moves_of_patches(Swap* swap, Image* image) noexcept nogil:
     cdef size_t i
     cdef int code = 0
     lock_acquire(&swap.linker.registry.lock)
-    patched = image.patched
+    patched = image.changes.patched
     while patched != NULL and code == 0:
         value = patched.top
         while value != NULL and code == 0:
@@ -245,14 +245,14 @@ cdef inline int find_moves_of_replacements(Swap* swap, Image* image) noexcept no
     cdef uint64_t address
     cdef uint32_t i
     cdef int code = 0
-    for i in range(image.replacement_count):
-        address = image.replacements[i].address
+    for i in range(image.changes.replacement_count):
+        address = image.changes.replacements[i].address
         if code == 0 and leads_to(swap.old, address):
             code = find_counterpart(swap, image, &address)
             if code == 0:
                 code = add_move(
-                    swap, NULL, <uint64_t>&image.replacements[i].address,
-                    image.replacements[i].address, address, 0
+                    swap, NULL, <uint64_t>&image.changes.replacements[i].address,
+                    image.changes.replacements[i].address, address, 0
                 )
     return code
 
@@ -265,7 +265,7 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
     for i in range(swap.snapshot.count):
         image = swap.snapshot.images[i]
         # Without a scope: mapped only, and going.
-        if image == swap.old or not is_linked(image) or load_pointer(&image.scope) == NULL:
+        if image == swap.old or not is_linked(image) or load_pointer(&image.scope.lists) == NULL:
             continue
         code = find_moves_of_words(swap, image)
         if code == 0:

@@ -54,13 +54,13 @@ cdef struct Patching:            # a patch that is being made
 
 cdef inline bint is_patchable(const Snapshot* snapshot, const Image* image) noexcept nogil:
     """It is loaded, and is not going."""
-    return snapshot_holds(snapshot, image) and load_u32(&image.state) != DLOPEN_STATE_CLOSING
+    return snapshot_holds(snapshot, image) and load_u32(&image.life.state) != DLOPEN_STATE_CLOSING
 
 
 cdef inline int check_patchable(Patching* patching) noexcept nogil:
     """The error of an image or a replacement for which there can be no patch, or 0."""
     cdef const Image* image = patching.image
-    cdef uint32_t state = load_u32(&image.state)
+    cdef uint32_t state = load_u32(&image.life.state)
     cdef size_t i
     if holds_linker(patching.linker, image):
         return fail(patching.error, DLOPEN_E_INVALID, image_name(image), DETAIL_PATCH_ITSELF)
@@ -138,7 +138,7 @@ cdef inline int apply_patch(Patching* patching) noexcept nogil:
     linker.patches_made += 1
     patch.number = linker.patches_made
     # Before the first store: a call that is being bound looks at it.
-    store_u32(&image.patch_count, image.patch_count + 1)
+    store_u32(&image.changes.patch_count, image.changes.patch_count + 1)
     # Remember what is to be stored, and what stands there.
     for i in range(patching.match_count):
         if code == 0 and not push_value(linker, image, &patching.matches[i], patch.number):
@@ -148,12 +148,12 @@ cdef inline int apply_patch(Patching* patching) noexcept nogil:
         code = fail(patching.error, DLOPEN_E_PROTECT, image_name(image), DETAIL_PATCH_RELRO)
     if code:
         pop_values(linker, image, patch.number)
-        store_u32(&image.patch_count, image.patch_count - 1)
+        store_u32(&image.changes.patch_count, image.changes.patch_count - 1)
     else:
         # Store, and close them.
         store_values(image, patch.number)
         close_places_of(linker, image, patch.number)
-        image.pins += image.is_host
+        image.life.pins += image.is_host
         patch.next = linker.patches
         linker.patches = patch
     lock_release(&registry.lock)
@@ -238,8 +238,8 @@ cdef inline int unpatch(
         store_what_was(patch.image, number)
         close_places_of(linker, patch.image, number)
         has_kept[0] = pop_values(linker, patch.image, number)
-        store_u32(&patch.image.patch_count, patch.image.patch_count - 1)
-        patch.image.pins -= patch.image.is_host
+        store_u32(&patch.image.changes.patch_count, patch.image.changes.patch_count - 1)
+        patch.image.life.pins -= patch.image.is_host
     lock_release(&registry.lock)
     if patch != NULL:
         give_back_host_image(linker, patch.image, patch.borrowed)

@@ -30,7 +30,7 @@ cdef inline bint borrow(void* keeper, Image* image) noexcept nogil:
     """A KeepImage. Ours stay in a reader section."""
     cdef Borrowed* borrowed = <Borrowed*>keeper
     cdef void* handle
-    if not image.is_host or image.is_startup:
+    if not image.is_host or image.host.is_startup:
         return True
     handle = count_host_image(borrowed.linker, image, 0)
     if handle == NULL:
@@ -66,7 +66,7 @@ cdef inline void take_lasting_scopes(
     scopes.refuses_unversioned = linker.habits.asserts_versions
     scopes.share_unique = share_unique_while_running
     scopes.context = borrowed
-    if asker.exact_scope:
+    if asker.scope.is_exact:
         return
     scopes.is_part = True
     take_process(snapshot, asker.namespace_id, scopes)
@@ -74,7 +74,7 @@ cdef inline void take_lasting_scopes(
         return
     while scopes.globals.count < snapshot.global_count:
         image = snapshot.globals[scopes.globals.count]
-        if image.namespace_id != 0 or (image.is_host and not image.is_startup):
+        if image.namespace_id != 0 or (image.is_host and not image.host.is_startup):
             break
         scopes.globals.count += 1
     scopes.globals.items = <void**>snapshot.globals

@@ -94,7 +94,7 @@ cdef inline int swap_once(
 cdef inline bint is_usable(const Snapshot* snapshot, const Image* image) noexcept nogil:
     """It is one of ours, and initialised."""
     return snapshot_holds(snapshot, image) and not image.is_host \
-        and load_u32(&image.state) == DLOPEN_STATE_READY
+        and load_u32(&image.life.state) == DLOPEN_STATE_READY
 
 
 cdef inline int swap_images(
@@ -118,10 +118,10 @@ cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error
     if not snapshot_holds(current_snapshot(&linker.registry), image) or image.is_host:
         code = fail(error, DLOPEN_E_HANDLE, b"", DETAIL_NOT_OURS)
     elif retained:
-        image.retain_count += 1
-    elif image.retain_count == 0:
+        image.life.retain_count += 1
+    elif image.life.retain_count == 0:
         code = fail(error, DLOPEN_E_STATE, image_name(image), DETAIL_NOT_RETAINED)
     else:
-        image.retain_count -= 1
+        image.life.retain_count -= 1
     lock_release(&linker.registry.lock)
     return code

@@ -31,8 +31,8 @@ cdef inline bint push_value(
             return False
         patched.place = place
         patched.original = word_at(image, match.word.relocation)
-        patched.next = image.patched
-        image.patched = patched
+        patched.next = image.changes.patched
+        image.changes.patched = patched
     value = <PlaceValue*>allocate(sizeof(PlaceValue))
     if value == NULL:
         return False
@@ -41,11 +41,11 @@ cdef inline bint push_value(
     value.address = address
     value.leads_to = snapshot_image_at(current_snapshot(&linker.registry), address)
     if value.leads_to == image or (value.leads_to != NULL and load_u32(
-        &value.leads_to.state
+        &value.leads_to.life.state
     ) == DLOPEN_STATE_CLOSING):
         value.leads_to = NULL
     if value.leads_to != NULL:
-        value.leads_to.patch_uses += 1
+        value.leads_to.changes.patch_uses += 1
         linker.reloadable_uses += value.leads_to.is_reloadable
     value.below = patched.top
     patched.top = value
@@ -62,7 +62,7 @@ cdef inline bint is_of_patch(const PatchedPlace* patched, uint64_t number) noexc
 
 cdef inline bint open_places_of(Linker* linker, const Image* image, uint64_t number) noexcept nogil:
     """Under the lock: of a patch. False where the kernel does not permit it: none is open then."""
-    cdef const PatchedPlace* patched = image.patched
+    cdef const PatchedPlace* patched = image.changes.patched
     while patched != NULL:
         if is_of_patch(patched, number) and not open_place(image, patched.place):
             close_places_of(linker, image, number)
@@ -75,7 +75,7 @@ cdef inline void close_places_of(
     Linker* linker, const Image* image, uint64_t number
 ) noexcept nogil:
     """Ends what open_places_of began."""
-    cdef const PatchedPlace* patched = image.patched
+    cdef const PatchedPlace* patched = image.changes.patched
     while patched != NULL:
         if is_of_patch(patched, number):
             close_place(linker, image, patched.place)
@@ -84,7 +84,7 @@ cdef inline void close_places_of(
 
 cdef inline void store_values(const Image* image, uint64_t number) noexcept nogil:
     """Under the lock: those of a new patch; the places are open."""
-    cdef const PatchedPlace* patched = image.patched
+    cdef const PatchedPlace* patched = image.changes.patched
     while patched != NULL:
         if patched.top != NULL and patched.top.number == number:
             store_place(image, patched.place, patched.top.word)
@@ -93,7 +93,7 @@ cdef inline void store_values(const Image* image, uint64_t number) noexcept nogi
 
 cdef inline void store_what_was(const Image* image, uint64_t number) noexcept nogil:
     """Under the lock: in places that have values of this patch; they are open."""
-    cdef const PatchedPlace* patched = image.patched
+    cdef const PatchedPlace* patched = image.changes.patched
     cdef const PlaceValue* value
     while patched != NULL:
         value = patched.top
@@ -107,7 +107,7 @@ cdef inline void store_what_was(const Image* image, uint64_t number) noexcept no
 cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexcept nogil:
     """Under the lock: the records of what the patch has stored in the image. True if it has kept an
     image."""
-    cdef PatchedPlace** link = &image.patched
+    cdef PatchedPlace** link = &image.changes.patched
     cdef PatchedPlace* patched
     cdef PlaceValue** inner
     cdef PlaceValue* value
@@ -121,7 +121,7 @@ cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexc
         if value != NULL:
             inner[0] = value.below
             if value.leads_to != NULL:
-                value.leads_to.patch_uses -= 1
+                value.leads_to.changes.patch_uses -= 1
                 has_kept = True
             release(value)
         if patched.top == NULL:
@@ -140,13 +140,13 @@ cdef inline bint forget_patches(Linker* linker, Image* image) noexcept nogil:
     cdef const PlaceValue* value
     cdef PatchedPlace* patched
     cdef bint kept = False
-    while image.patched != NULL:
-        patched = image.patched
-        image.patched = patched.next
+    while image.changes.patched != NULL:
+        patched = image.changes.patched
+        image.changes.patched = patched.next
         value = patched.top
         while value != NULL:
             if value.leads_to != NULL:
-                value.leads_to.patch_uses -= 1
+                value.leads_to.changes.patch_uses -= 1
                 kept = True
             value = value.below
         free_patched_place(patched)

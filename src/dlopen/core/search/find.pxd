@@ -84,7 +84,7 @@ cdef inline bint find_file(
     if path.failed:
         return False
     if in_cache and not (
-        asker != NULL and asker.flags_1 & DF_1_NODEFLIB
+        asker != NULL and asker.tables.flags_1 & DF_1_NODEFLIB
         and in_default_folder(&linker.search, path.data)
     ):
         if files != NULL and try_files(files, name, path, trail, file):

@@ -64,10 +64,12 @@ cdef inline size_t count_own_folders(
     cdef size_t own = 0
     cdef size_t i = 0
     cdef size_t length
-    cdef const char* list = program.runpath if program.runpath != NULL else program.rpath
+    cdef const char* list = program.tables.runpath
     memset(&listing, 0, sizeof(listing))
     memset(&walk, 0, sizeof(walk))
     memset(&folder, 0, sizeof(folder))
+    if list == NULL:
+        list = program.tables.rpath
     walk.settings = settings
     walk.visit = see_folder
     walk.folder = &folder
@@ -78,7 +80,7 @@ cdef inline size_t count_own_folders(
     while i < listing.seen.length:
         own += 1
         i += strlen(listing.seen.data + i) + 1
-    if own <= count and program.runpath != NULL:
+    if own <= count and program.tables.runpath != NULL:
         paths += count - own
     i = 0
     while own <= count and i < listing.seen.length:

@@ -108,7 +108,7 @@ cdef inline bint count_default_folders(
     cdef const Image* loader = NULL
     memset(&text, 0, sizeof(text))
     for i in range(snapshot.host_count):
-        if snapshot.hosts[i].is_startup and is_loader(snapshot.hosts[i].soname):
+        if snapshot.hosts[i].host.is_startup and is_loader(snapshot.hosts[i].tables.soname):
             loader = snapshot.hosts[i]
     while loader != NULL and found < count:
         memset(&longer, 0, sizeof(longer))
@@ -202,11 +202,11 @@ cdef inline void read_library_path(
         return
     paths = <const Dl_serpath*>&info.dls_serpath
     count = info.dls_cnt
-    if not program.flags_1 & DF_1_NODEFLIB:
+    if not program.tables.flags_1 & DF_1_NODEFLIB:
         count -= search.default_count if search.default_count < count else count
     own = count_own_folders(search, program, paths, count, &complete)
     text.failed = text.failed or not complete
-    if program.runpath == NULL:
+    if program.tables.runpath == NULL:
         paths += own
     for i in range(count - own):
         if i != 0:

@@ -53,17 +53,18 @@ cdef inline bint walk_rpaths(
     """And, before the program's, the namespace's own path."""
     cdef const Image* image = asker
     cdef bint did_program = False
-    cdef bint use_rpaths = asker == NULL or asker.runpath == NULL
+    cdef bint use_rpaths = asker == NULL or asker.tables.runpath == NULL
     while use_rpaths and image != NULL and (walk.own_path == NULL or image != program):
         if image == program:
             did_program = True
-        if image.runpath == NULL and walk_list(walk, image, image.rpath, b":", b"RPATH"):
+        if image.tables.runpath == NULL \
+                and walk_list(walk, image, image.tables.rpath, b":", b"RPATH"):
             return True
-        image = <const Image*>load_pointer(&image.loader)
+        image = <const Image*>load_pointer(&image.life.loader)
     if walk_list(walk, program, walk.own_path, b":", b"the namespace's path"):
         return True
-    return use_rpaths and not did_program and program != NULL and program.runpath == NULL \
-        and walk_list(walk, program, program.rpath, b":", b"RPATH")
+    return use_rpaths and not did_program and program != NULL and program.tables.runpath == NULL \
+        and walk_list(walk, program, program.tables.rpath, b":", b"RPATH")
 
 
 cdef inline bint walk_files(Walk* walk, const Image* asker) noexcept nogil:
@@ -72,7 +73,7 @@ cdef inline bint walk_files(Walk* walk, const Image* asker) noexcept nogil:
     if walk.files == NULL:
         return False
     walk.visit = try_folder_in_files
-    found = asker != NULL and walk_list(walk, asker, asker.runpath, b":", b"RUNPATH")
+    found = asker != NULL and walk_list(walk, asker, asker.tables.runpath, b":", b"RUNPATH")
     walk.visit = try_folder
     if not found:
         text_cut(walk.folder, 0)
@@ -86,14 +87,14 @@ cdef inline bint walk_lists(
     """What comes before ld.so.cache."""
     return walk_rpaths(walk, program, asker) or walk_files(walk, asker) or walk_list(
         walk, program, walk.settings.library_path.data, b":;", b"LD_LIBRARY_PATH"
-    ) or (asker != NULL and walk_list(walk, asker, asker.runpath, b":", b"RUNPATH"))
+    ) or (asker != NULL and walk_list(walk, asker, asker.tables.runpath, b":", b"RUNPATH"))
 
 
 cdef inline bint walk_default_folders(Walk* walk, const Image* asker) noexcept nogil:
     """What comes after it."""
     cdef const char* folder = walk.settings.default_folders.data
     cdef size_t _i
-    if asker != NULL and asker.flags_1 & DF_1_NODEFLIB:
+    if asker != NULL and asker.tables.flags_1 & DF_1_NODEFLIB:
         return False
     walk.origin = b"default"
     walk.list = folder

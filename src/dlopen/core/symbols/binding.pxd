@@ -55,8 +55,9 @@ cdef inline bint finds_itself(
 ) noexcept nogil:
     """A search of the image for a definition's own name and version ends at the definition:
     it is in the hash table, and no other one of the name can match."""
-    return image.buckets != NULL and index >= image.symbol_offset and index < image.chain_limit \
-        and (reference.version != NULL or not image.has_verdef) \
+    return image.tables.buckets != NULL \
+        and index >= image.tables.symbol_offset and index < image.tables.chain_limit \
+        and (reference.version != NULL or not image.tables.has_verdef) \
         and symbol.st_shndx != SHN_UNDEF and is_defined(symbol, False) and is_export(symbol)
 
 
@@ -75,13 +76,13 @@ cdef inline int resolve(
     definition.image = NULL
     definition.symbol = NULL
     definition.index = 0
-    if index >= image.symbol_limit:
+    if index >= image.tables.symbol_limit:
         return fail_at(
             scopes.error, DLOPEN_E_RELOCATION, image_name(image), DETAIL_SYMBOL_INDEX, 0, index
         )
     if index == 0:
         return 0
-    symbol = &image.symtab[index]
+    symbol = &image.tables.symtab[index]
     visibility = symbol_visibility(symbol)
     if symbol_binding(symbol) == STB_LOCAL or visibility == STV_HIDDEN \
             or visibility == STV_INTERNAL:
@@ -119,11 +120,11 @@ cdef inline int resolve(
         fail(scopes.error, DLOPEN_E_SYMBOL, image_name(image), DETAIL_UNDEFINED)
         error_name_symbol(scopes.error, name, reference.version)
         # Read as its readers do: of a call that is bound late it may have gone.
-        loader = <const Image*>load_pointer(&image.loader)
+        loader = <const Image*>load_pointer(&image.life.loader)
         if loader != NULL:
             error_needed_by(scopes.error, image_name(loader))
         return DLOPEN_E_SYMBOL
-    if scopes.refuses_unversioned and definition.image.versym == NULL \
+    if scopes.refuses_unversioned and definition.image.tables.versym == NULL \
             and reference.version_library != NULL \
             and same_file_name(definition.image, reference.version_library):
         fail(scopes.error, DLOPEN_E_VERSION, image_name(definition.image), DETAIL_UNVERSIONED)
@@ -159,7 +160,7 @@ cdef inline uint64_t own_address(
     # Who stands before libc keeps its place, but our module ids are known to nobody else: a
     # sanitizer's runtime would hand them on to the host.
     if name == NULL or (
-        not definition.image.is_c_library and not definition.image.is_cxx_runtime
+        not definition.image.host.is_c_library and not definition.image.host.is_cxx_runtime
         and strcmp(name, b"__tls_get_addr") != 0
     ):
         return 0

@@ -18,7 +18,7 @@ from dlopen.core.elf.constants cimport (
 )
 from dlopen.core.elf.hash cimport gnu_hash, sysv_hash
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type, symbol_visibility
-from dlopen.core.image.image cimport Image, SearchList, Version
+from dlopen.core.image.image cimport Image, SearchList, Tables, Version
 
 
 cdef struct Reference:
@@ -59,20 +59,21 @@ cdef inline void refer(Reference* reference, const char* name, const char* versi
 
 cdef inline const char* symbol_name(const Image* image, const Sym* symbol) noexcept nogil:
     """NULL when it lies outside the string table."""
-    if symbol.st_name >= image.strtab_size:
+    if symbol.st_name >= image.tables.strtab_size:
         return NULL
-    return image.strtab + symbol.st_name
+    return image.tables.strtab + symbol.st_name
 
 
 cdef inline const Version* symbol_version(const Image* image, uint32_t index) noexcept nogil:
     """The version of a symbol, NULL when it has none of its own."""
+    cdef const Tables* tables = &image.tables
     cdef uint32_t slot
-    if image.versym == NULL or index >= image.symbol_limit:
+    if tables.versym == NULL or index >= tables.symbol_limit:
         return NULL
-    slot = image.versym[index] & VERSYM_INDEX
-    if slot >= image.version_count or image.versions[slot].hash == 0:
+    slot = tables.versym[index] & VERSYM_INDEX
+    if slot >= tables.version_count or tables.versions[slot].hash == 0:
         return NULL
-    return &image.versions[slot]
+    return &tables.versions[slot]
 
 
 cdef inline bint is_defined(const Sym* symbol, bint for_call) noexcept nogil:
@@ -116,12 +117,12 @@ cdef inline bint matches(
     name = symbol_name(image, symbol)
     if name == NULL or strcmp(name, reference.name) != 0:
         return False
-    if image.versym == NULL:
+    if image.tables.versym == NULL:
         return True
-    versym = image.versym[index]
+    versym = image.tables.versym[index]
     slot = versym & VERSYM_INDEX
     if reference.version != NULL:
-        version = &image.versions[slot] if slot < image.version_count else NULL
+        version = &image.tables.versions[slot] if slot < image.tables.version_count else NULL
         if version != NULL and version.hash != 0 and version.hash == reference.version_hash \
                 and strcmp(version.name, reference.version) == 0:
             return True
@@ -141,11 +142,11 @@ cdef inline bint matches(
 cdef inline bint may_define(const Image* image, uint32_t hash) noexcept nogil:
     """What the Bloom filter says, where there is one."""
     cdef uint64_t word
-    if image.buckets == NULL:
+    if image.tables.buckets == NULL:
         return True
-    word = image.bloom[(hash >> 6) & image.bloom_mask]
+    word = image.tables.bloom[(hash >> 6) & image.tables.bloom_mask]
     return (word >> (hash & 63U)) & (
-        word >> ((<uint64_t>hash >> image.bloom_shift) & 63U)
+        word >> ((<uint64_t>hash >> image.tables.bloom_shift) & 63U)
     ) & 1U
 
 
@@ -153,6 +154,7 @@ cdef inline const Sym* lookup_in_image(
     const Image* image, Reference* reference, uint32_t* index
 ) noexcept nogil:
     """The definition that `image` has for it, whoever may see it; NULL when none."""
+    cdef const Tables* tables = &image.tables
     cdef Candidate candidate
     cdef uint64_t i
     cdef uint64_t steps
@@ -163,31 +165,31 @@ cdef inline const Sym* lookup_in_image(
     candidate.versioned_count = 0
     if not may_define(image, hash):
         return NULL
-    if image.buckets != NULL:
-        i = image.buckets[hash % image.bucket_count]
-        if i < image.symbol_offset:
+    if tables.buckets != NULL:
+        i = tables.buckets[hash % tables.bucket_count]
+        if i < tables.symbol_offset:
             return NULL
-        while i < image.chain_limit:
-            chain = image.chains[i - image.symbol_offset]
+        while i < tables.chain_limit:
+            chain = tables.chains[i - tables.symbol_offset]
             if (chain ^ hash) >> 1 == 0 and matches(
-                image, reference, &image.symtab[i], <uint32_t>i, &candidate
+                image, reference, &tables.symtab[i], <uint32_t>i, &candidate
             ):
                 index[0] = <uint32_t>i
-                return &image.symtab[i]
+                return &tables.symtab[i]
             if chain & 1U:
                 break
             i += 1
-    elif image.sysv_buckets != NULL and image.sysv_bucket_count != 0:
+    elif tables.sysv_buckets != NULL and tables.sysv_bucket_count != 0:
         if not reference.has_sysv:
             reference.sysv = sysv_hash(reference.name)
             reference.has_sysv = True
-        i = image.sysv_buckets[reference.sysv % image.sysv_bucket_count]
-        steps = image.sysv_chain_count
-        while i != 0 and i < image.sysv_chain_count and i < image.symbol_limit and steps != 0:
-            if matches(image, reference, &image.symtab[i], <uint32_t>i, &candidate):
+        i = tables.sysv_buckets[reference.sysv % tables.sysv_bucket_count]
+        steps = tables.sysv_chain_count
+        while i != 0 and i < tables.sysv_chain_count and i < tables.symbol_limit and steps != 0:
+            if matches(image, reference, &tables.symtab[i], <uint32_t>i, &candidate):
                 index[0] = <uint32_t>i
-                return &image.symtab[i]
-            i = image.sysv_chains[i]
+                return &tables.symtab[i]
+            i = tables.sysv_chains[i]
             steps -= 1           # a cycle ends here
     if candidate.versioned_count == 1:
         index[0] = candidate.only_index
@@ -203,7 +205,7 @@ cdef inline bint lookup_export(
     cdef uint32_t index = 0
     if image == reference.home:
         definition.image = image
-        definition.symbol = &image.symtab[reference.home_index]
+        definition.symbol = &image.tables.symtab[reference.home_index]
         definition.index = reference.home_index
         return True
     if not may_define(image, reference.hash):
@@ -239,7 +241,7 @@ cdef inline bint lookup_in_scopes(
     const Image* image, Reference* reference, const Image* skip, Definition* definition
 ) noexcept nogil:
     """In the search lists of an image's scope, in order."""
-    cdef SearchList** scope = <SearchList**>load_pointer(&image.scope)
+    cdef SearchList** scope = <SearchList**>load_pointer(&image.scope.lists)
     cdef const SearchList* list = list_in_scope(scope, 0)
     cdef size_t i = 0
     while list != NULL:
@@ -256,18 +258,19 @@ cdef inline bint nearest_symbol(
 ) noexcept nogil:
     """As glibc's dladdr: the highest symbol at or below the address that still covers it;
     one without size covers its own address only."""
+    cdef const Tables* tables = &image.tables
     cdef uint64_t i
     cdef const Sym* symbol
     cdef const Sym* best = NULL
     cdef uint64_t at
-    cdef uint32_t first = image.symbol_offset if image.buckets != NULL else 0
+    cdef uint32_t first = tables.symbol_offset if tables.buckets != NULL else 0
     for i in range(first, count):
-        symbol = &image.symtab[i]
+        symbol = &tables.symtab[i]
         if symbol.st_value == 0 and symbol.st_shndx == SHN_UNDEF:
             continue
-        if symbol_type(symbol) == STT_TLS or symbol.st_name >= image.strtab_size:
+        if symbol_type(symbol) == STT_TLS or symbol.st_name >= tables.strtab_size:
             continue
-        if symbol_binding(symbol) == STB_LOCAL and image.buckets == NULL:
+        if symbol_binding(symbol) == STB_LOCAL and tables.buckets == NULL:
             continue
         at = image.load_bias + symbol.st_value
         if symbol.st_shndx == SHN_ABS and image.load_bias != 0:

@@ -25,7 +25,7 @@ from dlopen.core.symbols.scopes cimport is_in_set
 cdef inline void add_count(Line* line, const Image* image) noexcept nogil:
     """And ends the line."""
     add(line, b": open count ")
-    add_number(line, image.open_count, 10)
+    add_number(line, image.life.open_count, 10)
     end_line(line)
 
 
@@ -60,9 +60,9 @@ cdef inline void log_image(uint32_t level, const char* what, const Image* image)
     add(&line, image_name(image))
     add(&line, b": load bias ")
     add_address(&line, image.load_bias)
-    if image.loader != NULL:
+    if image.life.loader != NULL:
         add(&line, b" (needed by ")
-        add(&line, image_name(image.loader))
+        add(&line, image_name(image.life.loader))
         add(&line, b")")
     end_line(&line)
 
@@ -162,17 +162,17 @@ cdef inline void report_scope(const Image* image, const Pointers* globals) noexc
     add(&line, b"scope of ")
     add(&line, image_name(image))
     add(&line, b":")
-    if image.is_own_first:
-        for i in range(image.scope[0].images.count):
-            if is_in_set(image, <const Image*>image.scope[0].images.items[i]):
+    if image.scope.is_own_first:
+        for i in range(image.scope.lists[0].images.count):
+            if is_in_set(image, <const Image*>image.scope.lists[0].images.items[i]):
                 add(&line, b" ")
-                add(&line, image_name(<const Image*>image.scope[0].images.items[i]))
+                add(&line, image_name(<const Image*>image.scope.lists[0].images.items[i]))
         add(&line, b" |")
-    if not image.deepbind:
+    if not image.scope.deepbind:
         add_names(&line, globals)
         add(&line, b" |")
-    add_names(&line, &image.scope[0].images)
-    if image.deepbind:
+    add_names(&line, &image.scope.lists[0].images)
+    if image.scope.deepbind:
         add(&line, b" |")
         add_names(&line, globals)
     end_line(&line)
@@ -183,7 +183,7 @@ cdef inline void report_version(
 ) noexcept nogil:
     """A version that `image` needs. Not defined, it is let pass only where nothing defines
     versions: what is missing otherwise ends the open."""
-    cdef bint is_known = library != NULL and library.has_verdef
+    cdef bint is_known = library != NULL and library.tables.has_verdef
     cdef uint32_t level = LOG_DEBUG if is_known else LOG_WARN
     cdef Line line
     if not logs(level):
@@ -221,11 +221,11 @@ cdef inline void report_relocation(const Image* image) noexcept nogil:
         add(&line, b"relocate ")
         add(&line, image_name(image))
         add(&line, b": RELR ")
-        add_number(&line, image.relr_count, 10)
+        add_number(&line, image.tables.relr_count, 10)
         add(&line, b", RELA ")
-        add_number(&line, image.rela_count, 10)
+        add_number(&line, image.tables.rela_count, 10)
         add(&line, b", JMPREL ")
-        add_number(&line, image.jmprel_count, 10)
+        add_number(&line, image.tables.jmprel_count, 10)
         end_line(&line)
 
 
@@ -233,7 +233,7 @@ cdef inline void log_binding(
     const Image* image, uint32_t index, const Definition* definition, uint64_t own
 ) noexcept nogil:
     """Of a symbol that was looked up; `own`: our function, which stands for libc's."""
-    cdef const Sym* symbol = &image.symtab[index]
+    cdef const Sym* symbol = &image.tables.symtab[index]
     cdef const Version* version = symbol_version(image, index)
     cdef Line line
     if index == 0 or symbol_binding(symbol) == STB_LOCAL \

@@ -89,7 +89,7 @@ cdef struct Scopes:
 cdef inline bint is_of_namespace(const Image* image, int64_t namespace_id) noexcept nogil:
     """It counts there: one of its own, or one of the process that it sees."""
     if image.is_host:
-        return namespace_id == 0 or image.is_family
+        return namespace_id == 0 or image.host.is_family
     return image.namespace_id == namespace_id
 
 
@@ -120,7 +120,7 @@ cdef inline void take_process(
         return
     scopes.process.items = <void**>snapshot.globals
     while scopes.process.count < snapshot.global_count \
-            and snapshot.globals[scopes.process.count].is_startup:
+            and snapshot.globals[scopes.process.count].host.is_startup:
         scopes.process.count += 1
 
 
@@ -130,7 +130,7 @@ cdef inline bint collect_family(
     """For a namespace that shares it. False without memory."""
     cdef size_t i
     for i in range(snapshot.host_count):
-        if snapshot.hosts[i].is_family and keep(keeper, snapshot.hosts[i]) \
+        if snapshot.hosts[i].host.is_family and keep(keeper, snapshot.hosts[i]) \
                 and not pointers_add(&scopes.family, snapshot.hosts[i]):
             return False
     return snapshot.host_count == 0 \
@@ -164,7 +164,7 @@ cdef inline bint shares_uniques(const Image* image) noexcept nogil:
 
 cdef inline bint is_in_set(const Image* image, const Image* other) noexcept nogil:
     """`other` is in a search list of `image`. What was linked by hand is alone."""
-    return other.is_own and (not image.exact_scope or other == image)
+    return other.scope.is_own and (not image.scope.is_exact or other == image)
 
 
 cdef inline bint search_set(
@@ -174,9 +174,9 @@ cdef inline bint search_set(
     cdef const SearchList* list
     cdef Image* other
     cdef size_t i
-    if not image.is_own_first:
+    if not image.scope.is_own_first:
         return False
-    list = list_in_scope(<SearchList**>load_pointer(&image.scope), 0)
+    list = list_in_scope(<SearchList**>load_pointer(&image.scope.lists), 0)
     for i in range(list.images.count if list != NULL else 0):
         other = <Image*>pointer_at(&list.images, i)
         if other != skip and is_in_set(image, other) \
@@ -193,11 +193,11 @@ cdef inline bint search_as_glibc(
     Definition* definition
 ) noexcept nogil:
     """Without the set: the first definition in the order of dlopen(3)."""
-    if image.exact_scope:
+    if image.scope.is_exact:
         # What was given stands for the process, which the image itself comes after.
         return (skip == NULL and lookup_in_scopes(image, reference, image, definition)) \
             or lookup_in_scopes(image, reference, skip, definition)
-    if image.deepbind:
+    if image.scope.deepbind:
         return lookup_in_scopes(image, reference, skip, definition) \
             or lookup_in_list(&scopes.globals, reference, skip, definition)
     return lookup_in_list(&scopes.globals, reference, skip, definition) or (
@@ -215,7 +215,7 @@ cdef inline bint search_process(
         found = lookup_in_list(&scopes.family, reference, skip, definition)
     # There is one family: what stands before it in the process (a preloaded malloc, the copy
     # of a variable in the program) does so for all, or two would serve one heap.
-    if found and definition.image.is_family \
+    if found and definition.image.host.is_family \
             and lookup_in_list(&scopes.process, reference, skip, &first):
         definition[0] = first
     return found
@@ -230,7 +230,7 @@ cdef inline bint find_in_scopes(
     cdef uint32_t index = 0
     cdef const Sym* symbol
     cdef bint found
-    if image.is_symbolic and not image.deepbind and image != skip:
+    if image.tables.is_symbolic and not image.scope.deepbind and image != skip:
         symbol = lookup_in_image(image, reference, &index)
         if symbol != NULL and is_export(symbol):
             definition.image = <Image*>image
