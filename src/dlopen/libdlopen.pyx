@@ -58,6 +58,7 @@ from dlopen.core.running.calls cimport bind_call
 from dlopen.core.running.patch cimport patch_image, unpatch
 from dlopen.core.running.swap cimport retain, swap_images
 from dlopen.core.symbols.lookup cimport is_defined, is_export
+from dlopen.core.symbols.scopes cimport OwnName
 from dlopen.core.tls.modules cimport TlsIndex, thread_ends
 
 
@@ -96,11 +97,11 @@ cdef Linker the_linker
 
 
 cdef bint make_keys(Linker* linker) noexcept nogil:
-    if not linker.has_tls_key:
-        linker.has_tls_key = make_key(&linker.tls.key, end_of_thread) == 0
-    if not linker.has_message_key:
-        linker.has_message_key = make_key(&linker.message_key, forget_messages) == 0
-    return linker.has_tls_key and linker.has_message_key
+    if not linker.keys.has_tls:
+        linker.keys.has_tls = make_key(&linker.tls.key, end_of_thread) == 0
+    if not linker.keys.has_message:
+        linker.keys.has_message = make_key(&linker.keys.message, free_messages) == 0
+    return linker.keys.has_tls and linker.keys.has_message
 
 
 cdef bint prepare(Linker* linker) noexcept nogil:
@@ -108,15 +109,15 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     has run (from another library's), and in most processes never comes. False where there is
     no libc that we know, or no memory: then the next call tries again."""
     cdef bint usable = False
-    if load_u32(&linker.ready) == READY:
+    if load_u32(&linker.preparation.ready) == READY:
         return True
     if not begin_preparing(linker, &usable):
         return usable
-    linker.page = getauxval(AT_PAGESZ)
+    linker.process.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
-    name_own_functions(linker)
+    name_own_functions(linker.own_names)
     if not prepare_machine():
-        note_unmet(linker, b"images of this machine cannot be run yet", b"")
+        note_unmet(&linker.preparation, b"images of this machine cannot be run yet", b"")
     elif bind_host_functions(linker):
         read_arguments(linker)
         # The handlers of fork come before a lock of ours or of the host's loader is taken.
@@ -126,9 +127,9 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     if is_unmet():
         dlopen_begin()           # the log's settings, if they can be had
         say_unmet()
-        end_preparing(linker, NO_LIBC)
+        end_preparing(&linker.preparation, NO_LIBC)
         return False
-    end_preparing(linker, READY if usable else UNPREPARED)
+    end_preparing(&linker.preparation, READY if usable else UNPREPARED)
     return usable
 
 
@@ -162,15 +163,11 @@ cdef public void* dlopen_make_block(uint64_t module) noexcept nogil:
 
 
 cdef void* family_tls_get_addr(TlsIndex* index) noexcept nogil:
-    return tls_address(&the_linker, index)
+    return tls_address(&the_linker.host, index)
 
 
 cdef void end_of_thread(void* table) noexcept nogil:
     thread_ends(&the_linker.tls, table)
-
-
-cdef void forget_messages(void* linker) noexcept nogil:
-    free_messages(<Linker*>linker)
 
 
 cdef inline Linker* ready_linker() noexcept nogil:
@@ -179,7 +176,7 @@ cdef inline Linker* ready_linker() noexcept nogil:
 
 
 cdef int not_ready(Error* error) noexcept nogil:
-    return not_usable(&the_linker, error)
+    return not_usable(&the_linker.preparation, error)
 
 
 cdef int wrong_size(Error* error) noexcept nogil:
@@ -200,7 +197,7 @@ cdef Linker* prepared_linker() noexcept nogil:
 
 cdef void* no_handle() noexcept nogil:
     """And for dlerror, why."""
-    store_text(&the_linker, unmet_text if has_no_libc(&the_linker) else no_memory_text)
+    store_text(unmet_text if has_no_libc(&the_linker.preparation) else no_memory_text)
     return NULL
 
 
@@ -225,7 +222,7 @@ cdef public void dlopen_keep_environment() noexcept nogil:
 
 
 cdef public void dlopen_finish() noexcept nogil:
-    if the_linker.ready == READY:
+    if the_linker.preparation.ready == READY:
         finish_at_exit(&the_linker)
 
 
@@ -388,17 +385,17 @@ cdef public int DLOPEN_info(PublicImage* image, Info* info) noexcept nogil:
 
 
 cdef public const char* DLOPEN_needed_at(PublicImage* image, uint32_t index) noexcept nogil:
-    return needed_at(prepared_linker(), image, index)
+    return needed_at(&prepared_linker().registry, image, index)
 
 
 cdef public PublicImage* DLOPEN_dependency_at(PublicImage* image, uint32_t index) noexcept nogil:
-    return dependency_at(prepared_linker(), image, index)
+    return dependency_at(&prepared_linker().registry, image, index)
 
 
 cdef public int DLOPEN_version_at(
     PublicImage* image, uint32_t index, PublicVersion* version
 ) noexcept nogil:
-    return version_at(prepared_linker(), image, index, version)
+    return version_at(&prepared_linker().registry, image, index, version)
 
 
 cdef public int DLOPEN_relocations(
@@ -447,7 +444,7 @@ cdef public int DLOPEN_retain(PublicImage* image, Error* error) noexcept nogil:
     cdef Linker* linker = enter(error)
     if linker == NULL:
         return not_ready(error)
-    return retain(linker, <Image*>image, True, error)
+    return retain(&linker.registry, <Image*>image, True, error)
 
 
 cdef public int DLOPEN_release(PublicImage* image, Error* error) noexcept nogil:
@@ -455,7 +452,7 @@ cdef public int DLOPEN_release(PublicImage* image, Error* error) noexcept nogil:
     cdef int code
     if linker == NULL:
         return not_ready(error)
-    code = retain(linker, <Image*>image, False, error)
+    code = retain(&linker.registry, <Image*>image, False, error)
     if code == 0:
         collect(linker, NULL)
     return code
@@ -467,7 +464,7 @@ cdef public size_t DLOPEN_holders(
     cdef Linker* linker = ready_linker()
     if linker == NULL:
         return 0
-    return visit_holders(linker, <Image*>image, visit, data)
+    return visit_holders(&linker.registry, <Image*>image, visit, data)
 
 
 # Exported: the dl* family --------------------------------------------------------------------
@@ -518,7 +515,7 @@ cdef public Answer dlopen_answer_symbol(
 
 cdef public char* dlopen_entry_dlerror() noexcept nogil:
     ready_linker()
-    return last_message(&the_linker)
+    return last_message(&the_linker.host)
 
 
 cdef public int dlopen_entry_dladdr(const void* address, AddressInfo* info) noexcept nogil:
@@ -572,29 +569,29 @@ cdef int family_thread_atexit(
     return at_thread_exit(&the_linker, destructor, object, dso_handle)
 
 
-cdef void name_own_functions(Linker* linker) noexcept nogil:
+cdef void name_own_functions(OwnName* own_names) noexcept nogil:
     """What references of our images to these names are bound to, whatever else defines them."""
     cdef int count = 0
-    count = add_own_name(linker, count, b"dlopen", <void*>dlopen_entry_dlopen)
-    count = add_own_name(linker, count, b"dlmopen", <void*>dlopen_entry_dlmopen)
-    count = add_own_name(linker, count, b"dlclose", <void*>dlopen_entry_dlclose)
-    count = add_own_name(linker, count, b"dlsym", <void*>entry_dlsym)
-    count = add_own_name(linker, count, b"dlvsym", <void*>entry_dlvsym)
-    count = add_own_name(linker, count, b"dlerror", <void*>dlopen_entry_dlerror)
-    count = add_own_name(linker, count, b"dladdr", <void*>dlopen_entry_dladdr)
-    count = add_own_name(linker, count, b"dladdr1", <void*>dlopen_entry_dladdr1)
-    count = add_own_name(linker, count, b"dlinfo", <void*>dlopen_entry_dlinfo)
-    count = add_own_name(linker, count, b"dl_iterate_phdr", <void*>dlopen_entry_dl_iterate_phdr)
-    count = add_own_name(linker, count, b"__tls_get_addr", <void*>family_tls_get_addr)
-    count = add_own_name(linker, count, b"_dl_find_object", <void*>dlopen_entry_find_object)
-    count = add_own_name(linker, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
-    add_own_name(linker, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
+    count = add_own_name(own_names, count, b"dlopen", <void*>dlopen_entry_dlopen)
+    count = add_own_name(own_names, count, b"dlmopen", <void*>dlopen_entry_dlmopen)
+    count = add_own_name(own_names, count, b"dlclose", <void*>dlopen_entry_dlclose)
+    count = add_own_name(own_names, count, b"dlsym", <void*>entry_dlsym)
+    count = add_own_name(own_names, count, b"dlvsym", <void*>entry_dlvsym)
+    count = add_own_name(own_names, count, b"dlerror", <void*>dlopen_entry_dlerror)
+    count = add_own_name(own_names, count, b"dladdr", <void*>dlopen_entry_dladdr)
+    count = add_own_name(own_names, count, b"dladdr1", <void*>dlopen_entry_dladdr1)
+    count = add_own_name(own_names, count, b"dlinfo", <void*>dlopen_entry_dlinfo)
+    count = add_own_name(own_names, count, b"dl_iterate_phdr", <void*>dlopen_entry_dl_iterate_phdr)
+    count = add_own_name(own_names, count, b"__tls_get_addr", <void*>family_tls_get_addr)
+    count = add_own_name(own_names, count, b"_dl_find_object", <void*>dlopen_entry_find_object)
+    count = add_own_name(own_names, count, b"__cxa_thread_atexit", <void*>family_thread_atexit)
+    add_own_name(own_names, count, b"__cxa_thread_atexit_impl", <void*>family_thread_atexit)
 
 
 cdef int add_own_name(
-    Linker* linker, int count, const char* name, void* function
+    OwnName* own_names, int count, const char* name, void* function
 ) noexcept nogil:
     """To the `count` that there are; returns how many there are then."""
-    linker.own_names[count].name = name
-    linker.own_names[count].address = <uint64_t>function
+    own_names[count].name = name
+    own_names[count].address = <uint64_t>function
     return count + 1

@@ -13,7 +13,6 @@ from dlopen.core.base.contract cimport (
 from dlopen.core.base.growable cimport pointers_hold
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.closing.sweep cimport absorb_lazy_bindings
-from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, is_being_linked, is_linked
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
@@ -21,10 +20,9 @@ from dlopen.core.image.registry cimport (
 
 
 cdef inline size_t visit_holders(
-    Linker* linker, Image* image, VisitHolder* visit, void* data
+    Registry* registry, Image* image, VisitHolder* visit, void* data
 ) noexcept nogil:
     """What holds an image. The callback runs in a reader section, without the lock."""
-    cdef Registry* registry = &linker.registry
     cdef uint32_t phase = reader_enter(registry)
     cdef const Snapshot* snapshot = current_snapshot(registry)
     cdef size_t found = 0

@@ -28,7 +28,7 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
     cdef Image* image
     memset(&left, 0, sizeof(left))
     memset(&order, 0, sizeof(order))
-    linker.exiting = True
+    linker.process.is_exiting = True
     lock_acquire(&registry.lock)
     for i in range(registry.images.count):
         image = <Image*>registry.images.items[i]

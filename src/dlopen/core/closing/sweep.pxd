@@ -25,14 +25,14 @@ from dlopen.core.image.order cimport sort_for_destructors
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, leave_scope, make_snapshot, publish_snapshot,
 )
-from dlopen.core.symbols.unique cimport remove_unique
+from dlopen.core.symbols.unique cimport UniqueTable, remove_unique
 
 
-cdef inline void remove_uniques(Linker* linker, const Image* image) noexcept nogil:
+cdef inline void remove_uniques(UniqueTable* uniques, const Image* image) noexcept nogil:
     """Under the lock. Nobody is bound to them: who is would hold the image."""
     cdef const Unique* entry = image.uniques
     while entry != NULL:
-        remove_unique(&linker.uniques, entry)
+        remove_unique(uniques, entry)
         entry = entry.sibling
 
 
@@ -64,7 +64,7 @@ cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
     """What nothing holds, also added to `closing`: all of it, or without memory nothing, and then
     False. What goes may call what it depends on until its destructors have run."""
     cdef Registry* registry = &linker.registry
-    cdef const Patch* patch = linker.patches
+    cdef const Patch* patch = linker.patches.in_force
     cdef size_t i
     cdef size_t count = 0
     cdef Image* image
@@ -170,7 +170,7 @@ cdef inline bint sweep(
         image = <Image*>registry.images.items[i]
         if pointers_hold(dead, image):
             image.life.is_deferred = True       # a destructor may make a thread_local object
-            remove_uniques(linker, image)
+            remove_uniques(&linker.uniques, image)
             pointers_remove(&registry.globals, image)
         else:
             registry.images.items[kept] = image

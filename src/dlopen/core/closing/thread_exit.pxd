@@ -49,9 +49,9 @@ cdef inline int host_thread_atexit(
 ) noexcept nogil:
     """The host's own function: 0 on success."""
     cdef int code
-    enter_host(linker)
+    enter_host(&linker.host_use)
     code = linker.host.cxa_thread_atexit(destructor, object, dso_handle)
-    leave_host(linker)
+    leave_host(&linker.host_use)
     return code
 
 
@@ -100,7 +100,8 @@ cdef inline void run_at_thread_exit(void* data) noexcept nogil:
     live.destructor(live.object)
     lock_acquire(&linker.registry.lock)
     unlink_object(live)
-    last = live.image.life.live_objects == 0 and live.image.life.is_deferred and not linker.exiting
+    last = live.image.life.live_objects == 0 and live.image.life.is_deferred \
+        and not linker.process.is_exiting
     lock_release(&linker.registry.lock)
     release(live)
     # The main thread ends with the process: its destructors come after the atexit handlers.
@@ -108,13 +109,13 @@ cdef inline void run_at_thread_exit(void* data) noexcept nogil:
         collect(linker, NULL)
 
 
-cdef inline void forget_other_objects(Linker* linker) noexcept nogil:
+cdef inline void forget_other_objects(Registry* registry) noexcept nogil:
     """In the child of fork: their objects will never be destroyed."""
     cdef LiveObject* live
     cdef LiveObject* next
     cdef LiveObject* gone = NULL
-    lock_acquire(&linker.registry.lock)
-    live = linker.registry.live_objects
+    lock_acquire(&registry.lock)
+    live = registry.live_objects
     while live != NULL:
         next = live.next
         if live.thread != this_thread():
@@ -122,7 +123,7 @@ cdef inline void forget_other_objects(Linker* linker) noexcept nogil:
             live.next = gone
             gone = live
         live = next
-    lock_release(&linker.registry.lock)
+    lock_release(&registry.lock)
     while gone != NULL:
         next = gone.next
         release(gone)

@@ -83,7 +83,7 @@ cdef inline void take_finished(Linker* linker, Pointers* gone) noexcept nogil:
     lock_acquire(&registry.lock)
     take_gone(registry, gone)
     for i in range(gone.count):
-        if forget_patches(linker, <Image*>gone.items[i]) or registry.sweep_again:
+        if forget_patches(&linker.patches, <Image*>gone.items[i]) or registry.sweep_again:
             (&collecting)[0] = 2     # they may have held something
     lock_release(&registry.lock)
 
@@ -103,6 +103,6 @@ cdef inline void retire_all(Linker* linker, const Pointers* gone) noexcept nogil
         return
     lock_acquire(&linker.registry.lock)
     for i in range(gone.count):
-        forget_unsealed(linker, <Image*>gone.items[i])
+        forget_unsealed(&linker.rebinding, <Image*>gone.items[i])
         retire_image(&linker.registry, <Image*>gone.items[i])
     lock_release(&linker.registry.lock)

@@ -16,7 +16,7 @@ from dlopen.core.tls.modules cimport forget_other_threads
 
 cdef inline void begin_fork(Linker* linker) noexcept nogil:
     """Before fork(2), in the thread that forks: all is at rest."""
-    await_hosts_before_fork(linker)
+    await_hosts_before_fork(&linker.host_use)
     lock_acquire(&linker.debugger.lock)
     lock_acquire(&linker.tls.lock)
     before_fork(&linker.registry)
@@ -29,19 +29,19 @@ cdef inline void end_fork(Linker* linker) noexcept nogil:
     after_fork(&linker.registry)
     lock_release(&linker.tls.lock)
     lock_release(&linker.debugger.lock)
-    sub_u32(&linker.forking, 1)
+    sub_u32(&linker.host_use.forking, 1)
     has_forked()
 
 
 cdef inline void end_fork_in_child(Linker* linker) noexcept nogil:
     """In the child: no other thread is left, nor what it was about."""
     set_forking(False)
-    linker.donors_change = False
-    linker.in_host = in_host
-    linker.forking = 0
+    linker.static_storage.is_changing = False
+    linker.host_use.entered = in_host
+    linker.host_use.forking = 0
     has_forked()
     after_fork_in_child(&linker.registry)
     forget_other_threads(&linker.tls)
     lock_release(&linker.tls.lock)
     lock_release(&linker.debugger.lock)
-    forget_other_objects(linker)
+    forget_other_objects(&linker.registry)

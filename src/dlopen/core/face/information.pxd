@@ -21,7 +21,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_AS_BEFORE, HOSTS_UNKNOWN, refresh_hosts
 from dlopen.core.image.image cimport Image, Version, image_asked_name, is_linked
 from dlopen.core.image.registry cimport (
-    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
 )
 from dlopen.core.opening.known cimport host_by_name
 from dlopen.core.running.find_symbol cimport symbol_count_of
@@ -125,26 +125,26 @@ cdef inline int inform(Linker* linker, PublicImage* handle, Info* info) noexcept
 
 
 cdef inline const char* needed_at(
-    Linker* linker, PublicImage* handle, uint32_t index
+    Registry* registry, PublicImage* handle, uint32_t index
 ) noexcept nogil:
     """DLOPEN_needed_at."""
     cdef Image* image = <Image*>handle
-    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef uint32_t phase = reader_enter(registry)
     cdef const char* needed = NULL
-    if snapshot_holds(current_snapshot(&linker.registry), image) \
+    if snapshot_holds(current_snapshot(registry), image) \
             and index < image.tables.needed.count:
         needed = <const char*>image.tables.needed.items[index]
-    reader_leave(&linker.registry, phase)
+    reader_leave(registry, phase)
     return needed
 
 
 cdef inline PublicImage* dependency_at(
-    Linker* linker, PublicImage* handle, uint32_t index
+    Registry* registry, PublicImage* handle, uint32_t index
 ) noexcept nogil:
     """DLOPEN_dependency_at: NULL also before the image is linked."""
     cdef Image* image = <Image*>handle
-    cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef const Snapshot* snapshot = current_snapshot(&linker.registry)
+    cdef uint32_t phase = reader_enter(registry)
+    cdef const Snapshot* snapshot = current_snapshot(registry)
     cdef PublicImage* dependency = NULL
     if snapshot_holds(snapshot, image) and is_linked(image) and index < dependency_count(image):
         # The host does not say what it bound DT_NEEDED to: by name.
@@ -152,22 +152,22 @@ cdef inline PublicImage* dependency_at(
             host_by_name(snapshot, <const char*>image.tables.needed.items[index]) if image.is_host
             else image.needs.dependencies.items[index]
         )
-    reader_leave(&linker.registry, phase)
+    reader_leave(registry, phase)
     return dependency
 
 
 cdef inline int version_at(
-    Linker* linker, PublicImage* handle, uint32_t index, PublicVersion* version
+    Registry* registry, PublicImage* handle, uint32_t index, PublicVersion* version
 ) noexcept nogil:
     """DLOPEN_version_at."""
     cdef Image* image = <Image*>handle
-    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef uint32_t phase = reader_enter(registry)
     cdef uint32_t i
     cdef int turn
     cdef int code = DLOPEN_E_INVALID
     cdef const Version* entry
-    if not snapshot_holds(current_snapshot(&linker.registry), image):
-        reader_leave(&linker.registry, phase)
+    if not snapshot_holds(current_snapshot(registry), image):
+        reader_leave(registry, phase)
         return DLOPEN_E_HANDLE
     for turn in range(2):        # definitions, then needs
         for i in range(image.tables.version_count):
@@ -183,7 +183,7 @@ cdef inline int version_at(
             version.flags = entry.flags
             version.index = <uint16_t>i
             code = 0
-    reader_leave(&linker.registry, phase)
+    reader_leave(registry, phase)
     return code
 
 

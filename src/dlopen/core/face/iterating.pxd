@@ -49,7 +49,7 @@ cdef inline int visit_hosts(void* data) noexcept nogil:
 
 cdef inline void end_visit_of_hosts(void* data) noexcept nogil:
     """However it has ended."""
-    leave_host((<HostVisit*>data).linker)
+    leave_host(&(<HostVisit*>data).linker.host_use)
 
 
 cdef inline int visit_own(void* data) noexcept nogil:
@@ -100,7 +100,7 @@ cdef inline int iterate(Linker* linker, PhdrVisitor visit, void* data) noexcept 
     host.our_adds = load_u64(&linker.registry.adds)
     host.our_subs = load_u64(&linker.registry.subs)
     host.stopped = False
-    enter_host(linker)
+    enter_host(&linker.host_use)
     result = in_section(visit_hosts, end_visit_of_hosts, &host)
     if host.stopped:
         return result

@@ -21,7 +21,7 @@ from dlopen.core.base.strings cimport strlen
 from dlopen.core.host.abi cimport AT_EXECFN, AT_SECURE, getauxval
 from dlopen.core.host.assumptions cimport unmet_text
 from dlopen.core.host.debugger cimport read_debugger_wish
-from dlopen.core.host.linker cimport NO_LIBC, READY, UNPREPARED, Linker
+from dlopen.core.host.linker cimport NO_LIBC, READY, UNPREPARED, Linker, Preparation
 from dlopen.core.host.refresh cimport refresh_hosts
 from dlopen.core.image.registry cimport this_thread
 
@@ -86,20 +86,20 @@ cdef inline void read_arguments(Linker* linker) noexcept nogil:
     cdef uint64_t* stack = <uint64_t*>linker.host.stack_end[0] \
         if linker.host.stack_end != NULL else NULL
     if startup.argv != NULL:
-        linker.argc = startup.argc
-        linker.argv = startup.argv
+        linker.process.argc = startup.argc
+        linker.process.argv = startup.argv
     elif stack != NULL and is_argument_count(stack):
-        linker.argc = <int>stack[0]
-        linker.argv = <char**>(stack + 1)
+        linker.process.argc = <int>stack[0]
+        linker.process.argv = <char**>(stack + 1)
 
 
 cdef inline bint read_settings(Linker* linker) noexcept nogil:
     """Once, under Registry.lock; False without memory. DLOPEN_* variables do not count in secure
     execution (ld.so(8))."""
-    cdef Environment* environment = &linker.environment
+    cdef Environment* environment = &linker.process.environment
     if environment.is_complete:
         return True
-    linker.secure = getauxval(AT_SECURE) != 0
+    linker.process.is_secure = getauxval(AT_SECURE) != 0
     if load_u32(&startup.is_kept):
         environment.data = &startup.text[0]
         environment.length = startup.kept
@@ -107,12 +107,12 @@ cdef inline bint read_settings(Linker* linker) noexcept nogil:
         environment.is_complete = True
     else:
         read_arguments(linker)
-        read_environment(linker.argc, linker.argv, process_environment, environment)
+        read_environment(linker.process.argc, linker.process.argv, process_environment, environment)
     if not environment.is_complete:
         return False
-    linker.bind_now = environment_value(environment, b"LD_BIND_NOW=") != NULL
-    linker.bind_not = environment_value(environment, b"LD_BIND_NOT=") != NULL
-    if not linker.secure:
+    linker.process.bind_now = environment_value(environment, b"LD_BIND_NOW=") != NULL
+    linker.process.bind_not = environment_value(environment, b"LD_BIND_NOT=") != NULL
+    if not linker.process.is_secure:
         start_log(environment)
         read_debugger_wish(linker)
     return True
@@ -138,29 +138,31 @@ cdef inline bint keep_settings_of_start() noexcept nogil:
     return False
 
 
-cdef inline void end_preparing(Linker* linker, uint32_t outcome) noexcept nogil:
+cdef inline void end_preparing(Preparation* preparation, uint32_t outcome) noexcept nogil:
     """Says READY, UNPREPARED or NO_LIBC, gives the claim up and wakes who waits for it."""
-    store_u32(&linker.ready, outcome)
+    store_u32(&preparation.ready, outcome)
     # Before the claim is given up: another thread would take this one's name for its own.
-    store_u64(&linker.preparer, 0)
-    store_u32(&linker.preparing_process, 0)
-    kernel_wake(&linker.preparing_process, 0x7fffffff)
+    store_u64(&preparation.thread, 0)
+    store_u32(&preparation.process, 0)
+    kernel_wake(&preparation.process, 0x7fffffff)
 
 
-cdef inline bint has_no_libc(const Linker* linker) noexcept nogil:
+cdef inline bint has_no_libc(const Preparation* preparation) noexcept nogil:
     """None, or none that is known: host/assumptions.pxd."""
-    return load_u32(&linker.ready) == NO_LIBC
+    return load_u32(&preparation.ready) == NO_LIBC
 
 
-cdef inline int not_usable(const Linker* linker, Error* error) noexcept nogil:
+cdef inline int not_usable(const Preparation* preparation, Error* error) noexcept nogil:
     """The error of a call that cannot be begun."""
-    return fail_text(error, DLOPEN_E_STATE, b"", unmet_text) if has_no_libc(linker) \
+    return fail_text(error, DLOPEN_E_STATE, b"", unmet_text) if has_no_libc(preparation) \
         else fail_memory(error, b"")
 
 
 cdef inline int outcome(const Linker* linker, int code, Error* error) noexcept nogil:
     """Of an open: that this libc is not known may have come out only now."""
-    return not_usable(linker, error) if code != 0 and has_no_libc(linker) else code
+    if code != 0 and has_no_libc(&linker.preparation):
+        return not_usable(&linker.preparation, error)
+    return code
 
 
 cdef inline bint look_first(Linker* linker) noexcept nogil:
@@ -178,18 +180,18 @@ cdef inline bint begin_preparing(Linker* linker, bint* usable) noexcept nogil:
     cdef uint32_t process = kernel_process_id()
     cdef uint32_t claimed
     usable[0] = False
-    while load_u32(&linker.ready) == UNPREPARED:
-        claimed = load_u32(&linker.preparing_process)
+    while load_u32(&linker.preparation.ready) == UNPREPARED:
+        claimed = load_u32(&linker.preparation.process)
         if claimed != process:       # nobody, or a thread that is in the parent
-            if compare_and_swap_u32(&linker.preparing_process, claimed, process):
-                store_u64(&linker.preparer, this_thread())
+            if compare_and_swap_u32(&linker.preparation.process, claimed, process):
+                store_u64(&linker.preparation.thread, this_thread())
                 return True
-        elif load_u64(&linker.preparer) == this_thread():
+        elif load_u64(&linker.preparation.thread) == this_thread():
             if linker.host.dl_iterate_phdr != NULL:
                 look_first(linker)   # it goes on from there
             usable[0] = linker.registry.snapshot != NULL
             return False
         else:
-            kernel_wait(&linker.preparing_process, process)
-    usable[0] = load_u32(&linker.ready) == READY
+            kernel_wait(&linker.preparation.process, process)
+    usable[0] = load_u32(&linker.preparation.ready) == READY
     return False

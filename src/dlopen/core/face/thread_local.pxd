@@ -6,6 +6,7 @@ from libc.stdint cimport uint64_t
 from dlopen.core.arch.machine cimport THIS_MACHINE, make_block_aligned
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
 from dlopen.core.base.strings cimport strlen
+from dlopen.core.host.abi cimport HostFunctions
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.running.calls cimport EXIT_LOOKUP
 from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
@@ -28,11 +29,11 @@ cdef inline void* block_at_first_touch(Linker* linker, uint64_t module) noexcept
     return block
 
 
-cdef inline void* tls_address(Linker* linker, TlsIndex* index) noexcept nogil:
+cdef inline void* tls_address(const HostFunctions* host, TlsIndex* index) noexcept nogil:
     """__tls_get_addr."""
     cdef char* block
     if not is_own_module(index.module):
-        return linker.host.tls_get_addr(index)
+        return host.tls_get_addr(index)
     block = known_block(index.module)
     if block == NULL:
         block = make_block_aligned(index.module)

@@ -16,6 +16,7 @@ from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
 from dlopen.core.base.registrations cimport call_at_thread_end
 from dlopen.core.base.strings cimport strlen
+from dlopen.core.host.abi cimport HostFunctions
 from dlopen.core.host.assumptions cimport is_unmet, unmet_text
 from dlopen.core.host.linker cimport Linker, program_name
 from dlopen.core.image.image cimport Image, image_asked_name
@@ -71,23 +72,23 @@ cdef enum:
 # Errors -------------------------------------------------------------------------------------
 
 
-cdef inline void free_message(Linker* linker, void* message) noexcept nogil:
+cdef inline void free_message(void* message) noexcept nogil:
     """Nothing for a text that is never freed."""
     if message != <void*>no_memory_text and message != <void*>unmet_text \
             and message != <void*>in_handler_text:
         release(message)
 
 
-cdef inline void clear_message(Linker* linker) noexcept nogil:
+cdef inline void clear_message(const HostFunctions* host) noexcept nogil:
     """Each call forgets the error of the one before, as under glibc."""
     if pending_message != NULL and locks_held == 0:
-        free_message(linker, exchange_pointer(&pending_message, NULL))
+        free_message(exchange_pointer(&pending_message, NULL))
     if host_was_asked:
-        linker.host.dlerror()
+        host.dlerror()
         (&host_was_asked)[0] = False
 
 
-cdef inline Error* new_error(Linker* linker) noexcept nogil:
+cdef inline Error* new_error() noexcept nogil:
     """Not on the stack, which may be a signal handler's or a small thread's. NULL without
     memory, as for a handler that has interrupted the linker; every user of it allows that."""
     cdef Error* error = NULL
@@ -97,7 +98,7 @@ cdef inline Error* new_error(Linker* linker) noexcept nogil:
     return error
 
 
-cdef inline void drop_error(Linker* linker, Error* error) noexcept nogil:
+cdef inline void drop_error(Error* error) noexcept nogil:
     if error != NULL:
         release(error)
 
@@ -111,19 +112,19 @@ cdef inline void say_as_libc(Error* error) noexcept nogil:
 cdef inline void store_message(Linker* linker, char* message) noexcept nogil:
     """For this thread's next dlerror; owned from now on. NULL: there was no memory for it."""
     # At once: a signal handler may be here meanwhile.
-    free_message(linker, exchange_pointer(
+    free_message(exchange_pointer(
         &pending_message, message if message != NULL else <char*>no_memory_text
     ))
     if message != NULL and not frees_messages:
         # Without memory for it the message of a thread that ends is not freed.
-        (&frees_messages)[0] = call_at_thread_end(linker.message_key, linker) == 0
+        (&frees_messages)[0] = call_at_thread_end(linker.keys.message, linker) == 0
 
 
-cdef inline void store_text(Linker* linker, const char* text) noexcept nogil:
+cdef inline void store_text(const char* text) noexcept nogil:
     """One of those that are never freed; also where the linker is not usable, or this is a
     signal handler that has interrupted it: a message that is there already stays then."""
     if locks_held == 0:
-        free_message(linker, exchange_pointer(&pending_message, <char*>text))
+        free_message(exchange_pointer(&pending_message, <char*>text))
     elif pending_message == NULL:
         (&pending_message)[0] = <char*>text
 
@@ -134,11 +135,11 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     cdef size_t length
     cdef char* message
     if is_unmet():
-        store_text(linker, unmet_text)
-        drop_error(linker, error)
+        store_text(unmet_text)
+        drop_error(error)
         return
     if error == NULL:
-        store_text(linker, no_memory_text if locks_held == 0 else in_handler_text)
+        store_text(no_memory_text if locks_held == 0 else in_handler_text)
         return
     if error.code == DLOPEN_E_NOT_FOUND or error.code == DLOPEN_E_SYMBOL:
         error.needed_by = b""
@@ -151,24 +152,22 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
     release(error)
 
 
-cdef inline char* last_message(Linker* linker) noexcept nogil:
+cdef inline char* last_message(const HostFunctions* host) noexcept nogil:
     """dlerror: ours if there is one, else the host's; cleared when read."""
-    free_message(
-        linker, exchange_pointer(&shown_message, exchange_pointer(&pending_message, NULL))
-    )
+    free_message(exchange_pointer(&shown_message, exchange_pointer(&pending_message, NULL)))
     if shown_message != NULL:
         return shown_message
-    if linker.host.dlerror == NULL:      # nothing could be asked of it yet
+    if host.dlerror == NULL:     # nothing could be asked of it yet
         return NULL
     (&host_was_asked)[0] = False
-    return linker.host.dlerror()
+    return host.dlerror()
 
 
-cdef inline void free_messages(Linker* linker) noexcept nogil:
+cdef inline void free_messages(void* _value) noexcept nogil:
     """At the end of a thread; what a later destructor leaves is freed in the next round."""
     (&frees_messages)[0] = False
-    free_message(linker, pending_message)
-    free_message(linker, shown_message)
+    free_message(pending_message)
+    free_message(shown_message)
     (&pending_message)[0] = NULL
     (&shown_message)[0] = NULL
 
@@ -186,11 +185,11 @@ cdef inline void no_symbol(
     if image != NULL:
         object = image_asked_name(image)
     if object[0] == 0:
-        object = program_name(linker)
+        object = program_name(&linker.process)
     if logs(LOG_TRACE):
         log_lookup(image, name, version, NULL, 0)
     if locks_held != 0:
-        store_text(linker, in_handler_text)
+        store_text(in_handler_text)
         return
     size = strlen(object) + strlen(name) + strlen(wanted) + 64     # what is between them
     message = <char*>allocate(size)
@@ -201,6 +200,6 @@ cdef inline void no_symbol(
 
 cdef inline void bad_handle(Linker* linker, const char* name) noexcept nogil:
     """For dlerror: not a handle, or closed; `name` may say whose it was."""
-    cdef Error* error = new_error(linker)
+    cdef Error* error = new_error()
     fail(error, DLOPEN_E_HANDLE, name, DETAIL_NOT_OPEN)
     keep_message(linker, error)

@@ -41,12 +41,12 @@ cdef inline int family_dladdr(
     cdef int code
     if image == NULL:
         reader_leave(&linker.registry, phase)
-        enter_host(linker)
+        enter_host(&linker.host_use)
         if flags:
             code = linker.host.dladdr1(address, info, extra, flags)
         else:
             code = linker.host.dladdr(address, info)
-        leave_host(linker)
+        leave_host(&linker.host_use)
         return code
     info.dli_fname = image_asked_name(image)
     info.dli_fbase = <void*>image.map_start
@@ -75,7 +75,7 @@ cdef inline void* block_of_thread(const Image* image) noexcept nogil:
     return known_block(image.thread_local.module_id) if image.thread_local.module_id else NULL
 
 
-cdef inline int answer_origin(Linker* linker, const Image* image, char* result) noexcept nogil:
+cdef inline int answer_origin(const Image* image, char* result) noexcept nogil:
     """-1: it is not known."""
     cdef Text text
     cdef int answer = -1
@@ -94,7 +94,7 @@ cdef inline int answer_information(
 ) noexcept nogil:
     """In a reader section; 0, the number of program headers, -1 or NO_MEMORY."""
     if request == RTLD_DI_ORIGIN:
-        return answer_origin(linker, image, <char*>result)
+        return answer_origin(image, <char*>result)
     elif request == RTLD_DI_SERINFO or request == RTLD_DI_SERINFOSIZE:
         if not list_folders(
             linker, snapshot, image, request == RTLD_DI_SERINFOSIZE, <Dl_serinfo*>result
@@ -126,7 +126,7 @@ cdef inline int family_dlinfo(
     cdef Image* image
     cdef int answer = -1
     cdef bint is_ours
-    clear_message(linker)
+    clear_message(&linker.host)
     phase = reader_enter(&linker.registry)
     snapshot = current_snapshot(&linker.registry)
     image = image_of_handle(snapshot, handle)
@@ -136,7 +136,7 @@ cdef inline int family_dlinfo(
     reader_leave(&linker.registry, phase)
     if is_ours:
         if answer < 0:
-            error = new_error(linker)
+            error = new_error()
             if answer == NO_MEMORY:
                 fail_memory(error, b"")
             else:
@@ -148,7 +148,7 @@ cdef inline int family_dlinfo(
         bad_handle(linker, b"")
         return -1
     (&host_was_asked)[0] = True
-    enter_host(linker)
+    enter_host(&linker.host_use)
     answer = linker.host.dlinfo(handle, request, result)
-    leave_host(linker)
+    leave_host(&linker.host_use)
     return answer

@@ -31,7 +31,8 @@ from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_asked_name
 from dlopen.core.image.registry cimport (
-    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds, snapshot_image_at,
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+    snapshot_image_at,
 )
 from dlopen.core.opening.open cimport open_image
 
@@ -59,7 +60,7 @@ cdef inline void* open_for_caller(
     """An open with libc's rules, into a namespace of ours or the program's; the handle, or NULL
     with a message."""
     cdef Request request
-    cdef Error* error = new_error(linker)
+    cdef Error* error = new_error()
     cdef Image* image = NULL
     cdef int code
     memset(&request, 0, sizeof(request))
@@ -80,21 +81,21 @@ cdef inline void* open_for_caller(
             linker, open_image(linker, &request, &image, error), &image
         )
     if code == 0:
-        drop_error(linker, error)
+        drop_error(error)
         return image.host.handle if image.is_host else image
     if code == DLOPEN_E_NOT_LOADED:
-        drop_error(linker, error)    # RTLD_NOLOAD only asks
+        drop_error(error)    # RTLD_NOLOAD only asks
     else:
         keep_message(linker, error)
     return NULL
 
 
-cdef inline int64_t namespace_of_caller(Linker* linker, const void* caller) noexcept nogil:
+cdef inline int64_t namespace_of_caller(Registry* registry, const void* caller) noexcept nogil:
     """That of the image whose code calls; the program's for any other code."""
-    cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>caller)
+    cdef uint32_t phase = reader_enter(registry)
+    cdef Image* image = snapshot_image_at(current_snapshot(registry), <uint64_t>caller)
     cdef int64_t namespace_id = image.namespace_id if image != NULL else 0
-    reader_leave(&linker.registry, phase)
+    reader_leave(registry, phase)
     return namespace_id
 
 
@@ -102,8 +103,9 @@ cdef inline void* family_dlopen(
     Linker* linker, const char* name, int mode, const void* caller
 ) noexcept nogil:
     """dlopen(3)."""
-    clear_message(linker)
-    return open_for_caller(linker, namespace_of_caller(linker, caller), name, mode, caller)
+    cdef int64_t namespace_id = namespace_of_caller(&linker.registry, caller)
+    clear_message(&linker.host)
+    return open_for_caller(linker, namespace_id, name, mode, caller)
 
 
 cdef inline void* family_dlmopen(
@@ -112,16 +114,16 @@ cdef inline void* family_dlmopen(
     """dlmopen(3): ids of libc's own namespaces are passed on."""
     cdef Error* error
     cdef void* handle
-    clear_message(linker)
+    clear_message(&linker.host)
     if namespace_id == LM_ID_CALLER:
-        namespace_id = namespace_of_caller(linker, caller)
+        namespace_id = namespace_of_caller(&linker.registry, caller)
     if namespace_id > 0 and namespace_id < HOST_NAMESPACES:
         (&host_was_asked)[0] = True
-        enter_host(linker)
+        enter_host(&linker.host_use)
         handle = linker.host.dlmopen(namespace_id, name, mode)
-        leave_host(linker)
+        leave_host(&linker.host_use)
         return handle
-    error = new_error(linker)
+    error = new_error()
     if namespace_id != LM_ID_BASE and name == NULL:
         fail_system(error, DLOPEN_E_INVALID, b"", DETAIL_NAMESPACE, -EINVAL)
     elif namespace_id != LM_ID_BASE and mode & RTLD_GLOBAL:
@@ -129,7 +131,7 @@ cdef inline void* family_dlmopen(
     elif namespace_id < LM_ID_NEWLM:
         fail_system(error, DLOPEN_E_INVALID, name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
     else:
-        drop_error(linker, error)
+        drop_error(error)
         return open_for_caller(linker, namespace_id, name, mode, caller)
     keep_message(linker, error)
     return NULL
@@ -140,7 +142,7 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
     cdef uint32_t phase
     cdef Image* image
     cdef bint stays = False
-    clear_message(linker)
+    clear_message(&linker.host)
     phase = reader_enter(&linker.registry)
     image = image_of_handle(current_snapshot(&linker.registry), handle)
     if image != NULL and image.is_host and image.life.open_count == 0:

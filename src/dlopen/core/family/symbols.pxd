@@ -20,7 +20,9 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_CHANGED, refresh_hosts
 from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport Snapshot, current_snapshot, reader_enter, reader_leave
+from dlopen.core.image.registry cimport (
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
+)
 from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
@@ -33,7 +35,7 @@ from dlopen.core.symbols.report cimport log_lookup
 # Symbols ------------------------------------------------------------------------------------
 
 
-cdef inline bint keep_for_caller(Linker* linker, Image* caller, Image* definer) noexcept nogil:
+cdef inline bint keep_for_caller(Registry* registry, Image* caller, Image* definer) noexcept nogil:
     """What RTLD_DEFAULT hands out stays as long as who asked, as under glibc. False without
     memory."""
     cdef bint kept = True
@@ -42,12 +44,12 @@ cdef inline bint keep_for_caller(Linker* linker, Image* caller, Image* definer) 
     if locks_held != 0:
         definer.life.nodelete = True  # a handler, which may have interrupted who has the lock
         return True
-    lock_acquire(&linker.registry.lock)
+    lock_acquire(&registry.lock)
     if caller == NULL or caller.is_host or caller.life.nodelete:
         definer.life.nodelete = True
     elif not pointers_hold(&caller.needs.dependencies, definer):
         kept = pointers_add_once(&caller.needs.bindings, definer)
-    lock_release(&linker.registry.lock)
+    lock_release(&registry.lock)
     return kept
 
 
@@ -103,7 +105,7 @@ cdef inline Answer family_dlsym(
     cdef bint found
     cdef bint no_memory = False
     cdef bint is_hosts = False   # the handle, or nobody's
-    clear_message(linker)
+    clear_message(&linker.host)
     answer.result = NULL
     answer.forward = NULL
     refer(&reference, name, version)
@@ -121,7 +123,7 @@ cdef inline Answer family_dlsym(
         image = image_of_handle(snapshot, handle)
     if is_default:
         found = lookup_default(linker, snapshot, image, &reference, &definition)
-        no_memory = found and not keep_for_caller(linker, image, definition.image)
+        no_memory = found and not keep_for_caller(&linker.registry, image, definition.image)
     elif image == NULL:
         found = False
     elif is_next:
@@ -133,11 +135,11 @@ cdef inline Answer family_dlsym(
     if found and not no_memory:
         no_memory = not share_unique_of_lookup(linker, snapshot, &reference, &definition)
     if no_memory:
-        store_text(linker, no_memory_text)
+        store_text(no_memory_text)
     elif found:
         answer.result = <void*>address_for_program(linker, &definition)
         if answer.result == NULL and symbol_type(definition.symbol) == STT_TLS:
-            store_text(linker, no_memory_text)   # no storage in this thread
+            store_text(no_memory_text)   # no storage in this thread
         if logs(LOG_TRACE):
             log_lookup(
                 NULL if is_default or is_next else image, name, version, definition.image,

@@ -40,7 +40,7 @@ from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport DT_VERDEF, DT_VERDEFNUM
 from dlopen.core.elf.structures cimport Verdaux, Verdef
 from dlopen.core.host.abi cimport HostFunctions, HostHabits
-from dlopen.core.host.linker cimport NO_LIBC, READY, Linker
+from dlopen.core.host.linker cimport NO_LIBC, READY, Linker, Preparation
 from dlopen.core.image.checked cimport entry_at
 from dlopen.core.image.image cimport Image, LinkMap, Tables, string_at
 
@@ -69,16 +69,16 @@ cdef inline void say_unmet() noexcept nogil:
         log_text(LOG_ERROR, unmet_text, b"")
 
 
-cdef inline void note_unmet(Linker* linker, const char* what, const char* name) noexcept nogil:
+cdef inline void note_unmet(
+    Preparation* preparation, const char* what, const char* name
+) noexcept nogil:
     """`what` and `name`, one after the other, say what does not hold; the first one found is kept.
     While the linker is being made usable, who does that says it and gives up; later it is the end
     of new opens, and what is open stays as it is."""
     if not compare_and_swap_u32(&unmet_claimed, 0, 1):
         return
-    snprintf(
-        <char*>unmet_text, UNMET_SIZE, b"this libc is not known to dlopen: %s%s", what, name
-    )
-    if compare_and_swap_u32(&linker.ready, READY, NO_LIBC):
+    snprintf(<char*>unmet_text, UNMET_SIZE, b"this libc is not known to dlopen: %s%s", what, name)
+    if compare_and_swap_u32(&preparation.ready, READY, NO_LIBC):
         say_unmet()
 
 
@@ -116,7 +116,7 @@ cdef inline bint functions_are_there(Linker* linker, bint has_libc) noexcept nog
         # A static program, or another libc: the text is there.
         compare_and_swap_u32(&unmet_claimed, 0, 1)
     elif missing != NULL:
-        note_unmet(linker, b"it does not define ", missing)
+        note_unmet(&linker.preparation, b"it does not define ", missing)
     linker.habits.has_functions = missing == NULL
     return has_libc and missing == NULL
 
@@ -138,7 +138,7 @@ cdef inline void say_habits(const Linker* linker) noexcept nogil:
             LOG_WARN, b"libc's struct link_map is larger than is known: ",
             b"debuggers are not told of images"
         )
-    if logs(LOG_WARN) and linker.argv == NULL:
+    if logs(LOG_WARN) and linker.process.argv == NULL:
         log_text(
             LOG_WARN, b"the arguments of the program are not at __libc_stack_end: ",
             b"constructors get none"

@@ -104,11 +104,11 @@ cdef inline bint look_for_globals(Linker* linker, const Snapshot* known) noexcep
         if load_u32(&image.life.is_global) or image.host.probe == NULL \
                 or holds_linker(linker, image):
             continue
-        enter_host(linker)
+        enter_host(&linker.host_use)
         if program == NULL:
             program = linker.host.dlopen(NULL, RTLD_LAZY | RTLD_NOLOAD)
         address = <uint64_t>linker.host.dlsym(program, image.host.probe)
-        leave_host(linker)
+        leave_host(&linker.host_use)
         if not image.map_start <= address < image.map_end:
             continue
         lock_acquire(&registry.lock)

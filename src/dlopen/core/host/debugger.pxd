@@ -59,7 +59,7 @@ cdef enum:                       # Debugger.wish
 cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
     """DLOPEN_DEBUGGER of the environment: lldb, or anything but 0; once, at the start."""
     cdef const char* value = environment_value(
-        &linker.environment, b"DLOPEN_DEBUGGER="
+        &linker.process.environment, b"DLOPEN_DEBUGGER="
     )
     if value == NULL:
         return
@@ -69,20 +69,19 @@ cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
         linker.debugger.wish = WISH_FILES
 
 
-cdef inline HostDebug* host_debug(Linker* linker) noexcept nogil:
+cdef inline HostDebug* host_debug(Debugger* debugger) noexcept nogil:
     """NULL where the program has none. All threads find the same."""
-    cdef HostDebug* found = <HostDebug*>load_pointer(&linker.debugger.host)
+    cdef HostDebug* found = <HostDebug*>load_pointer(&debugger.host)
     if found == NULL:
         found = find_host_debug()
-        store_pointer(&linker.debugger.host, found)
+        store_pointer(&debugger.host, found)
     return found
 
 
-cdef inline bint probe_is_watched(Linker* linker) noexcept nogil:
+cdef inline bint probe_is_watched(Debugger* debugger) noexcept nogil:
     """Looked for once; all threads find the same."""
-    cdef Debugger* debugger = &linker.debugger
     if not load_u32(&debugger.knows_probe):
-        store_u64(&debugger.probe, find_host_probe(host_debug(linker)))
+        store_u64(&debugger.probe, find_host_probe(host_debug(debugger)))
         store_u32(&debugger.knows_probe, 1)
     return load_u64(&debugger.probe) != 0 \
         and holds_breakpoint(<const void*>load_u64(&debugger.probe))
@@ -124,7 +123,7 @@ cdef inline bint join_chain(Linker* linker) noexcept nogil:
     lost, and comes again with the next change."""
     cdef Debugger* debugger = &linker.debugger
     cdef HostDebug* node = &debugger.node
-    cdef HostDebug* host = host_debug(linker)
+    cdef HostDebug* host = host_debug(&linker.debugger)
     cdef HostDebug* next
     if host == NULL or host.r_brk == NULL or not linker.habits.has_debug_chain:
         return False
@@ -151,7 +150,7 @@ cdef inline bint is_in_chain(HostDebug* first, const HostDebug* node) noexcept n
 cdef inline void keep_place_in_chain(Linker* linker) noexcept nogil:
     """Where a debugger is there, or is to come, the host's second list is made now, before
     ours can be lost to it: for a namespace that goes at once. The list stays, for the next one."""
-    cdef HostDebug* host = host_debug(linker)
+    cdef HostDebug* host = host_debug(&linker.debugger)
     cdef HostDebug* second
     cdef void* handle
     cdef DonorFile file
@@ -161,7 +160,7 @@ cdef inline void keep_place_in_chain(Linker* linker) noexcept nogil:
     second = <HostDebug*>load_pointer(&host.r_next)
     if second == &linker.debugger.node:
         second = <HostDebug*>load_pointer(&second.r_next)
-    if second != NULL or not needs_files(linker):
+    if second != NULL or not needs_files(&linker.debugger):
         return
     make_caller(&file, NULL)
     handle = give_to_host(linker, LM_ID_NEWLM, &file, sizeof(file), &problem)
@@ -233,7 +232,7 @@ cdef inline void tell(Linker* linker, const Pointers* images, int state) noexcep
         change_list(debugger, images, state)
         announce(&debugger.node, RT_CONSISTENT)
     lock_release(&debugger.lock)
-    if has_joined and probe_is_watched(linker):
+    if has_joined and probe_is_watched(&linker.debugger):
         pass_probes(linker)
 
 
@@ -244,11 +243,11 @@ cdef inline void pass_probes(Linker* linker) noexcept nogil:
     cdef DonorFile file
     cdef long problem = 0
     make_caller(&file, NULL)
-    enter_host(linker)
+    enter_host(&linker.host_use)
     handle = give_to_host(linker, LM_ID_BASE, &file, sizeof(file), &problem)
     if handle != NULL:
         close_host(linker, handle)
-    leave_host(linker)
+    leave_host(&linker.host_use)
 
 
 cdef inline void show_to_debugger(Linker* linker, const Pointers* images) noexcept nogil:
@@ -300,13 +299,13 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     cdef Pointers old
     cdef void* handle
     cdef size_t i
-    if host_debug(linker) == NULL:
+    if host_debug(&linker.debugger) == NULL:
         return False
     lock_acquire(&debugger.lock)
     old = debugger.open_callers
     memset(&debugger.open_callers, 0, sizeof(Pointers))
     lock_release(&debugger.lock)
-    enter_host(linker)
+    enter_host(&linker.host_use)
     for i in range(old.count):
         close_host(linker, old.items[i])
     pointers_free(&old)
@@ -318,7 +317,7 @@ cdef inline bint tell_lldb(Linker* linker, const Pointers* images, int state) no
     make_caller(&file, <void*>run_errand)
     handle = give_to_host(linker, LM_ID_BASE, &file, sizeof(file), &problem)
     (&current_errand)[0] = NULL
-    leave_host(linker)
+    leave_host(&linker.host_use)
     lock_acquire(&debugger.lock)
     if handle != NULL:
         # Without memory it stays for ever: a leak.
@@ -360,16 +359,16 @@ cdef inline int change_hosts_list(HostInfo* info, size_t size, void* data) noexc
 # Images from bytes --------------------------------------------------------------------------
 
 
-cdef inline bint needs_files(Linker* linker) noexcept nogil:
+cdef inline bint needs_files(Debugger* debugger) noexcept nogil:
     """A debugger is there, or is to come."""
-    cdef const HostDebug* host = host_debug(linker)
-    return linker.debugger.wish != WISH_NONE or (
+    cdef const HostDebug* host = host_debug(debugger)
+    return debugger.wish != WISH_NONE or (
         host != NULL and host.r_brk != NULL and holds_breakpoint(<const void*>host.r_brk)
-    ) or probe_is_watched(linker)
+    ) or probe_is_watched(debugger)
 
 
 cdef inline void keep_file_for_debugger(
-    Linker* linker, Image* image, const File* file
+    Debugger* debugger, Image* image, const File* file
 ) noexcept nogil:
     """A debugger reads debugging information from a file, which a new image from bytes has
     not: a copy in memory, whose descriptor and pages are held as long as the image. So only
@@ -378,7 +377,7 @@ cdef inline void keep_file_for_debugger(
     cdef size_t length
     cdef char* copy
     cdef long descriptor
-    if not needs_files(linker):
+    if not needs_files(debugger):
         return
     descriptor = kernel_memory_file(b"dlopen-image")
     if descriptor < 0:

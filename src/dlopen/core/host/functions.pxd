@@ -62,7 +62,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     later."""
     cdef const HostDebug* debug = find_host_debug()
     cdef const LinkMap* map = debug.r_map if debug != NULL else NULL
-    cdef Image* image = &linker.scratch
+    cdef Image* image = &linker.preparation.scratch
     cdef Phdr dynamic
     cdef bint found = False
     memset(&dynamic, 0, sizeof(dynamic))

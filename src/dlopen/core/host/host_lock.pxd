@@ -12,7 +12,7 @@ from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
 from dlopen.core.base.lock cimport locks_held
 from dlopen.core.host.abi cimport RTLD_DI_LINKMAP
 from dlopen.core.host.assumptions cimport note_unmet
-from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.linker cimport HostUse, Linker
 
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -44,34 +44,34 @@ cdef inline void have_patience(int turn) noexcept nogil:
         kernel_nap()
 
 
-cdef inline void enter_host(Linker* linker) noexcept nogil:
+cdef inline void enter_host(HostUse* host_use) noexcept nogil:
     """Before a call of the host's loader; may be nested. A thread that is not in there yet waits
     for one that forks."""
     cdef int turn = 0
-    add_u32(&linker.in_host, 1)
+    add_u32(&host_use.entered, 1)
     # Not where it would wait for itself: nor in a signal handler that has interrupted who forks,
     # or who holds a lock that who forks will wait for.
     while in_host == 0 and not announces_fork and locks_held == 0 \
-            and load_u32_seq(&linker.forking) != 0 and turn < FORK_PATIENCE:
-        sub_u32(&linker.in_host, 1)
+            and load_u32_seq(&host_use.forking) != 0 and turn < FORK_PATIENCE:
+        sub_u32(&host_use.entered, 1)
         have_patience(turn)
-        add_u32(&linker.in_host, 1)
+        add_u32(&host_use.entered, 1)
         turn += 1
     (&in_host)[0] += 1
 
 
-cdef inline void leave_host(Linker* linker) noexcept nogil:
+cdef inline void leave_host(HostUse* host_use) noexcept nogil:
     """Ends what enter_host began."""
     (&in_host)[0] -= 1
-    sub_u32(&linker.in_host, 1)
+    sub_u32(&host_use.entered, 1)
 
 
-cdef inline void await_hosts_before_fork(Linker* linker) noexcept nogil:
+cdef inline void await_hosts_before_fork(HostUse* host_use) noexcept nogil:
     """Ends with `has_forked`."""
     cdef int turn = 0
     (&announces_fork)[0] = 1
-    add_u32(&linker.forking, 1)
-    while load_u32_seq(&linker.in_host) != in_host and turn < FORK_PATIENCE:
+    add_u32(&host_use.forking, 1)
+    while load_u32_seq(&host_use.entered) != in_host and turn < FORK_PATIENCE:
         have_patience(turn)
         turn += 1
 
@@ -91,13 +91,13 @@ cdef inline void* open_host_in(
 ) noexcept nogil:
     """Into a namespace of the host's: LM_ID_BASE or, where it has dlmopen, LM_ID_NEWLM."""
     cdef void* handle
-    enter_host(linker)
+    enter_host(&linker.host_use)
     if namespace == LM_ID_BASE:
         handle = linker.host.dlopen(name, mode)
     else:
         handle = linker.host.dlmopen(namespace, name, mode)
-    leave_host(linker)
-    if handle != NULL and not load_u32(&linker.knows_handles) \
+    leave_host(&linker.host_use)
+    if handle != NULL and not load_u32(&linker.host_use.knows_handles) \
             and not is_link_map(linker, handle):
         close_host(linker, handle)
         return NULL
@@ -108,16 +108,16 @@ cdef inline bint is_link_map(Linker* linker, void* handle) noexcept nogil:
     """The first handle of the host's shows what all of them are; False with `note_unmet`."""
     cdef void* map = NULL
     if linker.host.dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 and map == handle:
-        store_u32(&linker.knows_handles, 1)
+        store_u32(&linker.host_use.knows_handles, 1)
         return True
-    note_unmet(linker, b"a handle of its is not the struct link_map", b"")
+    note_unmet(&linker.preparation, b"a handle of its is not the struct link_map", b"")
     return False
 
 
 cdef inline int close_host(Linker* linker, void* handle) noexcept nogil:
     """dlclose of the host's, for a handle of its own: 0 on success."""
     cdef int code
-    enter_host(linker)
+    enter_host(&linker.host_use)
     code = linker.host.dlclose(handle)
-    leave_host(linker)
+    leave_host(&linker.host_use)
     return code

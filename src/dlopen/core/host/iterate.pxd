@@ -48,6 +48,6 @@ cdef inline bint holds_linker(const Linker* linker, const Image* image) noexcept
 
 cdef inline void iterate_hosts(Linker* linker, PhdrVisitor visit, void* data) noexcept nogil:
     """The host's dl_iterate_phdr, kept apart from a fork. No lock of ours may be held."""
-    enter_host(linker)
+    enter_host(&linker.host_use)
     linker.host.dl_iterate_phdr(visit, data)
-    leave_host(linker)
+    leave_host(&linker.host_use)

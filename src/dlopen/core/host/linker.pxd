@@ -1,8 +1,10 @@
-"""All state of the linker in one structure, handed down; the one instance is in libdlopen.pyx.
+"""All state of the linker, in parts: a struct for each room that keeps something; the one instance
+is in libdlopen.pyx. A function is handed the part that it needs, the whole if that is several.
 
-Each field says what guards it: a lock, atomic access, or that it is written before `ready` says
-READY. File-scope state is only where the ABI forces it: exported functions, what assembly and
-constructors find without an argument, thread-local variables, the log.
+The structs of rooms above this one stand here because the whole holds them. The head of each names
+the file that writes it and what guards it: a lock, atomic access, or that it is written before
+`ready` says READY. File-scope state is only where the ABI forces it: exported functions, what
+assembly and constructors find without an argument, thread-local variables, the log, the heap.
 """
 
 from libc.stddef cimport size_t
@@ -33,15 +35,51 @@ cdef struct Debugger:            # host/debugger.pxd
     Pointers open_callers        # void*, the host's handles: of what called us for lldb
 
 
-cdef enum:                       # Linker.ready
-    UNPREPARED = 0
-    READY = 1
-    NO_LIBC = 2                  # or not one that is known: host/assumptions.pxd; for good
+cdef struct Donor:
+    Donor* next                  # nearer to the thread pointer
+    void* handle                 # the host's
+    int64_t offset               # of its block from the thread pointer
+    bint is_unused               # to be closed when all that are farther have gone
+
+
+cdef struct StaticStorage:       # host/static_tls.pxd; guarded by Tls.lock
+    Donor* donors                # owned
+    uint64_t made                # numbers their names
+    bint is_changing             # a thread opens or closes some
+
+
+cdef struct HostUse:             # host/host_lock.pxd; atomic
+    uint32_t entered             # threads that are in the host's loader for us
+    uint32_t forking             # threads that fork
+    uint32_t knows_handles       # one of its handles was seen to be the image's link map
 
 
 cdef enum:
-    OWN_NAME_COUNT = 16
     UNSEALED_MAX = 16
+
+
+cdef struct Rebinding:           # host/rebind.pxd, host/unwinder.pxd
+    # Pages of RELRO of ours that could not be closed again. Under Registry.lock.
+    uint64_t unsealed[UNSEALED_MAX]
+    uint32_t has_unsealed        # atomic
+    uint32_t is_due              # atomic: what asks for frames has still to be bound to ours
+    uint32_t has_unwinder        # atomic: libgcc_s was asked for
+
+
+cdef struct Namespace:
+    Namespace* next
+    int64_t id
+    char* search_path            # owned; as LD_LIBRARY_PATH; NULL: none
+    uint32_t users               # opens into it that are under way
+    bint has_ended
+
+
+cdef struct Namespaces:          # host/namespaces.pxd; guarded by Registry.lock
+    Namespace* records           # owned: those that were made by themselves
+    uint64_t made
+
+
+cdef enum:
     MAX_SUBFOLDERS = 40
     FOLDER_BUCKETS = 64
     MAX_FOLDERS = 512
@@ -50,7 +88,7 @@ cdef enum:
     FOLDER_MISSING = 2
 
 
-cdef struct Folder:              # of the search; once published it stays for ever
+cdef struct Folder:              # once published it stays for ever
     Folder* next
     uint32_t states[MAX_SUBFOLDERS]      # atomic, FOLDER_*: of its subfolders, itself last
     char path[0]                 # ends with a slash
@@ -71,71 +109,77 @@ cdef struct SearchSettings:      # found once, on the first search; written befo
     bint is_secure               # in secure execution $ORIGIN leads nowhere
 
 
-cdef struct Donor:               # of static TLS: host/static_tls.pxd
-    Donor* next                  # nearer to the thread pointer
-    void* handle                 # the host's
-    int64_t offset               # of its block from the thread pointer
-    bint is_unused               # to be closed when all that are farther have gone
+cdef struct Search:              # search/
+    SearchSettings settings
+    Folder* folders[FOLDER_BUCKETS]      # atomic: chains that only grow, at their heads
+    uint32_t folder_count        # atomic; a bound only
 
 
-cdef struct Patch:               # running/patch.pxd
+cdef struct Patch:
     Patch* next
     uint64_t number
     Image* image
     void* borrowed               # of the host's: the count that keeps it
 
 
-cdef struct Namespace:           # host/namespaces.pxd; in Linker.namespaces under Registry.lock
-    Namespace* next
-    int64_t id
-    char* search_path            # owned; as LD_LIBRARY_PATH; NULL: none
-    uint32_t users               # opens into it that are under way
-    bint has_ended
+cdef struct Patches:             # running/patch.pxd; guarded by Registry.lock
+    Patch* in_force              # owned
+    uint64_t made                # the number of the last one
+    uint64_t reloadable_uses     # how often one has stored what leads to a reloadable image
+
+
+cdef struct Process:             # face/starting.pxd; written before `ready` says READY
+    int argc                     # as the host gives them to constructors
+    char** argv
+    Environment environment
+    uint64_t page
+    bint is_secure               # AT_SECURE
+    bint bind_now                # LD_BIND_NOW
+    bint bind_not                # LD_BIND_NOT: each lazy call is looked up anew
+    bint is_exiting              # its own destructors have run
+
+
+cdef struct Keys:                # of pthread_key_create(3); written before `ready` says READY
+    bint has_tls                 # Tls.key is one
+    bint has_message             # `message` is one
+    Key message                  # of threads that dlerror has something for: family/errors.pxd
+
+
+cdef enum:                       # Preparation.ready
+    UNPREPARED = 0
+    READY = 1
+    NO_LIBC = 2                  # or not one that is known: host/assumptions.pxd; for good
+
+
+cdef struct Preparation:         # face/starting.pxd
+    uint32_t ready               # atomic: UNPREPARED …
+    # Atomic: the process and the thread that make it READY, 0: none. The first is a futex word.
+    uint32_t process
+    uint64_t thread
+    Image scratch                # that thread's
+
+
+cdef enum:
+    OWN_NAME_COUNT = 16
 
 
 cdef struct Linker:
     Registry registry
     Tls tls
-    # Guarded by Tls.lock.
-    Donor* donors
-    uint64_t donors_made
-    bint donors_change           # a thread opens or closes some
-    Patch* patches               # in force; guarded by Registry.lock, like their numbers
-    uint64_t patches_made
-    # host/rebind.pxd: pages of RELRO of ours that could not be closed again. Under Registry.lock.
-    uint64_t unsealed[UNSEALED_MAX]
-    uint32_t has_unsealed        # atomic
-    uint32_t must_rebind         # atomic: host/unwinder.pxd has still to do it
-    uint64_t reloadable_uses     # how often a patch has stored what leads to a reloadable image
-    HostFunctions host
-    HostHabits habits
-    uint32_t knows_handles       # atomic: one of the host's was seen to be its link map
-    Image scratch                # of who makes it ready
-    uint32_t in_host, forking    # atomic: threads that are in its loader for us, that fork
-    OwnName own_names[OWN_NAME_COUNT]
     UniqueTable uniques          # of our images; guarded as its file says
-    SearchSettings search
-    Folder* folders[FOLDER_BUCKETS]      # written under Registry.lock, read with load_pointer
-    size_t folder_count          # written under Registry.lock; a bound only
-    uint32_t ready               # atomic: UNPREPARED …
-    # Atomic: the process and the thread that make it READY, 0: none. The first is a futex word.
-    uint32_t preparing_process
-    uint64_t preparer
-    uint64_t page
-    bint secure
-    Environment environment      # written once, with the lock
-    bint bind_now                # LD_BIND_NOW
-    bint bind_not                # LD_BIND_NOT: each lazy call is looked up anew
-    uint64_t namespaces_made     # written under Registry.lock
-    Namespace* namespaces        # owned: those that were made by themselves
-    # As the host gives them to constructors.
-    int argc
-    char** argv
+    OwnName own_names[OWN_NAME_COUNT]    # written before `ready` says READY
+    HostFunctions host           # written before `ready` says READY
+    HostHabits habits            # likewise
+    HostUse host_use
+    StaticStorage static_storage
+    Rebinding rebinding
     Debugger debugger
-    bint has_tls_key, has_message_key
-    Key message_key              # of threads that dlerror has something for: family/errors.pxd
-    uint32_t has_unwinder        # atomic: libgcc_s was asked for
-    bint exiting                 # the process's own destructors have run
+    Namespaces namespaces
+    Search search
+    Patches patches
+    Process process
+    Keys keys
+    Preparation preparation
 
 
 cdef inline void rank_locks(Linker* linker) noexcept nogil:
@@ -146,8 +190,8 @@ cdef inline void rank_locks(Linker* linker) noexcept nogil:
     give_rank(&linker.registry.lock, RANK_REGISTRY)
 
 
-cdef inline const char* program_name(const Linker* linker) noexcept nogil:
+cdef inline const char* program_name(const Process* process) noexcept nogil:
     """As glibc names the program in messages."""
-    if linker.argv != NULL and linker.argv[0] != NULL:
-        return linker.argv[0]
+    if process.argv != NULL and process.argv[0] != NULL:
+        return process.argv[0]
     return b"<main program>"

@@ -11,43 +11,44 @@ from libc.stdint cimport int64_t
 from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strlen
-from dlopen.core.host.linker cimport Linker, Namespace
+from dlopen.core.host.linker cimport Linker, Namespace, Namespaces
 from dlopen.core.image.image cimport Image
+from dlopen.core.image.registry cimport Registry
 cdef enum:
     NEW_NAMESPACE = -1           # LM_ID_NEWLM
     FIRST_NAMESPACE = 15
 
 
-cdef inline int64_t new_namespace_id(Linker* linker) noexcept nogil:
+cdef inline int64_t new_namespace_id(Namespaces* namespaces) noexcept nogil:
     """Under the lock: one that was never used, nor can be the host's, which has sixteen."""
-    linker.namespaces_made += 1
-    return FIRST_NAMESPACE + <int64_t>linker.namespaces_made
+    namespaces.made += 1
+    return FIRST_NAMESPACE + <int64_t>namespaces.made
 
 
 cdef inline int64_t new_namespace(Linker* linker) noexcept nogil:
     """As dlmopen makes it: without a record."""
     cdef int64_t id
     lock_acquire(&linker.registry.lock)
-    id = new_namespace_id(linker)
+    id = new_namespace_id(&linker.namespaces)
     lock_release(&linker.registry.lock)
     return id
 
 
-cdef inline bint has_images(const Linker* linker, int64_t id) noexcept nogil:
+cdef inline bint has_images(const Registry* registry, int64_t id) noexcept nogil:
     """Under the lock."""
     cdef size_t i
-    for i in range(linker.registry.images.count):
-        if (<Image*>linker.registry.images.items[i]).namespace_id == id:
+    for i in range(registry.images.count):
+        if (<Image*>registry.images.items[i]).namespace_id == id:
             return True
-    for i in range(linker.registry.closing.count):
-        if (<Image*>linker.registry.closing.items[i]).namespace_id == id:
+    for i in range(registry.closing.count):
+        if (<Image*>registry.closing.items[i]).namespace_id == id:
             return True
     return False
 
 
-cdef inline Namespace* namespace_record(const Linker* linker, int64_t id) noexcept nogil:
+cdef inline Namespace* namespace_record(const Namespaces* namespaces, int64_t id) noexcept nogil:
     """Under the lock; NULL: it has none."""
-    cdef Namespace* space = linker.namespaces
+    cdef Namespace* space = namespaces.records
     while space != NULL and space.id != id:
         space = space.next
     return space
@@ -59,7 +60,7 @@ cdef inline const Namespace* namespace_of_image(Linker* linker, const Image* ima
     if image == NULL or not image.shares_family:
         return NULL
     lock_acquire(&linker.registry.lock)
-    space = namespace_record(linker, image.namespace_id)
+    space = namespace_record(&linker.namespaces, image.namespace_id)
     lock_release(&linker.registry.lock)
     return space
 
@@ -72,8 +73,8 @@ cdef inline bint enter_namespace(Linker* linker, int64_t id, Namespace** space) 
     if id < FIRST_NAMESPACE:
         return True
     lock_acquire(&linker.registry.lock)
-    space[0] = namespace_record(linker, id)
-    exists = (space[0] != NULL and not space[0].has_ended) or has_images(linker, id)
+    space[0] = namespace_record(&linker.namespaces, id)
+    exists = (space[0] != NULL and not space[0].has_ended) or has_images(&linker.registry, id)
     if not exists:
         space[0] = NULL
     elif space[0] != NULL:
@@ -82,21 +83,21 @@ cdef inline bint enter_namespace(Linker* linker, int64_t id, Namespace** space) 
     return exists
 
 
-cdef inline void leave_namespace(Linker* linker, Namespace* space) noexcept nogil:
+cdef inline void leave_namespace(Registry* registry, Namespace* space) noexcept nogil:
     """Ends what enter_namespace began; NULL: nothing was."""
     if space != NULL:
-        lock_acquire(&linker.registry.lock)
+        lock_acquire(&registry.lock)
         space.users -= 1
-        lock_release(&linker.registry.lock)
+        lock_release(&registry.lock)
 
 
 cdef inline void forget_namespaces(Linker* linker) noexcept nogil:
     """Under the lock: records of those that have ended, and that nothing is left of."""
-    cdef Namespace** link = &linker.namespaces
+    cdef Namespace** link = &linker.namespaces.records
     cdef Namespace* space
     while link[0] != NULL:
         space = link[0]
-        if space.has_ended and space.users == 0 and not has_images(linker, space.id):
+        if space.has_ended and space.users == 0 and not has_images(&linker.registry, space.id):
             link[0] = space.next
             release(space.search_path)
             release(space)
@@ -117,10 +118,10 @@ cdef inline int64_t make_namespace(Linker* linker, const char* search_path) noex
             return 0
     lock_acquire(&linker.registry.lock)
     forget_namespaces(linker)
-    id = new_namespace_id(linker)
+    id = new_namespace_id(&linker.namespaces)
     space.id = id
-    space.next = linker.namespaces
-    linker.namespaces = space
+    space.next = linker.namespaces.records
+    linker.namespaces.records = space
     lock_release(&linker.registry.lock)
     return id
 
@@ -130,7 +131,7 @@ cdef inline bint end_namespace(Linker* linker, int64_t id) noexcept nogil:
     cdef Namespace* space
     cdef bint exists
     lock_acquire(&linker.registry.lock)
-    space = namespace_record(linker, id)
+    space = namespace_record(&linker.namespaces, id)
     exists = space != NULL and not space.has_ended
     if exists:
         space.has_ended = True

@@ -82,12 +82,12 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     image.bytes_bias = info.dlpi_addr
     image.host.phdrs = info.dlpi_phdr
     image.layout.phnum = info.dlpi_phnum
-    image.layout.page = collection.linker.page
+    image.layout.page = collection.linker.process.page
     image.thread_local.module_id = info.dlpi_tls_modid
     image.host.is_program = info.dlpi_name[0] == 0 and collection.images.count == 0
     image.layout.phdrs = <Phdr*>allocate(info.dlpi_phnum * sizeof(Phdr))
     if is_own_module(image.thread_local.module_id):
-        note_unmet(collection.linker, b"it has a module id with the top bit", b"")
+        note_unmet(&collection.linker.preparation, b"it has a module id with the top bit", b"")
         collection.failed = True
     if image.layout.phdrs == NULL or collection.failed:
         collection.failed = True
@@ -97,8 +97,8 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     for i in range(info.dlpi_phnum):
         segment = &image.layout.phdrs[i]
         if segment.p_type == PT_LOAD:
-            if align_down(segment.p_vaddr, collection.linker.page) < start:
-                start = align_down(segment.p_vaddr, collection.linker.page)
+            if align_down(segment.p_vaddr, collection.linker.process.page) < start:
+                start = align_down(segment.p_vaddr, collection.linker.process.page)
             if segment.p_vaddr + segment.p_memsz > end:
                 end = segment.p_vaddr + segment.p_memsz
         elif segment.p_type == PT_DYNAMIC:
@@ -112,7 +112,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         elif segment.p_type == PT_GNU_RELRO and segment.p_memsz != 0:
             image.layout.relro = segment
     image.layout.start = start
-    image.layout.end = align_up(end, collection.linker.page)
+    image.layout.end = align_up(end, collection.linker.process.page)
     image.map_start = image.load_bias + start
     image.map_end = image.load_bias + image.layout.end
     image.link_map.l_addr = image.load_bias

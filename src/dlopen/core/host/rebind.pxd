@@ -16,7 +16,7 @@ from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.words cimport align_down
 from dlopen.core.elf.layout cimport is_sealed
-from dlopen.core.host.linker cimport UNSEALED_MAX, Linker
+from dlopen.core.host.linker cimport UNSEALED_MAX, Linker, Rebinding
 from dlopen.core.image.image cimport Image, PatchedPlace, bytes_end, bytes_of, bytes_start
 from dlopen.core.memory.memory cimport memory_protect, memory_set_word, memory_word
 
@@ -41,12 +41,14 @@ cdef inline bint open_place(const Image* image, uint64_t place) noexcept nogil:
     ) == 0
 
 
-cdef inline void close_place(Linker* linker, const Image* image, uint64_t place) noexcept nogil:
+cdef inline void close_place(
+    Rebinding* rebinding, const Image* image, uint64_t place
+) noexcept nogil:
     """Also one that was not opened."""
     cdef uint64_t page = page_of(image, place)
     if is_sealed(&image.layout, place - image.load_bias, 8) \
             and memory_protect(page, image.layout.page, PROT_READ) != 0:
-        note_unsealed(linker, image, page)
+        note_unsealed(rebinding, image, page)
 
 
 cdef inline uint64_t load_place(const Image* image, uint64_t place) noexcept nogil:
@@ -60,26 +62,28 @@ cdef inline void store_place(const Image* image, uint64_t place, uint64_t value)
 
 
 cdef inline bint store_bound(
-    Linker* linker, const Image* image, uint64_t place, uint64_t value
+    Rebinding* rebinding, const Image* image, uint64_t place, uint64_t value
 ) noexcept nogil:
     """One place; False where the kernel does not permit it."""
     if not open_place(image, place):
         return False
     store_place(image, place, value)
-    close_place(linker, image, place)
+    close_place(rebinding, image, place)
     return True
 
 
-cdef inline void note_unsealed(Linker* linker, const Image* image, uint64_t page) noexcept nogil:
+cdef inline void note_unsealed(
+    Rebinding* rebinding, const Image* image, uint64_t page
+) noexcept nogil:
     """Of the host's, whose pages it unmaps when it likes, none is kept."""
     cdef int i
     if image.is_host:
         memory_protect(page, image.layout.page, PROT_READ)
         return
     for i in range(UNSEALED_MAX):
-        if linker.unsealed[i] == 0 or linker.unsealed[i] == page:
-            linker.unsealed[i] = page
-            store_u32(&linker.has_unsealed, 1)
+        if rebinding.unsealed[i] == 0 or rebinding.unsealed[i] == page:
+            rebinding.unsealed[i] = page
+            store_u32(&rebinding.has_unsealed, 1)
             return
 
 
@@ -88,25 +92,25 @@ cdef inline void seal_again(Linker* linker) noexcept nogil:
     cdef int i
     cdef bint left = False
     for i in range(UNSEALED_MAX):
-        if linker.unsealed[i] != 0 and memory_protect(
-            linker.unsealed[i], linker.page, PROT_READ
+        if linker.rebinding.unsealed[i] != 0 and memory_protect(
+            linker.rebinding.unsealed[i], linker.process.page, PROT_READ
         ) == 0:
-            linker.unsealed[i] = 0
-        left = left or linker.unsealed[i] != 0
-    store_u32(&linker.has_unsealed, left)
+            linker.rebinding.unsealed[i] = 0
+        left = left or linker.rebinding.unsealed[i] != 0
+    store_u32(&linker.rebinding.has_unsealed, left)
 
 
 cdef inline void seal_what_is_left(Linker* linker) noexcept nogil:
     """With no lock held; as a rule there is nothing."""
-    if load_u32(&linker.has_unsealed):
+    if load_u32(&linker.rebinding.has_unsealed):
         lock_acquire(&linker.registry.lock)
         seal_again(linker)
         lock_release(&linker.registry.lock)
 
 
-cdef inline void forget_unsealed(Linker* linker, const Image* image) noexcept nogil:
+cdef inline void forget_unsealed(Rebinding* rebinding, const Image* image) noexcept nogil:
     """Under the lock: it is about to be unmapped."""
     cdef int i
     for i in range(UNSEALED_MAX):
-        if bytes_start(image) <= linker.unsealed[i] < bytes_end(image):
-            linker.unsealed[i] = 0
+        if bytes_start(image) <= rebinding.unsealed[i] < bytes_end(image):
+            rebinding.unsealed[i] = 0

@@ -20,7 +20,7 @@ from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.host_lock cimport open_host
 from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
-from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.linker cimport Linker, Preparation
 from dlopen.core.host.probes cimport visit_for_probes
 from dlopen.core.host.read_image cimport pinned_record, read_host_image
 from dlopen.core.host.startup cimport add_needed_names, mark_startup
@@ -113,19 +113,19 @@ cdef enum:                       # of refresh_hosts
     HOSTS_UNKNOWN = 2            # no memory, or `note_unmet`: what is known may be old
 
 
-cdef inline bint counts_images(Linker* linker, const Collection* found) noexcept nogil:
+cdef inline bint counts_images(Preparation* preparation, const Collection* found) noexcept nogil:
     """Of each image enough is told, and the counters, which say that there are others by now,
     count: those of all namespaces. False with `note_unmet`."""
     cdef bint is_whole = found.info_size >= sizeof(HostInfo)
     cdef bint counts = found.count != 0 and found.adds - found.subs >= found.count
     if not is_whole:
-        note_unmet(linker, b"dl_iterate_phdr gives no whole struct dl_phdr_info", b"")
+        note_unmet(preparation, b"dl_iterate_phdr gives no whole struct dl_phdr_info", b"")
     elif not counts:
-        note_unmet(linker, b"dlpi_adds and dlpi_subs do not count its images", b"")
+        note_unmet(preparation, b"dlpi_adds and dlpi_subs do not count its images", b"")
     return is_whole and counts
 
 
-cdef inline bint appends_images(Linker* linker, const Collection* found) noexcept nogil:
+cdef inline bint appends_images(Preparation* preparation, const Collection* found) noexcept nogil:
     """Those that the process was started with still are the first. False with `note_unmet`."""
     cdef size_t i
     for i in range(found.known.host_count):
@@ -133,7 +133,7 @@ cdef inline bint appends_images(Linker* linker, const Collection* found) noexcep
             break
         if i >= found.images.count or (<const Image*>found.images.items[i]).host.phdrs \
                 != found.known.hosts[i].host.phdrs:
-            note_unmet(linker, b"it does not append what it loads to its list", b"")
+            note_unmet(preparation, b"it does not append what it loads to its list", b"")
             return False
     return True
 
@@ -157,17 +157,17 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
         collection.only_counters = True
         iterate_hosts(linker, count_host_images, &collection)
         if collection.adds == known.host_adds and collection.subs == known.host_subs:
-            if load_u32(&linker.must_rebind) and not rebind_unwinders(linker, known):
+            if load_u32(&linker.rebinding.is_due) and not rebind_unwinders(linker, known):
                 return HOSTS_UNKNOWN
             return HOSTS_AS_BEFORE
         collection.only_counters = False
         collection.count = 0
     iterate_hosts(linker, count_host_images, &collection)
-    if known == NULL and not counts_images(linker, &collection):
+    if known == NULL and not counts_images(&linker.preparation, &collection):
         return HOSTS_UNKNOWN
     iterate_hosts(linker, visit_host_image, &collection)
     if known != NULL and not collection.failed:
-        collection.failed = not appends_images(linker, &collection)
+        collection.failed = not appends_images(&linker.preparation, &collection)
     collection.failed = collection.failed or not add_needed_names(&collection)
     if known == NULL and not collection.failed:
         collection.failed = not mark_startup(linker, &collection.images)
@@ -210,7 +210,7 @@ cdef inline bint rebind_unwinders(Linker* linker, const Snapshot* snapshot) noex
     cdef Image* image
     cdef void* borrowed
     cdef bint complete = True
-    store_u32(&linker.must_rebind, 0)
+    store_u32(&linker.rebinding.is_due, 0)
     for i in range(snapshot.host_count):
         image = snapshot.hosts[i]
         borrowed = borrow_host_image(linker, image) if image.host.asks_for_frames else NULL
@@ -218,7 +218,7 @@ cdef inline bint rebind_unwinders(Linker* linker, const Snapshot* snapshot) noex
             complete = rebind_unwinder(linker, image) and complete
             give_back_host_image(linker, image, borrowed)
     if not complete:
-        store_u32(&linker.must_rebind, 1)
+        store_u32(&linker.rebinding.is_due, 1)
     return complete
 
 
@@ -226,8 +226,8 @@ cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
     """libgcc_s: libc opens it late, for the first cancellation or backtrace, and would do so
     behind our back. By the name that libc uses; a process may do without it. Never given
     back. No lock may be held."""
-    if load_u32(&linker.has_unwinder):
+    if load_u32(&linker.rebinding.has_unwinder):
         return
     if open_host(linker, b"libgcc_s.so.1", RTLD_LAZY) == NULL:
         linker.host.dlerror()
-    store_u32(&linker.has_unwinder, 1)
+    store_u32(&linker.rebinding.has_unwinder, 1)

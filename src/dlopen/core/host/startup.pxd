@@ -73,7 +73,9 @@ cdef inline bint find_static_tls_of_host(Linker* linker, Image* image) noexcept 
         return True
     if <uint64_t>linker.host.errno_location() - block < image.layout.tls.p_memsz:
         return True
-    note_unmet(linker, b"errno is not where __tls_get_addr says that its storage is", b"")
+    note_unmet(
+        &linker.preparation, b"errno is not where __tls_get_addr says that its storage is", b""
+    )
     return False
 
 

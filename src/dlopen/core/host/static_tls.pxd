@@ -25,7 +25,7 @@ from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.host_lock cimport LM_ID_BASE, close_host, open_host_in
-from dlopen.core.host.linker cimport Donor, Linker
+from dlopen.core.host.linker cimport Donor, Linker, Process
 from dlopen.core.image.image cimport Image, LinkMap, image_name
 from dlopen.core.symbols.lookup cimport Definition, symbol_name
 from dlopen.core.tls.donor cimport DonorFile, donor_path, make_donor, make_question
@@ -58,7 +58,9 @@ cdef inline void* open_donor_of_size(
     handle = give_to_host(linker, LM_ID_BASE, file, file_size, problem)
     release(file)
     if handle != NULL and (donor_file(handle).module == 0 or donor_file(handle).offset == 0):
-        note_unmet(linker, b"it has given a library no static thread-local storage", b"")
+        note_unmet(
+            &linker.preparation, b"it has given a library no static thread-local storage", b""
+        )
         close_host(linker, handle)
         handle = NULL
     return handle
@@ -68,8 +70,8 @@ cdef inline uint64_t next_donor(Linker* linker) noexcept nogil:
     """A number that no other file given to the host has had."""
     cdef uint64_t number
     lock_acquire(&linker.tls.lock)
-    linker.donors_made += 1
-    number = linker.donors_made
+    linker.static_storage.made += 1
+    number = linker.static_storage.made
     lock_release(&linker.tls.lock)
     return number
 
@@ -110,13 +112,13 @@ cdef inline void* give_to_host(
     return give_file_to_host(linker, namespace, content, size, problem)
 
 
-cdef inline const char* donor_folder(const Linker* linker, int turn) noexcept nogil:
+cdef inline const char* donor_folder(const Process* process, int turn) noexcept nogil:
     """For files of the length of one open; NULL: there is none here. They hold no code,
     so that it may be mounted noexec."""
-    if turn == 0 and linker.secure:
+    if turn == 0 and process.is_secure:
         return NULL
     if turn == 0:
-        return environment_value(&linker.environment, b"XDG_RUNTIME_DIR=")
+        return environment_value(&process.environment, b"XDG_RUNTIME_DIR=")
     return b"/dev/shm" if turn == 1 else b"/tmp"
 
 
@@ -132,7 +134,7 @@ cdef inline void* give_file_to_host(
     cdef long descriptor
     cdef int turn, _try
     for turn in range(3):
-        folder = donor_folder(linker, turn)
+        folder = donor_folder(&linker.process, turn)
         if folder == NULL or folder[0] != 0x2f or strlen(folder) > 200:
             continue
         descriptor = -EEXIST
@@ -185,8 +187,8 @@ cdef inline bint begin_donors(Linker* linker) noexcept nogil:
     cdef bint begun = False
     for _turn in range(DONOR_PATIENCE):
         lock_acquire(&linker.tls.lock)
-        begun = not linker.donors_change
-        linker.donors_change = True
+        begun = not linker.static_storage.is_changing
+        linker.static_storage.is_changing = True
         lock_release(&linker.tls.lock)
         if begun:
             break
@@ -198,14 +200,14 @@ cdef inline void end_donors(Linker* linker) noexcept nogil:
     """Closes what it can before."""
     cdef Donor* donor
     lock_acquire(&linker.tls.lock)
-    while linker.donors != NULL and linker.donors.is_unused:
-        donor = linker.donors
-        linker.donors = donor.next
+    while linker.static_storage.donors != NULL and linker.static_storage.donors.is_unused:
+        donor = linker.static_storage.donors
+        linker.static_storage.donors = donor.next
         lock_release(&linker.tls.lock)
         close_host(linker, donor.handle)
         release(donor)
         lock_acquire(&linker.tls.lock)
-    linker.donors_change = False
+    linker.static_storage.is_changing = False
     lock_release(&linker.tls.lock)
 
 
@@ -292,7 +294,7 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
     image.thread_local.is_static = True
     image.thread_local.donor = donor
     lock_acquire(&linker.tls.lock)
-    link = &linker.donors       # the farthest first
+    link = &linker.static_storage.donors       # the farthest first
     while link[0] != NULL and link[0].offset < donor.offset:
         link = &link[0].next
     donor.next = link[0]
@@ -306,8 +308,8 @@ cdef inline void take_back_static_tls(Linker* linker, Donor* unused) noexcept no
     cdef bint begun
     lock_acquire(&linker.tls.lock)
     unused.is_unused = True
-    begun = not linker.donors_change
-    linker.donors_change = True
+    begun = not linker.static_storage.is_changing
+    linker.static_storage.is_changing = True
     lock_release(&linker.tls.lock)
     if begun:
         end_donors(linker)

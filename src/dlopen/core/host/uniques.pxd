@@ -128,9 +128,9 @@ cdef inline bint find_unique_of_host(
             continue
         if symbol_type(definition.symbol) == STT_TLS:
             return True
-        enter_host(linker)
+        enter_host(&linker.host_use)
         address = <uint64_t>linker.host.dlsym(hosts.handles.items[i], name)
-        leave_host(linker)
+        leave_host(&linker.host_use)
         if address == 0:
             linker.host.dlerror()
         elif address != definition_address(definition):

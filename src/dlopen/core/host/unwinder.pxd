@@ -31,6 +31,7 @@ from dlopen.core.host.rebind cimport load_place, patched_place, store_bound
 from dlopen.core.image.image cimport Image, PatchedPlace
 from dlopen.core.relocation.words cimport Word, WordWalk, holds_address, next_word, words_of
 from dlopen.core.symbols.lookup cimport symbol_name
+from dlopen.core.symbols.scopes cimport OwnName
 
 
 ctypedef bint (*SlotStep)(Linker* linker, const Image* image, uint64_t place, uint64_t function) \
@@ -38,7 +39,7 @@ ctypedef bint (*SlotStep)(Linker* linker, const Image* image, uint64_t place, ui
 
 
 cdef inline uint64_t own_unwinder_function(
-    const Linker* linker, const char* name, bint with_tls
+    const OwnName* own_names, const char* name, bint with_tls
 ) noexcept nogil:
     """0 for other names."""
     cdef int i = 0
@@ -47,9 +48,9 @@ cdef inline uint64_t own_unwinder_function(
         and (not with_tls or strcmp(name, b"__tls_get_addr") != 0)
     ):
         return 0
-    while linker.own_names[i].name != NULL:
-        if strcmp(linker.own_names[i].name, name) == 0:
-            return linker.own_names[i].address
+    while own_names[i].name != NULL:
+        if strcmp(own_names[i].name, name) == 0:
+            return own_names[i].address
         i += 1
     return 0
 
@@ -68,7 +69,7 @@ cdef inline bint walk_unwinder_slots(
         # One that defines the name itself stands between others and libc: it stays there.
         if symbol.st_shndx != SHN_UNDEF or not holds_address(&word):
             continue
-        function = own_unwinder_function(linker, symbol_name(image, symbol), with_tls)
+        function = own_unwinder_function(linker.own_names, symbol_name(image, symbol), with_tls)
         if function != 0 and not step(
             linker, image, image.load_bias + word.relocation.r_offset, function
         ):
@@ -105,7 +106,7 @@ cdef inline bint rebind_slot(
         if patched != NULL:      # it stays until its patches have gone
             patched.original = function
         else:
-            done = store_bound(linker, image, place, function)
+            done = store_bound(&linker.rebinding, image, place, function)
         lock_release(&linker.registry.lock)
     return done
 

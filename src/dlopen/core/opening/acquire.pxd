@@ -108,14 +108,12 @@ cdef inline Outcome load_file(
     cdef const Request* request = transaction.request
     cdef const char* name = wanted.name
     cdef bint is_from_bytes = file.descriptor < 0
-    cdef Image* image = new_image(
-        linker, path, is_from_bytes and transaction.files.read != NULL
-    )
+    cdef Image* image = new_image(path, is_from_bytes and transaction.files.read != NULL)
     cdef char* copy
     cdef int code
     if image == NULL:
         return no_memory(transaction, path)
-    code = map_image(linker, file, image, False, transaction.error)
+    code = map_image(&linker.process, file, image, False, transaction.error)
     if code:
         image_free_records(image)
         return outcome_of(transaction, code)
@@ -148,7 +146,7 @@ cdef inline Outcome load_file(
         and request.mode & (RTLD_GLOBAL | RTLD_DEEPBIND) == 0
     image.life.nodelete = image.tables.flags_1 & DF_1_NODELETE != 0
     if is_from_bytes:
-        keep_file_for_debugger(linker, image, file)
+        keep_file_for_debugger(&linker.debugger, image, file)
     report_mapped(image)
     result[0] = image
     return DONE
@@ -347,7 +345,7 @@ cdef inline Outcome acquire_needed(
         return no_memory(transaction, name)
     memset(&text, 0, sizeof(text))
     if expand(
-        &linker.search, image, name, strlen(name), &text
+        &linker.search.settings, image, name, strlen(name), &text
     ) and text.data != NULL and not text.failed:
         wanted.name = text.data
         outcome = acquire(transaction, &wanted, result)

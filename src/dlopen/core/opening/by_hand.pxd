@@ -83,11 +83,11 @@ cdef inline int map_only(
     if code == 0 and file.bytes == NULL:
         code = file_open(file, path.data, error)
     if code == 0:
-        image = new_image(linker, path.data, file.is_from_files)
+        image = new_image(path.data, file.is_from_files)
         if image == NULL:
             code = fail_memory(error, request.name)
         else:
-            code = map_image(linker, file, image, True, error)
+            code = map_image(&linker.process, file, image, True, error)
             if code:
                 image_free_records(image)
                 image = NULL

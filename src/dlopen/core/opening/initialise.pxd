@@ -22,7 +22,7 @@ from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
 from dlopen.core.base.strings cimport has_prefix
 from dlopen.core.elf.constants cimport DF_1_INITFIRST
 from dlopen.core.elf.structures cimport Xword
-from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.linker cimport Linker, Process
 from dlopen.core.image.image cimport Image, Tables, image_name
 from dlopen.core.image.registry cimport (
     Registry, Waiter, current_snapshot, reader_enter, reader_leave, this_thread,
@@ -94,7 +94,7 @@ cdef struct Construction:        # what `construct` is given
 cdef inline void construct(void* data) noexcept nogil:
     """The caught part of `initialise_one`."""
     cdef const Construction* construction = <const Construction*>data
-    run_constructors(construction.linker, construction.image)
+    run_constructors(&construction.linker.process, construction.image)
 
 
 cdef inline void name_who_needs(
@@ -108,19 +108,17 @@ cdef inline void name_who_needs(
 
 
 cdef inline int fail_constructor(
-    Linker* linker, const Image* image, Thrown* exception, Error* error
+    Registry* registry, const Image* image, Thrown* exception, Error* error
 ) noexcept nogil:
     """The exception is given up: with no lock held, its destructor runs."""
     cdef const Image* runtime
     cdef const char* detail = b"a constructor has thrown an exception"
     cdef Text text
-    cdef uint32_t phase = reader_enter(&linker.registry)
+    cdef uint32_t phase = reader_enter(registry)
     cdef int code
     # The one that has thrown it: there may be others, in images that are linked with one
     # statically. Only libstdc++'s tables are known; it stays, since the image needs it.
-    runtime = image_of_caller(
-        current_snapshot(&linker.registry), <const void*>exception.cleanup
-    )
+    runtime = image_of_caller(current_snapshot(registry), <const void*>exception.cleanup)
     if runtime != NULL and not (
         runtime.host.is_cxx_runtime and has_prefix(runtime.tables.soname, b"libstdc++.so.")
     ):
@@ -131,9 +129,9 @@ cdef inline int fail_constructor(
     if text.data != NULL:        # there may be no memory
         detail = text.data
     code = fail_text(error, DLOPEN_E_CONSTRUCTOR, image_name(image), detail)
-    name_who_needs(&linker.registry, image, error)
+    name_who_needs(registry, image, error)
     text_free(&text)
-    reader_leave(&linker.registry, phase)
+    reader_leave(registry, phase)
     return code
 
 
@@ -154,10 +152,10 @@ cdef inline int initialise_one(
         construction.image = image
         thrown = call_caught(construct, &construction)
         if thrown != NULL:
-            code = fail_constructor(linker, image, <Thrown*>thrown, error)
+            code = fail_constructor(&linker.registry, image, <Thrown*>thrown, error)
             image.life.has_failed = True
     else:
-        run_constructors(linker, image)
+        run_constructors(&linker.process, image)
     # Who waits has said so under the same lock, in which it found the old state.
     lock_acquire(&linker.registry.lock)
     store_u32(&image.life.state, DLOPEN_STATE_READY)
@@ -218,7 +216,7 @@ cdef inline void give_up_constructors(Registry* registry, Image* image) noexcept
 ctypedef void (*Constructor)(int argc, char** argv, char** environ) noexcept nogil
 
 
-cdef inline void run_constructors(const Linker* linker, const Image* image) noexcept nogil:
+cdef inline void run_constructors(const Process* process, const Image* image) noexcept nogil:
     """DT_INIT, then DT_INIT_ARRAY (gABI), with what the host gives to those of what it opens: the
     program's arguments, and the environment as it is now."""
     cdef const Tables* tables = &image.tables
@@ -229,12 +227,10 @@ cdef inline void run_constructors(const Linker* linker, const Image* image) noex
     if tables.init != 0:
         report_call(b"init ", image, image.load_bias + tables.init)
         (<Constructor>(image.load_bias + tables.init))(
-            linker.argc, linker.argv, process_environment
+            process.argc, process.argv, process_environment
         )
     for i in range(tables.init_array_count):
         # 0 and -1 stand for none, as in the arrays of old linkers.
         if entries[i] != 0 and entries[i] != ~<uint64_t>0:
             report_call(b"init ", image, entries[i])
-            (<Constructor>entries[i])(
-                linker.argc, linker.argv, process_environment
-            )
+            (<Constructor>entries[i])(process.argc, process.argv, process_environment)

@@ -220,7 +220,7 @@ cdef inline Image* known_by_file(
     cdef Image* image = loaded_from_files(transaction, path) if file.is_from_files \
         else loaded_by_file(transaction, wanted, file)
     if image != NULL:
-        remember_name(transaction.linker, image, wanted.name)
+        remember_name(&transaction.linker.registry, image, wanted.name)
     return image
 
 
@@ -259,6 +259,6 @@ cdef inline Image* known_to_host(
         if transaction.snapshot.hosts[i].link_map.l_ld == (<LinkMap*>handle).l_ld \
                 and rely_on(transaction, transaction.snapshot.hosts[i]):
             image = transaction.snapshot.hosts[i]
-            remember_name(linker, image, name)
+            remember_name(&linker.registry, image, name)
     close_host(linker, handle)
     return image

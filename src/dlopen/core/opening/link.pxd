@@ -21,6 +21,7 @@ from dlopen.core.host.uniques cimport find_unique_of_host
 from dlopen.core.image.dynamic cimport move_dynamic_pointers
 from dlopen.core.image.image cimport Image, SearchList, Unique, Version, image_name
 from dlopen.core.image.naming cimport answers_to, same_file_name
+from dlopen.core.image.registry cimport Registry
 from dlopen.core.memory.mapping cimport protect_relro, protect_text
 from dlopen.core.opening.known cimport host_by_name
 from dlopen.core.opening.scopes cimport collect_scopes, make_search_list
@@ -123,15 +124,15 @@ cdef inline int share_unique(
     transaction.new_uniques = entry
     add_unique(transaction.uniques, entry)
     if transaction.request.flags & DLOPEN_KEEP_AS_LIBC:
-        keep_for_ever(linker, definition.image)
+        keep_for_ever(&linker.registry, definition.image)
     return 0
 
 
-cdef inline void keep_for_ever(Linker* linker, Image* image) noexcept nogil:
+cdef inline void keep_for_ever(Registry* registry, Image* image) noexcept nogil:
     """As NODELETE: somebody has an address of it whom nobody counts."""
-    lock_acquire(&linker.registry.lock)
+    lock_acquire(&registry.lock)
     image.life.nodelete = True
-    lock_release(&linker.registry.lock)
+    lock_release(&registry.lock)
 
 
 cdef inline bint ask_for_static_tls(void* context, const Definition* definition) noexcept nogil:
@@ -186,7 +187,7 @@ cdef inline Outcome sort_images(Transaction* transaction) noexcept nogil:
     cdef bint complete
     # Image.mark of images that are known already.
     lock_acquire(&linker.registry.lock)
-    complete = sort_tree(linker, root)
+    complete = sort_tree(root)
     lock_release(&linker.registry.lock)
     return DONE if complete else no_memory(transaction, image_name(root))
 
@@ -205,7 +206,7 @@ cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
     batch.ask_for_static_tls = ask_for_static_tls
     batch.context = transaction
     batch.error = transaction.error
-    batch.lazy = request.mode & RTLD_NOW == 0 and not linker.bind_now
+    batch.lazy = request.mode & RTLD_NOW == 0 and not linker.process.bind_now
     batch.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
 
 

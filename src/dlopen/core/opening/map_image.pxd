@@ -15,7 +15,7 @@ from dlopen.core.elf.layout cimport (
     check_header, check_layout, check_object, refuse_executable_stack,
 )
 from dlopen.core.elf.structures cimport Ehdr, Phdr
-from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.linker cimport Process
 from dlopen.core.image.dynamic cimport read_dynamic
 from dlopen.core.image.image cimport Image, bytes_end, bytes_start, image_free_records
 from dlopen.core.memory.file cimport File, file_read
@@ -23,7 +23,7 @@ from dlopen.core.memory.mapping cimport map_segments
 from dlopen.core.memory.memory cimport memory_release
 
 
-cdef inline Image* new_image(Linker* linker, const char* name, bint in_files) noexcept nogil:
+cdef inline Image* new_image(const char* name, bint in_files) noexcept nogil:
     """`in_files`: `name` is a path of the caller's files; else it is made absolute if it has a
     slash."""
     cdef Image* image = <Image*>allocate(sizeof(Image))
@@ -73,7 +73,7 @@ cdef inline int read_header(
 
 
 cdef inline int map_image(
-    Linker* linker, File* file, Image* image, bint to_look_at, Error* error
+    Process* process, File* file, Image* image, bint to_look_at, Error* error
 ) noexcept nogil:
     """Header, segments, dynamic section: checked and mapped. On failure the image is not
     mapped, and the caller frees its records. `to_look_at` is as for read_header."""
@@ -85,7 +85,7 @@ cdef inline int map_image(
     image.layout.phnum = header.e_phnum
     image.machine = machine_of(header.e_machine)
     image.is_foreign = not runs_here(&header)
-    image.layout.page = linker.page
+    image.layout.page = process.page
     image.layout.last_address = image.machine.last_address
     image.layout.headers_offset = header.e_phoff
     image.layout.phdrs = <Phdr*>allocate(header.e_phnum * sizeof(Phdr))

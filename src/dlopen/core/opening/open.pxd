@@ -164,7 +164,7 @@ cdef inline int open_image(
     if not request.flags & DLOPEN_NO_FOREIGN_CODE:
         bring_unwinder(linker)
     if is_unmet():               # the first handle of the host's shows it; the faces say it
-        leave_namespace(linker, space)
+        leave_namespace(&linker.registry, space)
         return DLOPEN_E_STATE
     for _round in range(1000):
         outcome = open_once(linker, request, space, &root, &code, error)
@@ -180,7 +180,7 @@ cdef inline int open_image(
         result[0] = root
     if outcome != TRY_AGAIN:
         report_open(request.name, code, result, error)
-    leave_namespace(linker, space)
+    leave_namespace(&linker.registry, space)
     if outcome == TRY_AGAIN:
         return fail(error, DLOPEN_E_STATE, request.name, DETAIL_KEPT_REPLACING)
     return code

@@ -303,7 +303,7 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle != NULL:
             close_host(linker, handle)
         return False
-    if not join_scopes(&linker.registry, root) or not sort_tree(linker, root):
+    if not join_scopes(&linker.registry, root) or not sort_tree(root):
         transaction.no_memory = True
         lock_release(&linker.registry.lock)
         if handle != NULL:

@@ -9,16 +9,14 @@ from dlopen.core.base.atomics cimport store_pointer
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
-from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, Name
 from dlopen.core.image.naming cimport answers_to
 from dlopen.core.image.registry cimport Registry
 
 
-cdef inline void remember_name(Linker* linker, Image* image, const char* name) noexcept nogil:
+cdef inline void remember_name(Registry* registry, Image* image, const char* name) noexcept nogil:
     """A further name that a file answers to from now on, whatever becomes of that name in the file
     system; without memory it is found by its file again."""
-    cdef Registry* registry = &linker.registry
     cdef size_t size = strlen(name) + 1
     cdef Name* further = <Name*>allocate(sizeof(Name) + size)
     if further == NULL:

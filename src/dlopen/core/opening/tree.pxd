@@ -12,7 +12,6 @@ from dlopen.core.base.growable cimport (
 )
 from dlopen.core.elf.constants cimport DT_AUXILIARY
 from dlopen.core.elf.structures cimport Dyn
-from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name
 from dlopen.core.image.order cimport sort_for_constructors
 from dlopen.core.opening.acquire cimport acquire_needed, may_be_missing
@@ -133,7 +132,7 @@ cdef inline void put_hosts_last(Pointers* images) noexcept nogil:
         own += 1
 
 
-cdef inline bint sort_tree(Linker* linker, Image* root) noexcept nogil:
+cdef inline bint sort_tree(Image* root) noexcept nogil:
     """Under the lock: the order of what a root needs, which is a dependency's own from its
     first open on. False without memory."""
     cdef const Pointers* closure = &root.scope.search_list.images

@@ -28,7 +28,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport relocation_symbol, symbol_type
 from dlopen.core.host.counts cimport count_host_image
 from dlopen.core.host.host_lock cimport close_host
-from dlopen.core.host.linker cimport Linker, program_name
+from dlopen.core.host.linker cimport Linker, Process, program_name
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, this_thread,
@@ -52,14 +52,14 @@ cdef enum:
 
 
 cdef inline void end_for_missing(
-    const Linker* linker, const Image* image, uint32_t symbol, int code
+    const Process* process, const Image* image, uint32_t symbol, int code
 ) noexcept nogil:
     """There is nothing to return to: glibc's message, and the process ends. In pieces: the stack
     may be a signal handler's, and the allocator's lock be taken."""
     cdef const Version* version = symbol_version(image, symbol)
     cdef const char* pieces[UNDEFINED_PIECES + 2]
     cdef size_t count = 2
-    pieces[0] = program_name(linker)
+    pieces[0] = program_name(process)
     pieces[1] = b": symbol lookup error: "
     if code == DLOPEN_E_MEMORY:
         pieces[2] = image_asked_name(image)
@@ -187,7 +187,7 @@ cdef inline int find_callee(
     if definition.image != NULL:
         code = keep_for_call(linker, image, definition.image, number)
     if must and code > 0:
-        end_for_missing(linker, image, symbol, code)
+        end_for_missing(&linker.process, image, symbol, code)
     give_back_scopes(&borrowed)
     if code == DLOPEN_E_MEMORY or code == CALL_AGAIN:
         return code
@@ -224,7 +224,8 @@ cdef inline uint64_t bind_call(Linker* linker, Image* image, uint64_t number) no
         reader_leave(&linker.registry, phase)
     # A patch that came in between stays, and so does what it will put back: a call of a
     # patched image is looked up each time. Who put the patch there has counted it first.
-    if code == CALL_FOUND and not linker.bind_not and load_u32(&image.changes.patch_count) == 0 \
+    if code == CALL_FOUND and not linker.process.bind_not \
+            and load_u32(&image.changes.patch_count) == 0 \
             and image.map_start <= unbound < image.map_end:
         compare_and_swap_pointer(<void**>place, <void*>unbound, <void*>address)
     (&errno)[0] = kept_errno

@@ -94,12 +94,12 @@ cdef inline void* host_symbol(
 ) noexcept nogil:
     """dlsym of the host's, or dlvsym: NULL leaves a message with its dlerror."""
     cdef void* found
-    enter_host(linker)
+    enter_host(&linker.host_use)
     if version != NULL:
         found = linker.host.dlvsym(handle, name, version)
     else:
         found = linker.host.dlsym(handle, name)
-    leave_host(linker)
+    leave_host(&linker.host_use)
     return found
 
 

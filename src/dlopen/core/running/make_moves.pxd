@@ -56,7 +56,7 @@ cdef inline void close_places_of_moves(const Swap* swap) noexcept nogil:
     for i in range(swap.moves.count):
         move = <const Move*>swap.moves.items[i]
         if move.image != NULL:
-            close_place(swap.linker, move.image, move.place)
+            close_place(&swap.linker.rebinding, move.image, move.place)
 
 
 cdef inline int open_places_of_moves(const Swap* swap) noexcept nogil:

@@ -135,8 +135,8 @@ cdef inline int apply_patch(Patching* patching) noexcept nogil:
     if not is_patchable(current_snapshot(registry), image):
         lock_release(&registry.lock)
         return fail_handle(patching.error)
-    linker.patches_made += 1
-    patch.number = linker.patches_made
+    linker.patches.made += 1
+    patch.number = linker.patches.made
     # Before the first store: a call that is being bound looks at it.
     store_u32(&image.changes.patch_count, image.changes.patch_count + 1)
     # Remember what is to be stored, and what stands there.
@@ -144,18 +144,18 @@ cdef inline int apply_patch(Patching* patching) noexcept nogil:
         if code == 0 and not push_value(linker, image, &patching.matches[i], patch.number):
             code = fail_memory(patching.error, image_name(image))
     # Open all places: the kernel may refuse.
-    if code == 0 and not open_places_of(linker, image, patch.number):
+    if code == 0 and not open_places_of(&linker.rebinding, image, patch.number):
         code = fail(patching.error, DLOPEN_E_PROTECT, image_name(image), DETAIL_PATCH_RELRO)
     if code:
-        pop_values(linker, image, patch.number)
+        pop_values(image, patch.number)
         store_u32(&image.changes.patch_count, image.changes.patch_count - 1)
     else:
         # Store, and close them.
         store_values(image, patch.number)
-        close_places_of(linker, image, patch.number)
+        close_places_of(&linker.rebinding, image, patch.number)
         image.life.pins += image.is_host
-        patch.next = linker.patches
-        linker.patches = patch
+        patch.next = linker.patches.in_force
+        linker.patches.in_force = patch
     lock_release(&registry.lock)
     return code
 
@@ -221,14 +221,14 @@ cdef inline int unpatch(
     cdef Patch* patch
     cdef int code
     lock_acquire(&registry.lock)
-    if number == 0 or number > linker.patches_made:
+    if number == 0 or number > linker.patches.made:
         lock_release(&registry.lock)
         return fail(error, DLOPEN_E_INVALID, b"", DETAIL_NO_PATCH)
-    link = &linker.patches
+    link = &linker.patches.in_force
     while link[0] != NULL and link[0].number != number:
         link = &link[0].next
     patch = link[0]
-    if patch != NULL and not open_places_of(linker, patch.image, number):
+    if patch != NULL and not open_places_of(&linker.rebinding, patch.image, number):
         code = fail(error, DLOPEN_E_PROTECT, image_name(patch.image), DETAIL_UNPATCH_RELRO)
         lock_release(&registry.lock)
         return code
@@ -236,8 +236,8 @@ cdef inline int unpatch(
         link[0] = patch.next
         # All stores while the pages are open: several places may be in one.
         store_what_was(patch.image, number)
-        close_places_of(linker, patch.image, number)
-        has_kept[0] = pop_values(linker, patch.image, number)
+        close_places_of(&linker.rebinding, patch.image, number)
+        has_kept[0] = pop_values(patch.image, number)
         store_u32(&patch.image.changes.patch_count, patch.image.changes.patch_count - 1)
         patch.image.life.pins -= patch.image.is_host
     lock_release(&registry.lock)

@@ -37,7 +37,7 @@ cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
     cdef int code = 0
     lock_acquire(&registry.lock)
     stale[0] = registry.generation != swap.generation \
-        or swap.linker.reloadable_uses != swap.uses
+        or swap.linker.patches.reloadable_uses != swap.uses
     snapshot = NULL if stale[0] else make_snapshot(registry, 0, registry.hosts.count)
     if snapshot == NULL and not stale[0]:
         code = fail_memory(swap.error, image_name(swap.successor))
@@ -72,7 +72,7 @@ cdef inline int swap_once(
     lock_acquire(&linker.registry.lock)
     swap.snapshot = current_snapshot(&linker.registry)
     swap.generation = linker.registry.generation
-    swap.uses = linker.reloadable_uses
+    swap.uses = linker.patches.reloadable_uses
     lock_release(&linker.registry.lock)
     stale[0] = False
     if not is_usable(swap.snapshot, old) or not is_usable(swap.snapshot, successor):
@@ -111,11 +111,13 @@ cdef inline int swap_images(
     return fail(error, DLOPEN_E_STATE, image_name(old), DETAIL_KEPT_OPENING)
 
 
-cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error) noexcept nogil:
+cdef inline int retain(
+    Registry* registry, Image* image, bint retained, Error* error
+) noexcept nogil:
     """Each success is undone by one with `retained` False."""
     cdef int code = 0
-    lock_acquire(&linker.registry.lock)
-    if not snapshot_holds(current_snapshot(&linker.registry), image) or image.is_host:
+    lock_acquire(&registry.lock)
+    if not snapshot_holds(current_snapshot(registry), image) or image.is_host:
         code = fail(error, DLOPEN_E_HANDLE, b"", DETAIL_NOT_OURS)
     elif retained:
         image.life.retain_count += 1
@@ -123,5 +125,5 @@ cdef inline int retain(Linker* linker, Image* image, bint retained, Error* error
         code = fail(error, DLOPEN_E_STATE, image_name(image), DETAIL_NOT_RETAINED)
     else:
         image.life.retain_count -= 1
-    lock_release(&linker.registry.lock)
+    lock_release(&registry.lock)
     return code

@@ -9,7 +9,7 @@ from libc.stdint cimport uint64_t
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
-from dlopen.core.host.linker cimport Linker, Patch
+from dlopen.core.host.linker cimport Linker, Patch, Patches, Rebinding
 from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, free_patched_place
 from dlopen.core.image.registry cimport current_snapshot, snapshot_image_at
@@ -46,7 +46,7 @@ cdef inline bint push_value(
         value.leads_to = NULL
     if value.leads_to != NULL:
         value.leads_to.changes.patch_uses += 1
-        linker.reloadable_uses += value.leads_to.is_reloadable
+        linker.patches.reloadable_uses += value.leads_to.is_reloadable
     value.below = patched.top
     patched.top = value
     return True
@@ -60,25 +60,27 @@ cdef inline bint is_of_patch(const PatchedPlace* patched, uint64_t number) noexc
     return value != NULL
 
 
-cdef inline bint open_places_of(Linker* linker, const Image* image, uint64_t number) noexcept nogil:
+cdef inline bint open_places_of(
+    Rebinding* rebinding, const Image* image, uint64_t number
+) noexcept nogil:
     """Under the lock: of a patch. False where the kernel does not permit it: none is open then."""
     cdef const PatchedPlace* patched = image.changes.patched
     while patched != NULL:
         if is_of_patch(patched, number) and not open_place(image, patched.place):
-            close_places_of(linker, image, number)
+            close_places_of(rebinding, image, number)
             return False
         patched = patched.next
     return True
 
 
 cdef inline void close_places_of(
-    Linker* linker, const Image* image, uint64_t number
+    Rebinding* rebinding, const Image* image, uint64_t number
 ) noexcept nogil:
     """Ends what open_places_of began."""
     cdef const PatchedPlace* patched = image.changes.patched
     while patched != NULL:
         if is_of_patch(patched, number):
-            close_place(linker, image, patched.place)
+            close_place(rebinding, image, patched.place)
         patched = patched.next
 
 
@@ -104,7 +106,7 @@ cdef inline void store_what_was(const Image* image, uint64_t number) noexcept no
         patched = patched.next
 
 
-cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexcept nogil:
+cdef inline bint pop_values(Image* image, uint64_t number) noexcept nogil:
     """Under the lock: the records of what the patch has stored in the image. True if it has kept an
     image."""
     cdef PatchedPlace** link = &image.changes.patched
@@ -132,10 +134,10 @@ cdef inline bint pop_values(Linker* linker, Image* image, uint64_t number) noexc
     return has_kept
 
 
-cdef inline bint forget_patches(Linker* linker, Image* image) noexcept nogil:
+cdef inline bint forget_patches(Patches* patches, Image* image) noexcept nogil:
     """Under the lock: of an image of ours whose code will never run again. True if they have
     kept another one."""
-    cdef Patch** link = &linker.patches
+    cdef Patch** link = &patches.in_force
     cdef Patch* patch
     cdef const PlaceValue* value
     cdef PatchedPlace* patched

@@ -10,19 +10,20 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport allocate, release
-from dlopen.core.base.atomics cimport load_pointer, load_u32, store_pointer, store_u32
+from dlopen.core.base.atomics cimport (
+    add_u32, compare_and_swap_pointer, load_pointer, load_u32, store_u32,
+)
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
     ENOENT, ENOTDIR, FileStatus, is_directory, is_shortage, kernel_open, kernel_status,
 )
-from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport memcmp, strcmp, strlen
 from dlopen.core.elf.constants cimport EI_CLASS, ELFCLASS64
 from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.structures cimport Ehdr
 from dlopen.core.host.linker cimport (
-    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, MAX_FOLDERS, Folder, Linker,
+    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, MAX_FOLDERS, Folder, Search,
     SearchSettings,
 )
 from dlopen.core.image.image cimport Image
@@ -54,43 +55,40 @@ cdef inline int probe_file(const char* path, File* file) noexcept nogil:
     return 0
 
 
-cdef inline Folder* find_folder(const Linker* linker, const char* path) noexcept nogil:
-    """What is known of the folder, or NULL. Without a lock: what is there stays."""
-    cdef Folder* folder = <Folder*>load_pointer(
-        &linker.folders[gnu_hash(path) % FOLDER_BUCKETS]
-    )
+cdef inline Folder* find_folder(Folder* folder, const char* path) noexcept nogil:
+    """In a chain; NULL: it is not there. What is there stays."""
     while folder != NULL and strcmp(folder.path, path) != 0:
         folder = folder.next
     return folder
 
 
-cdef inline Folder* known_folder(Linker* linker, const char* path) noexcept nogil:
+cdef inline Folder* known_folder(Search* search, const char* path) noexcept nogil:
     """What is known of an absolute folder; NULL for a relative one, which another working
     directory makes another folder (glibc's rule), and when there are too many."""
-    cdef Folder* folder
-    cdef Folder* other
     cdef Folder** bucket
+    cdef Folder* first
+    cdef Folder* folder
+    cdef Folder* new
     if path == NULL or path[0] != 0x2f:
         return NULL
-    folder = find_folder(linker, path)
-    if folder != NULL or linker.folder_count >= MAX_FOLDERS:
+    bucket = &search.folders[gnu_hash(path) % FOLDER_BUCKETS]
+    first = <Folder*>load_pointer(bucket)
+    folder = find_folder(first, path)
+    if folder != NULL or load_u32(&search.folder_count) >= MAX_FOLDERS:
         return folder
-    folder = <Folder*>allocate(sizeof(Folder) + strlen(path) + 1)
-    if folder == NULL:
+    new = <Folder*>allocate(sizeof(Folder) + strlen(path) + 1)
+    if new == NULL:
         return NULL
-    memcpy(folder.path, path, strlen(path) + 1)
-    bucket = &linker.folders[gnu_hash(path) % FOLDER_BUCKETS]
-    lock_acquire(&linker.registry.lock)
-    other = find_folder(linker, path)
-    if other == NULL:
-        folder.next = bucket[0]
-        store_pointer(bucket, folder)
-        linker.folder_count += 1
-    lock_release(&linker.registry.lock)
-    if other != NULL:
-        release(folder)
-        return other
-    return folder
+    memcpy(new.path, path, strlen(path) + 1)
+    new.next = first
+    while not compare_and_swap_pointer(<void**>bucket, new.next, new):
+        new.next = <Folder*>load_pointer(bucket)
+        folder = find_folder(new.next, path)
+        if folder != NULL:       # another thread's
+            release(new)
+            return folder
+    add_u32(&search.folder_count, 1)
+    return new
 
 
 cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* path) noexcept nogil:
@@ -114,7 +112,7 @@ cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* pat
 
 cdef struct Walk:                # over the folders of a search
     const SearchSettings* settings
-    Linker* linker               # which remembers folders; NULL: they are listed only
+    Search* search               # which remembers folders; NULL: they are listed only
     bint (*visit)(void* walk) noexcept nogil     # True ends it
     const char* origin           # the rule that names this folder
     const char* list             # the path list that it stands in
@@ -182,7 +180,7 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     """Walk.visit of a search: at its end `folder` is the file's path."""
     cdef Walk* walk = <Walk*>data
     cdef Text* path = walk.folder
-    cdef Folder* folder = known_folder(walk.linker, path.data)
+    cdef Folder* folder = known_folder(walk.search, path.data)
     cdef size_t length = path.length
     cdef size_t i
     cdef const char* subfolder = walk.settings.subfolders.data

@@ -61,13 +61,13 @@ cdef inline bint find_file(
         asker = program
     if strchr(name, 0x2f) != NULL:
         text_cut(path, 0)
-        return expand(&linker.search, asker, name, strlen(name), path) and (
+        return expand(&linker.search.settings, asker, name, strlen(name), path) and (
             files != NULL and try_files(files, name, path, trail, file)
             or asker == NULL or not is_path_in_files(asker, path.data)
         )
     memset(&walk, 0, sizeof(walk))
-    walk.settings = &linker.search
-    walk.linker = linker
+    walk.settings = &linker.search.settings
+    walk.search = &linker.search
     walk.visit = try_folder
     walk.folder = path
     walk.name = name
@@ -77,7 +77,7 @@ cdef inline bint find_file(
     walk.files = files
     if walk_lists(&walk, program, asker):
         return not walk.ended
-    result = try_cache(&linker.search, name, path, &in_cache)
+    result = try_cache(&linker.search.settings, name, path, &in_cache)
     if is_shortage(result):
         trail_add(trail, b"/etc/ld.so.cache", b"ld.so.cache", <int>-result, file)
         return False
@@ -85,7 +85,7 @@ cdef inline bint find_file(
         return False
     if in_cache and not (
         asker != NULL and asker.tables.flags_1 & DF_1_NODEFLIB
-        and in_default_folder(&linker.search, path.data)
+        and in_default_folder(&linker.search.settings, path.data)
     ):
         if files != NULL and try_files(files, name, path, trail, file):
             return True

@@ -65,7 +65,7 @@ cdef inline bint list_folders(
         info.dls_cnt = 0
         info.dls_size = <size_t>(<char*>listing.path - <char*>info)
     listing.text = <char*>(listing.path + info.dls_cnt)
-    walk.settings = &linker.search
+    walk.settings = &linker.search.settings
     walk.visit = list_folder
     walk.folder = &folder
     walk.listing = &listing

@@ -185,7 +185,7 @@ cdef inline void read_library_path(
     """LD_LIBRARY_PATH of the start. Where that was not there to be read any more, or where the
     loader was started as a command and has --library-path instead, the host is asked: what it
     would search for the program, without the program's own list and the default folders."""
-    cdef const Environment* environment = &linker.environment
+    cdef const Environment* environment = &linker.process.environment
     cdef Text* text = &search.library_path
     cdef const Image* program = snapshot.hosts[0] if snapshot.host_count else NULL
     cdef const char* value = environment_value(environment, b"LD_LIBRARY_PATH=")
@@ -227,22 +227,22 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
     """Once; False without memory. Two threads may both find out; the first to finish is kept."""
     cdef SearchSettings search
     cdef bint complete
-    if load_u32(&linker.search.ready):
+    if load_u32(&linker.search.settings.ready):
         return True
     memset(&search, 0, sizeof(search))
-    search.is_secure = linker.secure
+    search.is_secure = linker.process.is_secure
     make_subfolders(&search, linker.habits.searches_platform_folders)
     complete = read_default_folders(linker, snapshot, &search)
-    if not linker.secure:
+    if not linker.process.is_secure:
         read_library_path(linker, snapshot, &search)
     complete = complete and not (
         search.library_path.failed or search.default_folders.failed or search.lib.failed
         or search.platform.failed or search.subfolders.failed
     )
     lock_acquire(&linker.registry.lock)
-    if complete and not linker.search.ready:
-        memcpy(&linker.search, &search, sizeof(search))
-        store_u32(&linker.search.ready, 1)
+    if complete and not linker.search.settings.ready:
+        memcpy(&linker.search.settings, &search, sizeof(search))
+        store_u32(&linker.search.settings.ready, 1)
         memset(&search, 0, sizeof(search))
     lock_release(&linker.registry.lock)
     free_settings(&search)
