@@ -47,7 +47,7 @@ from dlopen.core.image.image cimport Image, LinkMap, Tables, string_at
 
 cdef extern from *:
     """
-    /* Why this libc cannot be worked with. Written by who claims it, before Linker.ready says
+    /* Why this libc cannot be worked with. Written by who claims it, before Preparation.ready says
        NO_LIBC, and never again. */
     static char dlopen_unmet[160] = "libc.so.6 was not found in this process: glibc is needed";
     static uint32_t dlopen_unmet_claimed;

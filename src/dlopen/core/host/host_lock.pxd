@@ -22,7 +22,7 @@ cdef extern from "<dlfcn.h>" nogil:
 
 cdef extern from *:
     """
-    /* How many of Linker.in_host are this thread's. */
+    /* How many of HostUse.entered are this thread's. */
     static __thread uint32_t dlopen_in_host;
     /* This thread has announced that it forks. */
     static __thread uint32_t dlopen_announces_fork;

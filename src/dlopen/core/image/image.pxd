@@ -274,7 +274,7 @@ cdef struct Image:
     int64_t namespace_id         # 0: the program's
     bint is_host                 # mapped by the process's own loader
     bint is_foreign              # of another machine: it is only looked at
-    bint is_private              # RTLD_LOCAL for all who ask by name: DLOPEN_PRIVATE
+    bint is_private              # found by no name or file: DLOPEN_PRIVATE
     bint is_from_bytes
     bint is_from_files           # from bytes: its path is one of the caller's files
     bint is_reloadable           # another image may take its place: running/swap.pxd

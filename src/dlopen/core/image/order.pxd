@@ -83,7 +83,7 @@ cdef inline bint visit_all(
 
 cdef inline bint sort_for_constructors(const Pointers* images, Pointers* order) noexcept nogil:
     """`order` gets the images, dependencies first and the root (the first) last, also in a
-    cycle. Uses Image.mark: under Registry.lock."""
+    cycle. Uses Image.visit.mark: under Registry.lock."""
     cdef Image* root = <Image*>images.items[0]
     if not visit_all(images, True, root, False, order):
         return False

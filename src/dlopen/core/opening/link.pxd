@@ -181,11 +181,11 @@ cdef inline Outcome check_versions(Transaction* transaction) noexcept nogil:
 
 
 cdef inline Outcome sort_images(Transaction* transaction) noexcept nogil:
-    """Image.sorted of the root: it and all that it needs of ours, dependencies first."""
+    """Image.needs.sorted of the root: it and all that it needs of ours, dependencies first."""
     cdef Linker* linker = transaction.linker
     cdef Image* root = <Image*>transaction.loaded.items[0]
     cdef bint complete
-    # Image.mark of images that are known already.
+    # Image.visit.mark of images that are known already.
     lock_acquire(&linker.registry.lock)
     complete = sort_tree(root)
     lock_release(&linker.registry.lock)

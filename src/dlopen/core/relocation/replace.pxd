@@ -73,7 +73,7 @@ cdef inline uint32_t mark_references(const Image* image, char* wanted) noexcept 
 cdef inline int find_replacements(
     Image* image, const Request* request, Error* error
 ) noexcept nogil:
-    """Fills Image.replacements, in the order of the symbol table."""
+    """Fills Image.changes.replacements, in the order of the symbol table."""
     cdef uint32_t highest, index
     cdef uint32_t count = 0
     cdef char* wanted

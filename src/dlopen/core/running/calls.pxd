@@ -2,7 +2,7 @@
 
 In any thread, in signal handlers, while other threads open and close: no lock is taken,
 no memory allocated, errno kept. What is bound is written down first, in the slot of
-Image.lazy_bindings that belongs to the call. Who closes reads these under the lock, and
+Image.calls.definers that belongs to the call. Who closes reads these under the lock, and
 again when it has marked what goes (closing/sweep.pxd): so either it sees the new one, or
 the caller here sees that the image goes, and looks again. Not where who closes could not go
 on meanwhile: a signal handler has interrupted it, or a thread that holds what it waits for.

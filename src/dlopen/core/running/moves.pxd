@@ -55,7 +55,7 @@ cdef struct Swap:
     Image* old
     Image* successor
     uint64_t generation          # of the registry, and
-    uint64_t uses                # Linker.reloadable_uses, when the moves were looked for
+    uint64_t uses                # Patches.reloadable_uses, when the moves were looked for
     Pointers moves               # Move*, owned
     Error* error
 
