@@ -17,9 +17,9 @@ from dlopen.core.base.strings cimport strlen
 from dlopen.core.host.abi cimport RTLD_LAZY
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.image.registry cimport image_of_caller
 from dlopen.core.memory.file cimport file_close, file_init
 from dlopen.core.opening.known cimport Wanted, loaded_by_name
-from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.opening.transaction cimport Transaction, begin, end
 from dlopen.core.search.find cimport find_file
 from dlopen.core.search.trail cimport Trail, trail_free

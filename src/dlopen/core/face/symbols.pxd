@@ -19,8 +19,9 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_CHANGED, HOSTS_UNKNOWN, refresh_hosts
 from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image, Version, image_name
-from dlopen.core.image.registry cimport Snapshot, current_snapshot, reader_enter, reader_leave
-from dlopen.core.opening.root cimport image_of_caller
+from dlopen.core.image.registry cimport (
+    Snapshot, current_snapshot, image_of_caller, reader_enter, reader_leave,
+)
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
 )

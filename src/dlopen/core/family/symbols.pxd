@@ -21,9 +21,8 @@ from dlopen.core.host.refresh cimport HOSTS_CHANGED, refresh_hosts
 from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
+    Registry, Snapshot, current_snapshot, image_of_caller, reader_enter, reader_leave,
 )
-from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
 )

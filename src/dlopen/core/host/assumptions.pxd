@@ -39,7 +39,7 @@ from dlopen.core.base.log cimport LOG_ERROR, LOG_WARN, log_text, logs
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport DT_VERDEF, DT_VERDEFNUM
 from dlopen.core.elf.structures cimport Verdaux, Verdef
-from dlopen.core.host.abi cimport HostFunctions, HostHabits
+from dlopen.core.host.abi cimport HostHabits
 from dlopen.core.host.linker cimport NO_LIBC, READY, Linker, Preparation
 from dlopen.core.image.checked cimport entry_at
 from dlopen.core.image.image cimport Image, LinkMap, Tables, string_at
@@ -82,36 +82,11 @@ cdef inline void note_unmet(
         say_unmet()
 
 
-cdef inline const char* missing_function(const HostFunctions* host) noexcept nogil:
-    """Of those that are called without a look; NULL: none."""
-    if host.dlopen == NULL:
-        return b"dlopen"
-    if host.dlclose == NULL:
-        return b"dlclose"
-    if host.dlsym == NULL:
-        return b"dlsym"
-    if host.dlvsym == NULL:
-        return b"dlvsym"
-    if host.dlinfo == NULL:
-        return b"dlinfo"
-    if host.dladdr == NULL:
-        return b"dladdr"
-    if host.dladdr1 == NULL:
-        return b"dladdr1"
-    if host.dlerror == NULL:
-        return b"dlerror"
-    if host.dlmopen == NULL:
-        return b"dlmopen"
-    if host.dl_iterate_phdr == NULL:
-        return b"dl_iterate_phdr"
-    if host.tls_get_addr == NULL:
-        return b"__tls_get_addr"
-    return NULL
-
-
-cdef inline bint functions_are_there(Linker* linker, bint has_libc) noexcept nogil:
-    """False with `note_unmet`."""
-    cdef const char* missing = missing_function(&linker.host)
+cdef inline bint functions_are_there(
+    Linker* linker, bint has_libc, const char* missing
+) noexcept nogil:
+    """`missing`: the first that is called without a look and was not found, or NULL. False with
+    `note_unmet`."""
     if not has_libc:
         # A static program, or another libc: the text is there.
         compare_and_swap_u32(&unmet_claimed, 0, 1)

@@ -9,11 +9,7 @@ from libc.string cimport memset
 
 from dlopen.core.elf.constants cimport DT_DEBUG, PT_DYNAMIC, PT_PHDR
 from dlopen.core.elf.structures cimport Dyn, Phdr
-from dlopen.core.host.abi cimport (
-    AT_PHDR, AT_PHNUM, HostCxaThreadAtexit, HostDebug, HostDlFindObject, HostDlIteratePhdr,
-    HostDladdr, HostDladdr1, HostDlclose, HostDlerror, HostDlinfo, HostDlmopen, HostDlopen,
-    HostDlsym, HostDlvsym, HostErrnoLocation, HostTlsGetAddr, getauxval,
-)
+from dlopen.core.host.abi cimport AT_PHDR, AT_PHNUM, HostDebug, HostFunctions, getauxval
 from dlopen.core.host.assumptions cimport fits_link_map, functions_are_there, learn_habits
 from dlopen.core.host.libraries cimport is_c_library, is_loader
 from dlopen.core.host.linker cimport Linker
@@ -56,6 +52,15 @@ cdef inline uint64_t function_in(const Image* image, const char* name) noexcept 
     return definition_address(&definition) if definition.symbol != NULL else 0
 
 
+cdef inline void take(
+    const Image* image, const char* name, void** function, const char** missing
+) noexcept nogil:
+    """One that is called without a look has `missing`: the first that is not there."""
+    function[0] = <void*>function_in(image, name)
+    if function[0] == NULL and missing != NULL and missing[0] == NULL:
+        missing[0] = name
+
+
 cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     """False when libc cannot be found (a static program, or another libc) or has not all that is
     called, which is noted. Asks for no memory: that there is none now is not to be forgotten
@@ -63,10 +68,12 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     cdef const HostDebug* debug = find_host_debug()
     cdef const LinkMap* map = debug.r_map if debug != NULL else NULL
     cdef Image* image = &linker.preparation.scratch
+    cdef HostFunctions* host = &linker.host
+    cdef const char* missing = NULL
     cdef Phdr dynamic
     cdef bint found = False
     memset(&dynamic, 0, sizeof(dynamic))
-    while map != NULL and not (found and linker.host.tls_get_addr != NULL):
+    while map != NULL and not (found and host.tls_get_addr != NULL):
         memset(image, 0, sizeof(Image))
         image.is_host = True
         image.load_bias = map.l_addr
@@ -77,26 +84,22 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
         if map.l_ld == NULL or read_for_lookup(image) != 0 or image.tables.soname == NULL:
             pass
         elif is_loader(image.tables.soname):
-            linker.host.tls_get_addr = <HostTlsGetAddr>function_in(image, b"__tls_get_addr")
-            linker.host.stack_end = <uint64_t*>function_in(image, b"__libc_stack_end")
+            take(image, b"__tls_get_addr", <void**>&host.tls_get_addr, NULL)
+            take(image, b"__libc_stack_end", <void**>&host.stack_end, NULL)
         elif is_c_library(image.tables.soname):
-            linker.host.dl_iterate_phdr = <HostDlIteratePhdr>function_in(image, b"dl_iterate_phdr")
-            linker.host.dlopen = <HostDlopen>function_in(image, b"dlopen")
-            linker.host.dlclose = <HostDlclose>function_in(image, b"dlclose")
-            linker.host.dlsym = <HostDlsym>function_in(image, b"dlsym")
-            linker.host.dlvsym = <HostDlvsym>function_in(image, b"dlvsym")
-            linker.host.dlinfo = <HostDlinfo>function_in(image, b"dlinfo")
-            linker.host.dladdr = <HostDladdr>function_in(image, b"dladdr")
-            linker.host.dladdr1 = <HostDladdr1>function_in(image, b"dladdr1")
-            linker.host.dlerror = <HostDlerror>function_in(image, b"dlerror")
-            linker.host.dlmopen = <HostDlmopen>function_in(image, b"dlmopen")
-            linker.host.dl_find_object = <HostDlFindObject>function_in(image, b"_dl_find_object")
-            linker.host.cxa_thread_atexit = <HostCxaThreadAtexit>function_in(
-                image, b"__cxa_thread_atexit_impl"
-            )
-            linker.host.errno_location = <HostErrnoLocation>function_in(
-                image, b"__errno_location"
-            )
+            take(image, b"dl_iterate_phdr", <void**>&host.dl_iterate_phdr, &missing)
+            take(image, b"dlopen", <void**>&host.dlopen, &missing)
+            take(image, b"dlclose", <void**>&host.dlclose, &missing)
+            take(image, b"dlsym", <void**>&host.dlsym, &missing)
+            take(image, b"dlvsym", <void**>&host.dlvsym, &missing)
+            take(image, b"dlinfo", <void**>&host.dlinfo, &missing)
+            take(image, b"dladdr", <void**>&host.dladdr, &missing)
+            take(image, b"dladdr1", <void**>&host.dladdr1, &missing)
+            take(image, b"dlerror", <void**>&host.dlerror, &missing)
+            take(image, b"dlmopen", <void**>&host.dlmopen, &missing)
+            take(image, b"_dl_find_object", <void**>&host.dl_find_object, NULL)
+            take(image, b"__cxa_thread_atexit_impl", <void**>&host.cxa_thread_atexit, NULL)
+            take(image, b"__errno_location", <void**>&host.errno_location, NULL)
             learn_habits(&linker.habits, image)
             linker.habits.fits_link_maps = fits_link_map(
                 <const uint32_t*>function_in(image, b"_thread_db_link_map_l_tls_modid")
@@ -105,4 +108,6 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             )
             found = True
         map = map.l_next
-    return functions_are_there(linker, found)
+    if missing == NULL and host.tls_get_addr == NULL:
+        missing = b"__tls_get_addr"
+    return functions_are_there(linker, found, missing)

@@ -446,6 +446,19 @@ cdef inline Image* snapshot_image_at(const Snapshot* snapshot, uint64_t address)
     return snapshot.by_address[low - 1]
 
 
+cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller) noexcept nogil:
+    """The image that an address is in, ours or the host's; NULL: in none."""
+    cdef size_t i
+    cdef uint64_t address = <uint64_t>caller
+    cdef Image* image = snapshot_image_at(snapshot, address)
+    if caller == NULL or image != NULL:
+        return image
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].map_start <= address < snapshot.hosts[i].map_end:
+            return snapshot.hosts[i]
+    return NULL
+
+
 # fork: the child has one thread, and everything as it was at that moment -----------------
 
 

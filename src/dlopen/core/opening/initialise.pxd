@@ -25,10 +25,9 @@ from dlopen.core.elf.structures cimport Xword
 from dlopen.core.host.linker cimport Linker, Process
 from dlopen.core.image.image cimport Image, Tables, image_name
 from dlopen.core.image.registry cimport (
-    Registry, Waiter, current_snapshot, reader_enter, reader_leave, this_thread,
+    Registry, Waiter, current_snapshot, image_of_caller, reader_enter, reader_leave, this_thread,
 )
 from dlopen.core.opening.catching cimport Thrown, call_caught, describe_exception
-from dlopen.core.opening.root cimport image_of_caller
 from dlopen.core.symbols.report cimport report_call
 
 

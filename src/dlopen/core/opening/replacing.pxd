@@ -9,7 +9,7 @@ from dlopen.core.base.details cimport DETAIL_LOADED_ALREADY
 from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add_once
 from dlopen.core.image.image cimport Image, image_name
-from dlopen.core.opening.root cimport image_of_caller
+from dlopen.core.image.registry cimport image_of_caller
 from dlopen.core.opening.transaction cimport DONE, Outcome, Transaction, outcome_of, rely_on
 from dlopen.core.relocation.replace cimport find_replacements
 

@@ -16,7 +16,7 @@ from dlopen.core.host.abi cimport RTLD_NOW
 from dlopen.core.host.host_lock cimport open_host
 from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport Snapshot, reader_leave, snapshot_image_at
+from dlopen.core.image.registry cimport image_of_caller, reader_leave
 from dlopen.core.memory.file cimport File, file_from_bytes, make_plain
 from dlopen.core.opening.acquire cimport acquire, load_file, take_hosts_own
 from dlopen.core.opening.known cimport Wanted, loaded_by_own_text, sees
@@ -27,19 +27,6 @@ from dlopen.core.opening.transaction cimport (
 )
 from dlopen.core.search.trail cimport trail_free
 from dlopen.core.symbols.report cimport report_host_open
-
-
-cdef inline Image* image_of_caller(const Snapshot* snapshot, const void* caller) noexcept nogil:
-    """The image that an address is in, ours or the host's; NULL: in none."""
-    cdef size_t i
-    cdef uint64_t address = <uint64_t>caller
-    cdef Image* image = snapshot_image_at(snapshot, address)
-    if caller == NULL or image != NULL:
-        return image
-    for i in range(snapshot.host_count):
-        if snapshot.hosts[i].map_start <= address < snapshot.hosts[i].map_end:
-            return snapshot.hosts[i]
-    return NULL
 
 
 cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
