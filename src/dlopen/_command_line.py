@@ -154,6 +154,7 @@ def _describe(info: Info) -> Iterator[tuple[str, str]]:
             yield "defines", version.name
     if info.tls is not None:
         yield "tls", f"{info.tls.size} bytes, aligned to {info.tls.align}"
+    yield "relro", f"{info.relro_size} bytes"
     if info.has_textrel:
         yield "textrel", "yes"
     yield "symbols", str(info.symbol_count)

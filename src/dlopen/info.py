@@ -118,6 +118,8 @@ class Info(Record):
     versions: tuple[Version, ...]
     """Those that it defines, then those that it needs."""
     tls: ThreadLocal | None
+    relro_size: int
+    """Bytes that are made read-only after relocation: whole pages of PT_GNU_RELRO; 0 for none."""
     load_bias: int
     """Run address - p_vaddr (`dlpi_addr`)."""
     map_start: int

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points, version
+from mmap import PAGESIZE
 from pathlib import Path
 
 import pytest
 
 from dlopen import _command_line
-from support.elf64 import DT_RUNPATH, Elf
+from support.elf64 import DT_RUNPATH, PT_GNU_RELRO, Elf
 from support.fixtures import compile_library, run
 
 
@@ -229,7 +230,7 @@ def test_info(tmp_path: Path) -> None:
         "libtop.so",
         "extern int base(void); __thread int storage; int mine(void) { return base() + storage; }",
         libraries=[base],
-        flags=[f"-Wl,--version-script={version}"],
+        flags=[f"-Wl,--version-script={version}", "-Wl,-z,relro"],
     )
     elf = Elf(library)
     pairs = [line.split(maxsplit=1) for line in command("info", library).stdout.splitlines()]
@@ -247,6 +248,12 @@ def test_info(tmp_path: Path) -> None:
     assert told("relocations") == [str(len(elf.relocations) + len(elf.relr))]
     assert len(told("segment")) == len(elf.segments)
     assert told("tls") == ["4 bytes, aligned to 4"]
+    relro = elf.segment(PT_GNU_RELRO)
+    assert relro is not None
+    start, end = (
+        address // PAGESIZE for address in (relro.address, relro.address + relro.memory_size)
+    )
+    assert told("relro") == [f"{(end - start) * PAGESIZE} bytes"]
 
 
 @pytest.mark.parametrize("name", ["libnonesuch.so", "data"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from mmap import PAGESIZE
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
 import dlopen
+from support.elf64 import PT_GNU_RELRO, Elf
 from support.fixtures import compile_library, maps
 
 
@@ -77,6 +79,46 @@ def test_segments_are_the_program_headers(example: Path) -> None:
                 for letter, bit in (("r", 4), ("w", 2), ("x", 1))
             )
             assert segment.address == info.load_bias + header.p_vaddr
+
+
+def read_only_bytes(info: dlopen.Info) -> int:
+    """How many bytes of the writable segment cannot be written, as the kernel says."""
+    (data,) = (one for one in info.segments if one.type == "LOAD" and "w" in one.flags)
+    start, end = data.address // PAGESIZE * PAGESIZE, data.address + data.memsz
+    return sum(
+        max(0, min(mapping.end, end) - max(mapping.start, start))
+        for mapping in maps()
+        if mapping.permissions.startswith("r--")
+    )
+
+
+@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize("shorter", [0, 100, -1], ids=["whole", "within a page", "in one page"])
+def test_size_of_relro(tmp_path: Path, shorter: int, host: bool) -> None:
+    source = "int there; int *const sealed[2000] = {[0 ... 1999] = &there}; int variable = 1;"
+    path = compile_library(tmp_path, "libsealed.so", source, flags=["-Wl,-z,relro,-z,now"])
+    segments = Elf(path).segments
+    (index,) = (i for i, one in enumerate(segments) if one.type == PT_GNU_RELRO)
+    size = segments[index].memory_size - shorter if shorter >= 0 else 1
+    data = bytearray(path.read_bytes())
+    data[64 + 56 * index + 40 : 64 + 56 * index + 48] = size.to_bytes(8, "little")
+    path.write_bytes(data)
+    with dlopen.Image(path) as image:
+        before = image.info
+        assert read_only_bytes(before) == 0
+    if host:
+        ctypes.CDLL(str(path))
+    with dlopen.existing(path) if host else dlopen.Library(path) as library:
+        assert library.info.is_host == host
+        assert library.info.relro_size == before.relro_size == read_only_bytes(library.info)
+        assert (before.relro_size >= 2 * PAGESIZE) == (shorter >= 0)
+
+
+def test_size_of_relro_without_the_header(tmp_path: Path) -> None:
+    path = compile_library(tmp_path, "libopen.so", "int variable;", flags=["-Wl,-z,norelro"])
+    assert Elf(path).segment(PT_GNU_RELRO) is None
+    with dlopen.Library(path) as library:
+        assert library.info.relro_size == 0
 
 
 def test_relocations(example: Path) -> None:

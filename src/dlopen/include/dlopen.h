@@ -264,6 +264,7 @@ struct DLOPEN_info {
   uint32_t has_textrel, nodelete;
   int64_t namespace_id;          /* 0: the program's */
   const char *machine;           /* that its code is for: "x86-64", "AArch64", "RISC-V", "LoongArch" */
+  uint64_t relro_size;           /* bytes that are made read-only after relocation, whole pages of PT_GNU_RELRO; 0 when none */
 };
 int DLOPEN_info(DLOPEN_image *image, struct DLOPEN_info *info);
 const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL past the end */

@@ -124,6 +124,7 @@ cdef extern from "dlopen.h" nogil:
         uint32_t nodelete
         int64_t namespace_id
         const char* machine
+        uint64_t relro_size
     ctypedef struct PublicRelocation "struct DLOPEN_relocation":
         uint64_t place
         int64_t addend

@@ -247,13 +247,27 @@ cdef inline int refuse_executable_stack(
     return fail(error, DLOPEN_E_UNSUPPORTED, name, DETAIL_EXECUTABLE_STACK)
 
 
+cdef inline uint64_t relro_start(const Layout* layout) noexcept nogil:
+    """Of what RELRO makes read-only, as p_vaddr: whole pages, as glibc rounds. There is RELRO."""
+    return align_down(layout.relro.p_vaddr, layout.page)
+
+
+cdef inline uint64_t relro_size(const Layout* layout) noexcept nogil:
+    """Of what RELRO makes read-only; 0 without RELRO, and if it ends in the page it begins in."""
+    cdef uint64_t end
+    if layout.relro == NULL:
+        return 0
+    end = align_down(layout.relro.p_vaddr + layout.relro.p_memsz, layout.page)
+    return end - relro_start(layout) if end > relro_start(layout) else 0
+
+
 cdef inline bint is_sealed(
     const Layout* layout, uint64_t address, uint64_t size
 ) noexcept nogil:
-    """RELRO makes [address, address + size), or a part of it, read-only: whole pages."""
-    return layout.relro != NULL and address + size > align_down(
-        layout.relro.p_vaddr, layout.page
-    ) and address < align_down(layout.relro.p_vaddr + layout.relro.p_memsz, layout.page)
+    """RELRO makes [address, address + size), or a part of it, read-only."""
+    cdef uint64_t sealed = relro_size(layout)
+    return sealed != 0 and address + size > relro_start(layout) \
+        and address < relro_start(layout) + sealed
 
 
 cdef inline const Phdr* segment_holding(

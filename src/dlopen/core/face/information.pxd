@@ -13,6 +13,7 @@ from dlopen.core.base.atomics cimport load_u32, load_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, Info, PublicImage, PublicVersion,
 )
+from dlopen.core.elf.layout cimport relro_size
 from dlopen.core.face.relocations cimport count_relocations
 from dlopen.core.face.sizes cimport OLDEST_INFO, can_serve
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
@@ -106,6 +107,7 @@ cdef inline int fill_info(
     info.has_textrel = image.tables.has_textrel
     info.nodelete = image.life.nodelete
     info.machine = &image.machine.name[0]
+    info.relro_size = relro_size(&image.layout)
     reader_leave(&linker.registry, phase)
     return 0
 

@@ -18,7 +18,7 @@ from dlopen.core.base.errors cimport fail_system
 from dlopen.core.base.kernel cimport PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X, PT_LOAD
-from dlopen.core.elf.layout cimport Layout
+from dlopen.core.elf.layout cimport Layout, relro_size, relro_start
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.memory cimport (
@@ -206,16 +206,12 @@ cdef inline int protect_text(
 cdef inline int protect_relro(
     const Layout* layout, uint64_t bias, const char* name, Error* error
 ) noexcept nogil:
-    """PT_GNU_RELRO becomes read-only: whole pages of it, as glibc rounds."""
-    cdef uint64_t start, end
+    """PT_GNU_RELRO becomes read-only."""
+    cdef uint64_t size = relro_size(layout)
     cdef long result
-    if layout.relro == NULL:
+    if size == 0:
         return 0
-    start = align_down(layout.relro.p_vaddr, layout.page)
-    end = align_down(layout.relro.p_vaddr + layout.relro.p_memsz, layout.page)
-    if start >= end:
-        return 0
-    result = memory_protect(bias + start, end - start, PROT_READ)
+    result = memory_protect(bias + relro_start(layout), size, PROT_READ)
     if result < 0:
         return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT_RELRO, result)
     return 0
