@@ -1,4 +1,4 @@
-"""What calls from Python into a library that can be reloaded pass.
+"""The gate: each call from Python into a library that can be reloaded passes it.
 
 It is closed for the moment of the switch, which first waits for the calls that are inside, so that
 the state that is moved is exact.
@@ -55,7 +55,7 @@ class Gate:
     def __init__(self, image: int) -> None:
         self._lock = new_lock()
         self._opened = Condition(self._lock)  # what calls wait for: none is woken in vain
-        self._left = Condition(self._lock)  # what who has closed it waits for
+        self._left = Condition(self._lock)  # a call has left: who closed the gate waits
         self._current = _Version(0, image)
         self._old: list[_Version] = []
         self._depths: dict[int, int] = {}  # of the threads that are inside
@@ -179,7 +179,7 @@ def release_image(image: int) -> None:
 
 
 class Passage:
-    """For `with`: as a call, where there is a gate to pass."""
+    """For `with`: inside counts as a call; without a gate it does nothing."""
 
     def __init__(self, gate: Gate | None) -> None:
         self._gate = gate

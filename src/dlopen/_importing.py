@@ -43,7 +43,7 @@ def export_name(name: str) -> str:
 
 
 class ExtensionLoader(ExtensionFileLoader):
-    """As the interpreter's, but for who loads the file, and that each load makes a new module."""
+    """As the interpreter's, but our linker loads the file, and each load makes a new module."""
 
     def __init__(self, name: str, path: str, load: LoadExtension) -> None:
         super().__init__(name, path)
@@ -206,5 +206,5 @@ class _Finder:
 
 
 _finder = _Finder()
-# Of the thread that is in a block.  It is the caller's own code that runs in it.
+# Of the thread that is in a block: held while the caller's own code runs, unlike other locks.
 _turn = new_lock()

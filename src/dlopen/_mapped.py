@@ -1,4 +1,4 @@
-"""What all that is open has in common, and where it is opened."""
+"""What all that is open has in common, and `Place`, the namespace that it is opened in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Mapped:
     _keys: tuple[str, ...] | None = None
     """Of its exports, once they were listed."""
     _last_error: ref[SymbolError] | None = None
-    """It lists them when it is shown."""
+    """The last one, which lists the exports when it is shown: `close` has them listed before."""
 
     def _opened(self, image: int, path: str, warns: bool) -> None:
         self._image = image

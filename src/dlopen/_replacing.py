@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     """An address, a `Symbol`, or a ctypes function object (`callback` makes one)."""
     Find: TypeAlias = Callable[[str, str | None], Replacement | None]
     Kept: TypeAlias = tuple[tuple[bytes, bytes | None] | None, object]
-    """The symbol that it stands for, if it is one that an open has replaced; and the thing."""
+    """The symbol that an open has replaced by it, or None; and the thing that is kept alive."""
 
 _HIGHEST = (1 << 64) - 1
 _numbers = count()
-# By a number, images and what places of theirs lead to: C may call it as long as one of them is
-# mapped. What is gone is looked for after each close; another image at the address of one that is
-# gone makes it stay longer, no more. Each change is one operation of the dict: no lock.
+# Number -> images, and the things that live while any of them is mapped: C may call them. What is
+# gone is looked for after each close; another image at the address of one that is gone makes it
+# stay longer, no more. Each change is one operation of the dict: no lock.
 _kept: dict[int, tuple[set[int], list[Kept]]] = {}
 
 
@@ -58,7 +58,7 @@ def replacements_for(
 
 
 def kept_of(replace: Mapping[str, Replacement] | None) -> list[Kept]:
-    """For `keep`."""
+    """What `keep` takes, of a mapping."""
     return [(split_key(key), one) for key, one in (replace or {}).items()]
 
 
@@ -78,7 +78,7 @@ def finder(find: Find | None, kept: list[Kept]) -> Callable[[str, str | None], i
 
 
 def keep(image: int, things: list[Kept], *, in_tree: bool = False) -> int:
-    """As long as the image is mapped, which may be longer than the Library object lives.
+    """Keeps things alive while the image is mapped, which may be longer than its Library object.
 
     In the tree: as long as one of all that it needs is.  Returns a number for `is_kept`.
     """

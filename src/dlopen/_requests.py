@@ -55,7 +55,7 @@ class Request(Record):
     """The number of the namespace."""
 
     def changed(self, **values: Any) -> Self:
-        """The same with other values of some fields."""
+        """This request with other values of some fields."""
         return type(self)(*(self.__dict__ | values).values())
 
     def open(self, data: Buffer | None, replaces: int = 0) -> int:

@@ -86,7 +86,7 @@ class Outcome:
             self.checked(self._value)
 
     def checked(self, result: Any) -> Any:
-        """It, or what ctypes would raise for what it cannot return, where nobody sees that."""
+        """The result; raises here what ctypes would raise where nobody sees it."""
         if self._restype is not None:
             self._restype(result)
         return result
@@ -101,7 +101,7 @@ class Outcome:
         return getattr(zero, "value", zero)
 
     def report(self, function: Callable[..., Any], error: BaseException) -> Any:
-        """The same, when nobody is there to raise the error: `sys.unraisablehook` is told."""
+        """Tells `sys.unraisablehook`, as there is nobody to raise the error for; then as `give`."""
         _linker.tell_unraisable(function, error)
         return self.give()
 

@@ -95,7 +95,7 @@ class Namespace(Place):
         mode: int = RTLD_NOW | RTLD_LOCAL,
         **keywords: Unpack[Keywords],
     ) -> Library:
-        """The same from the content of a file: see `Library.from_bytes`.
+        """Opens it here, from the content of a file: see `Library.from_bytes`.
 
         It is what the libraries that are loaded into the namespace later, and need its name or
         soname, get.

@@ -52,7 +52,7 @@ class _Switch:
 
     address: int
     number: int
-    """Of what is kept for the image, its C function."""
+    """What `keep` returned for its C function."""
 
     def __init__(self, kind: Any) -> None:  # a ctypes prototype
         self._kind = kind
@@ -141,7 +141,7 @@ class Patch:
         log("dlopen.patch", "patched %r: %r", library, dict(self.places))
 
     def _apply_and_register(self) -> None:
-        # As a call that is inside: the version that is patched stays mapped meanwhile.
+        # Counted as a call, so that the version that is patched stays mapped meanwhile.
         with self._library._inside():
             self._apply_inside(self._library)
 

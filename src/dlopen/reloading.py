@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dlopen.symbols import Listed
 
     class Reloadable(Patchable, Listed, Protocol):
-        """A library, as far as its reload needs to know it.  See there."""
+        """A library, as far as its reload needs to know it: see `Library`."""
 
         _image: int | None
 
@@ -72,7 +72,7 @@ class _Checked(Record):
 
 
 class Reloading:
-    """What a library that was opened with `reload=True` knows besides."""
+    """State of a library opened with `reload=True`: request, variables handed out, gate."""
 
     def __init__(self, request: Request, *, is_from_file: bool) -> None:
         name = request.name
@@ -274,7 +274,7 @@ def _closed_meanwhile(library: Reloadable) -> ValueError:
 
 
 def names_of(keep: Iterable[str]) -> tuple[str, ...]:
-    """Those of variables that are kept."""
+    """`keep` as a tuple; a single string is refused."""
     if isinstance(keep, (str, bytes)):
         raise TypeError(f"keep holds names, and is none itself: [{keep!r}]")
     return tuple(keep)
@@ -288,7 +288,7 @@ def _missing(library: Reloadable, image: int, name: str) -> Exception:
         symbol=symbol,
         version=version.removeprefix("@"),
         library=library._path,
-        exports=_linker.exports(image),  # it goes at once
+        exports=_linker.exports(image),  # listed now: the new version is closed next
     )
 
 

@@ -160,7 +160,7 @@ class _Exports:
 
 
 def undefined_in(source: Listed, key: str) -> SymbolError:
-    """The same for something open; the error may be shown when it is closed."""
+    """As `undefined`, of something open; the error may be shown when it is closed."""
     error = undefined(key, source._path, _Exports(source))
     source._last_error = ref(error)
     return error

@@ -20,6 +20,14 @@ def drop(objects: list[dlopen.Image]) -> None:
     gc.collect()
 
 
+def test_each_field_of_an_info_is_filled_in(example: Path) -> None:
+    public = [name for name in dlopen.Info.__annotations__ if not name.startswith("_")]
+    assert len(public) > 20
+    with dlopen.Library(example) as library:
+        for info in (library.info, dlopen.libraries()[0]):
+            assert [name for name in public if not hasattr(info, name)] == []
+
+
 def test_info_of_a_library(example: Path) -> None:
     with dlopen.Library(example) as library:
         info = library.info

@@ -17,6 +17,7 @@ DEFINES = {
     ".py": r"^\s*(?:class|def) {}\b",
     ".pyx": r"^cdef [^:=#\n]*?\b{}\(",
     ".pxd": r"^cdef [^:=#\n]*?\b{0}\(|^    (?:__attribute__\S+ )?static [^;=#\n]*?\b{0}\(",
+    ".pxi": r"^(?:c?p?def) [^:=#\n]*?\b{}\(",
     ".S": r"^{0}:|^\s+symbol_entry {0}$",
 }
 SVG = "{http://www.w3.org/2000/svg}"
@@ -40,9 +41,9 @@ def defines(path: Path, name: str) -> bool:
     return re.search(pattern, path.read_text(), re.MULTILINE) is not None
 
 
-def test_it_walks_seven_ways() -> None:
+def test_it_walks_eight_ways() -> None:
     ways = re.findall(r"^## (\d)\. ", PAGE, re.MULTILINE)
-    assert ways == ["1", "2", "3", "4", "5", "6", "7"]
+    assert ways == ["1", "2", "3", "4", "5", "6", "7", "8"]
     for way in re.split(r"^## ", PAGE, flags=re.MULTILINE):
         assert not re.match(r"\d", way) or len(ROW.findall(way)) > 4
     rows = [line for line in PAGE.splitlines() if line.startswith("| `")]

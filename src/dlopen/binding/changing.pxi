@@ -9,7 +9,7 @@ from dlopen.core.base.contract cimport (
 
 
 def patch(uintptr_t image, list replacements):
-    """(number, [(places, original) for each])"""
+    """Puts a patch in force: its number, and (places, original) for each replacement."""
     cdef Failure error = Failure()
     cdef PublicReplacement *made = NULL
     cdef Patched *patched = NULL

@@ -8,6 +8,7 @@ ctypedef PyObject *(*init_function)() noexcept
 
 
 cdef int raise_pending() except? -1:
+    # After a -1, Cython raises what is pending, and goes on if nothing is.
     return -1
 
 

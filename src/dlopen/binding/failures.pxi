@@ -33,11 +33,11 @@ cdef dict REJECTED = {
 cdef object decoded(const char *text):
     return PyUnicode_DecodeFSDefaultAndSize(text, <Py_ssize_t>strlen(text))
 
-# One that is not in use: there is seldom need for a second.
+# One freed record is kept for the next call: there is seldom need for a second.
 cdef Error *spare_record = NULL
 
 cdef class Failure:
-    """What the core may fill in: half of a small thread's stack."""
+    """A DLOPEN_error that the core fills in, on the heap: it is half of a small thread's stack."""
     cdef Error *record
 
     def __cinit__(self):

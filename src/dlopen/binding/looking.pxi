@@ -117,7 +117,7 @@ def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own
     """Where a symbol is, its resolver called if it has one, and its type; None if there is none.
 
     The address may be 0: an absolute symbol of that value, or a resolver that says so.
-    Outside of the readers' section: a resolver is foreign code, and may close libraries.
+    Not between DLOPEN_read_enter and _leave: a resolver is foreign code, and may close libraries.
     """
     cdef Failure error = Failure()
     cdef PublicSymbol found
@@ -147,6 +147,7 @@ def exports(uintptr_t image):
     cdef int code
     cdef Info info
     memset(&stream, 0, sizeof(stream))
+    memset(&info, 0, sizeof(info))
     info.size = sizeof(info)
     keys = []
     try:
@@ -184,6 +185,7 @@ def info(uintptr_t image):
     cdef uint32_t token, i
     cdef int code
     memset(&stream, 0, sizeof(stream))
+    memset(&found, 0, sizeof(found))
     found.size = sizeof(found)
     try:
         with nogil:
@@ -302,6 +304,7 @@ def relocations(uintptr_t image):
     cdef int code
     cdef dict symbols = {0: (None, "")}
     memset(&reader, 0, sizeof(reader))
+    memset(&found, 0, sizeof(found))
     found.size = sizeof(found)
     reader.image = <PublicImage *>image
     result = []
@@ -371,6 +374,7 @@ def images_of(int64_t namespace):
     cdef uint32_t token
     cdef int code
     result = []
+    memset(&found, 0, sizeof(found))
     found.size = sizeof(found)
     for image in images():
         with nogil:
@@ -411,6 +415,7 @@ def address(uintptr_t address):
 cdef void put_holder(int kind, PublicImage *holder, void *data) noexcept nogil:
     cdef Info found
     put(<Stream *>data, <uint64_t>kind)
+    memset(&found, 0, sizeof(found))
     found.size = sizeof(found)
     if holder != NULL and DLOPEN_info(holder, &found) == DLOPEN_OK:
         put_text(<Stream *>data, found.path)

@@ -61,7 +61,7 @@ cdef class Content:
 cdef int ask_for_file(
     const char *path, const void **bytes, size_t *size, void *data
 ) noexcept with gil:
-    """As `ask_python`. An open that begins anew gets the answers of before."""
+    """As `ask_python`. The answers are kept: an open that the core tries again sees the same files."""
     cdef list state = <list>data        # the function, an exception, what it has given
     cdef dict known = state[2]
     cdef Content content
@@ -214,7 +214,7 @@ cdef void pass_holder(int kind, PublicImage *holder, void *data) noexcept nogil:
 
 
 def close(uintptr_t image):
-    """Whether something still holds the image."""
+    """Closes it; True if something still holds the image."""
     cdef Failure error = Failure()
     cdef int code
     cdef size_t holders = 0
@@ -231,6 +231,7 @@ def is_mapped(uintptr_t image):
     """Whether there is such an image, or another one at its address."""
     cdef Info found
     cdef int code
+    memset(&found, 0, sizeof(found))
     found.size = sizeof(found)
     with nogil:
         code = DLOPEN_info(<PublicImage *>image, &found)

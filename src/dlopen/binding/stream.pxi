@@ -1,4 +1,4 @@
-# What is read of the core while the GIL must not be touched, for Python to be taken out after.
+# What is read of the core without the GIL, to be made Python objects afterwards.
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy, strlen

@@ -271,11 +271,13 @@ const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL
 DLOPEN_image *DLOPEN_dependency_at(DLOPEN_image *image, uint32_t index); /* NULL past the end, and where none of the host's has the name */
 
 /* Relocations: RELR first, then DT_RELA, then DT_JMPREL. */
-enum DLOPEN_relocation_kind {
-  DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SYMBOLIC, DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_COPY,
-  DLOPEN_R_IRELATIVE, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TPOFF, DLOPEN_R_TLSDESC, DLOPEN_R_SIZE,
-  DLOPEN_R_PC_RELATIVE, DLOPEN_R_UNKNOWN
-};
+enum DLOPEN_relocation_kind {    /* S: the symbol's address, A: the addend, B: the load bias, P: the place's address */
+  DLOPEN_R_NONE, DLOPEN_R_RELATIVE /* B + A */, DLOPEN_R_SYMBOLIC /* S + A */,
+  DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT /* S, on some machines S + A */, DLOPEN_R_COPY /* the symbol's content */,
+  DLOPEN_R_IRELATIVE /* what the function at B + A returns */,
+  DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TPOFF, DLOPEN_R_TLSDESC /* thread-local storage */,
+  DLOPEN_R_SIZE /* the symbol's size + A */, DLOPEN_R_PC_RELATIVE /* S + A - P */, DLOPEN_R_UNKNOWN
+};                               /* new ones are added at the end */
 struct DLOPEN_relocation {
   uint64_t place;                /* address */
   int64_t addend;                /* r_addend; what stood at the place for RELR is not known any more: 0 */

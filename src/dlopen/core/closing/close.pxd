@@ -25,9 +25,9 @@ from dlopen.core.symbols.report cimport report_close
 
 
 cdef inline void collect(Linker* linker, const Image* closed) noexcept nogil:
-    """Unloads all that nothing holds; and again, if a destructor closed something: as
-    under glibc, that is unloaded after the image that closed it. And again, if what was
-    unloaded meanwhile held something. `closed` is what the caller has closed, or NULL: it may
+    """Unloads all that nothing holds, and begins anew where a destructor has closed something (as
+    under glibc, that is unloaded after the image that closed it), or what was unloaded meanwhile
+    had held something. `closed` is what the caller has closed, or NULL: it may
     be gone, and is only compared."""
     cdef bint again = True
     if collecting != 0:

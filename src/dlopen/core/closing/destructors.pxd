@@ -64,8 +64,8 @@ cdef inline int run_all_destructors(void* data) noexcept nogil:
 
 
 cdef inline void end_destructors(void* data) noexcept nogil:
-    """They have run; or one has thrown an exception, which goes on to who closes. Those that are
-    left are for the next close then, and what is to be unmapped, as the exception may be one of
+    """They have run; or one has thrown an exception, which goes on to who closes. Then the next
+    close runs what is left, and unmaps, as the exception may be one of
     the library's own."""
     cdef Finishing* finishing = <Finishing*>data
     cdef Registry* registry = finishing.registry
@@ -98,9 +98,8 @@ cdef inline Image* first_of_namespace(const Registry* registry, const Image* ima
 cdef inline Image* closed_first(
     Pointers* dead, const Image* closed, const Image* oldest
 ) noexcept nogil:
-    """Where what was closed is finished first, it is the first in the list, in exchange with
-    the oldest of its namespace if that goes, too: glibc sorts the whole namespace. NULL where
-    it stays."""
+    """Moves what was closed to the front of the list: in exchange with the oldest of its namespace
+    if that goes, too, since glibc sorts the whole namespace. NULL where it stays."""
     cdef size_t place = 0
     cdef size_t i
     while place < dead.count and dead.items[place] != closed:

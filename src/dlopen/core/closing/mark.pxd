@@ -34,7 +34,7 @@ cdef inline void hold_patched(Image** held, const Image* image) noexcept nogil:
 
 
 cdef inline void mark_all(Image* held) noexcept nogil:
-    """And what these need."""
+    """All that `held` lead to."""
     cdef Image* image
     cdef size_t i
     while held != NULL:
@@ -64,7 +64,7 @@ cdef inline void mark_patched(const Image* image) noexcept nogil:
 
 
 cdef inline bint is_root(const Image* image) noexcept nogil:
-    """It is held by itself."""
+    """Held, whatever else refers to it."""
     return image.life.open_count != 0 or image.life.nodelete or image.life.pins != 0 \
         or image.life.is_claimed or image.life.state == DLOPEN_STATE_INITIALISING
 

@@ -37,9 +37,9 @@ cdef inline void remove_uniques(UniqueTable* uniques, const Image* image) noexce
 
 
 cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept nogil:
-    """Under the lock: what its calls were bound to lately joins `bindings`. Not what has gone, and
-    stands there until a call that came too late has taken it back. False without memory, and
-    another time it is done."""
+    """Under the lock: what its calls were bound to lately joins `bindings`. Not a definer that has
+    gone: a call that came too late has still to clear its entry. False without memory: it is done
+    another time."""
     cdef uint64_t i
     cdef Image* definer
     if is_being_linked(image) or image.calls.definers == NULL \
@@ -62,7 +62,7 @@ cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept
 
 cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
     """What nothing holds, also added to `closing`: all of it, or without memory nothing, and then
-    False. What goes may call what it depends on until its destructors have run."""
+    False."""
     cdef Registry* registry = &linker.registry
     cdef const Patch* patch = linker.patches.in_force
     cdef size_t i

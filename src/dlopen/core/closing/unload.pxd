@@ -40,8 +40,8 @@ cdef inline bint take_abandoned(Registry* registry, Pointers* images) noexcept n
 
 
 cdef inline void adopt_abandoned(Finishing* finishing) noexcept nogil:
-    """Under the lock: they come first. What goes now neither needs them nor is needed by them.
-    Without memory they wait for the next close."""
+    """Under the lock: after what goes now, which neither needs them nor is needed by them. Without
+    memory they wait for the next close."""
     cdef Pointers abandoned      # Image*
     cdef size_t sorted_before = finishing.order.count
     cdef size_t i

@@ -13,7 +13,7 @@ hidden before they are unmapped.
 
 Debugger.lock is held over a whole change. Nobody's code runs under it, but at a breakpoint
 a thread may stand in r_brk as long as the user likes, and then others wait with their next
-change, as under the host's loader: Registry.lock is no lock for that. It is the innermost
+change, as under the host's loader: so this is not Registry.lock. Debugger.lock is the innermost
 but for the allocator's; the host's are taken before it.
 """
 
@@ -117,10 +117,9 @@ cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
 
 
 cdef inline bint join_chain(Linker* linker) noexcept nogil:
-    """Under the lock; False where there is no chain. Ours is the second node: the host adds
-    one of its own for dlmopen behind its latest, with a plain store under its lock, in newer
-    releases whatever stood there. If it adds its second one so, or at the same time, ours is
-    lost, and comes again with the next change."""
+    """Under the lock; False where there is no chain. Ours is the second node. The
+    host appends its own for dlmopen with a plain store under its lock; newer releases overwrite
+    r_next without looking. Ours may be lost then, and is put back with the next change."""
     cdef Debugger* debugger = &linker.debugger
     cdef HostDebug* node = &debugger.node
     cdef HostDebug* host = host_debug(&linker.debugger)

@@ -3,8 +3,8 @@
 An image that an initial-exec relocation refers to gets static TLS through a donor (see
 tls/donor.pxd), any other an id of ours. The host's loader takes static TLS back only from
 its end: donors are closed in the order of their distances from the thread pointer, and one
-that is not the farthest waits until it is. What it left free to align a block it never
-takes back, nor anything nearer: donors are so large that they leave nothing.
+that is not the farthest waits until it is. It never takes back what it
+left free to align a block, nor anything nearer: so a donor is made so large that nothing is left.
 """
 
 from libc.stdint cimport int64_t, uint64_t

@@ -198,7 +198,8 @@ cdef inline const char* interpreter_of(const Image* image) noexcept nogil:
 
 
 cdef inline int read_dynamic(Image* image, Error* error) noexcept nogil:
-    """Everything but what `refuse` says of it."""
+    """Fills Image.tables, each table checked; whether such a file is to be opened at all is asked
+    of `refuse`."""
     cdef Tables* tables = &image.tables
     cdef uint64_t values[TAG_COUNT]
     cdef bint present[TAG_COUNT]

@@ -23,7 +23,7 @@ from dlopen.core.memory.memory cimport memory_read, memory_write
 
 cdef struct LinkMap:             # <link.h>: what programs and debuggers cast a handle to
     uint64_t l_addr
-    char* l_name                 # where a debugger finds the file: `image_asked_name` for us
+    char* l_name                 # where a debugger finds the file; we call `image_asked_name`
     void* l_ld
     LinkMap* l_next
     LinkMap* l_prev
@@ -35,7 +35,7 @@ cdef struct Version:
     uint32_t hash
     uint16_t flags               # VER_FLG_*
     uint16_t index               # as the versym table has it, hidden bit included for verneed
-    uint16_t next                # verneed: of the one that follows in the file, its place + 1
+    uint16_t next                # verneed: of the one that follows in the file, its index + 1
 
 
 cdef struct Table:               # an address range of the file's own tables, in p_vaddr terms
@@ -75,7 +75,7 @@ cdef struct Tables:
     const Half* versym           # by symbol; NULL: it has none
     Version* versions            # by index; owned
     uint32_t version_count
-    uint16_t first_needed        # of the first of verneed, its place + 1; 0: none
+    uint16_t first_needed        # of the first of verneed, its index + 1; 0: none
     bint has_verdef
     # relocations
     const Xword* relr
@@ -84,8 +84,8 @@ cdef struct Tables:
     uint64_t rela_count
     const Rela* jmprel
     uint64_t jmprel_count
+    uint64_t plt_got             # DT_PLTGOT, p_vaddr; 0 without DT_JMPREL
     # Dynamic entries in p_vaddr terms; 0 when absent.
-    uint64_t plt_got
     uint64_t init
     uint64_t fini
     uint64_t init_array
@@ -168,11 +168,11 @@ cdef struct Life:
     bint nodelete                # never unloaded
     bint has_failed              # a constructor has thrown: each open of it fails
     bint fini_due                # constructors ran (or began to), destructors did not
-    bint is_deferred             # closed, but for these: unloaded when the last one has gone
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
+    bint is_deferred             # closed, and unloaded when the last of these has gone
     bint is_finished             # its destructors have run
     bint is_abandoned            # some of those of its close have not: one has thrown an exception
-    uint32_t retain_count        # while it is not 0, it stays mapped even when they have run
+    uint32_t retain_count        # while it is not 0, it stays mapped when its destructors have run
     Retired retired              # once it has gone
 
 
@@ -238,7 +238,7 @@ cdef struct HostRecord:
     Pointers copied              # char*, owned: strings that could go with it
     void* handle                 # link map; NULL: it was not asked for
     uint32_t is_identified       # Image.device and .inode were looked for
-    uint32_t uniques_known       # whether it defines any STB_GNU_UNIQUE: host/uniques.pxd
+    uint32_t uniques_known       # UNIQUES_* of host/uniques.pxd: whether it defines any
     uint64_t counted_symbols     # 1 + symbol_count
     uint64_t counted_relocations     # 1 + relocation_count
 

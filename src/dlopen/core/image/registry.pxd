@@ -38,11 +38,11 @@ cdef extern from *:
 
 
 cdef struct Snapshot:            # immutable once published
-    Retired retired              # first; for when another one is published
+    Retired retired              # first: `reclaim_alone` tells a snapshot by that
     size_t count
     size_t closing_count
-    # In load order, then those whose destructors run: these are not found by name, but for
-    # who unwinds through them, or is called by them, they are there. Follows the struct.
+    # In load order, then those whose destructors run: these are found by address only, by who
+    # unwinds through them or is called by them. Lies behind this struct, in the same block.
     Image** images
     Image** by_address           # all of them by map_start
     size_t host_count
@@ -81,7 +81,7 @@ cdef struct Registry:
     # Image*: taken out of `images`, but destructors or thread_local objects still need them.
     Pointers closing
     uint64_t closer              # atomic: the thread that decides what is to go, and has the lock
-    bint sweep_again             # they held something when it was last looked for what may go
+    bint sweep_again             # `closing` held something in the last sweep: one more is due
     LiveObject* live_objects
     uint64_t host_adds, host_subs  # as Snapshot's
     uint64_t host_generation
@@ -143,7 +143,7 @@ cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
     """Frees what was retired if no reader can still see it. Never waits for ever: what
     cannot be freed now is freed by the last reader, or by the thread that is at it."""
     cdef bint again = not is_reading()
-    # In handlers of fork readers of other threads may be there that never leave: in the child.
+    # Not in handlers of fork: in the child, readers in threads that are gone never leave.
     wait = wait and not is_forking()
     while again:
         if wait:
@@ -284,7 +284,7 @@ cdef inline bint widen_scope(
 
 
 cdef inline void take_wider_scopes(Registry* registry, Retired* wider) noexcept nogil:
-    """Under the lock, in which they were made."""
+    """Under the same hold of the lock as `widen_scope`."""
     cdef Retired* entry
     cdef void* old
     while wider != NULL:
@@ -491,7 +491,7 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
             image.life.state = DLOPEN_STATE_READY
         if image.life.is_claimed and image.life.initialiser != this_thread():
             image.life.is_claimed = False
-            if is_being_linked(image):       # none of these is counted: it can be closed only
+            if is_being_linked(image):       # none of these is counted yet; it can only be closed
                 image.needs.dependencies.count = 0
                 image.needs.bindings.count = 0
                 image.needs.sorted.count = 0

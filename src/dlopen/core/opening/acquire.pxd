@@ -76,7 +76,8 @@ cdef inline Outcome delegate(
 ) noexcept nogil:
     """A library that must be the host's: the one that is there already, of whatever file;
     or noted, and opened by the host's loader when the whole tree has been checked. HOSTS_OWN:
-    it is none of a file that the host can open. Its own mapping was only to look at it."""
+    it was given as bytes, so there is no file that the host could open. Its own mapping was only
+    to look at it."""
     cdef Outcome outcome = DONE
     result[0] = known_host(transaction, image.tables.soname)
     if result[0] == NULL and transaction.loaded.count == 0 \
@@ -103,7 +104,7 @@ cdef inline Outcome load_file(
     Transaction* transaction, const Wanted* wanted, File* file, const char* path, Image** result
 ) noexcept nogil:
     """A new image of the transaction; *result is NULL when the host must open it. HOSTS_OWN:
-    it must be the host's, and is none of a file that the host can open."""
+    it must be the host's, and was given as bytes."""
     cdef Linker* linker = transaction.linker
     cdef const Request* request = transaction.request
     cdef const char* name = wanted.name
@@ -309,7 +310,7 @@ cdef inline Outcome acquire(
     cdef Files* files = &transaction.files
     cdef Outcome outcome = DONE
     result[0] = NULL
-    # What is opened itself is another image than the one that is there; what is needed is not.
+    # With `files`, the library that is opened is always a new image; what it needs may be there.
     if files.read != NULL and transaction.loaded.count == 0:
         outcome = take_from_files(transaction, wanted, result)
     if outcome == DONE and result[0] == NULL:

@@ -172,7 +172,7 @@ cdef inline Outcome publish_relocated(Transaction* transaction) noexcept nogil:
     image.life.initialiser = this_thread()
     image.life.opened_for = image
     store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
-    count_bound_hosts(transaction, 1)
+    count_bound_hosts(transaction)
     store_u64(&linker.registry.adds, linker.registry.adds + 1)
     # A swap that is under way has not looked at it.
     linker.registry.generation += 1

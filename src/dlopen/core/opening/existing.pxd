@@ -73,7 +73,7 @@ cdef inline int count_existing(
         result[0] = transaction.root
     report_open(name, code, result, error)
     end(transaction)
-    # Waits for the thread that is at it.
+    # Another thread may be initialising it: waits for that.
     return code if code else initialise(linker, result[0], True, error)
 
 

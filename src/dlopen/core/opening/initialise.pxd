@@ -179,7 +179,7 @@ cdef inline int initialise(
     cdef int code = 0
     if root.is_host:
         return 0
-    # Without memory for it: its search list.
+    # `sorted` is empty where there was no memory for it: then the search list.
     order = &root.needs.sorted if root.needs.sorted.count else &root.scope.search_list.images
     for i in range(order.count):
         image = <Image*>pointer_at(order, i)
@@ -203,8 +203,8 @@ cdef inline int initialise(
 
 
 cdef inline void give_up_constructors(Registry* registry, Image* image) noexcept nogil:
-    """Those of another image of the same open have failed; nor will its destructors run. What an
-    open has loaded that this one stands in a constructor of is left to that."""
+    """Those of another image of the same open have failed; nor will its destructors run. If
+    this open was made by a constructor of another one's image, that one's are left to it."""
     image.life.has_failed = True
     lock_acquire(&registry.lock)
     store_u32(&image.life.state, DLOPEN_STATE_READY)

@@ -54,9 +54,9 @@ cdef inline bint is_of_own(const Transaction* transaction, const Image* image) n
 cdef inline Image* loaded_with_asker(
     Transaction* transaction, Image* asker, const char* name, uint64_t device, uint64_t inode
 ) noexcept nogil:
-    """What an image of one's own means by a name (NULL), or a file: itself, or what of one's own
-    was opened with it. Nobody else sees these, and there may be others of the same name. In
-    another namespace it means by it what all mean."""
+    """What an image of one's own (PRIVATE, from bytes or files) means by `name`, or by the file
+    where that is NULL: itself, or what of one's own was opened with it. Nobody else sees these,
+    and there may be others of the same name. In another namespace it means what all mean."""
     cdef SearchList** scope
     cdef const SearchList* list
     cdef Image* image
@@ -240,8 +240,8 @@ cdef inline Image* known_to_host(
     Transaction* transaction, const Wanted* wanted
 ) noexcept nogil:
     """The image that the host has opened by a path which leads nowhere by now: it tells nobody
-    what else than its own name an image answers to. A name that is searched for it would search
-    for, too, which is dear."""
+    what else than its own name an image answers to. Not for a name
+    without a path: the host would search for it, too, which is slow."""
     cdef Linker* linker = transaction.linker
     cdef const char* name = wanted.name
     cdef Image* image = NULL

@@ -141,7 +141,7 @@ cdef inline bint ask_for_static_tls(void* context, const Definition* definition)
 
 
 cdef inline Outcome make_scopes(Transaction* transaction) noexcept nogil:
-    """The root has that of an image which was linked by hand already."""
+    """One that is linked by hand (`is_exact`) has its list already."""
     cdef Image* root = <Image*>transaction.loaded.items[0]
     cdef SearchList** scope
     cdef Image* image

@@ -106,7 +106,7 @@ cdef inline Outcome open_root(Transaction* transaction) noexcept nogil:
     """All but the constructors."""
     # Find and map.
     cdef Outcome outcome = find_and_map(transaction)
-    if outcome != FAILED or transaction.code != DLOPEN_E_STOPPED:
+    if outcome != FAILED or transaction.code != DLOPEN_E_STOPPED:    # not what the caller stopped
         outcome = whether_again(transaction, transaction.request.name, outcome)
     # Replace: who opens it is asked for definitions of his own, before anything is bound.
     outcome = outcome or replace_symbols(transaction)

@@ -144,7 +144,7 @@ cdef inline Outcome count_hosts(Transaction* transaction) noexcept nogil:
     return whether_again(transaction, image_name(transaction.root), TRY_AGAIN)
 
 
-cdef inline void count_bound_hosts(Transaction* transaction, int change) noexcept nogil:
+cdef inline void count_bound_hosts(Transaction* transaction) noexcept nogil:
     """Under the lock: host images that images of ours rely on are known by their pins."""
     cdef size_t i, j
     cdef Image* image
@@ -152,10 +152,10 @@ cdef inline void count_bound_hosts(Transaction* transaction, int change) noexcep
         image = <Image*>transaction.loaded.items[i]
         for j in range(image.needs.dependencies.count):
             if (<Image*>image.needs.dependencies.items[j]).is_host:
-                (<Image*>image.needs.dependencies.items[j]).life.pins += <uint32_t>change
+                (<Image*>image.needs.dependencies.items[j]).life.pins += 1
         for j in range(image.needs.bindings.count):
             if (<Image*>image.needs.bindings.items[j]).is_host:
-                (<Image*>image.needs.bindings.items[j]).life.pins += <uint32_t>change
+                (<Image*>image.needs.bindings.items[j]).life.pins += 1
 
 
 cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
@@ -190,7 +190,7 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
             image.life.opened_for = root
             image.life.fini_due = False
             store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
-        count_bound_hosts(transaction, 1)
+        count_bound_hosts(transaction)
         publish_uniques(transaction)
         if transaction.request.mode & RTLD_GLOBAL:
             join_tree(registry, root)
@@ -294,7 +294,7 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle == NULL:
             return False
     lock_acquire(&linker.registry.lock)
-    # An old version may hold itself, or be held by who has its own text.
+    # A replaced version may still be opened as itself.
     if load_u32(&root.changes.is_replaced) and not transaction.is_itself or (
         root.is_host and not pointers_hold(&linker.registry.hosts, root)
     ):

@@ -1,5 +1,5 @@
-"""Names that an image was opened by, each kept once. They only grow, and are read without a
-lock."""
+"""Names that an image was opened by, each kept once (they only grow, and are read without a lock);
+and owned lists of strings."""
 
 from libc.stddef cimport size_t
 from libc.string cimport memcpy

@@ -105,6 +105,11 @@ cdef inline int copy_data(
     return 0
 
 
+cdef inline bint is_distance(uint32_t kind) noexcept nogil:
+    """Not the symbol's address is stored, but how far it is from somewhere."""
+    return kind == DLOPEN_R_PC_RELATIVE
+
+
 cdef inline uint64_t addend_of(const Rela* relocation, uint32_t kind) noexcept nogil:
     """What is added to a symbol's address."""
     if not THIS_MACHINE.slots_have_addend \
@@ -117,7 +122,7 @@ cdef inline int store_address(
     Batch* batch, Image* image, const Rela* relocation, uint32_t kind, uint32_t width,
     uint64_t value
 ) noexcept nogil:
-    """`value` is the symbol's."""
+    """`value`: the symbol's address; what the kind makes of it is written."""
     cdef uint64_t place = relocation.r_offset
     value += addend_of(relocation, kind)
     if kind == DLOPEN_R_PC_RELATIVE:

@@ -10,9 +10,9 @@ from dlopen.core.arch.machine cimport (
     THIS_MACHINE, is_relative, relocation_kind, relocation_width,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_GLOB_DAT, DLOPEN_R_IRELATIVE,
-    DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_PC_RELATIVE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE,
-    DLOPEN_R_SYMBOLIC, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
+    DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_IRELATIVE, DLOPEN_R_JUMP_SLOT,
+    DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
+    DLOPEN_R_UNKNOWN,
 )
 from dlopen.core.base.details cimport (
     DETAIL_NARROW_IFUNC, DETAIL_PLACE_OUTSIDE, DETAIL_RELOCATION_TYPE, DETAIL_RELR_BITMAP,
@@ -32,7 +32,9 @@ from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 from dlopen.core.relocation.lazy cimport (
     can_bind_lazily, leave_lazy, prepare_lazy_calls, reserved_size,
 )
-from dlopen.core.relocation.places cimport addend_of, can_write, copy_data, narrow, store_address
+from dlopen.core.relocation.places cimport (
+    addend_of, can_write, copy_data, is_distance, narrow, store_address,
+)
 from dlopen.core.relocation.resolvers cimport defer
 from dlopen.core.relocation.thread_local cimport relocate_tls
 from dlopen.core.symbols.binding cimport own_address, resolve
@@ -90,10 +92,7 @@ cdef inline int apply(
         if not is_code(image, value):
             return bad_relocation(batch, image, DETAIL_RESOLVER_OUTSIDE, place, value)
         return defer(batch, image, place, image.load_bias + value, 0)
-    if kind != DLOPEN_R_SYMBOLIC and kind != DLOPEN_R_GLOB_DAT and kind != DLOPEN_R_JUMP_SLOT \
-            and kind != DLOPEN_R_PC_RELATIVE and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY \
-            and kind != DLOPEN_R_DTPMOD and kind != DLOPEN_R_DTPOFF and kind != DLOPEN_R_TPOFF \
-            and kind != DLOPEN_R_TLSDESC:
+    if kind == DLOPEN_R_UNKNOWN:
         return bad_relocation(batch, image, DETAIL_RELOCATION_TYPE, place, number)
     if image.changes.replacement_count != 0 and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY:
         value = replacement_of(image, index)
@@ -128,7 +127,7 @@ cdef inline int apply(
                 return bad_relocation(
                     batch, image, DETAIL_RESOLVER_OUTSIDE, place, definition.symbol.st_value
                 )
-            if kind == DLOPEN_R_PC_RELATIVE or width != 8:
+            if is_distance(kind) or width != 8:
                 return bad_relocation(batch, image, DETAIL_NARROW_IFUNC, place, number)
             return defer(
                 batch, image, place, value,

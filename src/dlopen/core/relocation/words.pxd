@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, relocation_kind, relocation_width
 from dlopen.core.base.contract cimport (
-    DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_PC_RELATIVE, DLOPEN_R_SYMBOLIC,
+    DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DLOPEN_R_SYMBOLIC,
 )
 from dlopen.core.elf.constants cimport PF_W, STB_LOCAL, STV_HIDDEN, STV_INTERNAL
 from dlopen.core.elf.layout cimport segment_holding
@@ -19,6 +19,7 @@ from dlopen.core.elf.structures cimport (
 from dlopen.core.image.checked cimport RelocationTables
 from dlopen.core.image.dynamic cimport read_tables
 from dlopen.core.image.image cimport Image
+from dlopen.core.relocation.places cimport is_distance
 from dlopen.core.symbols.lookup cimport symbol_name
 
 
@@ -95,7 +96,7 @@ cdef inline bint holds_address(const Word* word) noexcept nogil:
 
 cdef inline bint leads_to_symbol(const Word* word) noexcept nogil:
     """By its address, or by how far it is from the word."""
-    return holds_address(word) or word.kind == DLOPEN_R_PC_RELATIVE
+    return holds_address(word) or is_distance(word.kind)
 
 
 cdef inline bint is_one_store(const Image* image, const Word* word) noexcept nogil:

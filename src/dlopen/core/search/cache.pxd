@@ -74,6 +74,7 @@ cdef inline uint32_t hwcaps_priority(
     cdef uint32_t names = 0
     cdef uint32_t count = 0
     cdef const char* name
+    cdef const char* level       # "NAME/" of a subfolder
     cdef const char* subfolder = settings.subfolders.data
     cdef uint64_t offset = header.extension_offset
     if offset == 0 or offset + 8 > size:
@@ -93,10 +94,8 @@ cdef inline uint32_t hwcaps_priority(
         return 0
     name = cache + offset
     for i in range(settings.hwcaps_count):
-        # "glibc-hwcaps/NAME/"
-        if strncmp(subfolder + 13, name, strlen(name)) == 0 and subfolder[13 + strlen(
-            name
-        )] == 0x2f:
+        level = subfolder + sizeof("glibc-hwcaps/") - 1
+        if strncmp(level, name, strlen(name)) == 0 and level[strlen(name)] == 0x2f:
             return i + 1
         subfolder += strlen(subfolder) + 1
     return 0

@@ -114,7 +114,7 @@ cdef struct Walk:                # over the folders of a search
     const SearchSettings* settings
     Search* search               # which remembers folders; NULL: they are listed only
     bint (*visit)(void* walk) noexcept nogil     # True ends it
-    const char* origin           # the rule that names this folder
+    const char* origin           # the rule that names this folder: "RPATH" …
     const char* list             # the path list that it stands in
     Text* folder                 # ends with a slash; the visitor may append to it
     const char* name             # what is searched for; NULL: the folders are listed only
@@ -123,7 +123,7 @@ cdef struct Walk:                # over the folders of a search
     File* file
     Files* files                 # NULL: there are none
     bint in_files_only           # this folder is one of theirs
-    bint ended                   # without the file: there is no memory or descriptor to look with
+    bint ended                   # given up: there is no memory or descriptor to look further
     void* listing
 
 
@@ -138,7 +138,7 @@ cdef inline bint try_files(
     if not path.failed:
         text_add_bytes(&plain, path.data, path.length)
     if path.failed or plain.failed:
-        path.failed = True       # nor shall another file be taken in place of theirs
+        path.failed = True       # so that the search does not go on to the file system
         text_free(&plain)
         return False
     make_plain(plain.data)

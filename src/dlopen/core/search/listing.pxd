@@ -15,9 +15,6 @@ from dlopen.core.search.settings cimport prepare_search
 from dlopen.core.search.walk cimport walk_default_folders, walk_lists
 
 
-# The same folders, listed: dlinfo(3) ------------------------------------------------------
-
-
 cdef inline bint list_folder(void* data) noexcept nogil:
     """Walk.visit of a listing. No folder but the root is named with its slash."""
     cdef Walk* walk = <Walk*>data

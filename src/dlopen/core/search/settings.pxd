@@ -1,8 +1,8 @@
 """What the search knows of the process: LD_LIBRARY_PATH, the default folders of this libc, their
 subfolders for this processor.
 
-Found out on the first search, by whichever thread is first; published under Registry.lock and never
-changed.
+Kept in SearchSettings (host/linker.pxd). Found out on the first search, by whichever thread is
+first; published under Registry.lock and never changed.
 """
 
 from libc.stddef cimport size_t
@@ -98,8 +98,8 @@ cdef inline bint count_default_folders(
     const Snapshot* snapshot, const Dl_serpath* paths, size_t count,
     size_t* result
 ) noexcept nogil:
-    """How many at the end of what libc's dlinfo says are the loader's own (its system_dirs,
-    strings one after another), and not of LD_LIBRARY_PATH or a RPATH. False without memory."""
+    """How many at the end of the list that dlinfo tells for libc are the loader's own (its
+    system_dirs), and not of LD_LIBRARY_PATH or a RPATH. False without memory."""
     cdef bint complete = True
     cdef size_t found = 0
     cdef size_t i
@@ -215,6 +215,12 @@ cdef inline void read_library_path(
     release(info)
 
 
+cdef inline bint lacks_memory(const SearchSettings* search) noexcept nogil:
+    """For one of its texts."""
+    return search.library_path.failed or search.default_folders.failed or search.lib.failed \
+        or search.platform.failed or search.subfolders.failed
+
+
 cdef inline void free_settings(SearchSettings* search) noexcept nogil:
     text_free(&search.library_path)
     text_free(&search.default_folders)
@@ -235,10 +241,7 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
     complete = read_default_folders(linker, snapshot, &search)
     if not linker.process.is_secure:
         read_library_path(linker, snapshot, &search)
-    complete = complete and not (
-        search.library_path.failed or search.default_folders.failed or search.lib.failed
-        or search.platform.failed or search.subfolders.failed
-    )
+    complete = complete and not lacks_memory(&search)
     lock_acquire(&linker.registry.lock)
     if complete and not linker.search.settings.ready:
         memcpy(&linker.search.settings, &search, sizeof(search))

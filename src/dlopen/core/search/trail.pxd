@@ -1,5 +1,5 @@
-"""What was tried: each candidate of a search, where it came from and why it was not taken. Kept for
-the error of a name that is not found, and for DLOPEN_find."""
+"""What was tried: each candidate of a search, which rule led there and why it was not taken. The
+error of a name that is not found tells path and reason, DLOPEN_find the rule, too."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t

@@ -1,5 +1,5 @@
-"""Lists of folders, one after another, until one has the file: RPATH, the caller's own files,
-LD_LIBRARY_PATH, RUNPATH, the defaults. The order is that of search/find.pxd."""
+"""Lists of folders, one after another, until one has the file; why in this order, search/find.pxd
+says. A new one is a line of `walk_lists`, and a field of SearchSettings if the process gives it."""
 
 from libc.stddef cimport size_t
 

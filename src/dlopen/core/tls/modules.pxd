@@ -10,8 +10,8 @@ without it: nobody else changes an entry of a module that is still loaded. The l
 leaf but for the allocator's.
 
 A thread's blocks live as long as it, as under glibc: in its last destructor of a
-pthread key, too. Nothing of ours runs after that one, so what another thread finds to
-have ended is freed by that thread.
+pthread key, too. Nothing of ours runs in it after that one: so they are freed later, by whichever
+other thread finds that it has ended.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
