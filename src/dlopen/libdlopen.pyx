@@ -109,8 +109,6 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     has run (from another library's), and in most processes never comes. False where there is
     no libc that we know, or no memory: then the next call tries again."""
     cdef bint usable = False
-    if load_u32(&linker.preparation.ready) == READY:
-        return True
     if not begin_preparing(linker, &usable):
         return usable
     linker.process.page = getauxval(AT_PAGESZ)
@@ -172,6 +170,8 @@ cdef void end_of_thread(void* table) noexcept nogil:
 
 cdef inline Linker* ready_linker() noexcept nogil:
     """NULL where there is no libc that we know, or no memory."""
+    if load_u32(&the_linker.preparation.ready) == READY:
+        return &the_linker      # here, and not by a call: dlsym is short
     return &the_linker if prepare(&the_linker) else NULL
 
 
@@ -191,7 +191,7 @@ cdef Linker* enter(Error* error) noexcept nogil:
 
 cdef Linker* prepared_linker() noexcept nogil:
     """For readers: where it could not be made usable, it has no images."""
-    prepare(&the_linker)
+    ready_linker()
     return &the_linker
 
 
@@ -501,10 +501,9 @@ cdef public Answer dlopen_answer_symbol(
     void* handle, const char* name, const char* version, const void* caller
 ) noexcept nogil:
     """dlsym and dlvsym of arch/<machine>.S."""
-    cdef Linker* linker = ready_linker()
     cdef Answer answer
-    if linker != NULL:
-        return family_dlsym(linker, handle, name, version, caller)
+    if ready_linker() != NULL:
+        return family_dlsym(&the_linker, handle, name, version, caller)
     if the_linker.habits.has_functions \
             and (handle == NULL or handle == <void*>(-1) or knows_handle(handle)):
         return forward(&the_linker, version)
