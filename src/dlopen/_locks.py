@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import os
 from threading import RLock
-from weakref import WeakSet
+from weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_locks: WeakSet[Any] = WeakSet()
+_locks: set[ref[Any]] = set()  # no WeakSet, which runs Python code for each lock that comes or goes
 
 
 def new_lock() -> Any:
     """Held for short stretches, and not while foreign code runs; who does otherwise says so."""
     lock = RLock()
-    _locks.add(lock)
+    _locks.add(ref(lock, _locks.discard))
     return lock
 
 
 def _after_fork() -> None:
-    for lock in list(_locks):
-        if not lock._is_owned():
+    for reference in _locks.copy():
+        lock = reference()
+        if lock is not None and not lock._is_owned():
             lock._at_fork_reinit()
 
 

@@ -106,6 +106,8 @@ def _is_host(image: int) -> bool:
 
 def forget_gone() -> None:
     """After an image was closed."""
+    if not _kept:
+        return
     for number, (images, _) in list(_kept.items()):
         if not any(map(_linker.is_mapped, images)):
             _kept.pop(number, None)
