@@ -79,9 +79,10 @@ class Mapped:
             except ValueError:  # closed meanwhile
                 pass
         with self._lock:
-            image, self._image = self._image, None
+            image = self._image
             if image is None:
                 return
+            self._image = None
             self._forget()
         # Without the lock: a destructor may come back here.
         self._closed(image, _linker.close(image))

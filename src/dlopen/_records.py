@@ -61,5 +61,10 @@ def or_log(act: Callable[..., T], path: object, /, *arguments: Any, **keywords: 
     try:
         return act(*arguments, **keywords)
     except BaseException as error:
-        log("dlopen.library", "cannot open %r: %s", path, error)
+        log_refused(path, error)
         raise
+
+
+def log_refused(path: object, error: BaseException) -> None:
+    """Why an open has failed, for who has no time for `or_log`."""
+    log("dlopen.library", "cannot open %r: %s", path, error)

@@ -10,8 +10,9 @@ from weakref import ref
 from dlopen import _linker
 from dlopen._files import reader
 from dlopen._gate import Gate, Passage
+from dlopen._locks import new_lock
 from dlopen._mapped import Mapped, Place
-from dlopen._records import Record, or_log
+from dlopen._records import Record, log, log_refused
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
 from dlopen._requests import Request, content, encode_name
 from dlopen.errors import Error
@@ -68,6 +69,9 @@ _PRIVATE = int(PRIVATE)
 
 # Of these the address is known when they are used.
 _FOUND_LATE = ("IFUNC", "TLS")
+
+# What an open gives a `Library`.
+_STATE = ("_functions", "_given", "_type", "_image", "_path", "_warns", "_lock")
 
 
 class Blocker(Record):
@@ -179,27 +183,21 @@ class Library(Mapped):
         data = self._given_data
         if data is not None:
             del self._given_data  # which the caller may want to free
-        if reload:
-            request = Request(name, flags, in_tree, replacements, kept, read, place)
-            self._reloading = Reloading(request, is_from_file=data is None)
-            image = or_log(self._reloading.load, path, data)
-        else:
-            # Not by a `Request`: to make one takes a tenth of an open of what is loaded already.
-            image = or_log(
-                _linker.open,
-                path,
-                name,
-                data,
-                flags,
-                in_tree,
-                replacements,
-                read,
-                place,
-                0,
-                self._keeps_gil,
-            )
-            if kept:
-                keep(image, kept, in_tree=replace_in is not None)
+        try:
+            if reload:
+                request = Request(name, flags, in_tree, replacements, kept, read, place)
+                self._reloading = Reloading(request, is_from_file=data is None)
+                image = self._reloading.load(data)
+            else:
+                # No `Request`: to make one takes a tenth of an open of what is loaded already.
+                image = _linker.open(
+                    name, data, flags, in_tree, replacements, read, place, 0, self._keeps_gil
+                )
+        except BaseException as error:
+            log_refused(path, error)
+            raise
+        if kept and not reload:
+            keep(image, kept, in_tree=replace_in is not None)
         # Of a namespace's, the namespace warns.
         is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
         type_ = function_type(bool(gil), bool(use_errno), bool(reload))
@@ -233,10 +231,8 @@ class Library(Mapped):
         return self
 
     def _adopt(self, image: int, path: str, type_: type[Function], warns: bool) -> None:
-        self._functions = {}
-        self._given = set()
-        self._type = type_
-        self._opened(image, path, warns)
+        _linker.assign(self, _STATE, ({}, set(), type_, image, path, warns, new_lock()))
+        log("dlopen.library", "opened %r", self)
 
     def _gate(self) -> Gate:
         assert self._reloading
@@ -476,19 +472,23 @@ class Library(Mapped):
         return tuple(Blocker(*holder) for holder in _linker.holders(image))
 
     def _forget(self) -> None:
-        for reference in self._given.copy():  # those that go meanwhile leave it
-            if function := reference():
+        if given := self._given:
+            for reference in given.copy():  # those that go meanwhile leave it
+                if function := reference():
+                    turn_off(function)
+            given.clear()
+        if functions := self._functions:
+            for name, function in functions.copy().items():
                 turn_off(function)
-        self._given.clear()
-        for name, function in self._functions.copy().items():
-            turn_off(function)
-            self.__dict__.pop(name, None)
-        self._functions.clear()
+                self.__dict__.pop(name, None)
+            functions.clear()
 
     def _closed(self, image: int, is_held: bool) -> None:
         # An image that nothing holds is gone, and another may take its address.
-        self._left = image if is_held else None
-        self.release_old()
+        if is_held:
+            self._left = image
+        if self._reloading:
+            self.release_old()
         forget_gone()
         if self._namespace is not None:
             self._namespace._remove(self)

@@ -54,6 +54,7 @@ cdef extern from "Python.h":
     const char *PyModule_GetName(object module) except NULL
     PyObject *PyState_FindModule(PyModuleDef *definition)
     int PyState_AddModule(object module, PyModuleDef *definition) except -1
+    int PyObject_GenericSetAttr(object thing, object name, object value) except -1
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
 
 cdef extern from *:

@@ -236,3 +236,11 @@ def is_mapped(uintptr_t image):
     with nogil:
         code = DLOPEN_info(<PublicImage *>image, &found)
     return code == DLOPEN_OK
+
+
+def assign(thing, tuple names, tuple values):
+    """Set attributes as `object` does. A class with a __delattr__ has each one that is set looked
+    up in Python's way, and an open sets seven."""
+    cdef Py_ssize_t i
+    for i in range(len(names)):
+        PyObject_GenericSetAttr(thing, names[i], values[i])
