@@ -61,7 +61,7 @@ cdef class Content:
 cdef int ask_for_file(
     const char *path, const void **bytes, size_t *size, void *data
 ) noexcept with gil:
-    """As `ask_python`. The answers are kept: an open that the core tries again sees the same files."""
+    """As `ask_python`. Answers are kept: an open that is tried again sees the same files."""
     cdef list state = <list>data        # the function, an exception, what it has given
     cdef dict known = state[2]
     cdef Content content

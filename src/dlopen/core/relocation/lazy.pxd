@@ -3,7 +3,8 @@ Linkage Table").
 
 Until then the slot of a call leads back into the PLT, whose first entry hands on a reserved word of
 the GOT (Machine.got_image: here the Image) and which slot of DT_JMPREL it is, and jumps to another
-one (Machine.got_resolver), which is `lazy_call` of arch/<machine>.S. That asks running/calls.pxd and jumps to the answer.
+one (Machine.got_resolver), which is `lazy_call` of arch/<machine>.S. That asks running/calls.pxd
+and jumps to the answer.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,8 +1,8 @@
 """Where a name comes from: the search of ld.so(8), in the order of this glibc. The lists stand in
 this order in `walk_lists` (search/walk.pxd).
 
-RPATH of the asking image and of those that brought it in (not if it has RUNPATH), then the program's;
-LD_LIBRARY_PATH; RUNPATH of the asking image; /etc/ld.so.cache; the default folders. In
+RPATH of the asking image and of those that brought it in (not if it has RUNPATH), then the
+program's; LD_LIBRARY_PATH; RUNPATH of the asking image; /etc/ld.so.cache; the default folders. In
 every folder the glibc-hwcaps subfolders come first, and where libc does so the older ones.
 A namespace's own path comes before what the process has: the program's RPATH.
 
