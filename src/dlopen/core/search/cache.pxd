@@ -12,7 +12,7 @@ from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.kernel cimport (
     FileStatus, is_shortage, kernel_close, kernel_open, kernel_status_of,
 )
-from dlopen.core.base.strings cimport memcmp, strlen, strncmp
+from dlopen.core.base.strings cimport memcmp, strchr, strlen, strncmp
 from dlopen.core.elf.structures cimport Word
 from dlopen.core.host.linker cimport SearchSettings
 from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
@@ -94,7 +94,7 @@ cdef inline uint32_t hwcaps_priority(
         return 0
     name = cache + offset
     for i in range(settings.hwcaps_count):
-        level = subfolder + sizeof("glibc-hwcaps/") - 1
+        level = strchr(subfolder, 0x2f) + 1
         if strncmp(level, name, strlen(name)) == 0 and level[strlen(name)] == 0x2f:
             return i + 1
         subfolder += strlen(subfolder) + 1
