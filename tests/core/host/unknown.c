@@ -5,6 +5,7 @@
 #include <gnu/libc-version.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static int (*true_iterate)(int (*)(struct dl_phdr_info *, size_t, void *), void *);
 static int (*true_info)(void *, int, void *);
