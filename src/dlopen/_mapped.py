@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from dlopen.errors import SymbolError
 
 
+# What an open gives all of them.
+_OPENED = ("_image", "_path", "_warns", "_lock")
+
+
 class Mapped:
     """What `Library` and `Image` have in common: something open that can be closed."""
 
@@ -33,10 +37,7 @@ class Mapped:
     """The last one, which lists the exports when it is shown: `close` has them listed before."""
 
     def _opened(self, image: int, path: str, warns: bool) -> None:
-        self._image = image
-        self._path = path
-        self._warns = warns
-        self._lock = new_lock()
+        _linker.assign(self, _OPENED, (image, path, warns, new_lock()))
         log("dlopen.library", "opened %r", self)
 
     def _open_image(self) -> int:

@@ -10,9 +10,8 @@ from weakref import ref
 from dlopen import _linker
 from dlopen._files import reader
 from dlopen._gate import Gate, Passage
-from dlopen._locks import new_lock
 from dlopen._mapped import Mapped, Place
-from dlopen._records import Record, log, log_refused
+from dlopen._records import Record, log_refused
 from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
 from dlopen._requests import Request, content, encode_name
 from dlopen.errors import Error
@@ -70,8 +69,8 @@ _PRIVATE = int(PRIVATE)
 # Of these the address is known when they are used.
 _FOUND_LATE = ("IFUNC", "TLS")
 
-# What an open gives a `Library`.
-_STATE = ("_functions", "_given", "_type", "_image", "_path", "_warns", "_lock")
+# What an open gives a `Library` besides.
+_STATE = ("_functions", "_given", "_type")
 
 
 class Blocker(Record):
@@ -231,8 +230,8 @@ class Library(Mapped):
         return self
 
     def _adopt(self, image: int, path: str, type_: type[Function], warns: bool) -> None:
-        _linker.assign(self, _STATE, ({}, set(), type_, image, path, warns, new_lock()))
-        log("dlopen.library", "opened %r", self)
+        _linker.assign(self, _STATE, ({}, set(), type_))
+        self._opened(image, path, warns)
 
     def _gate(self) -> Gate:
         assert self._reloading

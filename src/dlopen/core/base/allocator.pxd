@@ -55,37 +55,41 @@ cdef extern from *:
 cdef enum:
     HEADER_SIZE = 16
     SMALLEST_SHIFT = 5           # the smallest block: 32 bytes, header included
-    CLASS_COUNT = 24             # 32, 48, 64, 96, … 96 KiB
     LARGEST_CLASS_SIZE = 98304
     CHUNK_SIZE = 1 << 20         # never unmapped; below the size of a huge page
     PAGE = 4096
 
 
-cdef struct BlockHeader:
-    uint64_t size                # of the whole block
-    uint64_t size_class          # CLASS_COUNT: a mapping of its own
-
-
 cdef extern from *:
     """
-    /* The process's one: nobody is handed it. Zeroes are its beginning. */
+    enum { DLOPEN_CLASS_COUNT = 24 };    /* 32, 48, 64, 96, … 96 KiB */
+    struct dlopen_block_header {
+        uint64_t size;           /* of the whole block */
+        uint64_t size_class;     /* DLOPEN_CLASS_COUNT: a mapping of its own */
+    };
     struct dlopen_free_block {
-        struct { uint64_t size, size_class; } header;
+        struct dlopen_block_header header;
         struct dlopen_free_block *next;
     };
+    /* The process's one: nobody is handed it. Zeroes are its beginning. */
     static struct dlopen_allocator {
         struct dlopen_lock lock;
-        struct dlopen_free_block *free_blocks[24];
+        struct dlopen_free_block *free_blocks[DLOPEN_CLASS_COUNT];
         char *chunk;             /* what is left of the newest chunk */
         size_t chunk_left;
     } dlopen_heap;
     """
+    enum:
+        CLASS_COUNT "DLOPEN_CLASS_COUNT"
+    cdef struct BlockHeader "dlopen_block_header":
+        uint64_t size
+        uint64_t size_class
     cdef struct FreeBlock "dlopen_free_block":
         BlockHeader header
         FreeBlock* next
     cdef struct Allocator "dlopen_allocator":
         Lock lock
-        FreeBlock* free_blocks[CLASS_COUNT]
+        FreeBlock** free_blocks  # an array of CLASS_COUNT
         char* chunk
         size_t chunk_left
     Allocator heap "dlopen_heap"

@@ -92,8 +92,8 @@ cdef inline bint functions_are_there(
         compare_and_swap_u32(&unmet_claimed, 0, 1)
     elif missing != NULL:
         note_unmet(&linker.preparation, b"it does not define ", missing)
-    linker.habits.has_functions = missing == NULL
-    return has_libc and missing == NULL
+    linker.habits.has_functions = has_libc and missing == NULL
+    return linker.habits.has_functions
 
 
 cdef inline bint fits_link_map(const uint32_t* descriptor) noexcept nogil:

@@ -12,7 +12,7 @@ from dlopen.core.base.contract cimport DLOPEN_R_GLOB_DAT, DLOPEN_R_JUMP_SLOT, DL
 from dlopen.core.base.details cimport (
     DETAIL_COPY_OUTSIDE, DETAIL_COPY_UNDEFINED, DETAIL_NARROW, DETAIL_NARROW_RELATIVE,
 )
-from dlopen.core.base.words cimport ranges_overlap
+from dlopen.core.base.words cimport ranges_overlap, smaller
 from dlopen.core.elf.constants cimport PF_W
 from dlopen.core.elf.layout cimport segment_holding
 from dlopen.core.elf.structures cimport Phdr, Rela, Sym, relocation_symbol
@@ -51,7 +51,7 @@ cdef inline bint find_writable(
                 writable.end = writable.start
                 return False
             if table.start >= place + size:
-                writable.end = min_u64(writable.end, table.start)
+                writable.end = smaller(writable.end, table.start)
             elif table.start + table.size > writable.start:
                 writable.start = table.start + table.size
     return True
@@ -61,10 +61,6 @@ cdef inline bint stays_writable(const Image* image, uint64_t place) noexcept nog
     """Until RELRO: not only while text relocations are applied. The place was checked."""
     return not image.tables.has_textrel \
         or segment_holding(&image.layout, place, 8).p_flags & PF_W != 0
-
-
-cdef inline uint64_t min_u64(uint64_t one, uint64_t other) noexcept nogil:
-    return one if one < other else other
 
 
 cdef inline int narrow(

@@ -92,7 +92,8 @@ cdef inline int apply(
         if not is_code(image, value):
             return bad_relocation(batch, image, DETAIL_RESOLVER_OUTSIDE, place, value)
         return defer(batch, image, place, image.load_bias + value, 0)
-    if kind == DLOPEN_R_UNKNOWN:
+    # A RELATIVE here is one that `is_relative` does not know.
+    if kind == DLOPEN_R_UNKNOWN or kind == DLOPEN_R_RELATIVE:
         return bad_relocation(batch, image, DETAIL_RELOCATION_TYPE, place, number)
     if image.changes.replacement_count != 0 and kind != DLOPEN_R_SIZE and kind != DLOPEN_R_COPY:
         value = replacement_of(image, index)
