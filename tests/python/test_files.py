@@ -29,7 +29,7 @@ PATHS = ("plugins/plug.so", "lib/libdep.so", "lib/deeper/libbase.so")
 
 @pytest.fixture(autouse=True, scope="module")
 def warm(example: Path) -> None:
-    """The first open of a process brings libgcc_s."""
+    """The first open of a process prepares the linker."""
     dlopen.Library(example).close()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +152,7 @@ def test_a_library_that_brings_libgcc(tmp_path: Path, libdlopen: Path) -> None:
 
 
 @pytest.mark.cxx
+@pytest.mark.parametrize("look", [False, True], ids=["at once", "after a look"])
 @pytest.mark.parametrize(
     "flags",
     [
@@ -160,10 +163,76 @@ def test_a_library_that_brings_libgcc(tmp_path: Path, libdlopen: Path) -> None:
     ids=["of its own", "of its own, under RELRO", "of LLVM"],
 )
 def test_a_library_that_brings_an_unwinder(
-    tmp_path: Path, libdlopen: Path, flags: Callable[[], list[str]]
+    tmp_path: Path, libdlopen: Path, flags: Callable[[], list[str]], *, look: bool
 ) -> None:
     compile_library(tmp_path, "libthrough.so", THROUGH, language="c++", flags=flags())
-    assert late(tmp_path, libdlopen, "libthrough.so", look=True) == "42\n"
+    assert late(tmp_path, libdlopen, "libthrough.so", look=look) == "42\n"
+
+
+def table(directory: Path, libdlopen: Path, case: str, preload: str = "") -> list[str]:
+    """What table.c says; the test is skipped where the kernel cannot do what it is about."""
+    compile_library(directory, "libpass.so", PASS)
+    compile_library(directory, "libthrough.so", THROUGH, language="c++")
+    program = compile_program(
+        directory, "table", HERE / "table.c", flags=["-rdynamic", "-pthread", *HEADERS]
+    )
+    done = subprocess.run(
+        [program, libdlopen, case],
+        cwd=directory,
+        env={**os.environ, "LD_PRELOAD": preload},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("this kernel has no such thing")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize("case", ["plain", "child", "no gain of execution", "namespace"])
+def test_no_library_is_brought_in(tmp_path: Path, libdlopen: Path, case: str) -> None:
+    """Neither is libc mapped otherwise than before; and what comes later finds our frames."""
+    assert table(tmp_path, libdlopen, case) == ["libgcc_s is not there", "42"]
+
+
+@pytest.mark.cxx
+def test_no_library_is_brought_in_by_the_preload(tmp_path: Path, libdlopen: Path) -> None:
+    said = table(tmp_path, libdlopen, "plain", preload=str(libdlopen))
+    assert said == ["libgcc_s is not there", "42"]
+
+
+@pytest.mark.cxx
+def test_a_table_that_cannot_be_written(tmp_path: Path, libdlopen: Path) -> None:
+    """Then the unwinder that nearly all share is there before our first image."""
+    assert table(tmp_path, libdlopen, "refused") == ["libgcc_s is there", "42"]
+
+
+@pytest.mark.cxx
+def test_the_two_names_in_libcs_table(tmp_path: Path, libdlopen: Path) -> None:
+    assert table(tmp_path, libdlopen, "names") == [
+        "libgcc_s is not there",
+        *("_dl_find_object of another", "dl_iterate_phdr of another"),
+    ]
+
+
+@pytest.mark.cxx
+def test_between_two_libraries_that_ctypes_has_opened(tmp_path: Path) -> None:
+    """From Python: no library is brought in, and an exception goes from the one to the other."""
+    compile_library(tmp_path, "libpass.so", PASS)
+    compile_library(tmp_path, "libthrough.so", THROUGH, language="c++")
+    code = """
+import ctypes
+import dlopen
+passes = dlopen.Library("./libpass.so")
+if "/libgcc_s" not in before and "/libgcc_s" in open("/proc/self/maps").read():
+    print("libgcc_s was brought in")
+through = ctypes.CDLL("./libthrough.so").through
+print(through(ctypes.c_void_p(int(passes.symbols["pass"]))))
+"""
+    code = "before = open('/proc/self/maps').read()\n" + code
+    assert run([sys.executable, "-c", code], cwd=tmp_path).stdout == "42\n"
 
 
 FINISHES = """

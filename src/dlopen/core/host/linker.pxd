@@ -58,12 +58,12 @@ cdef enum:
     UNSEALED_MAX = 16
 
 
-cdef struct Rebinding:           # host/rebind.pxd, host/unwinder.pxd
+cdef struct Rebinding:           # host/rebind.pxd, unwinder.pxd, redirect.pxd
     # Pages of RELRO of ours that could not be closed again. Under Registry.lock.
     uint64_t unsealed[UNSEALED_MAX]
     uint32_t has_unsealed        # atomic
     uint32_t is_due              # atomic: what asks for frames has still to be bound to ours
-    uint32_t has_unwinder        # atomic: libgcc_s was asked for
+    uint32_t expects_unwinders   # atomic: host/redirect.pxd is done
 
 
 cdef struct Namespace:

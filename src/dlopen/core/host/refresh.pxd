@@ -15,10 +15,9 @@ from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_remove
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.strings cimport strcmp
-from dlopen.core.host.abi cimport RTLD_LAZY, HostInfo
+from dlopen.core.host.abi cimport HostInfo
 from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
-from dlopen.core.host.host_lock cimport open_host
 from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
 from dlopen.core.host.linker cimport Linker, Preparation
 from dlopen.core.host.probes cimport visit_for_probes
@@ -220,14 +219,3 @@ cdef inline bint rebind_unwinders(Linker* linker, const Snapshot* snapshot) noex
     if not complete:
         store_u32(&linker.rebinding.is_due, 1)
     return complete
-
-
-cdef inline void bring_unwinder(Linker* linker) noexcept nogil:
-    """libgcc_s: libc opens it late, for the first cancellation or backtrace, and would do so
-    behind our back. By the name that libc uses; a process may do without it. Never given
-    back. No lock may be held."""
-    if load_u32(&linker.rebinding.has_unwinder):
-        return
-    if open_host(linker, b"libgcc_s.so.1", RTLD_LAZY) == NULL:
-        linker.host.dlerror()
-    store_u32(&linker.rebinding.has_unwinder, 1)

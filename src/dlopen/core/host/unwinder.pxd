@@ -15,9 +15,8 @@ that are the host's.
 A slot is rebound once the host has relocated it, or it would be written again: first
 the image is counted, which waits for the dlopen that is loading it. A thread that is
 just binding a lazy slot may still win; the slot is looked at again at each change of
-the host's images that we see (an open, a lookup of an address). An unwinder that the
-host loads later knows nothing of us until then; libgcc_s is brought in before our
-first image, so that the one that nearly all share is never among these.
+the host's images that we see (an open, a lookup of an address). What the host loads after
+our first image is bound to ours anyhow (host/redirect.pxd), but for __tls_get_addr.
 """
 
 from libc.stdint cimport uint64_t

@@ -20,7 +20,6 @@ from dlopen.core.base.strings cimport strchr
 from dlopen.core.host.debugger cimport show_to_debugger
 from dlopen.core.host.libraries cimport must_be_hosts
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.host.refresh cimport bring_unwinder
 from dlopen.core.image.dynamic cimport refuse
 from dlopen.core.image.image cimport Image, image_free_records, image_name, is_linked
 from dlopen.core.image.registry cimport (
@@ -31,7 +30,9 @@ from dlopen.core.opening.acquire cimport not_found, stopped
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.map_image cimport map_image, new_image, unmap_image
 from dlopen.core.opening.open cimport link_images
-from dlopen.core.opening.publish cimport count_bound_hosts, give_back_hosts, keep_hosts
+from dlopen.core.opening.publish cimport (
+    count_bound_hosts, expect_unwinders, give_back_hosts, keep_hosts,
+)
 from dlopen.core.opening.replacing cimport replace_symbols
 from dlopen.core.opening.transaction cimport (
     DONE, Outcome, Transaction, begin, end, no_memory, outcome_of, rely_on,
@@ -200,8 +201,6 @@ cdef inline int link_mapped(
     cdef Transaction* transaction
     cdef Outcome outcome
     cdef int code
-    if not request.flags & DLOPEN_NO_FOREIGN_CODE:
-        bring_unwinder(linker)
     transaction = begin(linker, request, error)
     if transaction == NULL:
         return fail_memory(error, image_name(image))
@@ -216,7 +215,8 @@ cdef inline int link_mapped(
         or replace_symbols(transaction)
         # Link: as any other image.
         or link_images(transaction)
-        # Count, publish and announce.
+        # Expect, count, publish and announce.
+        or expect_unwinders(transaction)
         or publish_relocated(transaction)
     )
     code = transaction.code if outcome != DONE else 0

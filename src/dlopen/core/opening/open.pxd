@@ -8,7 +8,7 @@ held while they do.
 
 from dlopen.core.base.contract cimport (
     DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC,
-    DLOPEN_NO_FOREIGN_CODE, Error, Request,
+    Error, Request,
 )
 from dlopen.core.base.details cimport (
     DETAIL_BYTES_NAME, DETAIL_DLMOPEN_NAMESPACE, DETAIL_EMPTY_NAME, DETAIL_HOST_GONE,
@@ -21,7 +21,6 @@ from dlopen.core.host.namespaces cimport (
     NEW_NAMESPACE, enter_namespace, leave_namespace, new_namespace,
 )
 from dlopen.core.host.assumptions cimport is_unmet
-from dlopen.core.host.refresh cimport bring_unwinder
 from dlopen.core.image.image cimport Image
 from dlopen.core.opening.catching cimport is_catching
 from dlopen.core.opening.initialise cimport initialise
@@ -30,7 +29,7 @@ from dlopen.core.opening.link cimport (
     resolve_places, sort_images,
 )
 from dlopen.core.opening.publish cimport (
-    announce, count_hosts, count_open, join_global_scope, publish,
+    announce, count_hosts, count_open, expect_unwinders, join_global_scope, publish,
 )
 from dlopen.core.opening.replacing cimport replace_symbols
 from dlopen.core.opening.root cimport find_root, look_again, open_missing_hosts
@@ -93,8 +92,10 @@ cdef inline Outcome link_images(Transaction* transaction) noexcept nogil:
 cdef inline Outcome publish_images(Transaction* transaction) noexcept nogil:
     """The new images, for all to see."""
     return (
+        # Expect: unwinders that come later will find them.
+        expect_unwinders(transaction)
         # Count: what they rely on of the host's stays as long as they do.
-        count_hosts(transaction)
+        or count_hosts(transaction)
         # Publish: in the registry, the scopes and the unwinder's table, all at once.
         or publish(transaction)
         # Announce: to debuggers, and in the log.
@@ -161,8 +162,6 @@ cdef inline int open_image(
         return fail(error, DLOPEN_E_INVALID, b"", DETAIL_BYTES_NAME)
     if not enter_namespace(linker, request.namespace_id, &space):
         return fail_system(error, DLOPEN_E_INVALID, request.name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
-    if not request.flags & DLOPEN_NO_FOREIGN_CODE:
-        bring_unwinder(linker)
     if is_unmet():               # the first handle of the host's shows it; the faces say it
         leave_namespace(&linker.registry, space)
         return DLOPEN_E_STATE

@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t
 
 from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
-from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING
+from dlopen.core.base.contract cimport DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_INITIALISING
 from dlopen.core.base.growable cimport (
     Pointers, pointer_at, pointers_add, pointers_hold, pointers_reserve,
 )
@@ -20,6 +20,7 @@ from dlopen.core.host.counts cimport count_host_image
 from dlopen.core.host.debugger cimport show_to_debugger
 from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.redirect cimport expect_late_unwinders
 from dlopen.core.image.image cimport Image, Retired, Unique, image_name
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, free_wider_scopes, join_globals, make_snapshot, publish_snapshot,
@@ -134,6 +135,16 @@ cdef inline void give_back_all_hosts(Transaction* transaction) noexcept nogil:
     cdef size_t i
     for i in range(transaction.loaded.count):
         give_back_hosts(transaction.linker, <Image*>transaction.loaded.items[i])
+
+
+cdef inline Outcome expect_unwinders(Transaction* transaction) noexcept nogil:
+    """Of the first images."""
+    if not expect_late_unwinders(
+        transaction.linker, transaction.snapshot,
+        transaction.request.flags & DLOPEN_NO_FOREIGN_CODE == 0
+    ):
+        return no_memory(transaction, transaction.request.name)
+    return DONE
 
 
 cdef inline Outcome count_hosts(Transaction* transaction) noexcept nogil:
