@@ -36,6 +36,7 @@ from dlopen.core.image.versions cimport (
     EXTRA_FLAGS_1, EXTRA_GNU_HASH, EXTRA_VERDEF, EXTRA_VERDEFNUM, EXTRA_VERNEED, EXTRA_VERNEEDNUM,
     EXTRA_VERSYM, OLD_TAGS, TAG_COUNT, read_versions,
 )
+from dlopen.core.memory.memory cimport memory_own
 
 
 cdef inline int tag_slot(uint64_t tag) noexcept nogil:
@@ -216,6 +217,8 @@ cdef inline int read_dynamic(Image* image, Error* error) noexcept nogil:
         tables.dynamic = <const Dyn*>table_at(image, address, size)
         if tables.dynamic == NULL:
             return malformed(image, error, DETAIL_DYNAMIC_OUTSIDE, address)
+        if segment_holding(&image.layout, address, size).p_flags & PF_W:
+            memory_own(<uint64_t>tables.dynamic)     # relocation writes to that page
         if relro != NULL:
             segment = segment_holding(&image.layout, relro.p_vaddr, 1)
             if segment == NULL or not segment.p_flags & PF_W or relro.p_memsz > align_up(

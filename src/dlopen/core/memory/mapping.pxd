@@ -2,9 +2,11 @@
 
 One read-only mapping of the file covers every segment whose distance to the file is
 the first one's; text is then made executable, and writable segments are mapped over
-it, populated, since relocation is about to touch each of their pages. That is three
-kernel calls for a common library. Bytes are copied into anonymous memory instead.
-No page is ever writable and executable.
+it. That is three kernel calls for a common library. Bytes are copied into anonymous memory
+instead. No page is ever writable and executable.
+
+A large writable segment is populated at once, since relocation is about to touch most of its
+pages; a small one costs less by its page faults, and keeps none that nothing touches.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -28,6 +30,8 @@ from dlopen.core.memory.memory cimport (
 
 
 cdef enum:
+    # In between, one call for all pages costs less than a fault for each.
+    POPULATE_LEAST = 0x10000
     # Above this, pages that relocation may never touch cost more than the faults they save.
     POPULATE_LIMIT = 0x1000000
 
@@ -106,7 +110,8 @@ cdef inline int map_file_segment(
             if result == 0:
                 return 0
             # MDWE and some policies allow execution only from the first mmap on.
-        populated = segment.p_flags & PF_W and file_pages_end - start <= POPULATE_LIMIT
+        populated = segment.p_flags & PF_W \
+            and POPULATE_LEAST <= file_pages_end - start <= POPULATE_LIMIT
         result = memory_map(
             bias + start, file_pages_end - start,
             protection | PROT_WRITE if has_zeroes and not segment.p_flags & PF_X else protection,

@@ -8,10 +8,10 @@ Each that asks the kernel returns what it returns: a negative errno on failure.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.base.atomics cimport load_pointer, store_pointer
+from dlopen.core.base.atomics cimport add_u32, load_pointer, store_pointer
 from dlopen.core.base.kernel cimport (
     MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_NONE, PROT_READ,
     PROT_WRITE, kernel_map, kernel_protect, kernel_unmap,
@@ -66,6 +66,12 @@ cdef inline void memory_read(uint64_t address, void* buffer, size_t size) noexce
 
 cdef inline void memory_write(uint64_t address, const void* bytes, size_t size) noexcept nogil:
     memcpy(<void*>address, bytes, size)
+
+
+cdef inline void memory_own(uint64_t address) noexcept nogil:
+    """A store that changes nothing, before the page of a writable mapping of a file is read and
+    then written: read first it would be the file's page, and the write a page fault of its own."""
+    add_u32(<uint32_t*>(address & ~<uint64_t>3), 0)
 
 
 cdef inline void memory_clear(uint64_t address, size_t size) noexcept nogil:

@@ -1,0 +1,123 @@
+"""What an open and a close ask of the kernel: counts, which docs/how-it-works.md has reasons for.
+
+Times are for the benchmarks. What is counted is a second open: the first one learns of the process.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.fixtures import compile_library, compile_program, need_tool, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A write to no file is a mark in the list of system calls.
+PROGRAM = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+static long faults(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_minflt;
+}
+static void mark(const char *text) { if (write(-1, text, strlen(text)) == 0) abort(); }
+int main(int argc, char **argv) {
+  long before = 0, opened = 0;
+  for (int round = 0; round < 8; round++) {
+    mark("opens");
+    before = faults();
+    void *handle = dlopen(argv[1], RTLD_NOW);
+    if (!handle) { fprintf(stderr, "%s\\n", dlerror()); return 1; }
+    opened = faults() - before;
+    mark("closes");
+    if (dlclose(handle)) return 1;
+    mark("ends");
+  }
+  printf("%ld\\n", opened);
+}
+"""
+SMALL = """
+int counter = 42, zeroes[4];
+static int *pointers[] = { &counter, &counter };
+int answer(void) { return *pointers[1]; }
+"""
+LARGE_DATA = "int more[3000]; int *many[20000] = { [0 ... 19999] = &more[7] };"
+
+
+@dataclass
+class Costs:
+    """Of one side: the names of the system calls, in their order, and the page faults."""
+
+    opening: list[str]
+    closing: list[str]
+    faults: int
+    arguments: str
+
+
+def costs(folder: Path, library: Path, libdlopen: Path | None) -> Costs:
+    program = compile_program(folder, "costs", PROGRAM)
+    trace = folder / "trace"
+    preload = [f"-ELD_PRELOAD={libdlopen}"] if libdlopen else []
+    run([need_tool("strace"), *preload, "-o", trace, program, library])
+    text = trace.read_text()
+    last = text[text.rindex('"opens"') : text.rindex('"ends"')].splitlines()[1:]
+    last = [line for line in last if not line.startswith("getrusage")]
+    names = [re.split(r"\W", line)[0] for line in last]
+    cut = next(number for number, line in enumerate(last) if '"closes"' in line)
+    # Not under strace, whose stops are no faults, but would be in the program's own time.
+    environment = {"LD_PRELOAD": str(libdlopen)} if libdlopen else {}
+    faults = int(run([program, library], env=environment).stdout)
+    return Costs(names[:cut], names[cut + 1 : -1], faults, "\n".join(last))
+
+
+FILE = ["openat", "pread64", "fstat"]
+# All segments at once, to be read; text.
+MAPPING = ["mmap", "mprotect"]
+DATA = ["mmap"]
+ZEROES = ["mmap"]
+RELRO = ["mprotect"]
+
+
+@pytest.mark.parametrize(
+    ("source", "mappings"),
+    [
+        (SMALL, [*MAPPING, *DATA]),
+        (SMALL + LARGE_DATA, [*MAPPING, *DATA, *ZEROES]),
+    ],
+    ids=["small", "with zeroes"],
+)
+def test_each_system_call_of_an_open_has_its_reason(
+    tmp_path: Path, libdlopen: Path, source: str, mappings: list[str]
+) -> None:
+    library = compile_library(tmp_path, "libcosts.so", source, flags=["-Wl,-z,now"])
+    ours = costs(tmp_path, library, libdlopen)
+    assert ours.opening == [*FILE, *mappings, "close", *RELRO], ours.arguments
+    assert ours.closing == ["munmap"], ours.arguments
+    theirs = costs(tmp_path, library, None)
+    assert len(ours.opening) < len(theirs.opening)
+    assert len(ours.closing) <= len(theirs.closing)
+
+
+def test_a_small_library_has_no_more_page_faults_than_under_libc(
+    tmp_path: Path, libdlopen: Path
+) -> None:
+    library = compile_library(tmp_path, "libcosts.so", SMALL, flags=["-Wl,-z,now"])
+    ours = costs(tmp_path, library, libdlopen)
+    assert "MAP_POPULATE" not in ours.arguments
+    assert ours.faults <= costs(tmp_path, library, None).faults
+
+
+def test_large_data_is_populated_at_once(tmp_path: Path, libdlopen: Path) -> None:
+    library = compile_library(tmp_path, "libcosts.so", SMALL + LARGE_DATA, flags=["-Wl,-z,now"])
+    ours = costs(tmp_path, library, libdlopen)
+    assert ours.arguments.count("MAP_POPULATE") == 1
