@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-glibc lint types bench differential machines programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-glibc lint types bench bench-full differential machines programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -70,8 +70,13 @@ types: ## mypy, strict
 	$(PREPARE) types
 	@$(RUN) -m mypy $(ARGS)
 
-bench: build ## against the system's loader; a table, and JSON in build/
+bench: build ## against the system's loader, ctypes and cffi, in minutes; JSON in build/benchmarks
+	$(PREPARE) bench
 	@$(RUN) benchmarks/run.py $(ARGS)
+
+bench-full: build ## the same with more rounds, and up to 12,000 libraries
+	$(PREPARE) bench
+	@$(RUN) benchmarks/run.py --full $(ARGS)
 
 debug: ## a build for gdb, with the lines of the Cython source, in build/debug/site
 	$(PREPARE) build

@@ -3,23 +3,27 @@
     explain.py [--case NAME]... [--rounds N] [--perf]
 
 Each side opens and closes the case's library alone, in a process of its own.  System calls come
-from strace (the difference between N rounds and none), times and faults from getrusage(2), the
-symbols of --perf from perf(1).
+from strace (the difference between some rounds and one), time and faults from wait4(2), the symbols
+of --perf from perf(1).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import cases
+import libraries
+import rows
+from turns import Command
 
-SIDES = ("libc", "dlopen")
+OPENS = 16  # in a round of workers/opening.c
 
 
 def need(tool: str) -> str:
@@ -30,40 +34,48 @@ def need(tool: str) -> str:
     return path
 
 
-def run(command: list[str]) -> str:
-    """Its standard output; a failure ends the program."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(command: Sequence[str], rounds: int = 0) -> str:
+    """Its standard output, of a worker with so many rounds; a failure ends the program."""
+    done = subprocess.run(
+        command, input="0\n" * rounds, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")
     return done.stdout
 
 
-def command_of(case: cases.Case, side: str, rounds: int) -> list[str]:
-    """The native worker of one side."""
-    start = [str(cases.native()), str(cases.libdlopen()), *cases.loaded_first(case)]
-    return [*start, "alone", side, str(rounds), str(case.path)]
+def used(command: Command, rounds: int) -> tuple[float, int]:
+    """Seconds of CPU time, and page faults, of a worker with so many rounds."""
+    with tempfile.TemporaryFile() as requests:
+        requests.write(b"0\n" * rounds)
+        requests.seek(0)
+        process = subprocess.Popen(command.arguments, stdin=requests, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+    return usage.ru_utime + usage.ru_stime, usage.ru_minflt
 
 
-def system_calls(case: cases.Case, side: str) -> Counter[str]:
+def system_calls(command: Command) -> Counter[str]:
     """How often each is called for one open and close."""
-    rounds, counts = 10, []
-    for number in (0, rounds):
+    rounds, counts = 4, []
+    for number in (1, 1 + rounds):
         with tempfile.NamedTemporaryFile("r") as output:
-            run([need("strace"), "-f", "-c", "-o", output.name, *command_of(case, side, number)])
+            run([need("strace"), "-f", "-c", "-o", output.name, *command.arguments], number)
             found = re.findall(
                 r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) (?:.* )?(\w+)$", output.read(), re.MULTILINE
             )
         counts.append(Counter({name: int(count) for count, name in found if name != "total"}))
     counts[1].subtract(counts[0])
-    return Counter({name: round(n / rounds) for name, n in counts[1].items() if n >= rounds})
+    per = rounds * OPENS
+    return Counter({name: round(n / per) for name, n in counts[1].items() if n >= per})
 
 
-def symbols(case: cases.Case, side: str, rounds: int) -> str:
+def symbols(command: Command, rounds: int) -> str:
     """The most frequent symbols, kernel and user, of one side."""
     with tempfile.TemporaryDirectory() as scratch:
         data = str(Path(scratch, "perf.data"))
         record = [need("perf"), "record", "-q", "-F", "5000", "-o", data]
-        run([*record, *command_of(case, side, rounds)])
+        run([*record, *command.arguments], rounds)
         report = [need("perf"), "report", "-q", "--stdio", "-i", data]
         text = run([*report, "--sort", "dso,symbol", "--percent-limit", "1"])
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
@@ -74,21 +86,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", action="append", choices=cases.CASES, help="all by default")
-    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--case", action="append", choices=rows.SMALL, help="all by default")
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--perf", action="store_true", help="symbols, too")
     arguments = parser.parse_args()
-    for name in arguments.case or cases.CASES:
-        case = cases.CASES[name]()
-        print(f"{name}: one open and close of {case.path.name}")
-        for side in SIDES:
-            figures = run(command_of(case, side, arguments.rounds)).split()
-            calls = system_calls(case, side)
-            print(f"  {side:6}", *map("=".join, zip(figures[::2], figures[1::2], strict=True)))
+    for name in arguments.case or rows.SMALL:
+        print(f"{name}: one open and close")
+        try:
+            commands = rows.SMALL[name]()
+        except libraries.MissingError as error:
+            print(f"  {error}")
+            continue
+        for side in (rows.LIBC, rows.OURS):
+            before, after = (used(commands[side], rounds) for rounds in (0, arguments.rounds))
+            took, faults = (
+                (late - early) / arguments.rounds / OPENS
+                for early, late in zip(before, after, strict=True)
+            )
+            print(f"  {side:6} {took * 1e6:.1f} µs of CPU time, {faults:.1f} page faults")
+            calls = system_calls(commands[side])
             listed = ", ".join(f"{name} {count}" for name, count in calls.most_common())
             print(f"         {calls.total()} system calls: {listed}")
             if arguments.perf:
-                print(symbols(case, side, 5 * arguments.rounds))
+                print(symbols(commands[side], 5 * arguments.rounds))
 
 
 if __name__ == "__main__":

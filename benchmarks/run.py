@@ -1,158 +1,160 @@
-"""Against glibc and ctypes: opening, closing, looking up, iterating; interleaved, as paired ratios.
+"""Against libc, ctypes and other loaders, interleaved in one run; see rows.py for what is measured.
 
-    run.py [--case NAME]... [--rounds N] [--json PATH]
+    run.py [--full] [--only REGEX] [--rounds N] [--json PATH]
 
 A ratio is the median over rounds of (ours / theirs) in that round, below 1 where we are quicker,
-with its quartiles; for the host's throws, with our images in the process over without; for a
-preload, what ours adds to a program's start over what a library of the same size adds.  Where libc
-has nothing alike there is a time and no ratio.
+with its quartiles and the interval that holds the true median with 95 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
+import re
 import sys
-from collections import defaultdict
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import cases
+import libraries
+import machine
+import paired
+import rows
+from turns import Command, take_turns
 
-LIBRARIES = (10, 100)  # loaded while iterating
-THROWN_BESIDE = 200  # loaded while the host throws
-
-
-@dataclass
-class Result:
-    """Medians in nanoseconds; `peer` and the ratios are None where there is no peer."""
-
-    case: str
-    face: str
-    metric: str
-    rounds: int
-    peer: float | None
-    ours: float
-    ratio: float | None = None
-    lower_quartile: float | None = None
-    upper_quartile: float | None = None
+Result = dict[str, Any]
 
 
-def worker(face: str, case: str, command: list[str]) -> list[Result]:
-    """Run one worker; its pairs as results.  A worker that fails ends the benchmark."""
-    print(f"  {face} {case} …", file=sys.stderr, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")
-    samples: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for line in done.stdout.splitlines():
-        metric, theirs, ours = line.split()
-        samples[metric].append((theirs, ours))
-    if not samples:
-        raise SystemExit(f"{' '.join(command)}\nmeasured nothing")
-    results = []
-    for metric, pairs in samples.items():
-        mine = [float(pair[1]) for pair in pairs]
-        peers = [float(pair[0]) for pair in pairs if pair[0] != "-"]
-        result = Result(case, face, metric, len(pairs), None, statistics.median(mine))
-        if peers:
-            ratios = [one / other for one, other in zip(mine, peers, strict=True)]
-            result.lower_quartile, result.ratio, result.upper_quartile = statistics.quantiles(
-                ratios, n=4
-            )
-            result.peer = statistics.median(peers)
-        results.append(result)
-    return results
+def results_of(row: rows.Row, values: Mapping[tuple[int, str], Mapping[str, Sequence[float]]],
+               rounds: int) -> list[Result]:  # fmt: skip
+    """One result for each metric that all rounds of ours and of the reference have."""
+    found = []
+    for (request, metric), sides in values.items():
+        whole = {
+            side: [value / row.divisor for value in column]
+            for side, column in sides.items()
+            if len(column) == rounds
+        }
+        if not whole.keys() >= {rows.OURS, row.reference}:
+            continue
+        ours = whole[rows.OURS]
+        compare = paired.differences if row.difference else paired.ratios
+        goal = row.goals.get(f"{metric}@{request}" if request else metric)
+        found.append(
+            {
+                "group": row.group,
+                "case": row.case,
+                "metric": metric,
+                "at": request or row.at,
+                "unit": row.unit,
+                "rounds": rounds,
+                "reference": row.reference,
+                "comparison": "difference" if row.difference else "ratio",
+                "at_most": goal and goal.at_most,
+                "stretch": goal and goal.stretch,
+                "sides": {side: asdict(paired.spread(column)) for side, column in whole.items()},
+                "to": {
+                    side: asdict(compare(ours, column))
+                    for side, column in whole.items()
+                    if side != rows.OURS
+                },
+            }
+        )
+    return found
 
 
-def measure(names: list[str], rounds: int | None) -> list[Result]:
-    """All faces of all cases."""
-    native = [str(cases.native()), str(cases.libdlopen())]
-    python = [sys.executable, str(Path(__file__).with_name("python_face.py"))]
-    results = []
-    for name in names:
-        case = cases.CASES[name]()
-        count, path = str(rounds or case.rounds), str(case.path)
-        c = [*native, *cases.loaded_first(case)]
-        results += worker("C", name, [*c, "open", count, path])
-        results += worker("C", name, [*c, "special", count, path])
-        symbols = cases.exports(case.path)
-        results += worker("C", name, [*c, "lookup", count, path, *symbols])
-        results += worker("Python", name, [*python, count, path, case.function, *case.loaded])
-    for size in LIBRARIES:
-        copies = [str(path) for path in cases.copies(size)]
-        command = [*native, "iterate", str(rounds or 200), *copies]
-        results += worker("C", f"iterate {size}", command)
-    command = [str(cases.startup()), str(rounds or 40), str(cases.preloads())]
-    command += ["libempty.so", "libdlopen.so", "/bin/true"]
-    results += worker("preload", "/bin/true", command)
-    beside = [str(path) for path in cases.copies(THROWN_BESIDE)]
-    command = [str(cases.throws()), str(cases.libdlopen()), str(rounds or 200), *beside]
-    results += worker("C++", f"host's throws beside {THROWN_BESIDE}", command)
-    return results
+def measure(row: rows.Row, commands: Mapping[str, Command]) -> tuple[list[Result], dict[str, str]]:
+    """The results of a row, and why a side has none; a failure of ours or of libc's begins so."""
+    processes = row.rounds if row.fresh else min(row.processes, row.rounds)
+    each = -(-row.rounds // processes)
+    samples = take_turns(commands, row.rounds, processes=processes, requests=row.requests)
+    why = samples.not_done | {side: f"failed: {reason}" for side, reason in samples.failed.items()}
+    return results_of(row, samples.values, processes * each), why
 
 
-def table(results: list[Result]) -> str:
-    """The results in columns, microseconds."""
-    head = ("case", "face", "metric", "theirs µs", "ours µs", "ratio", "quartiles", "rounds")
-    rows = [head]
-    for r in results:
-        ratio = "-" if r.ratio is None else f"{r.ratio:.3f}"
-        spread = "-" if r.ratio is None else f"{r.lower_quartile:.3f} … {r.upper_quartile:.3f}"
-        peer = "-" if r.peer is None else f"{r.peer / 1e3:.3f}"
-        ours = f"{r.ours / 1e3:.3f}"
-        rows.append((r.case, r.face, r.metric, peer, ours, ratio, spread, str(r.rounds)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+def figure(value: float, unit: str) -> str:
+    """Three digits that count, and the unit."""
+    if unit == "bytes":
+        return f"{value / 1024:.1f} KB"
+    for size, name in ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1, "ns")):
+        if abs(value) >= size or size == 1:
+            return f"{value / size:#.3g}".rstrip(".") + f" {name}"
+    raise AssertionError
 
 
-def environment() -> dict[str, str | int]:
-    """What the figures depend on."""
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
+def line(result: Result) -> str:
+    """A result in a line for people."""
+    at = f" {result['at']}" if result["at"] is not None else ""
+    name = f"  {result['case']}{at}: {result['metric']}"
+    sides = ", ".join(
+        f"{side} {figure(spread['median'], result['unit'])}"
+        for side, spread in result["sides"].items()
     )
-    return {
-        "cpu": cpu,
-        "cpus": os.cpu_count() or 0,
-        "kernel": platform.release(),
-        "libc": " ".join(platform.libc_ver()),
-        "python": platform.python_version(),
-    }
+    compared = result["to"][result["reference"]]
+    if result["comparison"] == "difference":
+        shown = [figure(compared[key], result["unit"]) for key in ("median", "low", "high")]
+    else:
+        shown = [f"{compared[key]:.3f}" for key in ("median", "low", "high")]
+    goal = ""
+    if result["at_most"] is not None:
+        met = "met" if compared["median"] <= result["at_most"] else "missed"
+        goal = f"  {met}"
+    return f"{name:58} {shown[0]:>8}  {shown[1]} … {shown[2]}{goal}   {sides}"
 
 
 def main() -> None:
-    """Measure, print the table, write the JSON."""
+    """Measure, print each row when it is done, write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", action="append", choices=cases.CASES, help="all by default")
-    parser.add_argument("--rounds", type=int, help="instead of each case's own")
-    parser.add_argument("--json", type=Path, default=cases.BUILD / "results.json")
+    parser.add_argument("--full", action="store_true", help="all rows, and more rounds")
+    parser.add_argument("--only", default="", help="rows whose group and case match")
+    parser.add_argument("--rounds", type=int, help="instead of each row's own")
+    parser.add_argument("--json", type=Path, help="by default in build/benchmarks")
     arguments = parser.parse_args()
-    if arguments.rounds is not None and arguments.rounds < 2:
-        parser.error("--rounds must be at least 2")
-    results = measure(arguments.case or list(cases.CASES), arguments.rounds)
-    print(table(results))
-    report = {"environment": environment(), "results": [asdict(result) for result in results]}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    print(f"\nalso in {arguments.json}")
+    if arguments.rounds is not None and arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    chosen = [
+        row
+        for row in rows.chosen(arguments.full, arguments.rounds)
+        if re.search(arguments.only, f"{row.group}: {row.case}")
+    ]
+    if not chosen:
+        parser.error(f"no row matches {arguments.only}")
+    report: dict[str, Any] = {
+        "run": "full" if arguments.full else "quick",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine.described(),
+        "results": [],
+        "missing": [],
+    }
+    group, failed = "", False
+    for row in chosen:
+        if row.group != group:
+            group = row.group
+            print(group, flush=True)
+        try:
+            results, why = measure(row, row.commands())
+        except libraries.MissingError as error:
+            results, why = [], {"all": str(error)}
+        for result in results:
+            print(line(result), flush=True)
+        for side, reason in why.items():
+            at = f" {row.at}" if row.at is not None else ""
+            print(f"  {row.case}{at}: {side}: {reason}", flush=True)
+            failed |= side in (rows.OURS, row.reference) and reason.startswith("failed")
+        report["results"] += results
+        report["missing"] += [
+            {"group": row.group, "case": row.case, "at": row.at, "side": side, "why": reason}
+            for side, reason in why.items()
+        ]
+    path = arguments.json or libraries.BUILD / f"{report['run']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    print(f"also in {path}")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

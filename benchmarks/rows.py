@@ -1,0 +1,379 @@
+"""What is measured: each row with its sides, its goals, and how often.
+
+A value is always a cost, so that a ratio of ours to theirs below 1 is what we want: where others
+would count operations a second, this is the time for one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import libraries
+from turns import Command
+
+OURS, LIBC = "dlopen", "libc"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Ours to theirs: what it has to be at most, and what it might be."""
+
+    at_most: float
+    stretch: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One subject: a worker for each side, whose metrics are compared with those of `reference`."""
+
+    group: str
+    case: str
+    commands: Callable[[], Mapping[str, Command]]
+    goals: Mapping[str, Goal] = field(default_factory=dict)
+    rounds: int = 30
+    processes: int = 3
+    fresh: bool = False  # a round needs a process of its own
+    reference: str = LIBC
+    at: int | None = None  # how many libraries, threads …: a place on a curve
+    requests: Sequence[int] = (0,)  # the same, in one process after another
+    unit: str = "ns"
+    divisor: float = 1
+    difference: bool = False  # ours less theirs says more than their ratio
+    full_only: bool = False
+
+
+def sides(worker: str, *arguments: object, loaded: Sequence[str] = ()) -> dict[str, Command]:
+    """The commands of a worker for libc and for us."""
+    program = str(libraries.worker(worker))
+    before = [word for name in loaded for word in ("--with", name)]
+    words = [*before, *map(str, arguments)]
+    return {
+        LIBC: Command([program, "libc", "-", *words]),
+        OURS: Command([program, "dlopen", str(libraries.libdlopen()), *words]),
+    }
+
+
+def preloaded(made: Callable[[], dict[str, Command]]) -> dict[str, Command]:
+    """Ours and other loaders in LD_PRELOAD, where all that they need is there at the start.
+
+    By a relative path: LD_PRELOAD splits at spaces.
+    """
+    folder = libraries.BUILD / "preload"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for side, command in made().items():
+        program, name, library, *words = command.arguments
+        environment = {}
+        if side != LIBC:
+            link = folder / f"lib{side}.so"
+            link.unlink(missing_ok=True)
+            link.symlink_to(library)
+            environment = {"LD_PRELOAD": str(link.relative_to(libraries.ROOT))}
+        if side == OURS:
+            name = LIBC
+        found[side] = Command([program, name, library, *words], environment)
+    return found
+
+
+def python(*words: object) -> dict[str, Command]:
+    """The Python worker for ctypes, us and cffi."""
+    worker = str(libraries.WORKERS / "python_face.py")
+    return {
+        side: Command([sys.executable, worker, side, *map(str, words)])
+        for side in ("ctypes", OURS, "cffi")
+    }
+
+
+def startup() -> dict[str, Command]:
+    """/bin/true with nothing, with an empty library and with ours in LD_PRELOAD."""
+    program = [str(libraries.worker("startup.c")), "/bin/true"]
+    folder = libraries.BUILD / "preload"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"nothing": Command(program)}
+    for side, library in (("empty", libraries.empty()), (OURS, libraries.libdlopen())):
+        link = folder / f"lib{side}.so"
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
+        found[side] = Command([*program, f"LD_PRELOAD={link.relative_to(libraries.ROOT)}"])
+    return found
+
+
+def opening_worker(
+    task: str, find: Callable[[], Path], *, loaded: Sequence[str] = ()
+) -> dict[str, Command]:
+    """A task of opening.c with one library."""
+    return sides("opening.c", task, find(), loaded=loaded)
+
+
+def system(soname: str) -> Callable[[], Path]:
+    """A small library of the system."""
+    return partial(libraries.small, soname)
+
+
+MATHS = ["libm.so.6"]  # one for the process, which libc loads
+SMALL: dict[str, Callable[[], dict[str, Command]]] = {
+    "tiny C": partial(opening_worker, "open", libraries.tiny),
+    "chain of three": partial(opening_worker, "open", libraries.chain),
+    "C++": partial(opening_worker, "open", libraries.cxx, loaded=["libstdc++.so.6"]),
+    "zlib": partial(opening_worker, "open", system("libz.so.1")),
+    "sqlite3": partial(opening_worker, "open", system("libsqlite3.so.0"), loaded=MATHS),
+    "libpng": partial(opening_worker, "open", system("libpng16.so.16"), loaded=MATHS),
+    "freetype": partial(opening_worker, "open", system("libfreetype.so.6"), loaded=MATHS),
+    "zstd": partial(opening_worker, "open", system("libzstd.so.1")),
+    "lz4": partial(opening_worker, "open", system("liblz4.so.1")),
+    "sqlite3, and libm with it": partial(opening_worker, "open", system("libsqlite3.so.0")),
+}
+HOST_LIBRARIES = 170  # as many as a browser engine needs
+
+
+def beside_host_libraries() -> dict[str, Command]:
+    """The first open of a process that has many libraries."""
+    folder = libraries.copies(HOST_LIBRARIES)
+    loaded = [str(folder / f"libcopy{i:05}.so") for i in range(HOST_LIBRARIES)]
+    return opening_worker("first", libraries.tiny, loaded=loaded)
+
+
+def first_opens() -> list[Row]:
+    """What is prepared once is paid here."""
+    goals = {"open": Goal(1.8, 1.4)}
+    ways: dict[str, Callable[[], dict[str, Command]]] = {}
+    for name, find in (("tiny C", libraries.tiny), ("zlib", system("libz.so.1"))):
+        late = partial(opening_worker, "first", find)
+        ways |= {f"{name}, preloaded": partial(preloaded, late), f"{name}, brought in late": late}
+    ways[f"tiny C, late, beside {HOST_LIBRARIES} libraries of the host"] = beside_host_libraries
+    group = "First open of a process"
+    return [Row(group, name, made, goals, rounds=40, fresh=True) for name, made in ways.items()]
+
+
+def from_bytes() -> list[Row]:
+    """Libc writes them into a file in memory first."""
+    found: dict[str, Callable[[], Path]] = {
+        "tiny C, 15 KB": libraries.tiny,
+        "zlib": system("libz.so.1"),
+        "sqlite3": system("libsqlite3.so.0"),
+        "10 MB": partial(libraries.large, 10 << 20),
+        "100 MB": partial(libraries.large, 100 << 20),
+    }
+    return [
+        Row(
+            "From bytes",
+            name,
+            partial(opening_worker, "bytes", find),
+            {"open+close": Goal(0.7, 0.5)},
+            rounds=12 if name.endswith("MB") else 30,
+            processes=2,
+            full_only=name == "100 MB",
+        )
+        for name, find in found.items()
+    ]
+
+
+SCALE_GOALS = {1000: Goal(0.65, 0.5), 5000: Goal(0.2, 0.1), 12000: Goal(0.1, 0.05)}
+SCALE = (100, 250, 500, 1000, 2500, 5000, 8000, 12000)
+PATIENCE = 60  # seconds until so many more libraries are open
+
+
+def one_more(most: int, mode: str) -> dict[str, Command]:
+    """One more library beside many."""
+    folder = libraries.copies(most)
+    return sides("opening.c", "scale", folder, mode, PATIENCE, libraries.tiny())
+
+
+def scale() -> list[Row]:
+    """One more library; in the quick run beside a thousand at most."""
+    found = []
+    for mode in ("local", "global"):
+        for sizes in ([size for size in SCALE if size <= 1000], SCALE):
+            row = Row(
+                "One more library",
+                mode.upper(),
+                partial(one_more, sizes[-1], mode),
+                {f"{metric}@{at}": SCALE_GOALS[at] for metric in ("open", "close")
+                 for at in sizes if at in SCALE_GOALS},
+                rounds=10,
+                processes=1,
+                requests=sizes,
+                full_only=sizes is SCALE,
+            )  # fmt: skip
+            found.append(row)
+    return found
+
+
+def last_of_chain(count: int) -> dict[str, Command]:
+    """The library that needs all others."""
+    path = libraries.chained(count) / f"libcopy{count - 1:05}.so"
+    return sides("opening.c", "life", path)
+
+
+def whole_chain(count: int) -> dict[str, Command]:
+    """Each library of the chain, the one that needs none first."""
+    return sides("opening.c", "fill", libraries.chained(count), count)
+
+
+def chains() -> list[Row]:
+    """Libraries of which each needs the one before it."""
+    goals = {"open": Goal(0.5, 0.2), "close": Goal(0.5, 0.2)}
+    ways = {"the last of them opened": last_of_chain, "one opened after the other": whole_chain}
+    return [
+        Row("Chained libraries", name, partial(way, count), goals, rounds=6, fresh=True, at=count,
+            full_only=count > 250)
+        for name, way in ways.items()
+        for count in (250, 500, 1000)
+    ]  # fmt: skip
+
+
+def bind(count: int) -> dict[str, Command]:
+    """A library that binds many names, while what it needs is open."""
+    user, held = libraries.binding(count)
+    return sides("opening.c", "open", user, *held)
+
+
+def beside(worker: str, task: str, count: int) -> dict[str, Command]:
+    """A task beside so many copies."""
+    return sides(worker, task, libraries.copies(count), count)
+
+
+def throwing(task: str, count: int) -> dict[str, Command]:
+    """Exceptions beside so many copies."""
+    return sides("throws.cc", task, libraries.copies(count), count, libraries.thrower())
+
+
+def symbols(soname: str) -> dict[str, Command]:
+    """Dlsym of what this library exports."""
+    path = libraries.small(soname)
+    return sides("lookups.c", "symbols", path, *libraries.exports(path))
+
+
+def questions() -> list[Row]:
+    """What is asked of libraries that are open."""
+
+    def curve(
+        group: str,
+        case: str,
+        made: Callable[[int], dict[str, Command]],
+        sizes: Sequence[int],
+        metric: str,
+        goals: Mapping[int, Goal],
+        divisor: float = 1,
+    ) -> list[Row]:
+        return [
+            Row(group, case, partial(made, at), {metric: goals[at]} if at in goals else {},
+                rounds=20, at=at, divisor=divisor)
+            for at in sizes
+        ]  # fmt: skip
+
+    sizes, every = (10, 100, 1000), "its library beside others"
+    found = {"hit": Goal(0.6, 0.4), "miss": Goal(0.3, 0.2)}
+    return [
+        *curve("Binding a symbol", "libraries before the one that has it", bind, (0, 10, 100, 300),
+               "open", {100: Goal(0.15, 0.1), 300: Goal(0.06, 0.04)}, libraries.SYMBOLS),
+        *(Row("dlsym", name, partial(symbols, soname), found)
+          for name, soname in (("zlib", "libz.so.1"), ("sqlite3", "libsqlite3.so.0"))),
+        *curve("dlsym of RTLD_DEFAULT", "libraries before the one that has it",
+               partial(beside, "lookups.c", "default"), (10, 100, 300), "lookup",
+               {100: Goal(0.1, 0.06)}),
+        *curve("dl_iterate_phdr", "libraries", partial(beside, "lookups.c", "iterate"), sizes,
+               "iteration", {100: Goal(0.3, 0.15)}),
+        *curve("dladdr", every, partial(beside, "lookups.c", "address"), sizes, "dladdr",
+               {1000: Goal(0.02)}),
+        *curve("Throw and catch", "through frames of a library", partial(throwing, "image"), sizes,
+               "throw", dict.fromkeys(sizes, Goal(1.0, 0.9))),
+        *curve("Throw and catch", "through frames of the program", partial(throwing, "host"), sizes,
+               "throw", dict.fromkeys(sizes, Goal(1.0))),
+    ]  # fmt: skip
+
+
+def own(task: str, count: int) -> dict[str, Command]:
+    """Threads with a library for each."""
+    paths = (libraries.copies(8) / f"libcopy{i:05}.so" for i in range(8))
+    return sides("threads.c", task, count, *paths)
+
+
+def same(count: int) -> dict[str, Command]:
+    """Threads that open one library."""
+    return sides("threads.c", "same", count, libraries.tiny())
+
+
+def shared(count: int) -> dict[str, Command]:
+    """Threads with four libraries."""
+    return sides("threads.c", "shared", count, *libraries.counters(4))
+
+
+def threads() -> list[Row]:
+    """Many threads at once; `at` is their number."""
+    counting = {1: Goal(1.43, 1.0), 8: Goal(1.0, 0.5)}
+    forking = {"median": Goal(2, 1), "99th-percentile": Goal(2, 1)}
+    return [
+        *(Row("Threads", "all is held open: counting only", partial(own, "counting", count),
+              {"operation": goal}, rounds=15, at=count)
+          for count, goal in counting.items()),
+        *(Row("Threads", "a library for each thread", partial(own, "own", count),
+              {"load": Goal(1.0)}, rounds=15, at=count)
+          for count in (1, 2, 4, 8)),
+        Row("Threads", "one library opened by all at once", partial(same, 8),
+            {"all-open": Goal(1.5)}, rounds=15, at=8),
+        Row("Threads", "four libraries, shared at random", partial(shared, 8),
+            {"constructor-run": Goal(1.0)}, rounds=15, at=8),
+        Row("fork(2)", "beside threads that open and close", partial(own, "fork", 8), forking,
+            rounds=6, processes=2, at=8),
+    ]  # fmt: skip
+
+
+def python_life(find: Callable[[], Path], function: str) -> dict[str, Command]:
+    """The Python worker with one library."""
+    return python("life", find(), function)
+
+
+def memory() -> dict[str, Command]:
+    """Two hundred small libraries."""
+    return sides("opening.c", "memory", libraries.copies(256), 200)
+
+
+def faces() -> list[Row]:
+    """Python, the preload and memory."""
+    goals = {"open+close": Goal(0.75, 0.55), "first-attribute": Goal(0.8, 0.6), "call": Goal(1.0)}
+    lives = {
+        "tiny C": partial(python_life, libraries.tiny, "answer"),
+        "zlib": partial(python_life, system("libz.so.1"), "zlibCompileFlags"),
+    }
+    return [
+        *(Row("Python", name, made, goals, reference="ctypes") for name, made in lives.items()),
+        Row("Python", "import of the module", partial(python, "import"),
+            {"import": Goal(2.5, 1.8)}, fresh=True, reference="ctypes"),
+        Row("Preload", "/bin/true", startup, {"start": Goal(25000, 10000)}, reference="empty",
+            difference=True),
+        Row("Memory", "anonymous, of one more small library", memory,
+            {"anonymous": Goal(1.15, 1.0)}, rounds=3, fresh=True, unit="bytes"),
+    ]  # fmt: skip
+
+
+def all_rows() -> list[Row]:
+    """Of the quick run and of the full one."""
+    goals = {"open+close": Goal(0.8, 0.75), "close": Goal(0.9)}
+    small = [Row("Open and close", name, made, goals) for name, made in SMALL.items()]
+    return [
+        *small,
+        *first_opens(),
+        *from_bytes(),
+        *scale(),
+        *chains(),
+        *questions(),
+        *threads(),
+        *faces(),
+    ]
+
+
+def chosen(full: bool, rounds: int | None) -> list[Row]:
+    """The rows of a run; a curve of the full run stands for its short one."""
+    rows = all_rows()
+    if full:
+        longer = {(row.group, row.case) for row in rows if row.full_only and len(row.requests) > 1}
+        rows = [r for r in rows if r.full_only or (r.group, r.case) not in longer]
+        rows = [replace(r, rounds=2 * r.rounds) for r in rows]
+    else:
+        rows = [row for row in rows if not row.full_only]
+    return [replace(row, rounds=rounds) for row in rows] if rounds else rows
