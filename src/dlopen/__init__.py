@@ -14,38 +14,86 @@ _platform.check()
 # ruff: noqa: E402  (the check comes first: what follows cannot be imported everywhere)
 # Nor can the extension, which says so itself, in each interpreter: it is the next.
 from dlopen import _linker
-from dlopen.callbacks import callback
 from dlopen.errors import Error, LoadError, SymbolError, VersionError
 from dlopen.functions import Function, Variable
-from dlopen.image import Image
-from dlopen.info import Info, Relocation, Segment, ThreadLocal, Version
 from dlopen.library import Blocker, Library
-from dlopen.modes import (
-    PRIVATE,
-    RTLD_DEEPBIND,
-    RTLD_GLOBAL,
-    RTLD_LAZY,
-    RTLD_LOCAL,
-    RTLD_NODELETE,
-    RTLD_NOLOAD,
-    RTLD_NOW,
-    Mode,
-)
-from dlopen.namespaces import Namespace
-from dlopen.patching import Patch
-from dlopen.process import (
-    AddressInfo,
-    Candidate,
-    Found,
-    dl_iterate_phdr,
-    dladdr,
-    existing,
-    find,
-    libraries,
-)
-from dlopen.reloading import Reloaded
 from dlopen.symbols import Symbol, Symbols
-from dlopen.watching import Watcher, watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dlopen.callbacks import callback
+    from dlopen.image import Image
+    from dlopen.info import Info, Relocation, Segment, ThreadLocal, Version
+    from dlopen.modes import (
+        PRIVATE,
+        RTLD_DEEPBIND,
+        RTLD_GLOBAL,
+        RTLD_LAZY,
+        RTLD_LOCAL,
+        RTLD_NODELETE,
+        RTLD_NOLOAD,
+        RTLD_NOW,
+        Mode,
+    )
+    from dlopen.namespaces import Namespace
+    from dlopen.patching import Patch
+    from dlopen.process import (
+        AddressInfo,
+        Candidate,
+        Found,
+        dl_iterate_phdr,
+        dladdr,
+        existing,
+        find,
+        libraries,
+    )
+    from dlopen.reloading import Reloaded
+    from dlopen.watching import Watcher, watch
+else:
+    # By module, which is imported when a name of it, or itself, is asked for first.
+    _LATE = {
+        "callbacks": ("callback",),
+        "image": ("Image",),
+        "info": ("Info", "Relocation", "Segment", "ThreadLocal", "Version"),
+        "modes": (
+            "Mode",
+            "PRIVATE",
+            "RTLD_DEEPBIND",
+            "RTLD_GLOBAL",
+            "RTLD_LAZY",
+            "RTLD_LOCAL",
+            "RTLD_NODELETE",
+            "RTLD_NOLOAD",
+            "RTLD_NOW",
+        ),
+        "namespaces": ("Namespace",),
+        "patching": ("Patch",),
+        "process": (
+            "AddressInfo",
+            "Candidate",
+            "Found",
+            "dl_iterate_phdr",
+            "dladdr",
+            "existing",
+            "find",
+            "libraries",
+        ),
+        "reloading": ("Reloaded",),
+        "watching": ("Watcher", "watch"),
+    }
+
+    def __getattr__(name):
+        """Threads that ask at once wait for the same import, and set the same names."""
+        for module, names in _LATE.items():
+            if name == module or name in names:
+                found = __import__(f"{__name__}.{module}", fromlist=names)
+                globals().update({known: getattr(found, known) for known in names})
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__, *_LATE})
+
 
 __version__ = _linker.VERSION
 

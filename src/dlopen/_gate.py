@@ -6,15 +6,13 @@ the state that is moved is exact.
 
 from __future__ import annotations
 
-import os
 from threading import Condition, get_ident
 from time import monotonic
 from weakref import WeakSet
 
 from dlopen import _linker
-from dlopen._locks import new_lock
+from dlopen._lifecycle import in_child, new_lock, was_closed
 from dlopen._records import log
-from dlopen._replacing import forget_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ def _after_fork() -> None:
         gate.forget_other_threads()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 class Gate:
@@ -69,7 +67,7 @@ class Gate:
         What they were inside of stays mapped.
         """
         me = get_ident()
-        # Their lock is free: see `_locks`.
+        # Their lock is free: see `in_child`.
         with self._lock:
             self._depths = {me: self._depths[me]} if me in self._depths else {}
             self._is_closed = False
@@ -175,7 +173,7 @@ def release_image(image: int) -> None:
         _linker.release(image)
     except ValueError:  # it has gone with the last of what held it
         log("dlopen.reload", "an old version has gone already")
-    forget_gone()
+    was_closed()
 
 
 class Passage:

@@ -10,7 +10,7 @@ from _thread import get_ident
 from importlib.machinery import ExtensionFileLoader
 
 from dlopen import _linker
-from dlopen._locks import new_lock
+from dlopen._lifecycle import new_lock
 from dlopen.errors import Error, one_line
 
 TYPE_CHECKING = False

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from os import PathLike
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +19,8 @@ _Symbol: TypeAlias = tuple[str, str, int, int, int, int, int]
 _Replacements: TypeAlias = list[tuple[bytes, bytes | None, int]]
 _Files: TypeAlias = Callable[[str], Buffer | None]
 
+def encode_name(path: str | bytes | PathLike[str] | PathLike[bytes]) -> bytes: ...
+def flags_of(mode: int) -> int: ...
 def open(
     name: bytes | None,
     data: Buffer | None,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from _warnings import warn
 
 from dlopen import _linker
-from dlopen._locks import new_lock
+from dlopen._lifecycle import new_lock
 from dlopen._records import log
 from dlopen.errors import one_line
-from dlopen.info import Info
 from dlopen.symbols import Symbols
 
 TYPE_CHECKING = False
@@ -17,7 +16,17 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Self
     from weakref import ref
 
+    from typing_extensions import Buffer
+
     from dlopen.errors import SymbolError
+    from dlopen.info import Info
+
+
+def content(data: Buffer | None) -> Buffer:
+    """What is given as bytes.  To the core None is a file that it shall read."""
+    if data is None:
+        raise TypeError("a bytes-like object is required, not None")
+    return data
 
 
 # What an open gives all of them.
@@ -47,6 +56,8 @@ class Mapped:
         return image
 
     def _describe(self) -> Info:
+        from dlopen.info import Info  # noqa: PLC0415  (seldom needed)
+
         return Info(self._open_image(), self)
 
     def _forget(self) -> None:
@@ -110,10 +121,10 @@ class Mapped:
     def __repr__(self) -> str:
         name = f"dlopen.{type(self).__name__}"
         try:
-            info = self._describe()
+            known = _linker.info(self._open_image())
         except ValueError:
             return f"<{name} {self._path!r} closed>"
-        return f"<{name} {info.path or self._path!r} at {info.map_start:#x}>"
+        return f"<{name} {known['path'] or self._path!r} at {known['map_start']:#x}>"
 
     def __del__(self) -> None:
         # Nothing is unloaded here: code of the image may be in use from anywhere.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import os
+from _collections_abc import Mapping
 from _ctypes import CFuncPtr
-from collections.abc import Mapping
 from itertools import count
 
 from dlopen import _linker
+from dlopen._lifecycle import after_close, at_end
 from dlopen.callbacks import code_of, guard, is_callback
 from dlopen.errors import Error
 from dlopen.symbols import Symbol, split_key
@@ -104,6 +104,7 @@ def _is_host(image: int) -> bool:
     return bool(_linker.info(image)["is_host"])
 
 
+@after_close
 def forget_gone() -> None:
     """After an image was closed."""
     if not _kept:
@@ -113,7 +114,7 @@ def forget_gone() -> None:
             _kept.pop(number, None)
 
 
-@atexit.register
+@at_end
 def _outlive_interpreter() -> None:
     """Libraries stay, and their destructors run, when the interpreter has gone.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 from _ctypes import CFuncPtr
 from weakref import WeakValueDictionary
 
 from dlopen import _linker
+from dlopen._lifecycle import at_end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def is_callback(thing: object) -> bool:
     return isinstance(thing, CFuncPtr) and _thunk_of(thing) is not None
 
 
-@atexit.register
+@at_end
 def _outlive_interpreter() -> None:
     """What C may still call is not freed when the interpreter clears its modules."""
     for made in list(_alive.values()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr
-from functools import cache
 
 from dlopen import _linker
 from dlopen.errors import one_line
@@ -96,9 +95,16 @@ class ReloadableFunction(Function):
             gate.leave(version)
 
 
-@cache
+_types: dict[tuple[bool, bool, bool], type[Function]] = {}
+
+
 def function_type(gil: bool, use_errno: bool, reload: bool = False) -> type[Function]:
     """The class of a library's functions; the parameters are those of `Library`."""
+    wanted = bool(gil), bool(use_errno), bool(reload)
+    return _types.get(wanted) or _types.setdefault(wanted, _make_type(*wanted))
+
+
+def _make_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
     base: type[Function] = ReloadableFunction if reload else Function
     return type(
         base.__name__,

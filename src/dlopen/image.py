@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from os import RTLD_NOW
 
 from dlopen import _linker
 from dlopen._files import reader
-from dlopen._mapped import Mapped
+from dlopen._mapped import Mapped, content
 from dlopen._records import or_log
 from dlopen._replacing import finder, keep, kept_of, replacements_for
-from dlopen._requests import content, encode_name
 from dlopen.functions import function_type
 from dlopen.library import Library
-from dlopen.modes import RTLD_NOW, flags_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Image(Mapped):
         *,
         files: Files | None = None,
     ) -> None:
-        name = encode_name(path)
+        name = _linker.encode_name(path)
         sys.audit("dlopen.open", os.fsdecode(name), 0)
         path = os.fsdecode(name)
         image = or_log(_linker.map, path, name, None, files=reader(files))
@@ -54,7 +53,8 @@ class Image(Mapped):
         """
         self = cls.__new__(cls)
         sys.audit("dlopen.open", name, 0)
-        self._opened(or_log(_linker.map, name, encode_name(name), content(data)), name, True)
+        image = or_log(_linker.map, name, _linker.encode_name(name), content(data))
+        self._opened(image, name, True)
         return self
 
     def relocate(
@@ -95,7 +95,7 @@ class Image(Mapped):
             if not isinstance(library, Library):
                 raise TypeError(f"a scope consists of libraries, not of {library!r}")
             images.append(library._open_image())
-        flags = flags_of(mode)
+        flags = _linker.flags_of(mode)
         replacements = replacements_for(replace)
         kept = kept_of(replace)
         with self._lock:
@@ -105,5 +105,5 @@ class Image(Mapped):
         or_log(_linker.relocate, self._path, image, images, flags, replacements, ask)
         keep(image, kept)
         linked = Library.__new__(Library)
-        linked._adopt(image, self._path, function_type(bool(gil), bool(use_errno)), True)
+        linked._adopt(image, self._path, function_type(gil, use_errno), True)
         return linked

@@ -5,15 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from weakref import ref
+from _weakref import ref
+from os import RTLD_LAZY, RTLD_LOCAL, RTLD_NOW
 
 from dlopen import _linker
-from dlopen._files import reader
-from dlopen._gate import Gate, Passage
-from dlopen._mapped import Mapped, Place
+from dlopen._lifecycle import was_closed
+from dlopen._mapped import Mapped, Place, content
 from dlopen._records import Record, log_refused
-from dlopen._replacing import forget_gone, keep, kept_of, replacements_for
-from dlopen._requests import Request, content, encode_name
 from dlopen.errors import Error
 from dlopen.functions import (
     DATA_TYPES,
@@ -26,9 +24,6 @@ from dlopen.functions import (
     redirect,
     turn_off,
 )
-from dlopen.modes import PRIVATE, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, flags_of
-from dlopen.patching import Patch
-from dlopen.reloading import Reloaded, Reloading
 from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_address
 
 TYPE_CHECKING = False
@@ -39,7 +34,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dlopen._files import Files
+    from dlopen._gate import Gate, Passage
     from dlopen._replacing import Replacement
+    from dlopen.patching import Patch
+    from dlopen.reloading import Reloaded, Reloading
 
     class Keywords(TypedDict, total=False):
         """Those of `Library`, for who passes them on."""
@@ -60,11 +58,7 @@ if TYPE_CHECKING:
 opened: list[Callable[[Library], object]] = []
 """Called with each library that is opened with `reload=True`."""
 
-# As numbers: flags of an enumeration are combined ten times as slowly.
-_NOW = int(RTLD_NOW)
-_LAZY_OR_NOW = int(RTLD_LAZY | RTLD_NOW)
-_PRIVATE = int(PRIVATE)
-
+# ruff: noqa: PLC0415  (imports where they are needed: each would make that of the package longer)
 
 # Of these the address is known when they are used.
 _FOUND_LATE = ("IFUNC", "TLS")
@@ -161,12 +155,12 @@ class Library(Mapped):
         files: Files | None = None,
         namespace: Place | None = None,
     ) -> None:
-        name = None if path is None else encode_name(path)
+        name = None if path is None else _linker.encode_name(path)
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
-        flags = flags_of(mode)
-        if not flags & _LAZY_OR_NOW:
-            flags |= _NOW
+        flags = _linker.flags_of(mode)
+        if not flags & (RTLD_LAZY | RTLD_NOW):
+            flags |= RTLD_NOW
         if namespace is not None:
             if name is None:
                 raise ValueError("the program is in no namespace")
@@ -176,14 +170,25 @@ class Library(Mapped):
         path = "" if name is None else os.fsdecode(name)
         sys.audit("dlopen.open", path, flags)
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
-        replacements = [] if replace is None else replacements_for(replace)
-        kept = [] if replace is None else kept_of(replace)
-        read = None if files is None else reader(files)
+        replacements: list[Any] = []
+        kept: list[Any] = []
+        if replace is not None:
+            from dlopen._replacing import keep, kept_of, replacements_for
+
+            replacements, kept = replacements_for(replace), kept_of(replace)
+        read = None
+        if files is not None:
+            from dlopen._files import reader
+
+            read = reader(files)
         data = self._given_data
         if data is not None:
             del self._given_data  # which the caller may want to free
         try:
             if reload:
+                from dlopen._requests import Request
+                from dlopen.reloading import Reloading
+
                 request = Request(name, flags, in_tree, replacements, kept, read, place)
                 self._reloading = Reloading(request, is_from_file=data is None)
                 image = self._reloading.load(data)
@@ -198,8 +203,8 @@ class Library(Mapped):
         if kept and not reload:
             keep(image, kept, in_tree=replace_in is not None)
         # Of a namespace's, the namespace warns.
-        is_own = reload or data is not None or files is not None or flags & _PRIVATE != 0
-        type_ = function_type(bool(gil), bool(use_errno), bool(reload))
+        is_own = reload or data is not None or files is not None or flags & _linker.PRIVATE != 0
+        type_ = function_type(gil, use_errno, reload)
         self._adopt(image, path, type_, is_own and namespace is None)
         if namespace is not None:
             self._namespace = namespace
@@ -226,7 +231,7 @@ class Library(Mapped):
         """
         self = cls.__new__(cls)
         self._given_data = content(data)
-        Library.__init__(self, encode_name(name), mode, **keywords)
+        Library.__init__(self, _linker.encode_name(name), mode, **keywords)
         return self
 
     def _adopt(self, image: int, path: str, type_: type[Function], warns: bool) -> None:
@@ -239,6 +244,8 @@ class Library(Mapped):
 
     def _inside(self) -> Passage:
         """For `with`: the current version is not unmapped meanwhile."""
+        from dlopen._gate import Passage
+
         return Passage(self._reloading.gate if self._reloading else None)
 
     def _handed_out(self) -> list[Function]:
@@ -416,6 +423,8 @@ class Library(Mapped):
             TypeError: A replacement cannot be one.
             Exception: At the end: what a callback raised.
         """
+        from dlopen.patching import Patch
+
         return Patch(self, {**(replacements or {}), **names})
 
     def reload(
@@ -488,7 +497,7 @@ class Library(Mapped):
             self._left = image
         if self._reloading:
             self.release_old()
-        forget_gone()
+        was_closed()
         if self._namespace is not None:
             self._namespace._remove(self)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from _warnings import warn
+from os import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 from types import MappingProxyType
 
 from dlopen import _linker
 from dlopen._mapped import Place
 from dlopen.info import Info
 from dlopen.library import Blocker, Library
-from dlopen.modes import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dlopen._importing import Block
     from dlopen.library import Keywords
 
-_PIN = int(RTLD_NOLOAD | RTLD_NODELETE)
+_PIN = RTLD_NOLOAD | RTLD_NODELETE
 
 
 class Namespace(Place):

@@ -8,7 +8,6 @@ each prototype, however many patches come and go.  It calls what is patched in a
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import sys
 from _ctypes import CFuncPtr
@@ -16,7 +15,7 @@ from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 from dlopen import _linker
-from dlopen._locks import new_lock
+from dlopen._lifecycle import at_end, new_lock
 from dlopen._records import log
 from dlopen._replacing import address_of, is_kept, keep
 from dlopen.callbacks import is_callback, make_callback, outcome_of
@@ -342,7 +341,7 @@ def _raise_all(message: str, errors: list[BaseException]) -> None:
         raise BaseExceptionGroup(message, errors)
 
 
-@atexit.register
+@at_end
 def _restore_all() -> None:
     """No Python function can answer for C code that runs after the interpreter's end."""
     errors: list[BaseException] = []

@@ -9,7 +9,6 @@ from _ctypes import CFuncPtr
 
 from dlopen import _linker
 from dlopen._records import Record, or_log
-from dlopen._requests import encode_name
 from dlopen.errors import one_line, why_not
 from dlopen.functions import ClosedFunction, function_type
 from dlopen.info import Info
@@ -75,14 +74,14 @@ def existing(
         Error: It is an `Image` that was not linked.
     """
     library = Library.__new__(Library)
-    encoded = b"" if isinstance(name, Info) else encode_name(name)
+    encoded = b"" if isinstance(name, Info) else _linker.encode_name(name)
     path = name.path if isinstance(name, Info) else os.fsdecode(encoded)
     sys.audit("dlopen.open", path, os.RTLD_NOLOAD)
     if isinstance(name, Info):
         image = or_log(_count, path, name)
     else:
         image = or_log(_linker.existing, path, encoded)
-    library._adopt(image, path, function_type(bool(gil), bool(use_errno)), False)
+    library._adopt(image, path, function_type(gil, use_errno), False)
     return library
 
 
@@ -149,6 +148,6 @@ def dladdr(address: SupportsInt | Any) -> AddressInfo | None:
 
 def find(name: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Found:
     """Where a name would come from, and what was tried; nothing is loaded.  See ld.so(8)."""
-    trail = _linker.find(encode_name(name))
+    trail = _linker.find(_linker.encode_name(name))
     chosen = next((path for path, _, result in trail if result in (0, "LOADED")), None)
     return Found(chosen, tuple(Candidate(path, origin, why_not(r)) for path, origin, r in trail))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from weakref import ref
+from _collections_abc import Mapping
+from _weakref import ref
 
 from dlopen import _linker
 from dlopen.errors import SymbolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Protocol
 
     from dlopen.info import Info, Source

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 from threading import Event, Thread, current_thread
 from weakref import WeakSet
 
+from dlopen._lifecycle import at_end
 from dlopen.errors import Error, one_line
 from dlopen.reloading import names_of
 
@@ -119,7 +119,7 @@ class Watcher:
         self.close()
 
 
-@atexit.register
+@at_end
 def _end_all() -> None:
     """A thread that is in watchfiles when the interpreter ends would be killed there."""
     for watcher in list(_watching):

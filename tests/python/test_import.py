@@ -47,19 +47,138 @@ def test_the_version_is_known_without_the_metadata() -> None:
 
 
 def test_what_is_slow_to_import_is_not_imported() -> None:
-    """Of the standard library only this, and what it needs itself."""
+    """Of the standard library only this, and what it needs itself; and a part of the package."""
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(dlopen.__file__).parents[1])!r})
-import __future__, _ctypes, _thread, _warnings, atexit, collections.abc, ctypes, enum, errno
-import functools, itertools, os, threading, time, types, weakref
+import __future__, _ctypes, _thread, _warnings, _weakref, atexit, ctypes, errno, os
 before = set(sys.modules)
 import dlopen
-print(*sorted(name for name in set(sys.modules) - before if not name.startswith("dlopen")))
+with dlopen.Library("libz.so.1") as library:
+    library.zlibVersion, library.symbols["crc32"], library.variable, repr(library)
+print(*sorted(set(sys.modules) - before))
 """
     # Neither a .pth file of the environment nor its site-packages bring in more.
     names = run([sys.executable, "-I", "-S", "-c", code]).stdout.split()
-    assert [name for name in names if "cython" not in name] == []
+    assert [name for name in names if not name.startswith("dlopen") and "cython" not in name] == []
+    late = {"callbacks", "image", "modes", "namespaces", "patching", "process", "reloading"}
+    assert not {f"dlopen.{name}" for name in late} & set(names)
+
+
+# Each in a process that has used nothing yet.
+LATE = {
+    "star": """
+names = {}
+exec("from dlopen import *", names)
+print({*dlopen.__all__} <= {*names}, names["Mode"] is dlopen.Mode)
+""",
+    "dir": "print({*dlopen.__all__, '__version__', 'modes', 'patching'} <= {*dir(dlopen)}, True)",
+    "identity": """
+from dlopen import RTLD_NOW, modes
+print(dlopen.Mode is modes.Mode is dlopen.modes.Mode, RTLD_NOW is dlopen.Mode.RTLD_NOW)
+""",
+    "pickle": """
+import pickle
+now, found = pickle.loads(pickle.dumps((dlopen.RTLD_NOW, dlopen.find("libc.so.6"))))
+print(now is dlopen.Mode.RTLD_NOW, found == dlopen.find("libc.so.6"))
+""",
+    "unpickle": r"""
+import pickle
+now = pickle.loads(b"cdlopen.modes\nMode\n(I2\ntR.")
+print(now is dlopen.RTLD_NOW, type(now) is dlopen.Mode)
+""",
+    "help": """
+import io, pydoc
+from contextlib import redirect_stdout
+with redirect_stdout(text := io.StringIO()):
+    help(dlopen)
+print(all(name in text.getvalue() for name in dlopen.__all__), "class Mode" in text.getvalue())
+""",
+    "a submodule": "print(dlopen.patching.Patch is dlopen.Patch, 'Patch' in vars(dlopen))",
+    "a name of it first": "print(dlopen.watch is dlopen.watching.watch, dlopen.watching.Watcher)",
+    "no such name": """
+for act in (lambda: dlopen.Modes, lambda: dlopen._late, lambda: dlopen.patchings):
+    try:
+        act()
+        print("found")
+    except AttributeError as error:
+        assert "module 'dlopen' has no attribute" in str(error)
+try:
+    from dlopen import Modes
+except ImportError:
+    print(True, True)
+""",
+}
+
+
+@pytest.mark.parametrize("code", LATE.values(), ids=LATE)
+def test_names_that_are_imported_late(code: str) -> None:
+    found = run_python(f"import dlopen\n{code}").stdout
+    assert found.startswith("True ")
+    assert "False" not in found
+    assert found.count("\n") == 1
+
+
+def test_types_know_what_is_there() -> None:
+    """Refused by mypy, too: `make types` says so of an ignore that is not needed."""
+    with pytest.raises(AttributeError):
+        dlopen.Modes  # type: ignore[attr-defined]  # noqa: B018
+    mode: dlopen.Mode = dlopen.RTLD_NOW | dlopen.PRIVATE
+    assert isinstance(mode, dlopen.Mode)
+
+
+def test_many_threads_ask_first() -> None:
+    code = """
+import sys, threading
+import dlopen
+sys.setswitchinterval(1e-6)
+names = [name for name in dlopen.__all__ if name not in vars(dlopen)]
+assert len(names) > 20
+barrier, found = threading.Barrier(8), []
+
+def ask(number):
+    barrier.wait()
+    for name in names[number:] + names[:number]:
+        found.append((name, getattr(dlopen, name)))
+
+threads = [threading.Thread(target=ask, args=[3 * number]) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 8 * len(names)
+print(all(vars(dlopen)[name] is value for name, value in found))
+"""
+    for _ in range(5):
+        assert run_python(code).stdout == "True\n"
+
+
+def test_what_is_registered_later_ends_first(tmp_path: Path) -> None:
+    """Though nothing of patches was imported when it was registered."""
+    source = "int rand(void); int often(void) { return rand(); }"
+    path = compile_library(tmp_path, "liboften.so", source)
+    code = """
+import atexit, ctypes, sys
+import dlopen
+atexit.register(lambda: print(library.often()))
+assert "dlopen.patching" not in sys.modules
+library = dlopen.Library(sys.argv[1])
+library.patch(rand=dlopen.callback(ctypes.c_int)(lambda: -7))
+"""
+    assert run_python(code, str(path)).stdout == "-7\n"
+
+
+def test_what_fails_at_the_end_is_told() -> None:
+    """And all the rest is done."""
+    code = """
+from dlopen import _lifecycle
+_lifecycle.at_end(lambda: print("last"))
+_lifecycle.at_end(lambda: 1 / 0)
+_lifecycle.at_end(lambda: print("first"))
+"""
+    done = run_python(code)
+    assert done.stdout == "first\nlast\n"
+    assert "ZeroDivisionError" in done.stderr
 
 
 # What is left of the package says what was imported before it refused.

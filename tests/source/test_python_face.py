@@ -14,7 +14,7 @@ import dlopen
 PACKAGE = Path(__file__).parents[2] / "src" / "dlopen"
 # Each may import from those before it, and from itself.
 ROOMS = {
-    "ground": {"_platform", "errors", "_linker", "_locks", "_records"},
+    "ground": {"_platform", "errors", "_linker", "_lifecycle", "_records"},
     "known": {"info", "symbols"},
     "given": {"modes", "callbacks", "_files", "_replacing", "_requests"},
     "handed out": {"_gate", "functions"},
@@ -61,6 +61,19 @@ def upward(module: str, source: str) -> list[str]:
     own = next(number for number, room in enumerate(rooms) if module in room)
     allowed = set().union(*rooms[: own + 1]) - {"__init__"}
     return [name for name in imports(source) if name not in allowed]
+
+
+def test_what_is_imported_late_is_what_types_are_read_from() -> None:
+    """Who reads `dlopen/__init__.py` for types sees imports, and the interpreter a table."""
+    tree = ast.parse(sources()["__init__"])
+    (choice,) = (node for node in tree.body if isinstance(node, ast.If))
+    (table,) = (node.value for node in choice.orelse if isinstance(node, ast.Assign))
+    late = {f"dlopen.{module}": set(names) for module, names in ast.literal_eval(table).items()}
+    assert late == {
+        node.module: {alias.name for alias in node.names}
+        for node in choice.body
+        if isinstance(node, ast.ImportFrom)
+    }
 
 
 def test_every_module_is_in_one_room() -> None:

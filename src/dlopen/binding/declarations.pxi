@@ -4,8 +4,9 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from *:
     """
     // Cython imports inspect, longer than all else that this package imports, for the flags of
-    // code objects, of which this module makes none.
+    // code objects, and collections for those of sequences and mappings: none is made here.
     #define __Pyx_init_co_variables() 0
+    #define __Pyx_init_tpflags_variables() 0
 
     // The extension's own objects are of one interpreter, the first that imports it.  Another, or
     // one that begins when that has ended, is refused before the module is made: Cython would give
@@ -55,7 +56,10 @@ cdef extern from "Python.h":
     PyObject *PyState_FindModule(PyModuleDef *definition)
     int PyState_AddModule(object module, PyModuleDef *definition) except -1
     int PyObject_GenericSetAttr(object thing, object name, object value) except -1
+    object PyNumber_Index(object number)
+    object PyOS_FSPath(object path)
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
+    object PyUnicode_EncodeFSDefault(object text)
 
 cdef extern from *:
     const char *package_version "DLOPEN_VERSION"    # of the build

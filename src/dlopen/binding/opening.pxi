@@ -1,14 +1,44 @@
 # Opening, mapping, relocating and closing; namespaces; what is asked of Python meanwhile.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memset, strlen
 
 from dlopen.core.base.contract cimport (
     DLOPEN_OK, DLOPEN_close, DLOPEN_existing, DLOPEN_holders, DLOPEN_info, DLOPEN_map,
     DLOPEN_namespace_end, DLOPEN_namespace_new, DLOPEN_open, DLOPEN_relocate, Info, PublicImage,
     PublicReplacement, Request,
 )
+
+from os import PathLike
+
+
+def encode_name(path):
+    """A library's name for the core.
+
+    A str or bytes without a slash is a name to be searched, as dlopen(3) does; an `os.PathLike`
+    is always a file (`Path("./x.so")` drops its "./").
+    """
+    cdef object name = PyOS_FSPath(path)
+    if isinstance(name, str):
+        name = PyUnicode_EncodeFSDefault(name)
+    if b"\0" in <bytes>name:
+        raise ValueError("embedded null byte")
+    if type(path) is not str and isinstance(path, PathLike) and b"/" not in <bytes>name:
+        return b"./" + <bytes>name
+    return name
+
+
+def flags_of(mode):
+    """A mode as a number of 32 bits, as the core takes it."""
+    try:
+        number = PyNumber_Index(mode)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= 0xffffffff:
+        raise ValueError(f"{mode!r} is not a valid Mode")
+    return number
 
 
 cdef PublicReplacement *make_replacements(list replacements) except? NULL:

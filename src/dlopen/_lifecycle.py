@@ -1,0 +1,84 @@
+"""What is done after a close, in a forked child and at the end; and locks that a child finds free.
+
+Modules of this package are imported when they are used first, and `import dlopen` registers for all
+of them: at the end, handlers that a program registers after that import run before any of ours; in
+a child, after them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from _thread import RLock
+from _weakref import ref
+
+from dlopen import _linker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    Act = TypeVar("Act", bound=Callable[[], object])
+
+_locks: set[ref[Any]] = set()  # no WeakSet, which runs Python code for each lock that comes or goes
+_in_child: list[Callable[[], object]] = []
+_after_close: list[Callable[[], object]] = []
+_at_end: list[Callable[[], object]] = []
+
+
+def new_lock() -> Any:
+    """Held for short stretches, and not while foreign code runs; who does otherwise says so.
+
+    A child has one thread, and what another one held in the parent nobody would ever release.  The
+    lock is recursive: it knows whether it is held by this thread, which goes on in the child, and a
+    finalizer or a signal handler may come back to where its thread is.
+    """
+    lock = RLock()
+    _locks.add(ref(lock, _locks.discard))
+    return lock
+
+
+def in_child(act: Callable[[], object]) -> None:
+    """Have it called in each forked child, where the locks are free; in the order of the calls."""
+    _in_child.append(act)
+
+
+def after_close(act: Act) -> Act:
+    """Decorate what is called after an image was closed."""
+    _after_close.append(act)
+    return act
+
+
+def was_closed() -> None:
+    """An image was."""
+    for act in _after_close:
+        act()
+
+
+def at_end(act: Act) -> Act:
+    """Decorate what is called at the interpreter's end, the last first, as `atexit` does."""
+    _at_end.append(act)
+    return act
+
+
+def _after_fork() -> None:
+    for reference in _locks.copy():
+        lock: Any = reference()
+        if lock is not None and not lock._is_owned():
+            lock._at_fork_reinit()
+    for act in _in_child:
+        act()
+
+
+@atexit.register
+def _end() -> None:
+    while _at_end:
+        act = _at_end.pop()
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001  (told; the others are called)
+            _linker.tell_unraisable(act, error)
+
+
+os.register_at_fork(after_in_child=_after_fork)
