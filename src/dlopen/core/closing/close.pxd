@@ -20,7 +20,8 @@ from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.rebind cimport seal_what_is_left
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport Registry, current_snapshot, reclaim, snapshot_holds
+from dlopen.core.image.listing cimport is_image
+from dlopen.core.image.registry cimport Registry, reclaim
 from dlopen.core.symbols.report cimport report_close
 
 
@@ -71,7 +72,7 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     cdef bint valid
     seal_what_is_left(linker)
     lock_acquire(&registry.lock)
-    valid = snapshot_holds(current_snapshot(registry), image) and image.life.open_count != 0
+    valid = is_image(registry, image) and image.life.open_count != 0
     if valid:
         image.life.open_count -= 1
         report_close(image)

@@ -7,11 +7,12 @@ One may throw, end its thread or never return: the rest of a close is done then 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.growable cimport Pointers, pointers_free, pointers_hold
+from dlopen.core.base.growable cimport Pointers, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.elf.structures cimport Xword
 from dlopen.core.image.image cimport Image, Tables
-from dlopen.core.image.registry cimport Registry
+from dlopen.core.image.listing cimport is_present
+from dlopen.core.image.registry cimport Registry, first_image, next_image
 from dlopen.core.symbols.report cimport report_call
 
 
@@ -86,13 +87,12 @@ cdef inline void end_destructors(void* data) noexcept nogil:
 cdef inline Image* first_of_namespace(const Registry* registry, const Image* image) noexcept nogil:
     """The oldest image of the one that this image is in; NULL if it is gone, and in the base one,
     which begins with the program. Under the lock."""
-    cdef size_t i
-    if not pointers_hold(&registry.images, image) or image.namespace_id == 0:
+    cdef Image* oldest = first_image(registry)
+    if not is_present(registry, image) or image.namespace_id == 0:
         return NULL
-    for i in range(registry.images.count):
-        if (<const Image*>registry.images.items[i]).namespace_id == image.namespace_id:
-            return <Image*>registry.images.items[i]
-    return NULL
+    while oldest != NULL and oldest.namespace_id != image.namespace_id:
+        oldest = next_image(oldest)
+    return oldest
 
 
 cdef inline Image* closed_first(

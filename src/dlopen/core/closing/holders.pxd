@@ -14,8 +14,9 @@ from dlopen.core.base.growable cimport pointers_hold
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.closing.sweep cimport absorb_lazy_bindings
 from dlopen.core.image.image cimport Image, is_being_linked, is_linked
+from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+    Registry, first_image, next_image, reader_enter, reader_leave,
 )
 
 
@@ -24,13 +25,11 @@ cdef inline size_t visit_holders(
 ) noexcept nogil:
     """What holds an image. The callback runs in a reader section, without the lock."""
     cdef uint32_t phase = reader_enter(registry)
-    cdef const Snapshot* snapshot = current_snapshot(registry)
     cdef size_t found = 0
-    cdef size_t i
     cdef Image* other
     cdef bint is_mapped, is_live, is_retained, is_bound
     lock_acquire(&registry.lock)
-    is_mapped = pointers_hold(&registry.images, image) or pointers_hold(&registry.closing, image)
+    is_mapped = is_image(registry, image) and not image.is_host
     is_live = is_mapped and image.life.live_objects != 0
     is_retained = is_mapped and image.life.retain_count != 0
     lock_release(&registry.lock)
@@ -40,7 +39,7 @@ cdef inline size_t visit_holders(
     if is_retained:
         found += 1
         visit(DLOPEN_HELD_RETAINED, <PublicImage*>image, data)
-    if snapshot_holds(snapshot, image):
+    if is_image(registry, image):
         if image.life.open_count != 0:
             found += 1
             visit(DLOPEN_HELD_OPEN, <PublicImage*>image, data)
@@ -53,9 +52,10 @@ cdef inline size_t visit_holders(
         if image.life.state == DLOPEN_STATE_INITIALISING:
             found += 1
             visit(DLOPEN_HELD_INITIALISING, <PublicImage*>image, data)
-        for i in range(snapshot.count):
-            other = snapshot.images[i]
+        other = first_image(registry)
+        while other != NULL:
             if other == image:
+                other = next_image(other)
                 continue
             lock_acquire(&registry.lock)
             absorb_lazy_bindings(registry, other)
@@ -67,5 +67,6 @@ cdef inline size_t visit_holders(
             elif is_bound:
                 found += 1
                 visit(DLOPEN_HELD_BINDING, <PublicImage*>other, data)
+            other = next_image(other)
     reader_leave(registry, phase)
     return found

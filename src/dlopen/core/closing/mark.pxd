@@ -8,7 +8,7 @@ from libc.stddef cimport size_t
 
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, is_being_linked
-from dlopen.core.image.registry cimport Registry
+from dlopen.core.image.registry cimport Registry, first_listed, next_listed
 
 
 cdef inline void hold(Image** held, Image* image) noexcept nogil:
@@ -70,8 +70,7 @@ cdef inline bint is_root(const Image* image) noexcept nogil:
 
 
 cdef inline void clear_marks(Registry* registry) noexcept nogil:
-    cdef size_t i
-    for i in range(registry.images.count):
-        (<Image*>registry.images.items[i]).visit.mark = 0
-    for i in range(registry.closing.count):
-        (<Image*>registry.closing.items[i]).visit.mark = 0
+    cdef Image* image = first_listed(registry)
+    while image != NULL:
+        image.visit.mark = 0
+        image = next_listed(image)

@@ -13,7 +13,7 @@ from dlopen.core.closing.unload cimport take_abandoned
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.order cimport sort_for_destructors
-from dlopen.core.image.registry cimport Registry
+from dlopen.core.image.registry cimport Registry, first_image, next_image
 
 
 cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
@@ -30,13 +30,14 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
     memset(&order, 0, sizeof(order))
     linker.process.is_exiting = True
     lock_acquire(&registry.lock)
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
+    image = first_image(registry)
+    while image != NULL:
         absorb_lazy_bindings(registry, image)
         image.life.pins += 1
         # Without memory the rest is not finished.
         if not pointers_add(&left, image):
             break
+        image = next_image(image)
     take_abandoned(registry, &left)
     lock_release(&registry.lock)
     while left.count:

@@ -9,22 +9,24 @@ binding, and gives the image back.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport (
     exchange_u32, full_fence, load_pointer, load_u32, store_pointer, store_u32, store_u64,
 )
 from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING, DLOPEN_STATE_MAPPED, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport (
-    Pointers, pointers_add, pointers_hold, pointers_remove, pointers_reserve,
+    Pointers, pointers_add, pointers_hold, pointers_reserve,
 )
 from dlopen.core.closing.destructors cimport closed_first, first_of_namespace
 from dlopen.core.closing.mark cimport clear_marks, is_root, mark_held, mark_patched
 from dlopen.core.host.linker cimport Linker, Patch
 from dlopen.core.image.image cimport Image, Unique, is_being_linked
+from dlopen.core.image.listing cimport hide_image, is_image, remove_image
 from dlopen.core.image.order cimport sort_for_destructors
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, leave_scope, make_snapshot, publish_snapshot,
+    Registry, Snapshot, first_image, first_listed, next_image, next_listed,
 )
+from dlopen.core.image.scope_lists cimport leave_scope
+from dlopen.core.image.snapshot cimport leave_globals, make_snapshot, publish_snapshot
 from dlopen.core.symbols.unique cimport UniqueTable, remove_unique
 
 
@@ -49,10 +51,8 @@ cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept
         definer = <Image*>load_pointer(&image.calls.definers[i])
         if definer == NULL or pointers_hold(&image.needs.bindings, definer):
             continue
-        if not pointers_hold(&registry.images, definer) and not (
-            load_u32(&image.life.state) == DLOPEN_STATE_CLOSING
-            and pointers_hold(&registry.closing, definer)
-        ):
+        if not is_image(registry, definer) or not definer.listing.is_present \
+                and load_u32(&image.life.state) != DLOPEN_STATE_CLOSING:
             continue
         if not pointers_add(&image.needs.bindings, definer):
             store_u32(&image.calls.has_definers, 1)
@@ -69,16 +69,17 @@ cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
     cdef size_t count = 0
     cdef Image* image
     cdef bint complete = True
-    for i in range(registry.images.count):
-        complete = absorb_lazy_bindings(registry, <Image*>registry.images.items[i]) and complete
-    for i in range(registry.closing.count):
-        complete = absorb_lazy_bindings(registry, <Image*>registry.closing.items[i]) and complete
+    image = first_listed(registry)
+    while image != NULL:
+        complete = absorb_lazy_bindings(registry, image) and complete
+        image = next_listed(image)
     if not complete:
         return False
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
+    image = first_image(registry)
+    while image != NULL:
         if is_root(image):
             mark_held(image)
+        image = next_image(image)
     while patch != NULL:
         if patch.image.is_host:
             mark_patched(patch.image)
@@ -87,22 +88,27 @@ cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
     registry.sweep_again = registry.closing.count != 0
     for i in range(registry.closing.count):
         mark_held(<Image*>registry.closing.items[i])
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
+    image = first_image(registry)
+    while image != NULL:
         image.life.is_deferred = not image.visit.mark and image.life.live_objects != 0
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
+        image = next_image(image)
+    image = first_image(registry)
+    while image != NULL:
         if image.life.is_deferred:
             mark_held(image)
-    for i in range(registry.images.count):
-        count += (<const Image*>registry.images.items[i]).visit.mark == 0
+        image = next_image(image)
+    image = first_image(registry)
+    while image != NULL:
+        count += image.visit.mark == 0
+        image = next_image(image)
     complete = pointers_reserve(&registry.closing, count) \
         and pointers_reserve(dead, count)
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
+    image = first_image(registry)
+    while image != NULL:
         if complete and not image.visit.mark:
             pointers_add(&registry.closing, image)
             pointers_add(dead, image)
+        image = next_image(image)
     clear_marks(registry)
     return complete
 
@@ -110,19 +116,18 @@ cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
 cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexcept nogil:
     """A lazy call has found one of the dead before it could see that it goes; or may have, if
     there is no memory to look."""
-    cdef size_t i, j
-    cdef Image* image
+    cdef size_t j
+    cdef Image* image = first_image(registry)
     full_fence()
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
-        if load_u32(&image.calls.has_definers) == 0 or pointers_hold(dead, image) \
-                or is_being_linked(image):
-            continue
-        if not absorb_lazy_bindings(registry, image):
-            return True
-        for j in range(image.needs.bindings.count):
-            if pointers_hold(dead, image.needs.bindings.items[j]):
+    while image != NULL:
+        if load_u32(&image.calls.has_definers) and not pointers_hold(dead, image) \
+                and not is_being_linked(image):
+            if not absorb_lazy_bindings(registry, image):
                 return True
+            for j in range(image.needs.bindings.count):
+                if pointers_hold(dead, image.needs.bindings.items[j]):
+                    return True
+        image = next_image(image)
     return False
 
 
@@ -140,10 +145,9 @@ cdef inline bint sweep(
     destructors. Without memory it stays until the next close."""
     cdef Registry* registry = &linker.registry
     cdef size_t i
-    cdef size_t kept = 0
     cdef Image* image
     cdef const Image* oldest = NULL
-    cdef Snapshot* snapshot
+    cdef Snapshot* snapshot = NULL
     if closed != NULL:
         oldest = first_of_namespace(registry, closed)
     while True:
@@ -161,27 +165,35 @@ cdef inline bint sweep(
         if not bound_meanwhile(registry, dead):
             break
         give_back_dead(registry, dead)
-    snapshot = make_snapshot(registry, 0, registry.hosts.count)
-    if snapshot == NULL:
-        order.count = 0
-        give_back_dead(registry, dead)
-        return False
-    for i in range(registry.images.count):
-        image = <Image*>registry.images.items[i]
-        if pointers_hold(dead, image):
-            image.life.is_deferred = True       # a destructor may make a thread_local object
-            remove_uniques(&linker.uniques, image)
-            pointers_remove(&registry.globals, image)
-        else:
-            registry.images.items[kept] = image
-            kept += 1
-    registry.images.count = kept
-    for i in range(kept):
-        image = <Image*>registry.images.items[i]
+    if have_globals(dead):
+        snapshot = make_snapshot(registry, registry.hosts.count)
+        if snapshot == NULL:
+            order.count = 0
+            give_back_dead(registry, dead)
+            return False
+    for i in range(dead.count):
+        image = <Image*>dead.items[i]
+        image.life.is_deferred = True       # a destructor may make a thread_local object
+        remove_uniques(&linker.uniques, image)
+        leave_globals(registry, image)
+        hide_image(registry, image)
+    image = first_image(registry)
+    while image != NULL:
         if not is_being_linked(image):
             outlive(image, dead)
-    publish_snapshot(registry, snapshot)
+        image = next_image(image)
+    if snapshot != NULL:
+        publish_snapshot(registry, snapshot)
     return True
+
+
+cdef inline bint have_globals(const Pointers* images) noexcept nogil:
+    """The global scope changes with them."""
+    cdef size_t i
+    for i in range(images.count):
+        if load_u32(&(<const Image*>images.items[i]).life.is_global):
+            return True
+    return False
 
 
 cdef inline void give_back_dead(Registry* registry, Pointers* dead) noexcept nogil:
@@ -210,18 +222,14 @@ cdef inline void uncount_bound_hosts(Image* image) noexcept nogil:
 
 
 cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
-    """Under the lock: images whose code will never run again leave the registry. Without
-    memory for a snapshot they stay until the next close."""
+    """Under the lock: images whose code will never run again leave the registry; without memory at
+    the next close."""
     cdef size_t i
     cdef size_t kept = 0
     cdef size_t count = 0
     cdef Image* image
-    cdef Snapshot* snapshot
     cdef bint complete
     if registry.closing.count == 0:
-        return
-    snapshot = make_snapshot(registry, 0, registry.hosts.count)
-    if snapshot == NULL:
         return
     for i in range(registry.closing.count):
         image = <Image*>registry.closing.items[i]
@@ -251,8 +259,5 @@ cdef inline void take_gone(Registry* registry, Pointers* gone) noexcept nogil:
     # Now: another thread may free what one of these depends on as soon as the lock is released.
     for i in range(gone.count):
         uncount_bound_hosts(<Image*>gone.items[i])
-    if gone.count == 0:
-        release(snapshot)
-        return
+        remove_image(registry, <Image*>gone.items[i])
     store_u64(&registry.subs, registry.subs + gone.count)
-    publish_snapshot(registry, snapshot)

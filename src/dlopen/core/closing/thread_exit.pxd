@@ -14,9 +14,8 @@ from dlopen.core.closing.close cimport collect
 from dlopen.core.host.host_lock cimport enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport (
-    LiveObject, ObjectDestructor, Registry, current_snapshot, snapshot_image_at, this_thread,
-)
+from dlopen.core.image.listing cimport image_at
+from dlopen.core.image.registry cimport LiveObject, ObjectDestructor, Registry, this_thread
 cdef extern from *:
     """
     /* crtbegin's: the host counts what is registered on this library. */
@@ -67,9 +66,9 @@ cdef inline int at_thread_exit(
         return -1
     live = <LiveObject*>allocate(sizeof(LiveObject))
     lock_acquire(&registry.lock)
-    image = snapshot_image_at(current_snapshot(registry), <uint64_t>dso_handle)
+    image = image_at(registry, <uint64_t>dso_handle)
     if image == NULL:
-        image = snapshot_image_at(current_snapshot(registry), <uint64_t>destructor)
+        image = image_at(registry, <uint64_t>destructor)
     if image != NULL and live != NULL:
         live.linker = linker
         live.thread = this_thread()

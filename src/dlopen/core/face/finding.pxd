@@ -17,7 +17,7 @@ from dlopen.core.base.strings cimport strlen
 from dlopen.core.host.abi cimport RTLD_LAZY
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name
-from dlopen.core.image.registry cimport image_of_caller
+from dlopen.core.image.listing cimport image_of_caller
 from dlopen.core.memory.file cimport file_close, file_init
 from dlopen.core.opening.known cimport Wanted, loaded_by_name
 from dlopen.core.opening.transaction cimport Transaction, begin, end
@@ -51,7 +51,7 @@ cdef inline int show_search(
     trail = &transaction.trail
     file_init(&transaction.file)
     wanted.name = name
-    wanted.asker = image_of_caller(transaction.snapshot, caller)
+    wanted.asker = image_of_caller(&linker.registry, caller)
     wanted.own_only = False
     loaded = loaded_by_name(transaction, &wanted)
     if transaction.no_memory:

@@ -13,6 +13,7 @@ from dlopen.core.base.atomics cimport load_u32, load_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, Info, PublicImage, PublicVersion,
 )
+from dlopen.core.base.words cimport smaller
 from dlopen.core.elf.layout cimport relro_size
 from dlopen.core.face.relocations cimport count_relocations
 from dlopen.core.face.sizes cimport OLDEST_INFO, can_serve
@@ -21,8 +22,9 @@ from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_AS_BEFORE, HOSTS_UNKNOWN, refresh_hosts
 from dlopen.core.image.image cimport Image, Version, image_asked_name, is_linked
+from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
+    Registry, Snapshot, current_snapshot, first_image, next_image, reader_enter, reader_leave,
 )
 from dlopen.core.opening.known cimport host_by_name
 from dlopen.core.running.find_symbol cimport symbol_count_of
@@ -64,7 +66,7 @@ cdef inline int fill_info(
 ) noexcept nogil:
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(&linker.registry)
-    if not snapshot_holds(current_snapshot(&linker.registry), image) \
+    if not is_image(&linker.registry, image) \
             or not count_entries_once(linker, image):
         reader_leave(&linker.registry, phase)
         return DLOPEN_E_HANDLE
@@ -133,7 +135,7 @@ cdef inline const char* needed_at(
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(registry)
     cdef const char* needed = NULL
-    if snapshot_holds(current_snapshot(registry), image) \
+    if is_image(registry, image) \
             and index < image.tables.needed.count:
         needed = <const char*>image.tables.needed.items[index]
     reader_leave(registry, phase)
@@ -148,7 +150,7 @@ cdef inline PublicImage* dependency_at(
     cdef uint32_t phase = reader_enter(registry)
     cdef const Snapshot* snapshot = current_snapshot(registry)
     cdef PublicImage* dependency = NULL
-    if snapshot_holds(snapshot, image) and is_linked(image) and index < dependency_count(image):
+    if is_image(registry, image) and is_linked(image) and index < dependency_count(image):
         # The host does not say what it bound DT_NEEDED to: by name.
         dependency = <PublicImage*>(
             host_by_name(snapshot, <const char*>image.tables.needed.items[index]) if image.is_host
@@ -168,7 +170,7 @@ cdef inline int version_at(
     cdef int turn
     cdef int code = DLOPEN_E_INVALID
     cdef const Version* entry
-    if not snapshot_holds(current_snapshot(registry), image):
+    if not is_image(registry, image):
         reader_leave(registry, phase)
         return DLOPEN_E_HANDLE
     for turn in range(2):        # definitions, then needs
@@ -198,6 +200,7 @@ cdef inline size_t list_images(
     cdef uint32_t phase
     cdef size_t i
     cdef size_t total
+    cdef Image* image
     cdef int hosts
     phase = reader_enter(&linker.registry)
     hosts = refresh_hosts(linker, current_snapshot(&linker.registry))
@@ -207,13 +210,14 @@ cdef inline size_t list_images(
             return 0
         phase = reader_enter(&linker.registry)
     snapshot = current_snapshot(&linker.registry)
-    total = snapshot.host_count + snapshot.count
-    for i in range(total):
-        if i >= capacity:
-            break
-        images[i] = <PublicImage*>(
-            snapshot.hosts[i] if i < snapshot.host_count
-            else snapshot.images[i - snapshot.host_count]
-        )
+    total = snapshot.host_count
+    for i in range(smaller(total, capacity)):
+        images[i] = <PublicImage*>snapshot.hosts[i]
+    image = first_image(&linker.registry)
+    while image != NULL:
+        if total < capacity:
+            images[total] = <PublicImage*>image
+        total += 1
+        image = next_image(image)
     reader_leave(&linker.registry, phase)
     return total

@@ -14,9 +14,8 @@ from dlopen.core.host.abi cimport HostInfo, PhdrVisitor
 from dlopen.core.host.host_lock cimport enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_asked_name, is_linked
-from dlopen.core.image.registry cimport (
-    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_image_at,
-)
+from dlopen.core.image.listing cimport image_at
+from dlopen.core.image.registry cimport first_listed, next_listed, reader_enter, reader_leave
 
 
 cdef struct HostVisit:
@@ -55,27 +54,22 @@ cdef inline void end_visit_of_hosts(void* data) noexcept nogil:
 cdef inline int visit_own(void* data) noexcept nogil:
     """The guarded part of `iterate`: our images, in a reader section."""
     cdef const HostVisit* host = <const HostVisit*>data
-    cdef const Snapshot* snapshot = current_snapshot(&host.linker.registry)
-    cdef const Image* image
+    cdef const Image* image = first_listed(&host.linker.registry)
     cdef HostInfo info
-    cdef size_t i
     cdef int result = 0
-    for i in range(snapshot.count + snapshot.closing_count):
-        image = snapshot.images[i]
-        # Mapped only, or being relocated.
-        if not is_linked(image) or load_pointer(&image.scope.lists) == NULL:
-            continue
-        info.dlpi_addr = image.load_bias
-        info.dlpi_name = image_asked_name(image)
-        info.dlpi_phdr = image.layout.phdrs
-        info.dlpi_phnum = <uint16_t>image.layout.phnum
-        info.dlpi_tls_modid = image.thread_local.module_id
-        info.dlpi_tls_data = block_of_thread(image) if image.thread_local.module_id else NULL
-        info.dlpi_adds = host.adds
-        info.dlpi_subs = host.subs
-        result = host.visit(&info, sizeof(info), host.data)
-        if result:
-            break
+    while image != NULL and not result:
+        # Not what is mapped only, or being relocated.
+        if is_linked(image) and load_pointer(&image.scope.lists) != NULL:
+            info.dlpi_addr = image.load_bias
+            info.dlpi_name = image_asked_name(image)
+            info.dlpi_phdr = image.layout.phdrs
+            info.dlpi_phnum = <uint16_t>image.layout.phnum
+            info.dlpi_tls_modid = image.thread_local.module_id
+            info.dlpi_tls_data = block_of_thread(image) if image.thread_local.module_id else NULL
+            info.dlpi_adds = host.adds
+            info.dlpi_subs = host.subs
+            result = host.visit(&info, sizeof(info), host.data)
+        image = next_listed(image)
     return result
 
 
@@ -126,7 +120,7 @@ cdef inline int find_object(Linker* linker, void* address, void* answer) noexcep
             and linker.host.dl_find_object(address, result) == 0:
         return 0
     phase = reader_enter(&linker.registry)
-    image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
+    image = image_at(&linker.registry, <uint64_t>address)
     if image != NULL and image.layout.eh_frame_header != NULL:
         result.flags = 0
         result.map_start = <void*>image.map_start

@@ -19,9 +19,8 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_CHANGED, HOSTS_UNKNOWN, refresh_hosts
 from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image, Version, image_name
-from dlopen.core.image.registry cimport (
-    Snapshot, current_snapshot, image_of_caller, reader_enter, reader_leave,
-)
+from dlopen.core.image.listing cimport image_of_caller
+from dlopen.core.image.registry cimport Snapshot, current_snapshot, reader_enter, reader_leave
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_everywhere, lookup_in_tree, resolved_address, symbol_count_of,
 )
@@ -66,8 +65,7 @@ cdef inline void describe(
 
 
 cdef inline Image* define_by_host(
-    Linker* linker, const Snapshot* snapshot, Image* image, const char* name, const char* version,
-    uint64_t* address
+    Linker* linker, Image* image, const char* name, const char* version, uint64_t* address
 ) noexcept nogil:
     """A host image's dependencies are the host's to search. No reader section needed."""
     cdef void* found
@@ -78,7 +76,7 @@ cdef inline Image* define_by_host(
         linker.host.dlerror()
         return NULL
     address[0] = <uint64_t>found
-    return image_of_caller(snapshot, found)
+    return image_of_caller(&linker.registry, found)
 
 
 cdef inline int find_symbol(
@@ -122,7 +120,7 @@ cdef inline int find_symbol(
                 found = False
                 code = fail_memory(error, image_name(image))
         elif not flags & DLOPEN_OWN_ONLY and image.is_host:
-            definition.image = define_by_host(linker, snapshot, image, name, version, &address)
+            definition.image = define_by_host(linker, image, name, version, &address)
             if definition.image != NULL:
                 memset(symbol, 0, sizeof(PublicSymbol))
                 definition.symbol = lookup_in_image(definition.image, &reference, &definition.index)
@@ -181,7 +179,7 @@ cdef inline int symbol_at_address(
     if hosts == HOSTS_CHANGED:
         reader_leave(&linker.registry, phase)
         phase = reader_enter(&linker.registry)
-    found = image_of_caller(current_snapshot(&linker.registry), address)
+    found = image_of_caller(&linker.registry, address)
     image[0] = <PublicImage*>found
     if found != NULL and symbol != NULL:
         borrowed = borrow_host_image(linker, found)

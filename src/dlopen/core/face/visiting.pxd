@@ -6,7 +6,8 @@ from libc.stdint cimport uint32_t
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport current_snapshot, reader_enter, reader_leave, snapshot_holds
+from dlopen.core.image.listing cimport is_image
+from dlopen.core.image.registry cimport reader_enter, reader_leave
 
 
 cdef struct Visit:               # of a handle that may be anything, by a reader
@@ -20,7 +21,7 @@ cdef inline bint visit_begin(Linker* linker, Visit* visit, const void* handle) n
     visit.phase = reader_enter(&linker.registry)
     visit.image = <Image*>handle
     visit.borrowed = NULL
-    if snapshot_holds(current_snapshot(&linker.registry), handle):
+    if is_image(&linker.registry, handle):
         visit.borrowed = borrow_host_image(linker, visit.image)
     return visit.borrowed != NULL
 

@@ -20,8 +20,9 @@ from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.host_lock cimport enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_asked_name
+from dlopen.core.image.listing cimport image_at
 from dlopen.core.image.registry cimport (
-    Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_image_at,
+    Snapshot, current_snapshot, reader_enter, reader_leave,
 )
 from dlopen.core.running.find_symbol cimport symbol_count_of
 from dlopen.core.search.folders cimport Dl_serinfo
@@ -36,7 +37,7 @@ cdef inline int family_dladdr(
 ) noexcept nogil:
     """dladdr1; dladdr with flags 0."""
     cdef uint32_t phase = reader_enter(&linker.registry)
-    cdef Image* image = snapshot_image_at(current_snapshot(&linker.registry), <uint64_t>address)
+    cdef Image* image = image_at(&linker.registry, <uint64_t>address)
     cdef Definition definition
     cdef int code
     if image == NULL:
@@ -129,7 +130,7 @@ cdef inline int family_dlinfo(
     clear_message(&linker.host)
     phase = reader_enter(&linker.registry)
     snapshot = current_snapshot(&linker.registry)
-    image = image_of_handle(snapshot, handle)
+    image = image_of_handle(&linker.registry, handle)
     is_ours = image != NULL and not image.is_host
     if is_ours:
         answer = answer_information(linker, snapshot, image, request, result)

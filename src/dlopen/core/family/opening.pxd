@@ -30,9 +30,9 @@ from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_asked_name
+from dlopen.core.image.listing cimport image_at, is_image
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
-    snapshot_image_at,
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
 from dlopen.core.opening.open cimport open_image
 
@@ -40,10 +40,11 @@ from dlopen.core.opening.open cimport open_image
 # Handles ------------------------------------------------------------------------------------
 
 
-cdef inline Image* image_of_handle(const Snapshot* snapshot, const void* handle) noexcept nogil:
+cdef inline Image* image_of_handle(const Registry* registry, const void* handle) noexcept nogil:
     """Ours, or what is known of the host's; NULL for neither."""
+    cdef const Snapshot* snapshot = current_snapshot(registry)
     cdef size_t i
-    if snapshot_holds(snapshot, handle) and not (<const Image*>handle).is_host:
+    if is_image(registry, handle) and not (<const Image*>handle).is_host:
         return <Image*>handle
     for i in range(snapshot.host_count):
         if handle != NULL and snapshot.hosts[i].host.handle == handle:
@@ -93,7 +94,7 @@ cdef inline void* open_for_caller(
 cdef inline int64_t namespace_of_caller(Registry* registry, const void* caller) noexcept nogil:
     """That of the image whose code calls; the program's for any other code."""
     cdef uint32_t phase = reader_enter(registry)
-    cdef Image* image = snapshot_image_at(current_snapshot(registry), <uint64_t>caller)
+    cdef Image* image = image_at(registry, <uint64_t>caller)
     cdef int64_t namespace_id = image.namespace_id if image != NULL else 0
     reader_leave(registry, phase)
     return namespace_id
@@ -144,7 +145,7 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
     cdef bint stays = False
     clear_message(&linker.host)
     phase = reader_enter(&linker.registry)
-    image = image_of_handle(current_snapshot(&linker.registry), handle)
+    image = image_of_handle(&linker.registry, handle)
     if image != NULL and image.is_host and image.life.open_count == 0:
         image = NULL             # not opened through us
     elif image != NULL and not image.is_host:

@@ -20,8 +20,9 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_CHANGED, refresh_hosts
 from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image
+from dlopen.core.image.listing cimport image_of_caller
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, image_of_caller, reader_enter, reader_leave,
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
@@ -82,7 +83,7 @@ cdef inline Answer ask_host(
     answer.result = host_symbol(linker, handle, name, version)
     answer.forward = NULL
     phase = reader_enter(&linker.registry)
-    image = image_of_caller(current_snapshot(&linker.registry), answer.result)
+    image = image_of_caller(&linker.registry, answer.result)
     if image != NULL and (image.host.is_c_library or image.host.is_cxx_runtime):
         answer.result = <void*>own
     reader_leave(&linker.registry, phase)
@@ -111,15 +112,15 @@ cdef inline Answer family_dlsym(
     phase = reader_enter(&linker.registry)
     snapshot = current_snapshot(&linker.registry)
     if is_default or is_next:
-        image = image_of_caller(snapshot, caller)
+        image = image_of_caller(&linker.registry, caller)
         # What cannot be found out for want of memory, libc is asked below.
         if image == NULL and refresh_hosts(linker, snapshot) == HOSTS_CHANGED:
             reader_leave(&linker.registry, phase)
             phase = reader_enter(&linker.registry)
             snapshot = current_snapshot(&linker.registry)
-            image = image_of_caller(snapshot, caller)
+            image = image_of_caller(&linker.registry, caller)
     else:
-        image = image_of_handle(snapshot, handle)
+        image = image_of_handle(&linker.registry, handle)
     if is_default:
         found = lookup_default(linker, snapshot, image, &reference, &definition)
         no_memory = found and not keep_for_caller(&linker.registry, image, definition.image)

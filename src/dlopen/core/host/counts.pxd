@@ -13,7 +13,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.atomics cimport load_u32
-from dlopen.core.base.growable cimport pointers_hold, pointers_reserve
+from dlopen.core.base.growable cimport pointers_reserve
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD, HostDebug, HostInfo
 from dlopen.core.host.functions cimport find_host_debug
@@ -21,9 +21,9 @@ from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host, open
 from dlopen.core.host.iterate cimport holds_linker, iterate_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, LinkMap
-from dlopen.core.image.registry cimport (
-    Registry, Snapshot, join_globals, make_snapshot, publish_snapshot,
-)
+from dlopen.core.image.listing cimport is_present
+from dlopen.core.image.registry cimport Registry, Snapshot
+from dlopen.core.image.snapshot cimport join_globals, make_snapshot, publish_snapshot
 
 
 cdef inline void* count_host_image(Linker* linker, Image* image, int mode) noexcept nogil:
@@ -112,10 +112,10 @@ cdef inline bint look_for_globals(Linker* linker, const Snapshot* known) noexcep
         if not image.map_start <= address < image.map_end:
             continue
         lock_acquire(&registry.lock)
-        if pointers_hold(&registry.hosts, image) and not load_u32(&image.life.is_global):
+        if is_present(registry, image) and not load_u32(&image.life.is_global):
             snapshot = NULL
             if pointers_reserve(&registry.globals, 1):
-                snapshot = make_snapshot(registry, 0, registry.hosts.count)
+                snapshot = make_snapshot(registry, registry.hosts.count)
             if snapshot != NULL:
                 join_globals(registry, image)
                 publish_snapshot(registry, snapshot)

@@ -13,7 +13,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.host.linker cimport Linker, Namespace, Namespaces
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport Registry
+from dlopen.core.image.registry cimport Registry, first_listed, next_listed
 cdef enum:
     NEW_NAMESPACE = -1           # LM_ID_NEWLM
     FIRST_NAMESPACE = 15
@@ -36,14 +36,10 @@ cdef inline int64_t new_namespace(Linker* linker) noexcept nogil:
 
 cdef inline bint has_images(const Registry* registry, int64_t id) noexcept nogil:
     """Under the lock."""
-    cdef size_t i
-    for i in range(registry.images.count):
-        if (<Image*>registry.images.items[i]).namespace_id == id:
-            return True
-    for i in range(registry.closing.count):
-        if (<Image*>registry.closing.items[i]).namespace_id == id:
-            return True
-    return False
+    cdef const Image* image = first_listed(registry)
+    while image != NULL and image.namespace_id != id:
+        image = next_listed(image)
+    return image != NULL
 
 
 cdef inline Namespace* namespace_record(const Namespaces* namespaces, int64_t id) noexcept nogil:

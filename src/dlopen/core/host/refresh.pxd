@@ -25,9 +25,9 @@ from dlopen.core.host.read_image cimport pinned_record, read_host_image
 from dlopen.core.host.startup cimport add_needed_names, mark_startup
 from dlopen.core.host.unwinder cimport rebind_unwinder
 from dlopen.core.image.image cimport Image, image_free_records
-from dlopen.core.image.registry cimport (
-    Registry, Snapshot, make_snapshot, publish_snapshot, retire_image,
-)
+from dlopen.core.image.listing cimport add_handle, remove_handle, reserve_images
+from dlopen.core.image.registry cimport Registry, Snapshot, retire_image
+from dlopen.core.image.snapshot cimport leave_globals, make_snapshot, publish_snapshot
 
 
 cdef inline bint has_stayed(
@@ -102,7 +102,8 @@ cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noex
             place = (place + 1) % now.count
             tried += 1
         if tried == now.count:
-            pointers_remove(&registry.globals, image)
+            leave_globals(registry, image)
+            remove_handle(registry, image)
             retire_image(registry, image)
 
 
@@ -173,12 +174,15 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
     if known == NULL and not collection.failed:
         iterate_hosts(linker, visit_for_probes, &collection)
     lock_acquire(&registry.lock)
-    snapshot = make_snapshot(registry, 0, collection.images.count)
-    collection.failed = collection.failed or snapshot == NULL
+    snapshot = make_snapshot(registry, collection.images.count)
+    collection.failed = collection.failed or snapshot == NULL \
+        or not reserve_images(registry, collection.fresh.count)
     keep_pinned_records(registry, &collection)
     if not collection.failed \
             and registry.host_generation == (0 if known == NULL else known.host_generation):
         retire_gone_hosts(registry, &collection.images)
+        for i in range(collection.fresh.count):
+            add_handle(registry, <Image*>collection.fresh.items[i])
         pointers_free(&registry.hosts)
         registry.hosts = collection.images
         registry.host_adds = collection.adds

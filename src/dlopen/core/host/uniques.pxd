@@ -12,7 +12,7 @@ from libc.string cimport memset
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.growable cimport (
-    Pointers, pointers_add, pointers_free, pointers_hold, pointers_reserve,
+    Pointers, pointers_add, pointers_free, pointers_reserve,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE, STT_TLS
@@ -21,6 +21,7 @@ from dlopen.core.host.counts cimport count_host_image
 from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, Unique, symbol_count
+from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, refer,
@@ -191,7 +192,7 @@ cdef inline bint enter_unique(
     fill_unique(entry, reference, definition)
     lock_acquire(&linker.registry.lock)
     first = find_unique(&linker.uniques, entry.image.namespace_id, reference)
-    if first == NULL and pointers_hold(&linker.registry.images, entry.image):
+    if first == NULL and is_present(&linker.registry, entry.image):
         entry.sibling = entry.image.uniques
         entry.image.uniques = entry
         add_unique(&linker.uniques, entry)

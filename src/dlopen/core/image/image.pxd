@@ -152,6 +152,18 @@ cdef struct Retired:             # image/registry.pxd: what readers may still lo
     void* block                  # or NULL
 
 
+cdef enum:
+    ADDRESS_LEVELS = 8           # for some 4 to the power of so many images
+
+
+cdef struct Listing:             # image/listing.pxd: written under Registry.lock
+    Image* next                  # atomic; what has gone leads on to what followed it
+    Image* previous
+    Image* by_address[ADDRESS_LEVELS]    # atomic: image/addresses.pxd
+    uint64_t number              # grows from one to the next
+    uint32_t is_present          # atomic; 0: nobody knows it, or only by handle and address
+
+
 cdef struct Life:
     # How it is used and where it stands between open and unload: opening/, closing/. Guarded by
     # Registry.lock.
@@ -291,6 +303,7 @@ cdef struct Image:
     ThreadLocal thread_local
     Scope scope
     Needs needs
+    Listing listing
     Life life
     Traversal visit
     Calls calls

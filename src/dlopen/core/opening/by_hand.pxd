@@ -4,7 +4,6 @@ with the scope that the caller gives. In between it is known by its handle only.
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE,
@@ -14,7 +13,7 @@ from dlopen.core.base.details cimport (
     DETAIL_BOUND_GONE, DETAIL_EMPTY_NAME, DETAIL_HOSTS_OWN, DETAIL_NOT_MAPPED, DETAIL_SCOPE_GONE,
 )
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
-from dlopen.core.base.growable cimport Text, pointers_add, pointers_hold, text_add, text_free
+from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strchr
 from dlopen.core.host.debugger cimport show_to_debugger
@@ -22,9 +21,8 @@ from dlopen.core.host.libraries cimport must_be_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport refuse
 from dlopen.core.image.image cimport Image, image_free_records, image_name, is_linked
-from dlopen.core.image.registry cimport (
-    Registry, Snapshot, make_snapshot, publish_snapshot, snapshot_holds, this_thread,
-)
+from dlopen.core.image.listing cimport add_image, is_image, is_present, reserve_images
+from dlopen.core.image.registry cimport Registry, this_thread
 from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_init, file_open
 from dlopen.core.opening.acquire cimport not_found, stopped
 from dlopen.core.opening.initialise cimport initialise
@@ -49,7 +47,6 @@ cdef inline int map_only(
     """One file mapped and checked, known to the registry by its handle only."""
     cdef Transaction* transaction
     cdef Registry* registry = &linker.registry
-    cdef Snapshot* snapshot = NULL
     cdef Text path
     cdef Trail* trail
     cdef File* file
@@ -100,14 +97,12 @@ cdef inline int map_only(
         image.scope.is_own_first = True
         image.life.open_count = 1
         lock_acquire(&registry.lock)
-        snapshot = make_snapshot(registry, 1, registry.hosts.count)
-        if snapshot == NULL or not pointers_add(&registry.images, image):
-            code = fail_memory(error, request.name)
+        if reserve_images(registry, 1):
+            add_image(registry, image)
         else:
-            publish_snapshot(registry, snapshot)
+            code = fail_memory(error, request.name)
         lock_release(&registry.lock)
         if code:
-            release(snapshot)
             unmap_image(image)
             image_free_records(image)
         else:
@@ -123,7 +118,7 @@ cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
     """Once: a second thread finds it claimed. It stays then, though another one may close it."""
     cdef bint is_mapped
     lock_acquire(&registry.lock)
-    is_mapped = pointers_hold(&registry.images, image) \
+    is_mapped = is_present(registry, image) \
         and load_u32(&image.life.state) == DLOPEN_STATE_MAPPED and image.scope.lists == NULL
     if is_mapped:
         image.life.is_claimed = True
@@ -143,7 +138,7 @@ cdef inline Outcome take_scope(
     for i in range(count):
         if scope[i] == image:
             continue             # it is the first in any case
-        if not snapshot_holds(transaction.snapshot, scope[i]) or not is_linked(scope[i]) \
+        if not is_image(&transaction.linker.registry, scope[i]) or not is_linked(scope[i]) \
                 or not rely_on(transaction, scope[i]):
             if transaction.no_memory:
                 return no_memory(transaction, image_name(image))

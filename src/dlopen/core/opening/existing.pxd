@@ -12,8 +12,9 @@ from dlopen.core.base.strings cimport strchr, strcmp
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name, is_linked
+from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.naming cimport same_file_name
-from dlopen.core.image.registry cimport Snapshot, snapshot_holds
+from dlopen.core.image.registry cimport Snapshot, first_image, next_image
 from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.known cimport Wanted, loaded_by_name
@@ -22,39 +23,35 @@ from dlopen.core.opening.transaction cimport Transaction, begin, end, rely_on
 from dlopen.core.symbols.report cimport report_open
 
 
-cdef inline Image* snapshot_at(const Snapshot* snapshot, size_t i) noexcept nogil:
-    """The host's first."""
-    return snapshot.hosts[i] if i < snapshot.host_count \
-        else snapshot.images[i - snapshot.host_count]
+ctypedef bint (*IsMeant)(const Image* image, const char* text) noexcept nogil
 
 
-cdef inline Image* loaded_by_base_name(
-    Transaction* transaction, const char* name
+cdef inline Image* first_meant(
+    Transaction* transaction, IsMeant is_meant, const char* text
 ) noexcept nogil:
-    """By its soname or the last part of its path: one that others find; it is relied on."""
+    """Of all images, the host's first; it is relied on. NULL: none is."""
     cdef const Snapshot* snapshot = transaction.snapshot
     cdef Image* image
     cdef size_t i
-    for i in range(snapshot.host_count + snapshot.count):
-        image = snapshot_at(snapshot, i)
-        if (load_u32(&image.life.is_visible) or image.is_host) and same_file_name(image, name) \
-                and rely_on(transaction, image):
-            return image
-    return NULL
+    for i in range(snapshot.host_count):
+        if is_meant(snapshot.hosts[i], text) and rely_on(transaction, snapshot.hosts[i]):
+            return snapshot.hosts[i]
+    image = first_image(&transaction.linker.registry)
+    while image != NULL and not (is_meant(image, text) and rely_on(transaction, image)):
+        image = next_image(image)
+    return image
 
 
-cdef inline Image* loaded_at_path(Transaction* transaction, const char* path) noexcept nogil:
-    """The first whose path is this very text: also what no search finds, which is the program,
-    what is PRIVATE, from bytes, or of another namespace."""
-    cdef const Snapshot* snapshot = transaction.snapshot
-    cdef Image* image
-    cdef size_t i
-    for i in range(snapshot.host_count + snapshot.count):
-        image = snapshot_at(snapshot, i)
-        if is_linked(image) and not load_u32(&image.changes.is_replaced) \
-                and strcmp(image.path, path) == 0 and rely_on(transaction, image):
-            return image
-    return NULL
+cdef inline bint is_found_by_base_name(const Image* image, const char* name) noexcept nogil:
+    """By its soname or the last part of its path: one that others find."""
+    return (load_u32(&image.life.is_visible) or image.is_host) and same_file_name(image, name)
+
+
+cdef inline bint is_at_path(const Image* image, const char* path) noexcept nogil:
+    """Its path is this very text: also what no search finds, which is the program, what is
+    PRIVATE, from bytes, or of another namespace."""
+    return is_linked(image) and not load_u32(&image.changes.is_replaced) \
+        and strcmp(image.path, path) == 0
 
 
 cdef inline int count_existing(
@@ -90,7 +87,7 @@ cdef inline int open_existing_image(
     transaction = begin(linker, &request, error)
     if transaction == NULL:
         return fail_memory(error, b"")
-    if not snapshot_holds(transaction.snapshot, image) or not rely_on(transaction, image):
+    if not is_image(&linker.registry, image) or not rely_on(transaction, image):
         code = fail_memory(error, b"") if transaction.no_memory else fail_handle(error)
         end(transaction)
         return code
@@ -123,9 +120,9 @@ cdef inline int open_existing(
         return fail_memory(error, name)
     transaction.root = loaded_by_name(transaction, &wanted)
     if transaction.root == NULL and not transaction.no_memory:
-        transaction.root = loaded_by_base_name(transaction, name)
+        transaction.root = first_meant(transaction, is_found_by_base_name, name)
     if transaction.root == NULL and not transaction.no_memory and strchr(name, 0x2f) != NULL:
         acquire(transaction, &wanted, &transaction.root)
     if transaction.root == NULL and not transaction.no_memory:
-        transaction.root = loaded_at_path(transaction, name)
+        transaction.root = first_meant(transaction, is_at_path, name)
     return count_existing(transaction, name, result, error)

@@ -24,8 +24,9 @@ from dlopen.core.elf.constants cimport DF_1_INITFIRST
 from dlopen.core.elf.structures cimport Xword
 from dlopen.core.host.linker cimport Linker, Process
 from dlopen.core.image.image cimport Image, Tables, image_name
+from dlopen.core.image.listing cimport image_of_caller
 from dlopen.core.image.registry cimport (
-    Registry, Waiter, current_snapshot, image_of_caller, reader_enter, reader_leave, this_thread,
+    Registry, Waiter, reader_enter, reader_leave, this_thread,
 )
 from dlopen.core.opening.catching cimport Thrown, call_caught, describe_exception
 from dlopen.core.symbols.report cimport report_call
@@ -117,7 +118,7 @@ cdef inline int fail_constructor(
     cdef int code
     # The one that has thrown it: there may be others, in images that are linked with one
     # statically. Only libstdc++'s tables are known; it stays, since the image needs it.
-    runtime = image_of_caller(current_snapshot(registry), <const void*>exception.cleanup)
+    runtime = image_of_caller(registry, <const void*>exception.cleanup)
     if runtime != NULL and not (
         runtime.host.is_cxx_runtime and has_prefix(runtime.tables.soname, b"libstdc++.so.")
     ):

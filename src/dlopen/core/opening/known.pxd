@@ -18,7 +18,7 @@ from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, LinkMap, SearchList, image_asked_name, is_linked
 from dlopen.core.image.naming cimport answers_to, has_base_name, same_file_name
-from dlopen.core.image.registry cimport Snapshot, this_thread
+from dlopen.core.image.registry cimport Snapshot, first_image, next_image, this_thread
 from dlopen.core.memory.file cimport File
 from dlopen.core.opening.texts cimport holds_text, remember_name
 from dlopen.core.opening.transaction cimport Transaction, is_meant, replaced_by, rely_on
@@ -116,10 +116,11 @@ cdef inline Image* loaded_by_name(
         image = transaction.snapshot.hosts[i]
         if sees(transaction, image) and answers_to(image, name) and rely_on(transaction, image):
             return own_image_of(transaction, asker, image)
-    for i in range(transaction.snapshot.count):
-        image = transaction.snapshot.images[i]
+    image = first_image(&transaction.linker.registry)
+    while image != NULL:
         if sees(transaction, image) and answers_to(image, name) and rely_on(transaction, image):
             return own_image_of(transaction, asker, image)
+        image = next_image(image)
     return NULL
 
 
@@ -170,24 +171,24 @@ cdef inline Image* loaded_by_file(
         if load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
                 and rely_on(transaction, image):
             return image
-    for i in range(transaction.snapshot.count):
-        image = transaction.snapshot.images[i]
+    image = first_image(&transaction.linker.registry)
+    while image != NULL:
         if sees(transaction, image) and is_meant(image, NULL, file.device, file.inode) \
                 and rely_on(transaction, image):
             return image
+        image = next_image(image)
     return NULL
 
 
 cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name) noexcept nogil:
     """The image of one's own that this very text, not a copy of it, is the name of: of dladdr(3)
     or in a link map. A runtime that a library calls so asks for that library: D's does."""
-    cdef size_t i
-    cdef Image* image
-    for i in range(transaction.snapshot.count):
-        image = transaction.snapshot.images[i]
+    cdef Image* image = first_image(&transaction.linker.registry)
+    while image != NULL:
         if (name == image_asked_name(image) or name == image.link_map.l_name) \
                 and is_of_own(transaction, image) and rely_on(transaction, image):
             return image
+        image = next_image(image)
     return NULL
 
 

@@ -6,14 +6,12 @@ and the open starts again.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_INITIALISING
-from dlopen.core.base.growable cimport (
-    Pointers, pointer_at, pointers_add, pointers_hold, pointers_reserve,
-)
+from dlopen.core.base.growable cimport Pointers, pointer_at, pointers_add, pointers_reserve
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.abi cimport RTLD_GLOBAL, RTLD_NODELETE
 from dlopen.core.host.counts cimport count_host_image
@@ -22,10 +20,12 @@ from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.redirect cimport expect_late_unwinders
 from dlopen.core.image.image cimport Image, Retired, Unique, image_name
+from dlopen.core.image.listing cimport add_image, is_present, reserve_images
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, free_wider_scopes, join_globals, make_snapshot, publish_snapshot,
-    take_wider_scopes, this_thread, widen_scope,
+    Registry, Snapshot, first_image, next_image, this_thread,
 )
+from dlopen.core.image.scope_lists cimport free_wider_scopes, take_wider_scopes, widen_scope
+from dlopen.core.image.snapshot cimport join_globals, make_snapshot, publish_snapshot
 from dlopen.core.opening.transaction cimport (
     DONE, TRY_AGAIN, Outcome, Transaction, no_memory, whether_again,
 )
@@ -70,13 +70,25 @@ cdef inline bint holds_replaced(const Pointers* images) noexcept nogil:
     return False
 
 
+cdef inline bint is_loaded_from(
+    const Registry* registry, uint64_t device, uint64_t inode, int64_t namespace_id
+) noexcept nogil:
+    """Under the lock: all may find an image of this file."""
+    cdef const Image* image = first_image(registry)
+    while image != NULL and not (
+        image.life.is_visible and not image.is_from_bytes and image.inode == inode
+        and image.device == device and image.namespace_id == namespace_id
+    ):
+        image = next_image(image)
+    return image != NULL
+
+
 cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
     """Under the lock: what this transaction loads was published by another one, or another
     image has taken the place of what it relies on."""
     cdef Registry* registry = &transaction.linker.registry
-    cdef size_t i, j
+    cdef size_t i
     cdef Image* mine
-    cdef Image* other
     if uniques_conflict(transaction):
         return True
     if registry.generation == transaction.generation:
@@ -88,11 +100,8 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
             return True
         if not mine.life.is_visible or mine.is_from_bytes:
             continue
-        for j in range(registry.images.count):
-            other = <Image*>registry.images.items[j]
-            if other.life.is_visible and not other.is_from_bytes and other.inode == mine.inode \
-                    and other.device == mine.device and other.namespace_id == mine.namespace_id:
-                return True
+        if is_loaded_from(registry, mine.device, mine.inode, mine.namespace_id):
+            return True
     return False
 
 
@@ -181,13 +190,11 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     put_filtees_first(&transaction.loaded)
     lock_acquire(&registry.lock)
     # All that may fail first.
-    complete = pointers_reserve(&registry.images, transaction.loaded.count)
-    if transaction.request.mode & RTLD_GLOBAL:
-        complete = complete \
-            and pointers_reserve(&registry.globals, root.scope.search_list.images.count)
-    if complete:
-        snapshot = make_snapshot(registry, transaction.loaded.count, registry.hosts.count)
-    if snapshot == NULL:
+    complete = reserve_images(registry, transaction.loaded.count)
+    if complete and transaction.request.mode & RTLD_GLOBAL:
+        snapshot = make_room_for_globals(registry, root)
+        complete = snapshot != NULL
+    if not complete:
         outcome = no_memory(transaction, image_name(root))
     elif conflicts(transaction):
         outcome = TRY_AGAIN
@@ -196,17 +203,17 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     if outcome == DONE:
         for i in range(transaction.loaded.count):
             image = <Image*>transaction.loaded.items[i]
-            pointers_add(&registry.images, image)
             image.life.initialiser = this_thread()
             image.life.opened_for = root
             image.life.fini_due = False
             store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
+            add_image(registry, image)
         count_bound_hosts(transaction)
         publish_uniques(transaction)
-        if transaction.request.mode & RTLD_GLOBAL:
-            join_tree(registry, root)
         store_u64(&registry.adds, registry.adds + transaction.loaded.count)
-        publish_snapshot(registry, snapshot)
+        if snapshot != NULL:
+            join_tree(registry, root)
+            publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)
     if outcome != DONE:
         release(snapshot)
@@ -222,6 +229,15 @@ cdef inline Outcome announce(Transaction* transaction) noexcept nogil:
     return DONE
 
 
+cdef inline Snapshot* make_room_for_globals(
+    Registry* registry, const Image* root
+) noexcept nogil:
+    """Under the lock, for `join_tree`: the snapshot that will show it, or NULL without memory."""
+    if not pointers_reserve(&registry.globals, root.scope.search_list.images.count):
+        return NULL
+    return make_snapshot(registry, registry.hosts.count)
+
+
 cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
     """Under the lock: a library that was a dependency until now, and those that it brings, see it
     as a root too. False without memory: then none does."""
@@ -230,10 +246,10 @@ cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
     cdef Image* image
     for i in range(root.scope.search_list.images.count):
         image = <Image*>root.scope.search_list.images.items[i]
-        if not image.is_host and not widen_scope(registry, image, &root.scope.search_list, &wider):
-            free_wider_scopes(registry, wider)
+        if not image.is_host and not widen_scope(image, &root.scope.search_list, &wider):
+            free_wider_scopes(wider)
             return False
-    take_wider_scopes(registry, wider)
+    take_wider_scopes(&registry.retirement, wider)
     return True
 
 
@@ -257,13 +273,12 @@ cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
     """RTLD_GLOBAL, of an image that is published: it and its dependencies join the global scope.
     False without memory."""
     cdef Registry* registry = &linker.registry
-    cdef Snapshot* snapshot = NULL
+    cdef Snapshot* snapshot
     cdef size_t i
     cdef Image* image
     cdef void* handle
     lock_acquire(&registry.lock)
-    if pointers_reserve(&registry.globals, root.scope.search_list.images.count):
-        snapshot = make_snapshot(registry, 0, registry.hosts.count)
+    snapshot = make_room_for_globals(registry, root)
     if snapshot != NULL and join_tree(registry, root):
         publish_snapshot(registry, snapshot)
     elif snapshot != NULL:
@@ -307,7 +322,7 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
     lock_acquire(&linker.registry.lock)
     # A replaced version may still be opened as itself.
     if load_u32(&root.changes.is_replaced) and not transaction.is_itself or (
-        root.is_host and not pointers_hold(&linker.registry.hosts, root)
+        root.is_host and not is_present(&linker.registry, root)
     ):
         # Or the host's list was read anew: another image is in its place.
         lock_release(&linker.registry.lock)

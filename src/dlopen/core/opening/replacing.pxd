@@ -9,7 +9,7 @@ from dlopen.core.base.details cimport DETAIL_LOADED_ALREADY
 from dlopen.core.base.errors cimport fail, fail_memory
 from dlopen.core.base.growable cimport pointers_add_once
 from dlopen.core.image.image cimport Image, image_name
-from dlopen.core.image.registry cimport image_of_caller
+from dlopen.core.image.listing cimport image_of_caller
 from dlopen.core.opening.transaction cimport DONE, Outcome, Transaction, outcome_of, rely_on
 from dlopen.core.relocation.replace cimport find_replacements
 
@@ -20,7 +20,7 @@ cdef inline int keep_replacements(Transaction* transaction, Image* image) noexce
     cdef Image* definer
     for i in range(image.changes.replacement_count):
         definer = image_of_caller(
-            transaction.snapshot, <const void*>image.changes.replacements[i].address
+            &transaction.linker.registry, <const void*>image.changes.replacements[i].address
         )
         if definer == NULL or definer == image or definer.host.is_startup:
             continue

@@ -16,7 +16,8 @@ from dlopen.core.host.abi cimport RTLD_NOW
 from dlopen.core.host.host_lock cimport open_host
 from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport image_of_caller, reader_leave
+from dlopen.core.image.listing cimport image_of_caller
+from dlopen.core.image.registry cimport reader_leave
 from dlopen.core.memory.file cimport File, file_from_bytes, make_plain
 from dlopen.core.opening.acquire cimport acquire, load_file, take_hosts_own
 from dlopen.core.opening.known cimport Wanted, loaded_by_own_text, sees
@@ -70,7 +71,7 @@ cdef inline Outcome root_by_name(Transaction* transaction) noexcept nogil:
     cdef Wanted wanted
     cdef Outcome outcome
     wanted.name = request.name
-    wanted.asker = image_of_caller(transaction.snapshot, request.caller)
+    wanted.asker = image_of_caller(&transaction.linker.registry, request.caller)
     wanted.own_only = request.mode & DLOPEN_PRIVATE != 0
     if not wanted.own_only:
         transaction.root = loaded_by_own_text(transaction, request.name)

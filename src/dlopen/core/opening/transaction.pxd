@@ -29,6 +29,7 @@ from dlopen.core.host.static_tls cimport take_back_tls
 from dlopen.core.host.uniques cimport UniqueHosts, free_unique_hosts
 from dlopen.core.image.image cimport Image, Unique, image_free_records
 from dlopen.core.image.naming cimport answers_to
+from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
@@ -92,7 +93,7 @@ cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
     if pointers_hold(&transaction.pinned, image):
         return True
     lock_acquire(&registry.lock)
-    usable = pointers_hold(&registry.hosts if image.is_host else &registry.images, image)
+    usable = is_present(registry, image)
     if usable and not pointers_add(&transaction.pinned, image):
         transaction.no_memory = True
         usable = False

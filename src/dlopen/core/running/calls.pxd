@@ -30,6 +30,7 @@ from dlopen.core.host.counts cimport count_host_image
 from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker, Process, program_name
 from dlopen.core.image.image cimport Image, Version, image_asked_name, replacement_of
+from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave, this_thread,
 )
@@ -97,7 +98,7 @@ cdef inline int keep_host_for_call(Linker* linker, Image* image, Image* definer)
     if handle == NULL:
         return CALL_AGAIN
     lock_acquire(&linker.registry.lock)
-    if pointers_hold(&linker.registry.hosts, definer):
+    if is_present(&linker.registry, definer):
         code = DLOPEN_E_MEMORY
         if pointers_reserve(&image.needs.host_handles, 1) \
                 and pointers_add(&image.needs.bindings, definer):

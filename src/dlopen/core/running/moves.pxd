@@ -26,7 +26,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.rebind cimport patched_place
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, image_name, is_linked
-from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.image.registry cimport Snapshot, first_image, next_image
 from dlopen.core.relocation.places cimport addend_of
 from dlopen.core.relocation.words cimport (
     Word, WordWalk, is_one_store, leads_to_symbol, next_word, words_of,
@@ -262,18 +262,18 @@ cdef inline int find_moves(Swap* swap) noexcept nogil:
     cdef Image* image
     cdef size_t i
     cdef int code = 0
-    for i in range(swap.snapshot.count):
-        image = swap.snapshot.images[i]
+    image = first_image(&swap.linker.registry)
+    while image != NULL:
         # Without a scope: mapped only, and going.
-        if image == swap.old or not is_linked(image) or load_pointer(&image.scope.lists) == NULL:
-            continue
-        code = find_moves_of_words(swap, image)
-        if code == 0:
-            code = find_moves_of_replacements(swap, image)
-        if code == 0:
-            code = find_moves_of_patches(swap, image)
-        if code:
-            return code
+        if image != swap.old and is_linked(image) and load_pointer(&image.scope.lists) != NULL:
+            code = find_moves_of_words(swap, image)
+            if code == 0:
+                code = find_moves_of_replacements(swap, image)
+            if code == 0:
+                code = find_moves_of_patches(swap, image)
+            if code:
+                return code
+        image = next_image(image)
     for i in range(swap.snapshot.host_count):
         code = find_moves_of_patches(swap, swap.snapshot.hosts[i])
         if code:

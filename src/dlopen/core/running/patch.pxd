@@ -30,9 +30,8 @@ from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.iterate cimport holds_linker
 from dlopen.core.host.linker cimport Linker, Patch
 from dlopen.core.image.image cimport Image, image_name
-from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, reader_enter, reader_leave, snapshot_holds,
-)
+from dlopen.core.image.listing cimport is_image
+from dlopen.core.image.registry cimport Registry, reader_enter, reader_leave
 from dlopen.core.running.matches cimport Match, bound_function, defined_function, find_matches
 from dlopen.core.running.values cimport (
     close_places_of, open_places_of, pop_values, push_value, store_values, store_what_was,
@@ -52,9 +51,9 @@ cdef struct Patching:            # a patch that is being made
     Error* error
 
 
-cdef inline bint is_patchable(const Snapshot* snapshot, const Image* image) noexcept nogil:
+cdef inline bint is_patchable(const Registry* registry, const Image* image) noexcept nogil:
     """It is loaded, and is not going."""
-    return snapshot_holds(snapshot, image) and load_u32(&image.life.state) != DLOPEN_STATE_CLOSING
+    return is_image(registry, image) and load_u32(&image.life.state) != DLOPEN_STATE_CLOSING
 
 
 cdef inline int check_patchable(Patching* patching) noexcept nogil:
@@ -132,7 +131,7 @@ cdef inline int apply_patch(Patching* patching) noexcept nogil:
     cdef int code = 0
     lock_acquire(&registry.lock)
     # A resolver, or another thread, may have closed it since.
-    if not is_patchable(current_snapshot(registry), image):
+    if not is_patchable(registry, image):
         lock_release(&registry.lock)
         return fail_handle(patching.error)
     linker.patches.made += 1
@@ -198,7 +197,7 @@ cdef inline int patch_image(
     patching.count = count
     patching.results = results
     patching.error = error
-    if is_patchable(current_snapshot(&linker.registry), image):
+    if is_patchable(&linker.registry, image):
         patching.borrowed = borrow_host_image(linker, image)
     if patching.borrowed == NULL:
         code = fail_handle(error)

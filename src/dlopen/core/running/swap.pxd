@@ -20,9 +20,11 @@ from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name
+from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, make_snapshot, reader_enter, reader_leave, snapshot_holds,
+    Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
+from dlopen.core.image.snapshot cimport make_snapshot
 from dlopen.core.running.exchange cimport take_place
 from dlopen.core.running.make_moves cimport close_places_of_moves, make_move, open_places_of_moves
 from dlopen.core.running.moves cimport Move, Swap, find_moves, free_moves
@@ -32,28 +34,29 @@ cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
     """All or nothing, under the lock; `stale` if images came or went since the moves were looked
     for, or a patch may have come that leads to the old one."""
     cdef Registry* registry = &swap.linker.registry
-    cdef Snapshot* snapshot
+    cdef Snapshot* snapshot = NULL
     cdef size_t i
     cdef int code = 0
     lock_acquire(&registry.lock)
     stale[0] = registry.generation != swap.generation \
         or swap.linker.patches.reloadable_uses != swap.uses
-    snapshot = NULL if stale[0] else make_snapshot(registry, 0, registry.hosts.count)
-    if snapshot == NULL and not stale[0]:
-        code = fail_memory(swap.error, image_name(swap.successor))
-    if snapshot != NULL:
-        # Open all places: the kernel may refuse.
+    if not stale[0] and load_u32(&swap.old.life.is_global):
+        snapshot = make_snapshot(registry, registry.hosts.count)
+        if snapshot == NULL:
+            code = fail_memory(swap.error, image_name(swap.successor))
+    # Open all places: the kernel may refuse.
+    if code == 0 and not stale[0]:
         code = open_places_of_moves(swap)
-        if code:
-            release(snapshot)
-        else:
-            # Move: one store each; and close them.
-            for i in range(swap.moves.count):
-                make_move(swap, <const Move*>swap.moves.items[i])
-            close_places_of_moves(swap)
-            # Take the place of the old one, in scopes, dependencies and searches by name.
-            take_place(swap, snapshot)
+    if code == 0 and not stale[0]:
+        # Move: one store each; and close them.
+        for i in range(swap.moves.count):
+            make_move(swap, <const Move*>swap.moves.items[i])
+        close_places_of_moves(swap)
+        # Take the place of the old one, in scopes, dependencies and searches by name.
+        take_place(swap, snapshot)
+        snapshot = NULL
     lock_release(&registry.lock)
+    release(snapshot)
     return code
 
 
@@ -75,7 +78,7 @@ cdef inline int swap_once(
     swap.uses = linker.patches.reloadable_uses
     lock_release(&linker.registry.lock)
     stale[0] = False
-    if not is_usable(swap.snapshot, old) or not is_usable(swap.snapshot, successor):
+    if not is_usable(&linker.registry, old) or not is_usable(&linker.registry, successor):
         code = fail_handle(error)
     elif old == successor or not old.is_reloadable or not successor.is_reloadable:
         code = fail(error, DLOPEN_E_STATE, image_name(old), DETAIL_NOT_RELOADABLE)
@@ -91,9 +94,9 @@ cdef inline int swap_once(
     return code
 
 
-cdef inline bint is_usable(const Snapshot* snapshot, const Image* image) noexcept nogil:
+cdef inline bint is_usable(const Registry* registry, const Image* image) noexcept nogil:
     """It is one of ours, and initialised."""
-    return snapshot_holds(snapshot, image) and not image.is_host \
+    return is_image(registry, image) and not image.is_host \
         and load_u32(&image.life.state) == DLOPEN_STATE_READY
 
 
@@ -117,7 +120,7 @@ cdef inline int retain(
     """Each success is undone by one with `retained` False."""
     cdef int code = 0
     lock_acquire(&registry.lock)
-    if not snapshot_holds(current_snapshot(registry), image) or image.is_host:
+    if not is_image(registry, image) or image.is_host:
         code = fail(error, DLOPEN_E_HANDLE, b"", DETAIL_NOT_OURS)
     elif retained:
         image.life.retain_count += 1

@@ -12,7 +12,7 @@ from dlopen.core.base.contract cimport DLOPEN_STATE_CLOSING
 from dlopen.core.host.linker cimport Linker, Patch, Patches, Rebinding
 from dlopen.core.host.rebind cimport close_place, open_place, patched_place, store_place
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, free_patched_place
-from dlopen.core.image.registry cimport current_snapshot, snapshot_image_at
+from dlopen.core.image.listing cimport image_at
 from dlopen.core.relocation.places cimport addend_of
 from dlopen.core.running.matches cimport Match, word_at
 
@@ -39,7 +39,7 @@ cdef inline bint push_value(
     value.number = number
     value.word = address + addend_of(match.word.relocation, match.word.kind)
     value.address = address
-    value.leads_to = snapshot_image_at(current_snapshot(&linker.registry), address)
+    value.leads_to = image_at(&linker.registry, address)
     if value.leads_to == image or (value.leads_to != NULL and load_u32(
         &value.leads_to.life.state
     ) == DLOPEN_STATE_CLOSING):

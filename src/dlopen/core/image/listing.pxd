@@ -1,0 +1,110 @@
+"""Images come and go: in the list, by handle and by address, at a cost that does not depend on how
+many there are. Written under Registry.lock, with single stores that readers may meet half way.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+
+from dlopen.core.base.atomics cimport store_pointer, store_u32
+from dlopen.core.image.addresses cimport add_address, last_before, remove_address
+from dlopen.core.image.image cimport Image
+from dlopen.core.image.index cimport (
+    IndexSearch, begin_search, index_add, index_remove, index_reserve, next_found,
+)
+from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
+
+
+cdef inline uint64_t handle_key(const void* handle) noexcept nogil:
+    return <uint64_t>handle >> 4         # blocks are 16 bytes apart
+
+
+cdef inline bint reserve_images(Registry* registry, size_t more) noexcept nogil:
+    """Under the lock: so many of ours or of the host's can be added now. False without memory."""
+    return index_reserve(&registry.handles, &registry.retirement, more)
+
+
+cdef inline void add_handle(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: one of the host's is present; there is room."""
+    index_add(&registry.handles, handle_key(image), image)
+    store_u32(&image.listing.is_present, 1)
+
+
+cdef inline void remove_handle(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: one of the host's has gone."""
+    index_remove(&registry.handles, handle_key(image), image)
+    store_u32(&image.listing.is_present, 0)
+
+
+cdef inline void add_image(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: it is present, as the last one; there is room."""
+    registry.listed += 1
+    registry.generation += 1
+    image.listing.number = registry.listed
+    image.listing.previous = registry.last
+    add_handle(registry, image)
+    add_address(&registry.addresses, image)
+    store_pointer(
+        &registry.first if registry.last == NULL else &registry.last.listing.next, image
+    )
+    registry.last = image
+
+
+cdef inline void hide_image(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: from now on it is closing."""
+    registry.generation += 1
+    store_u32(&image.listing.is_present, 0)
+
+
+cdef inline void remove_image(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: it is found no more, and to be retired. It still leads to the next one."""
+    cdef Image* previous = image.listing.previous
+    cdef Image* next = image.listing.next
+    registry.generation += 1
+    store_pointer(&registry.first if previous == NULL else &previous.listing.next, next)
+    if next == NULL:
+        registry.last = previous
+    else:
+        next.listing.previous = previous
+    remove_address(&registry.addresses, image)
+    index_remove(&registry.handles, handle_key(image), image)
+
+
+# For readers, and under the lock ---------------------------------------------------------
+
+
+cdef inline bint is_image(const Registry* registry, const void* handle) noexcept nogil:
+    """`handle`, which may be anything, is an image of ours or of the host's."""
+    cdef IndexSearch search
+    cdef Image* image = NULL
+    begin_search(&registry.handles, handle_key(handle), &search)
+    if handle == NULL:
+        return False
+    while True:
+        image = next_found(&search)
+        if image == NULL or <const void*>image == handle:
+            return image != NULL
+
+
+cdef inline bint is_present(const Registry* registry, const Image* image) noexcept nogil:
+    """Under the lock: what may have gone is one of those that can be found."""
+    return is_image(registry, image) and image.listing.is_present
+
+
+cdef inline Image* image_at(const Registry* registry, uint64_t address) noexcept nogil:
+    """The image of ours whose mapping holds `address`."""
+    cdef Image* image = last_before(&registry.addresses, address)
+    return NULL if image == NULL or address >= image.map_end else image
+
+
+cdef inline Image* image_of_caller(const Registry* registry, const void* caller) noexcept nogil:
+    """The image that an address is in, ours or the host's; NULL: in none."""
+    cdef size_t i
+    cdef uint64_t address = <uint64_t>caller
+    cdef Image* image = image_at(registry, address)
+    cdef const Snapshot* snapshot = current_snapshot(registry)
+    if caller == NULL or image != NULL:
+        return image
+    for i in range(snapshot.host_count):
+        if snapshot.hosts[i].map_start <= address < snapshot.hosts[i].map_end:
+            return snapshot.hosts[i]
+    return NULL
