@@ -70,7 +70,7 @@ types: ## mypy, strict
 	$(PREPARE) types
 	@$(RUN) -m mypy $(ARGS)
 
-bench: build ## against the system's loader, ctypes and cffi, in minutes; JSON in build/benchmarks
+bench: build ## against the system's loader and others, in minutes; JSON in build/benchmarks
 	$(PREPARE) bench
 	@$(RUN) benchmarks/run.py $(ARGS)
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import libraries
+import peers
 from turns import Command
 
 OURS, LIBC = "dlopen", "libc"
@@ -47,36 +48,34 @@ class Row:
 
 
 def sides(worker: str, *arguments: object, loaded: Sequence[str] = ()) -> dict[str, Command]:
-    """The commands of a worker for libc and for us."""
+    """The commands of a worker for libc, for us, and for the other loaders that there are."""
     program = str(libraries.worker(worker))
     before = [word for name in loaded for word in ("--with", name)]
     words = [*before, *map(str, arguments)]
     return {
         LIBC: Command([program, "libc", "-", *words]),
         OURS: Command([program, "dlopen", str(libraries.libdlopen()), *words]),
+    } | {
+        name: Command([program, name, str(library), *words])
+        for name, library in peers.built()[0].items()
     }
 
 
-def preloaded(made: Callable[[], dict[str, Command]]) -> dict[str, Command]:
-    """Ours and other loaders in LD_PRELOAD, where all that they need is there at the start.
-
-    By a relative path: LD_PRELOAD splits at spaces.
-    """
+def linked(side: str, library: Path) -> str:
+    """LD_PRELOAD of a library: it splits at spaces, so by a path from where workers run."""
     folder = libraries.BUILD / "preload"
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for side, command in made().items():
-        program, name, library, *words = command.arguments
-        environment = {}
-        if side != LIBC:
-            link = folder / f"lib{side}.so"
-            link.unlink(missing_ok=True)
-            link.symlink_to(library)
-            environment = {"LD_PRELOAD": str(link.relative_to(libraries.ROOT))}
-        if side == OURS:
-            name = LIBC
-        found[side] = Command([program, name, library, *words], environment)
-    return found
+    link = folder / f"lib{side}.so"
+    link.unlink(missing_ok=True)
+    link.symlink_to(library)
+    return str(link.relative_to(libraries.ROOT))
+
+
+def preloaded(made: Callable[[], dict[str, Command]]) -> dict[str, Command]:
+    """Ours in LD_PRELOAD: what it needs of libc is there at the start, and so are its names."""
+    libc = made()[LIBC]
+    preload = {"LD_PRELOAD": linked(OURS, libraries.libdlopen())}
+    return {LIBC: libc, OURS: Command(libc.arguments, preload)}
 
 
 def python(*words: object) -> dict[str, Command]:
@@ -91,15 +90,10 @@ def python(*words: object) -> dict[str, Command]:
 def startup() -> dict[str, Command]:
     """/bin/true with nothing, with an empty library and with ours in LD_PRELOAD."""
     program = [str(libraries.worker("startup.c")), "/bin/true"]
-    folder = libraries.BUILD / "preload"
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {"nothing": Command(program)}
-    for side, library in (("empty", libraries.empty()), (OURS, libraries.libdlopen())):
-        link = folder / f"lib{side}.so"
-        link.unlink(missing_ok=True)
-        link.symlink_to(library)
-        found[side] = Command([*program, f"LD_PRELOAD={link.relative_to(libraries.ROOT)}"])
-    return found
+    return {"nothing": Command(program)} | {
+        side: Command([*program, f"LD_PRELOAD={linked(side, library)}"])
+        for side, library in (("empty", libraries.empty()), (OURS, libraries.libdlopen()))
+    }
 
 
 def opening_worker(
@@ -294,8 +288,8 @@ def own(task: str, count: int) -> dict[str, Command]:
 
 
 def same(count: int) -> dict[str, Command]:
-    """Threads that open one library."""
-    return sides("threads.c", "same", count, libraries.tiny())
+    """Threads that open one library, which takes longer than to wake them."""
+    return sides("threads.c", "same", count, libraries.small("libsqlite3.so.0"), loaded=MATHS)
 
 
 def shared(count: int) -> dict[str, Command]:

@@ -21,6 +21,7 @@ from typing import Any
 import libraries
 import machine
 import paired
+import peers
 import rows
 from turns import Command, take_turns
 
@@ -127,9 +128,12 @@ def main() -> None:
         "run": "full" if arguments.full else "quick",
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine.described(),
+        "without_peers": peers.built()[1],
         "results": [],
         "missing": [],
     }
+    if report["without_peers"]:
+        print(f"without other loaders: {report['without_peers']}")
     group, failed = "", False
     for row in chosen:
         if row.group != group:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -74,7 +75,8 @@ class Worker:
         if status == NOT_DONE:
             raise NotDoneError(lines[-1])
         name = signal.Signals(-status).name if status < 0 else f"status {status}"
-        raise FailedError(f"ended with {name}: {lines[-1]}")
+        last = re.sub(r"/\S*/", "", lines[-1])  # no paths of this machine
+        raise FailedError(f"ended with {name}: {last}")
 
     def round(self, request: int) -> dict[str, float]:
         """What one round has measured."""

@@ -67,6 +67,7 @@ static void round_life(long request)
   if (!strcmp(work.task, "first")) return;
   shut(handle);
   report("close", (double)(cpu_time() - middle));
+  need_unloaded(work.arguments[0]);
 }
 
 static void round_fill(long request)
@@ -80,6 +81,7 @@ static void round_fill(long request)
   for (long i = count; i-- > 0;) shut(handles[i]);
   report("open", (double)(middle - start));
   report("close", (double)(cpu_time() - middle));
+  need_unloaded(copy_path(work.arguments[0], 0));
   free(handles);
 }
 

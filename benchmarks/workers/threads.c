@@ -159,6 +159,10 @@ int main(int count, char **arguments)
   if (work.count < 2) fail(work.task, "too few arguments");
   threads = atoi(work.arguments[0]);
   if (threads < 1 || threads > MOST) fail(work.arguments[0], "not a number of threads");
+  if (strcmp(work.task, "counting")) {
+    cycle(work.arguments[1]);
+    need_unloaded(work.arguments[1]);
+  }
   if (!strcmp(work.task, "counting")) {
     for (int i = 1; i < work.count; i++) hold(work.arguments[i], RTLD_NOW);
     serve(round_counting);

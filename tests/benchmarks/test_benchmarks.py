@@ -17,8 +17,12 @@ def run_benchmark(folder: Path, only: str, rounds: int = 2) -> tuple[list[dict[s
     """Its results, and what it prints."""
     output = folder / "results.json"
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--only", only]
-    done = run([*command, "--rounds", str(rounds), "--json", str(output)])
+    done = run(
+        [*command, "--rounds", str(rounds), "--json", str(output)],
+        env={"DLOPEN_BENCH_WITHOUT_PEERS": "1"},  # they would be fetched
+    )
     report = json.loads(output.read_text())
+    assert report["without_peers"] in done.stdout
     assert report["machine"]["libc"]
     return report["results"], done.stdout
 
@@ -89,7 +93,8 @@ def test_a_library_that_stays_loaded_is_an_error(tmp_path: Path) -> None:
 def in_benchmarks(code: str, *arguments: str) -> str:
     """What the code prints, which may import the modules of the benchmarks."""
     start = "import sys\nsys.path.insert(0, sys.argv[1])\n"
-    return run_python(start + code, str(BENCHMARKS), *arguments).stdout
+    environment = {"DLOPEN_BENCH_WITHOUT_PEERS": "1"}
+    return run_python(start + code, str(BENCHMARKS), *arguments, env=environment).stdout
 
 
 @pytest.mark.parametrize("chained", [False, True])
