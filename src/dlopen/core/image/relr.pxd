@@ -15,11 +15,15 @@ cdef extern from *:
     int count_trailing_zeros "__builtin_ctzll"(unsigned long long value) noexcept nogil
 
 
+cdef enum:
+    RELR_WORDS = 63              # of a bitmap
+
+
 cdef struct RelrWalk:
     const Xword* entry           # the next one
     uint64_t left                # entries from there; a table of none may have no address
-    uint64_t bits                # of a bitmap: words that are still to come
-    uint64_t first               # the word of its lowest bit; p_vaddr terms, as all here
+    uint64_t bits                # of the last entry: words that are still to come
+    uint64_t first               # the word of the lowest bit; p_vaddr terms, as all here
     uint64_t after               # the word of the next bitmap's lowest bit
 
 
@@ -38,22 +42,37 @@ cdef inline RelrWalk relr_of(const Image* image) noexcept nogil:
     return relr_in(image.tables.relr, image.tables.relr_count)
 
 
-cdef inline bint relr_next(RelrWalk* walk, uint64_t* place) noexcept nogil:
-    """False at the end. What bitmaps say that no address comes before is the caller's affair."""
+cdef inline bint relr_group(RelrWalk* walk) noexcept nogil:
+    """The words of the next entry: those of `bits` from `first` on. False at the end. What bitmaps
+    say that no address comes before is the caller's affair."""
     cdef uint64_t entry
-    while walk.bits == 0:
-        if walk.left == 0:
-            return False
-        entry = walk.entry[0]
-        walk.entry += 1
-        walk.left -= 1
-        if entry & 1 == 0:
-            place[0] = entry
-            walk.after = entry + 8
-            return True
+    if walk.left == 0:
+        return False
+    entry = walk.entry[0]
+    walk.entry += 1
+    walk.left -= 1
+    if entry & 1:
         walk.bits = entry >> 1
         walk.first = walk.after
-        walk.after += 63 * 8
-    place[0] = walk.first + <uint64_t>count_trailing_zeros(walk.bits) * 8
+        walk.after += RELR_WORDS * 8
+    else:
+        walk.bits = 1
+        walk.first = entry
+        walk.after = entry + 8
+    return True
+
+
+cdef inline uint64_t take_word(RelrWalk* walk) noexcept nogil:
+    """The nearest of `bits`, of which there is one, and it is none of them any more."""
+    cdef uint64_t place = walk.first + <uint64_t>count_trailing_zeros(walk.bits) * 8
     walk.bits &= walk.bits - 1
+    return place
+
+
+cdef inline bint relr_next(RelrWalk* walk, uint64_t* place) noexcept nogil:
+    """The next word, of whatever entry; False at the end."""
+    while walk.bits == 0:
+        if not relr_group(walk):
+            return False
+    place[0] = take_word(walk)
     return True

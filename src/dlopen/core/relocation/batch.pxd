@@ -57,6 +57,8 @@ cdef struct Cache:               # the last symbol that was resolved
     bint for_call
     bint valid
     Definition definition
+    uint64_t address             # of that, or of what stands for it; of an IFUNC, its resolver's
+    bint is_address              # no resolver gives it
     Image* bound                 # the last image that was recorded
 
 

@@ -21,14 +21,17 @@ from dlopen.core.memory.memory cimport memory_write
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 
 
+cdef inline bint lies_in(const Place* writable, uint64_t place, uint64_t size) noexcept nogil:
+    """All of it."""
+    return place >= writable.start and place < writable.end and size <= writable.end - place
+
+
 cdef inline bint can_write(
     const Image* image, Place* writable, uint64_t place, uint64_t size
 ) noexcept nogil:
     """A place lies whole in a writable segment (any, with text relocations) and not in a
     table that later steps trust. Nearly always where the last one lay."""
-    if place >= writable.start and place < writable.end and size <= writable.end - place:
-        return True
-    return find_writable(image, writable, place, size)
+    return lies_in(writable, place, size) or find_writable(image, writable, place, size)
 
 
 cdef inline bint find_writable(

@@ -1,7 +1,8 @@
 """Relocation of one image: what each place of it becomes.
 
-RELR first, then DT_RELA, then the PLT's slots; RELATIVE entries, most of all, have a loop of their
-own. What needs foreign code or an id that is not given yet is put off (relocation/batch.pxd).
+RELR first, then DT_RELA, then the PLT's slots; RELATIVE entries, most of all, have loops of their
+own (relocation/runs.pxd), and so have words that get an address, most of the rest. What needs
+foreign code or an id that is not given yet is put off (relocation/batch.pxd).
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -10,9 +11,9 @@ from dlopen.core.arch.machine cimport (
     THIS_MACHINE, is_relative, relocation_kind, relocation_width,
 )
 from dlopen.core.base.contract cimport (
-    DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_IRELATIVE, DLOPEN_R_JUMP_SLOT,
-    DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
-    DLOPEN_R_UNKNOWN,
+    DLOPEN_R_COPY, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_GLOB_DAT, DLOPEN_R_IRELATIVE,
+    DLOPEN_R_JUMP_SLOT, DLOPEN_R_NONE, DLOPEN_R_RELATIVE, DLOPEN_R_SIZE, DLOPEN_R_SYMBOLIC,
+    DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF, DLOPEN_R_UNKNOWN,
 )
 from dlopen.core.base.details cimport (
     DETAIL_NARROW_IFUNC, DETAIL_PLACE_OUTSIDE, DETAIL_RELOCATION_TYPE, DETAIL_RELR_BITMAP,
@@ -27,19 +28,26 @@ from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport (
     Image, Tables, image_name, load_word, replacement_of, store_word,
 )
-from dlopen.core.image.relr cimport RelrWalk, relr_next, relr_of
+from dlopen.core.image.relr cimport RelrWalk, relr_group, relr_of, take_word
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 from dlopen.core.relocation.lazy cimport (
     can_bind_lazily, leave_lazy, prepare_lazy_calls, reserved_size,
 )
 from dlopen.core.relocation.places cimport (
-    addend_of, can_write, copy_data, is_distance, narrow, store_address,
+    addend_of, can_write, copy_data, is_distance, lies_in, narrow, store_address,
 )
 from dlopen.core.relocation.resolvers cimport defer
+from dlopen.core.relocation.runs cimport relocate_group, relocate_relative
 from dlopen.core.relocation.thread_local cimport relocate_tls
 from dlopen.core.symbols.binding cimport own_address, resolve
 from dlopen.core.symbols.lookup cimport Definition, definition_address
 from dlopen.core.symbols.report cimport log_binding, report_relocation
+
+
+cdef inline bint has_resolver(const Definition* definition) noexcept nogil:
+    """It is an IFUNC, of an image that has it."""
+    return definition.image != NULL and symbol_type(definition.symbol) == STT_GNU_IFUNC \
+        and definition.symbol.st_shndx != SHN_UNDEF
 
 
 cdef inline int bind(
@@ -47,6 +55,7 @@ cdef inline int bind(
 ) noexcept nogil:
     """Resolves into the cache, and records the image that it depends on from now on."""
     cdef int code
+    cdef uint64_t own
     cdef Image* definer
     if cache.valid and cache.symbol == index and cache.for_call == for_call:
         return 0
@@ -57,11 +66,11 @@ cdef inline int bind(
     cache.symbol = index
     cache.for_call = for_call
     cache.valid = skip == NULL
+    own = own_address(batch.scopes.own_names, &cache.definition)
+    cache.address = own if own != 0 else definition_address(&cache.definition)
+    cache.is_address = own != 0 or not has_resolver(&cache.definition)
     if logs(LOG_TRACE):
-        log_binding(
-            image, index, &cache.definition,
-            own_address(batch.scopes.own_names, &cache.definition)
-        )
+        log_binding(image, index, &cache.definition, own)
     definer = cache.definition.image
     if definer != NULL and definer != image and definer != cache.bound:
         cache.bound = definer
@@ -117,71 +126,116 @@ cdef inline int apply(
             return narrow(batch, image, place, value, False)
         store_word(image, place, value)
         return 0
-    value = own_address(batch.scopes.own_names, definition)
-    if value == 0:
-        value = definition_address(definition)
-        if definition.image != NULL and symbol_type(definition.symbol) == STT_GNU_IFUNC \
-                and definition.symbol.st_shndx != SHN_UNDEF:
-            if not definition.image.is_host and not is_code(
-                definition.image, definition.symbol.st_value
-            ):
-                return bad_relocation(
-                    batch, image, DETAIL_RESOLVER_OUTSIDE, place, definition.symbol.st_value
-                )
-            if is_distance(kind) or width != 8:
-                return bad_relocation(batch, image, DETAIL_NARROW_IFUNC, place, number)
-            return defer(
-                batch, image, place, value,
-                <int64_t>addend_of(relocation, kind)
+    if not cache.is_address:
+        if not definition.image.is_host and not is_code(
+            definition.image, definition.symbol.st_value
+        ):
+            return bad_relocation(
+                batch, image, DETAIL_RESOLVER_OUTSIDE, place, definition.symbol.st_value
             )
-    return store_address(batch, image, relocation, kind, width, value)
+        if is_distance(kind) or width != 8:
+            return bad_relocation(batch, image, DETAIL_NARROW_IFUNC, place, number)
+        return defer(batch, image, place, cache.address, <int64_t>addend_of(relocation, kind))
+    return store_address(batch, image, relocation, kind, width, cache.address)
+
+
+cdef inline int relocate_addresses(
+    Batch* batch, Image* image, const Place* writable, Cache* cache, const Rela* relocation,
+    uint64_t left, uint64_t* done
+) noexcept nogil:
+    """Entries of whole words that get a symbol's address, as far as no resolver gives it, no
+    replacement was asked for and their places lie in `writable`; `done` is how many they are. What
+    is left, `apply` does."""
+    cdef uint32_t kind
+    cdef uint32_t number
+    cdef int code
+    done[0] = 0
+    if image.changes.replacement_count != 0:
+        return 0
+    while left != 0:
+        number = relocation_type(relocation)
+        kind = relocation_kind(THIS_MACHINE, number)
+        if kind != DLOPEN_R_SYMBOLIC and kind != DLOPEN_R_GLOB_DAT and kind != DLOPEN_R_JUMP_SLOT:
+            return 0
+        if relocation_width(THIS_MACHINE, number) != 8 \
+                or not lies_in(writable, relocation.r_offset, 8):
+            return 0
+        code = bind(
+            batch, image, cache, relocation_symbol(relocation), kind == DLOPEN_R_JUMP_SLOT, NULL
+        )
+        if code:
+            return code
+        if not cache.is_address:
+            return 0
+        store_word(image, relocation.r_offset, cache.address + addend_of(relocation, kind))
+        relocation += 1
+        left -= 1
+        done[0] += 1
+    return 0
 
 
 cdef inline int relocate_relr(Batch* batch, Image* image) noexcept nogil:
     cdef Place writable
     cdef RelrWalk walk = relr_of(image)
-    cdef uint64_t place = 0
+    cdef uint64_t place
     writable.start = 0
     writable.end = 0
     if image.tables.relr_count != 0 and image.tables.relr[0] & 1:
         return bad_relocation(batch, image, DETAIL_RELR_BITMAP, 0, image.tables.relr[0])
-    while relr_next(&walk, &place):
-        if not can_write(image, &writable, place, 8):
-            return bad_relocation(
-                batch, image, DETAIL_RELR_PLACE, place,
-                <uint64_t>(walk.entry - image.tables.relr) - 1,
-            )
-        store_word(image, place, load_word(image, place) + image.load_bias)
+    while relr_group(&walk):
+        relocate_group(image, &writable, &walk)
+        while walk.bits != 0:
+            place = take_word(&walk)
+            if not can_write(image, &writable, place, 8):
+                return bad_relocation(
+                    batch, image, DETAIL_RELR_PLACE, place,
+                    <uint64_t>(walk.entry - image.tables.relr) - 1,
+                )
+            store_word(image, place, load_word(image, place) + image.load_bias)
     return 0
 
 
 cdef inline int relocate_table(
-    Batch* batch, Image* image, Cache* cache, const Rela* table, uint64_t count, bint lazy
+    Batch* batch, Image* image, Cache* cache, const Rela* relocation, uint64_t left, bint lazy
 ) noexcept nogil:
     """The entries of one table; with `lazy` those of calls are left to be bound when they come."""
     cdef Place writable
-    cdef uint64_t i
-    cdef const Rela* relocation
+    cdef uint64_t done
     cdef int code
     writable.start = 0
     writable.end = 0
-    for i in range(count):
-        relocation = &table[i]
-        if is_relative(THIS_MACHINE, relocation_type(relocation)):
-            if not can_write(image, &writable, relocation.r_offset, 8):
-                return bad_relocation(
-                    batch, image, DETAIL_PLACE_OUTSIDE, relocation.r_offset, DLOPEN_R_RELATIVE
-                )
-            store_word(image, relocation.r_offset, image.load_bias + <uint64_t>relocation.r_addend)
-        elif lazy and can_write(image, &writable, relocation.r_offset, 8) and leave_lazy(
-            image, relocation, relocation_kind(THIS_MACHINE, relocation_type(relocation))
-        ):
-            continue
-        else:
-            code = apply(batch, image, &writable, cache, relocation)
+    while left != 0:
+        done = relocate_relative(image, &writable, relocation, left)
+        if done == 0 and not lazy:
+            code = relocate_addresses(batch, image, &writable, cache, relocation, left, &done)
             if code:
                 return code
+        if done == 0:
+            code = relocate_one(batch, image, &writable, cache, relocation, lazy)
+            if code:
+                return code
+            done = 1
+        relocation += done
+        left -= done
     return 0
+
+
+cdef inline int relocate_one(
+    Batch* batch, Image* image, Place* writable, Cache* cache, const Rela* relocation, bint lazy
+) noexcept nogil:
+    """An entry of any kind."""
+    if is_relative(THIS_MACHINE, relocation_type(relocation)):
+        if not can_write(image, writable, relocation.r_offset, 8):
+            return bad_relocation(
+                batch, image, DETAIL_PLACE_OUTSIDE, relocation.r_offset, DLOPEN_R_RELATIVE
+            )
+        store_word(image, relocation.r_offset, image.load_bias + <uint64_t>relocation.r_addend)
+        return 0
+    if lazy and can_write(image, writable, relocation.r_offset, 8) and leave_lazy(
+        image, relocation, relocation_kind(THIS_MACHINE, relocation_type(relocation))
+    ):
+        return 0
+    return apply(batch, image, writable, cache, relocation)
 
 
 cdef inline int relocate_image(Batch* batch, Image* image) noexcept nogil:

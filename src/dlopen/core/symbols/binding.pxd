@@ -15,7 +15,7 @@ from dlopen.core.base.details cimport (
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_at
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.elf.constants cimport (
-    SHN_UNDEF, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
+    STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
     VERSYM_HIDDEN,
 )
 from dlopen.core.elf.hash cimport gnu_hash
@@ -23,9 +23,14 @@ from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_visibility
 from dlopen.core.image.image cimport Image, Version, image_name
 from dlopen.core.image.naming cimport same_file_name
 from dlopen.core.symbols.lookup cimport (
-    Definition, Reference, is_defined, is_export, symbol_name, symbol_version,
+    Definition, Reference, may_define, symbol_name, symbol_version,
 )
 from dlopen.core.symbols.scopes cimport OwnName, Scopes, find_in_scopes
+from dlopen.core.symbols.self_test cimport binds_to_itself, finds_itself
+
+
+cdef enum:
+    HASH_OF_TLS_GET_ADDR = 0x7c8ad2ef    # gnu_hash of "__tls_get_addr"
 
 
 cdef inline void describe_reference(
@@ -48,17 +53,6 @@ cdef inline void describe_reference(
         reference.version_hash = version.hash
         reference.version_library = version.library
         reference.version_hidden = version.library != NULL and version.index & VERSYM_HIDDEN != 0
-
-
-cdef inline bint finds_itself(
-    const Image* image, uint32_t index, const Sym* symbol, const Reference* reference
-) noexcept nogil:
-    """A search of the image for a definition's own name and version ends at the definition:
-    it is in the hash table, and no other one of the name can match."""
-    return image.tables.buckets != NULL \
-        and index >= image.tables.symbol_offset and index < image.tables.chain_limit \
-        and (reference.version != NULL or not image.tables.has_verdef) \
-        and symbol.st_shndx != SHN_UNDEF and is_defined(symbol, False) and is_export(symbol)
 
 
 cdef inline int resolve(
@@ -85,7 +79,8 @@ cdef inline int resolve(
     symbol = &image.tables.symtab[index]
     visibility = symbol_visibility(symbol)
     if symbol_binding(symbol) == STB_LOCAL or visibility == STV_HIDDEN \
-            or visibility == STV_INTERNAL:
+            or visibility == STV_INTERNAL \
+            or (skip == NULL and binds_to_itself(scopes, image, index, symbol)):
         definition.image = image
         definition.symbol = symbol
         definition.index = index
@@ -98,7 +93,7 @@ cdef inline int resolve(
         )
     describe_reference(image, index, name, &reference)
     reference.for_call = for_call
-    if finds_itself(image, index, symbol, &reference):
+    if finds_itself(image, index, symbol, reference.version != NULL):
         reference.home = image
         reference.home_index = index
     found = find_in_scopes(scopes, image, &reference, skip, definition)
@@ -153,15 +148,17 @@ cdef inline uint64_t own_address(
     const OwnName* own, const Definition* definition
 ) noexcept nogil:
     """Our function for a definition that ours stand for, libc's dl* functions; 0 for any other."""
+    cdef const Image* image = definition.image
     cdef const char* name
-    if own == NULL or definition.image == NULL:
+    cdef bint is_system
+    if own == NULL or image == NULL:
         return 0
-    name = symbol_name(definition.image, definition.symbol)
+    is_system = image.host.is_c_library or image.host.is_cxx_runtime
     # Who stands before libc keeps its place, but our module ids are known to nobody else: a
-    # sanitizer's runtime would hand them on to the host.
-    if name == NULL or (
-        not definition.image.host.is_c_library and not definition.image.host.is_cxx_runtime
-        and strcmp(name, b"__tls_get_addr") != 0
-    ):
+    # sanitizer's runtime would hand them on to the host. Few have that name, so few names are read.
+    if not is_system and not may_define(image, HASH_OF_TLS_GET_ADDR):
+        return 0
+    name = symbol_name(image, definition.symbol)
+    if name == NULL or (not is_system and strcmp(name, b"__tls_get_addr") != 0):
         return 0
     return address_of_own_name(own, name)
