@@ -89,8 +89,10 @@ static int collect(struct dl_phdr_info *info, size_t size, void *data) {
 
 static unsigned snapshot(struct seen *images) {
   struct list list = {images, 0};
-  /* glibc's: this program's own slot for it is rebound once libdlopen.so is there. */
-  __typeof__(dl_iterate_phdr) *iterate = dlsym(RTLD_DEFAULT, "dl_iterate_phdr");
+  /* glibc's: this program's own slot for it is rebound once libdlopen.so is there, and the symbol
+     is once an image of ours is. */
+  static __typeof__(dl_iterate_phdr) *iterate;
+  if (!iterate) iterate = dlsym(RTLD_DEFAULT, "dl_iterate_phdr");
   iterate(collect, &list);
   if (our_images) {
     static DLOPEN_image *ours[MAX_IMAGES];
