@@ -37,11 +37,16 @@ cdef inline bint has_stayed(
     The host appends what it loads, so that all but the last ones, of which there are as many
     as it has added since, have stayed. Of those, what nobody could unload."""
     cdef uint64_t added = info.dlpi_adds - collection.known.host_adds
+    cdef bint is_held
     if info.dlpi_adds == collection.adds and info.dlpi_subs == collection.subs \
             and added <= collection.count and collection.seen <= collection.count - added:
         return True
-    return image.host.is_startup or image.life.open_count != 0 or image.life.pins != 0 \
-        or holds_linker(collection.linker, image)
+    if image.host.is_startup or holds_linker(collection.linker, image):
+        return True
+    lock_acquire(&collection.linker.registry.lock)
+    is_held = image.life.open_count != 0 or image.life.pins != 0
+    lock_release(&collection.linker.registry.lock)
+    return is_held
 
 
 cdef inline int visit_host_image(HostInfo* info, size_t size, void* data) noexcept nogil:

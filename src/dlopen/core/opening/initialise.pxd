@@ -56,9 +56,9 @@ cdef inline bint would_deadlock(
     return True
 
 
-cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
-    """Until another thread has initialised the image; not if that thread is this one, or
-    waits for this one."""
+cdef inline void wait_for(Registry* registry, Image* image, uint32_t* phase) noexcept nogil:
+    """Returns when the constructors of `image`, which another thread runs, have ended, unless that
+    one waits for this one. The reader section `phase` is left meanwhile; a pin keeps the image."""
     cdef Waiter waiter
     cdef Waiter** link
     cdef bint pass_by
@@ -71,14 +71,18 @@ cdef inline void wait_for(Registry* registry, Image* image) noexcept nogil:
     pass_by = image.life.state != DLOPEN_STATE_INITIALISING \
         or would_deadlock(registry, waiter.thread, image)
     if not pass_by:
+        image.life.pins += 1
         waiter.next = registry.waiters
         registry.waiters = &waiter
     lock_release(&registry.lock)
     if pass_by:
         return
+    reader_leave(registry, phase[0])
     while load_u32(&image.life.state) == DLOPEN_STATE_INITIALISING:
         kernel_wait(&image.life.state, DLOPEN_STATE_INITIALISING)
+    phase[0] = reader_enter(registry)
     lock_acquire(&registry.lock)
+    image.life.pins -= 1
     link = &registry.waiters
     while link[0] != &waiter:
         link = &link[0].next
@@ -136,9 +140,11 @@ cdef inline int fail_constructor(
 
 
 cdef inline int initialise_one(
-    Linker* linker, Image* image, bint catches, Error* error
+    Linker* linker, Image* image, bint catches, uint32_t* phase, Error* error
 ) noexcept nogil:
-    """Runs the constructors of an image that this thread has published, if they are due."""
+    """Runs the constructors of an image that this thread has published, if they are due. The reader
+    section `phase` is left meanwhile: until it is ready, nothing can take the place of an image."""
+    cdef Registry* registry = &linker.registry
     cdef bint awaited
     cdef Construction construction
     cdef void* thrown = NULL
@@ -147,20 +153,22 @@ cdef inline int initialise_one(
             or image.life.initialiser != this_thread() or image.life.fini_due:
         return 0
     image.life.fini_due = True
+    reader_leave(registry, phase[0])
     if catches:
         construction.linker = linker
         construction.image = image
         thrown = call_caught(construct, &construction)
         if thrown != NULL:
-            code = fail_constructor(&linker.registry, image, <Thrown*>thrown, error)
+            code = fail_constructor(registry, image, <Thrown*>thrown, error)
             image.life.has_failed = True
     else:
         run_constructors(&linker.process, image)
+    phase[0] = reader_enter(registry)
     # Who waits has said so under the same lock, in which it found the old state.
-    lock_acquire(&linker.registry.lock)
+    lock_acquire(&registry.lock)
     store_u32(&image.life.state, DLOPEN_STATE_READY)
-    awaited = linker.registry.waiters != NULL
-    lock_release(&linker.registry.lock)
+    awaited = registry.waiters != NULL
+    lock_release(&registry.lock)
     if awaited:
         kernel_wake(&image.life.state, 0x7fffffff)
     return code
@@ -170,36 +178,40 @@ cdef inline int initialise(
     Linker* linker, Image* root, bint catches, Error* error
 ) noexcept nogil:
     """Runs the constructors of what `root` needs and that nobody initialised yet,
-    dependencies first; waits for what another thread is initialising. The caller holds
-    a count on root, so that nothing of it can go. The first that throws, if it `catches`
-    that, ends it; what has failed once, in another thread too, is never a success."""
+    dependencies first; waits for what another thread is initialising. The caller holds a count on
+    root; of what that needs, a hot swap may let go what is ready, hence the reader section. The
+    first that throws, if it `catches` that, ends it; what has failed once, in another thread too,
+    is never a success."""
     cdef Registry* registry = &linker.registry
     cdef const Pointers* order
     cdef size_t i
     cdef Image* image
+    cdef uint32_t phase
     cdef int code = 0
     if root.is_host:
         return 0
+    phase = reader_enter(registry)
     # `sorted` is empty where there was no memory for it: then the search list.
     order = &root.needs.sorted if root.needs.sorted.count else &root.scope.search_list.images
     for i in range(order.count):
         image = <Image*>pointer_at(order, i)
         if code == 0 and not image.is_host and image.tables.flags_1 & DF_1_INITFIRST:
-            code = initialise_one(linker, image, catches, error)
+            code = initialise_one(linker, image, catches, &phase, error)
     for i in range(order.count):
         image = <Image*>pointer_at(order, i)
         if image.is_host:
             continue
         if code == 0:
-            code = initialise_one(linker, image, catches, error)
+            code = initialise_one(linker, image, catches, &phase, error)
         elif load_u32(&image.life.state) == DLOPEN_STATE_INITIALISING \
                 and image.life.initialiser == this_thread() and image.life.opened_for == root \
                 and not image.life.fini_due:
             give_up_constructors(registry, image)
-        wait_for(registry, image)
+        wait_for(registry, image, &phase)
         if code == 0 and image.life.has_failed:
             code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), DETAIL_CONSTRUCTOR_BEFORE)
             name_who_needs(registry, image, error)
+    reader_leave(registry, phase)
     return code
 
 
