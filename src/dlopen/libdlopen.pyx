@@ -8,7 +8,8 @@ needs an interpreter: the linker drops all that Cython's module initialisation a
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 
-from dlopen.core.arch.machine cimport prepare_machine
+from dlopen.core.arch.machine cimport runs_images
+from dlopen.core.arch.processor cimport find_xsave
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, Patched, PublicImage, PublicReplacement,
@@ -114,9 +115,10 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     linker.process.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker.own_names)
-    if not prepare_machine():
+    if not runs_images():
         note_unmet(&linker.preparation, b"images of this machine cannot be run yet", b"")
     elif bind_host_functions(linker):
+        find_xsave(linker.host.processor_features)
         read_arguments(linker)
         # The handlers of fork come before a lock of ours or of the host's loader is taken.
         usable = dlopen_expect_fork() and dlopen_begin() and make_keys(linker) \

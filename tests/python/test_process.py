@@ -13,20 +13,31 @@ import dlopen
 from support.fixtures import compile_library, maps, run_python
 
 
+class LinkMap(ctypes.Structure):
+    """<link.h>."""
+
+
+LinkMap._fields_ = (
+    ("l_addr", ctypes.c_uint64),
+    ("l_name", ctypes.c_char_p),
+    ("l_ld", ctypes.c_void_p),
+    ("l_next", ctypes.POINTER(LinkMap)),
+)
+
+
+class Debug(ctypes.Structure):
+    """Struct r_debug of <link.h>: its beginning."""
+
+    _fields_ = (("r_version", ctypes.c_int), ("r_map", ctypes.POINTER(LinkMap)))
+
+
 def host_images() -> list[tuple[int, str]]:
-    """(load bias, name) as the system's own dl_iterate_phdr(3) gives them."""
-
-    class Header(ctypes.Structure):
-        _fields_ = (("dlpi_addr", ctypes.c_uint64), ("dlpi_name", ctypes.c_char_p))
-
-    found: list[tuple[int, str]] = []
-
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Header), ctypes.c_size_t, ctypes.c_void_p)
-    def visit(header, size, data):  # type: ignore[no-untyped-def]
-        found.append((header.contents.dlpi_addr, os.fsdecode(header.contents.dlpi_name or b"")))
-        return 0
-
-    ctypes.CDLL(None).dl_iterate_phdr(visit, None)
+    """(load bias, name) of the system loader's own list."""
+    found = []
+    entry = Debug.in_dll(ctypes.CDLL(None), "_r_debug").r_map
+    while entry:
+        found.append((entry.contents.l_addr, os.fsdecode(entry.contents.l_name or b"")))
+        entry = entry.contents.l_next
     return found
 
 

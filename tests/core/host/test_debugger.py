@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from core.steps import Steps
 from support.fixtures import compile_library, compile_program, need_tool, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+HERE = Path(__file__).parent
 
 # Two of these, as if from files of their own.
 SOURCE = """#line 2 "source_%(name)s.c"
@@ -351,3 +355,38 @@ def test_no_descriptor_is_held_without_a_debugger(steps: Steps) -> None:
         held = steps.ours(*asked, env={"DLOPEN_DEBUGGER": wish})
         assert int(held[2]) == int(held[0]) + 1, wish
         assert held[4] == held[0], wish
+
+
+def probe(address: int) -> bytes:
+    """A note of SystemTap's: name, three addresses, provider, probe, arguments."""
+    content = struct.pack("<3Q", address, 0, 0) + b"rtld\0unmap_complete\0\0"
+    head = struct.pack("<3I", 8, len(content), 3)
+    return head + b"stapsdt\0" + content + bytes(-len(content) % 4)
+
+
+def test_a_breakpoint_at_a_probe(tmp_path: Path, libdlopen: Path) -> None:
+    """ld.so has probes, and gdb its breakpoints there: the host loads something, and passes them.
+
+    The copy of it has one at a function that nobody calls.
+    """
+    need_tool("objcopy")
+    compile_library(tmp_path, "libanswer.so", ANSWER)
+    plain = compile_program(tmp_path, "plain", HERE / "probes.c")
+    with plain.open("rb") as file:
+        segments = ELFFile(file).iter_segments()
+        loader = next(s.get_interp_name() for s in segments if s["p_type"] == "PT_INTERP")
+    with Path(loader).open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".dynsym")
+        address = table.get_symbol_by_name("_dl_mcount")[0]["st_value"]
+    note, copy = tmp_path / "note", tmp_path / "ld.so"
+    note.write_bytes(probe(address))
+    remove, add = "--remove-section=.note.stapsdt", f"--add-section=.note.stapsdt={note}"
+    subprocess.run(["objcopy", remove, add, loader, copy], check=True)
+    program = compile_program(
+        tmp_path, "probes", HERE / "probes.c", flags=[f"-Wl,--dynamic-linker={copy}"]
+    )
+    loads = [
+        int(run([program, libdlopen, where], cwd=tmp_path).stdout)
+        for where in ("none", f"{address:x}")
+    ]
+    assert loads == [0, 1]

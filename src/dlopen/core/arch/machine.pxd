@@ -8,7 +8,6 @@ from libc.stdio cimport snprintf
 
 from dlopen.core.arch.aarch64 cimport aarch64
 from dlopen.core.arch.loongarch64 cimport loongarch64
-from dlopen.core.arch.processor cimport find_xsave
 from dlopen.core.arch.riscv64 cimport riscv64
 from dlopen.core.arch.table cimport (
     RESOLVER_NOTHING, ROWS, SECOND_ROWS, Machine, RelocationRow,
@@ -133,11 +132,9 @@ cdef inline int fail_for_machine(
     return DLOPEN_E_UNSUPPORTED
 
 
-cdef inline bint prepare_machine() noexcept nogil:
-    """Before anything runs. False if the core cannot run images on the machine that it was built
-    for: these two are in the tables, and not yet in the code (call_resolver,
-    host/static_tls.pxd)."""
-    find_xsave()
+cdef inline bint runs_images() noexcept nogil:
+    """False if the core cannot run images on the machine that it was built for: these two are in
+    the tables, and not yet in the code (call_resolver, host/static_tls.pxd)."""
     return THIS_MACHINE.resolver_arguments == RESOLVER_NOTHING and THIS_MACHINE.tls_variant == 2
 
 

@@ -345,6 +345,11 @@ cdef enum:
     DESCRIPTORS_SIZE = 40
 
 
+cdef inline const char* kernel_program_link() noexcept nogil:
+    """The symbolic link to the program's file."""
+    return b"/proc/self/exe"
+
+
 cdef inline size_t kernel_descriptors_folder(char* path) noexcept nogil:
     """/proc/PID/fd/, in DESCRIPTORS_SIZE bytes; its length. Not /proc/self, since a debugger
     that reads the name would look into its own; the number is the one that /proc has."""

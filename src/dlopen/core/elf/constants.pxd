@@ -33,6 +33,7 @@ cdef enum:
     PF_R = 4
 
     SHT_NOTE = 7
+    SHF_ALLOC = 2
     NT_STAPSDT = 3
 
     DT_NULL = 0

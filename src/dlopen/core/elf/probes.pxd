@@ -1,13 +1,29 @@
 """Where a file says that a debugger may stop: SystemTap's probes, notes in sections that
-are not loaded (its UserSpaceProbeImplementation)."""
+are not loaded (its UserSpaceProbeImplementation). Most files have none: so the headers of the
+sections are read, and nothing is mapped."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.kernel cimport kernel_read_at
 from dlopen.core.base.strings cimport memcmp, strcmp, strlen
-from dlopen.core.base.words cimport align_up, range_within
-from dlopen.core.elf.constants cimport NT_STAPSDT, SHT_NOTE
+from dlopen.core.base.words cimport align_up
+from dlopen.core.elf.constants cimport NT_STAPSDT, SHF_ALLOC, SHT_NOTE
 from dlopen.core.elf.structures cimport Ehdr, Nhdr, Shdr
+
+
+cdef enum:
+    MAX_PROBE_NOTES = 1 << 20    # bytes; ld.so's are below a thousand
+
+
+cdef inline void* read_part(long descriptor, uint64_t offset, uint64_t size) noexcept nogil:
+    """Of a file, to be released; NULL without memory, or where the file has not that much."""
+    cdef void* part = allocate(size)
+    if part != NULL and kernel_read_at(descriptor, part, size, offset) != <long>size:
+        release(part)
+        part = NULL
+    return part
 
 
 cdef inline uint64_t probe_address(
@@ -25,36 +41,51 @@ cdef inline uint64_t probe_address(
     return address
 
 
-cdef inline uint64_t find_probe(
-    const char* file, uint64_t size, const char* provider, const char* name
+cdef inline uint64_t find_in_notes(
+    const char* notes, uint64_t end, const char* provider, const char* name
 ) noexcept nogil:
-    """The first one of that name, in p_vaddr terms; 0 if there is none."""
-    cdef const Ehdr* header = <const Ehdr*>file
-    cdef const Shdr* section
+    """The first probe of that name, in p_vaddr terms; 0 if there is none."""
     cdef Nhdr note
-    cdef uint64_t start, end, content
+    cdef uint64_t content
+    cdef uint64_t start = 0
+    cdef uint64_t address = 0
+    while address == 0 and end - start >= sizeof(Nhdr):
+        memcpy(&note, notes + start, sizeof(note))
+        start += sizeof(Nhdr)
+        content = start + align_up(note.n_namesz, 4)
+        if content > end or note.n_descsz > end - content:
+            break
+        if note.n_type == NT_STAPSDT and note.n_namesz == 8 \
+                and memcmp(notes + start, b"stapsdt", 8) == 0:
+            address = probe_address(notes + content, note.n_descsz, provider, name)
+        start = content + align_up(note.n_descsz, 4)
+        if start > end:
+            break
+    return address
+
+
+cdef inline uint64_t find_probe(
+    long descriptor, const char* provider, const char* name
+) noexcept nogil:
+    """The first one of that name in the file, in p_vaddr terms; 0 if there is none."""
+    cdef Ehdr header
+    cdef Shdr* sections
+    cdef char* notes
     cdef uint64_t address = 0
     cdef uint32_t i
-    if size < sizeof(Ehdr) or header.e_shentsize != sizeof(Shdr) \
-            or not range_within(header.e_shoff, header.e_shnum * sizeof(Shdr), 0, size):
+    if kernel_read_at(descriptor, &header, sizeof(header), 0) != <long>sizeof(header) \
+            or header.e_shentsize != sizeof(Shdr) or header.e_shnum == 0:
+        return 0
+    sections = <Shdr*>read_part(descriptor, header.e_shoff, header.e_shnum * sizeof(Shdr))
+    if sections == NULL:
         return 0
     for i in range(header.e_shnum):
-        section = <const Shdr*>(file + header.e_shoff) + i
-        if section.sh_type != SHT_NOTE \
-                or not range_within(section.sh_offset, section.sh_size, 0, size):
+        if address != 0 or sections[i].sh_type != SHT_NOTE or sections[i].sh_flags & SHF_ALLOC \
+                or sections[i].sh_size > MAX_PROBE_NOTES:
             continue
-        start = section.sh_offset
-        end = start + section.sh_size
-        while address == 0 and end - start >= sizeof(Nhdr):
-            memcpy(&note, file + start, sizeof(note))
-            start += sizeof(Nhdr)
-            content = start + align_up(note.n_namesz, 4)
-            if content > end or note.n_descsz > end - content:
-                break
-            if note.n_type == NT_STAPSDT and note.n_namesz == 8 \
-                    and memcmp(file + start, b"stapsdt", 8) == 0:
-                address = probe_address(file + content, note.n_descsz, provider, name)
-            start = content + align_up(note.n_descsz, 4)
-            if start > end:
-                break
+        notes = <char*>read_part(descriptor, sections[i].sh_offset, sections[i].sh_size)
+        if notes != NULL:
+            address = find_in_notes(notes, sections[i].sh_size, provider, name)
+        release(notes)
+    release(sections)
     return address

@@ -23,6 +23,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_AS_BEFORE, HOSTS_UNKNOWN, refresh_hosts
 from dlopen.core.image.image cimport Image, Version, image_asked_name, is_linked
 from dlopen.core.image.listing cimport is_image
+from dlopen.core.image.path cimport image_path
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, first_image, next_image, reader_enter, reader_leave,
 )
@@ -74,7 +75,7 @@ cdef inline int fill_info(
         identify_hosts(linker, current_snapshot(&linker.registry))
     memset(info, 0, sizeof(Info))
     info.size = size
-    info.path = image.path
+    info.path = image_path(image)
     info.name = image_asked_name(image)
     info.soname = image.tables.soname
     info.rpath = image.tables.rpath

@@ -86,6 +86,7 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
     HostDlFindObject dl_find_object
     HostCxaThreadAtexit cxa_thread_atexit
     HostTlsGetAddr tls_get_addr  # the loader's
+    void* processor_features     # FEATURES_FUNCTION, where there is one
     uint64_t* stack_end          # the loader's __libc_stack_end: where argc is (psABI)
     HostErrnoLocation errno_location
 

@@ -36,7 +36,7 @@ from libc.stdio cimport snprintf
 
 from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32
 from dlopen.core.base.log cimport LOG_ERROR, LOG_WARN, log_text, logs
-from dlopen.core.base.strings cimport strcmp
+from dlopen.core.base.strings cimport strncmp
 from dlopen.core.elf.constants cimport DT_VERDEF, DT_VERDEFNUM
 from dlopen.core.elf.structures cimport Verdaux, Verdef
 from dlopen.core.host.abi cimport HostHabits
@@ -120,8 +120,21 @@ cdef inline void say_habits(const Linker* linker) noexcept nogil:
         )
 
 
-cdef inline bint defines_version(const Image* image, const char* name) noexcept nogil:
-    """DT_VERDEF has the node. Of the host's; it asks for no memory."""
+cdef inline int release_in(const char* node) noexcept nogil:
+    """The N of GLIBC_2.N; 0: it is none."""
+    cdef int number = 0
+    if strncmp(node, b"GLIBC_2.", 8) != 0:
+        return 0
+    node += 8
+    while 0x30 <= node[0] <= 0x39 and number < 1000:
+        number = number * 10 + node[0] - 0x30
+        node += 1
+    return number if node[0] == 0 else 0
+
+
+cdef inline int newest_release(const Image* image) noexcept nogil:
+    """The N of the last GLIBC_2.N that DT_VERDEF has: each release has the nodes of those before
+    it. Of the host's; it asks for no memory."""
     cdef const Tables* tables = &image.tables
     cdef const Verdef* definition
     cdef const Verdaux* entry
@@ -130,6 +143,7 @@ cdef inline bint defines_version(const Image* image, const char* name) noexcept 
     cdef uint64_t count = 0
     cdef uint64_t _i
     cdef uint32_t i
+    cdef int newest = 0
     for i in range(tables.dynamic_count):
         if tables.dynamic[i].d_tag == DT_VERDEF:
             address = tables.dynamic[i].d_val
@@ -139,17 +153,18 @@ cdef inline bint defines_version(const Image* image, const char* name) noexcept 
         definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
         entry = <const Verdaux*>entry_at(image, address + definition.vd_aux, sizeof(Verdaux))
         found = string_at(image, entry.vda_name)
-        if found != NULL and strcmp(found, name) == 0:
-            return True
+        if found != NULL and release_in(found) > newest:
+            newest = release_in(found)
         address += definition.vd_next
-    return False
+    return newest
 
 
 cdef inline void learn_habits(HostHabits* habits, const Image* libc) noexcept nogil:
     """Of the loader that belongs to this libc.so.6."""
-    habits.has_debug_chain = defines_version(libc, b"GLIBC_2.35")
+    cdef int newest = newest_release(libc)
+    habits.has_debug_chain = newest >= 35
     # The next three came at some time after 2.36.
-    habits.searches_platform_folders = not defines_version(libc, b"GLIBC_2.38")
-    habits.asserts_versions = not defines_version(libc, b"GLIBC_2.38")
-    habits.overwrites_chain = defines_version(libc, b"GLIBC_2.38")
-    habits.finishes_closed_first = defines_version(libc, b"GLIBC_2.39")
+    habits.searches_platform_folders = newest < 38
+    habits.asserts_versions = newest < 38
+    habits.overwrites_chain = newest >= 38
+    habits.finishes_closed_first = newest >= 39

@@ -30,8 +30,7 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.environment cimport environment_value
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.kernel cimport (
-    FileStatus, kernel_close, kernel_descriptors_folder, kernel_memory_file, kernel_open,
-    kernel_status_of, kernel_write,
+    kernel_close, kernel_descriptors_folder, kernel_memory_file, kernel_open, kernel_write,
 )
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
@@ -43,7 +42,6 @@ from dlopen.core.host.linker cimport Debugger, Linker
 from dlopen.core.host.static_tls cimport give_to_host
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.memory.file cimport File
-from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
 from dlopen.core.tls.donor cimport DonorFile, make_caller
 cdef extern from "<link.h>" nogil:
     enum:
@@ -91,10 +89,8 @@ cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
     """Where the host's loader has unmapped something; of its probes the one where gdb reads
     everything anew. 0 without probes."""
     cdef const LinkMap* map = host.r_map if host != NULL else NULL
-    cdef FileStatus status
     cdef long descriptor
-    cdef long file
-    cdef uint64_t address = 0
+    cdef uint64_t address
     while map != NULL and map.l_addr != host.r_ldbase:
         map = map.l_next
     if map == NULL:
@@ -102,13 +98,7 @@ cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
     descriptor = kernel_open(map.l_name)
     if descriptor < 0:
         return 0
-    if kernel_status_of(descriptor, &status) == 0 and status.st_size > 0:
-        file = memory_reserve_file(<uint64_t>status.st_size, descriptor, 0)
-        if not is_memory_error(file):
-            address = find_probe(
-                <const char*>file, <uint64_t>status.st_size, b"rtld", b"unmap_complete"
-            )
-            memory_release(<uint64_t>file, <uint64_t>status.st_size)
+    address = find_probe(descriptor, b"rtld", b"unmap_complete")
     kernel_close(descriptor)
     return map.l_addr + address if address != 0 else 0
 

@@ -7,6 +7,7 @@ a preloaded wrapper nor our own exports stand before them.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from dlopen.core.arch.processor cimport FEATURES_FUNCTION
 from dlopen.core.elf.constants cimport DT_DEBUG, PT_DYNAMIC, PT_PHDR
 from dlopen.core.elf.structures cimport Dyn, Phdr
 from dlopen.core.host.abi cimport AT_PHDR, AT_PHNUM, HostDebug, HostFunctions, getauxval
@@ -61,6 +62,12 @@ cdef inline void take(
         missing[0] = name
 
 
+cdef inline void take_features(const Image* image, HostFunctions* host) noexcept nogil:
+    """Some releases have the function in the loader, others in libc."""
+    if FEATURES_FUNCTION[0] != 0 and host.processor_features == NULL:
+        take(image, FEATURES_FUNCTION, &host.processor_features, NULL)
+
+
 cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     """False when libc cannot be found (a static program, or another libc) or has not all that is
     called, which is noted. Asks for no memory: that there is none now is not to be forgotten
@@ -86,6 +93,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
         elif is_loader(image.tables.soname):
             take(image, b"__tls_get_addr", <void**>&host.tls_get_addr, NULL)
             take(image, b"__libc_stack_end", <void**>&host.stack_end, NULL)
+            take_features(image, host)
         elif is_c_library(image.tables.soname):
             take(image, b"dl_iterate_phdr", <void**>&host.dl_iterate_phdr, &missing)
             take(image, b"dlopen", <void**>&host.dlopen, &missing)
@@ -100,6 +108,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             take(image, b"_dl_find_object", <void**>&host.dl_find_object, NULL)
             take(image, b"__cxa_thread_atexit_impl", <void**>&host.cxa_thread_atexit, NULL)
             take(image, b"__errno_location", <void**>&host.errno_location, NULL)
+            take_features(image, host)
             learn_habits(&linker.habits, image)
             linker.habits.fits_link_maps = fits_link_map(
                 <const uint32_t*>function_in(image, b"_thread_db_link_map_l_tls_modid")
@@ -110,4 +119,6 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
         map = map.l_next
     if missing == NULL and host.tls_get_addr == NULL:
         missing = b"__tls_get_addr"
+    if missing == NULL and host.processor_features == NULL and FEATURES_FUNCTION[0] != 0:
+        missing = FEATURES_FUNCTION
     return functions_are_there(linker, found, missing)

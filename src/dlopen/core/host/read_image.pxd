@@ -6,20 +6,19 @@ versions) is a copy; tables stay where they are, for who has counted the image.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_MEMORY, DLOPEN_STATE_READY
-from dlopen.core.base.growable cimport Text, pointers_add, text_free
-from dlopen.core.base.paths cimport add_link_target
+from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport align_down, align_up
 from dlopen.core.elf.constants cimport (
     PT_DYNAMIC, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_TLS,
 )
 from dlopen.core.elf.structures cimport Phdr
-from dlopen.core.host.abi cimport AT_EXECFN, HostInfo, getauxval
+from dlopen.core.host.abi cimport HostInfo
 from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.iterate cimport Collection
 from dlopen.core.host.libraries cimport is_c_library_name, is_cxx_runtime_name, must_be_hosts
@@ -67,9 +66,7 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
     cdef const Phdr* segment
     cdef uint64_t end = 0
     cdef uint64_t start = ~<uint64_t>0
-    cdef Text target
     cdef const char* probe
-    cdef const char* name
     cdef int code = DLOPEN_E_FORMAT
     if image == NULL:
         collection.failed = True
@@ -123,21 +120,11 @@ cdef inline Image* read_host_image(Collection* collection, const HostInfo* info)
         image_free_records(image)
         return NULL
     image.link_map.l_ld = <void*>image.tables.dynamic
-    if image.host.is_program:
-        memset(&target, 0, sizeof(target))
-        name = <const char*>getauxval(AT_EXECFN)
-        if add_link_target(&target, b"/proc/self/exe"):
-            image.path = copy_text(target.data, target.length)
-        elif not target.failed:  # without /proc: as execve(2) was given it
-            if name == NULL or name[0] != 0x2f:
-                name = b""
-            image.path = copy_text(name, strlen(name))
-        text_free(&target)
-    else:
+    if not image.host.is_program:
         image.path = copy_text(info.dlpi_name, strlen(info.dlpi_name))
     # The name as the host has it: what its dlopen finds the image by.
     image.link_map.l_name = copy_text(info.dlpi_name, strlen(info.dlpi_name))
-    if image.path == NULL or image.link_map.l_name == NULL \
+    if image.path == NULL and not image.host.is_program or image.link_map.l_name == NULL \
             or not copy_strings(image) \
             or not pointers_add(&image.names, image.link_map.l_name):
         collection.failed = True

@@ -46,7 +46,8 @@ cdef inline bint add_needed_names(const Collection* found) noexcept nogil:
     cdef char* copy
     for i in range(found.fresh.count):
         image = <Image*>found.fresh.items[i]
-        name = strrchr(image.path, 0x2f)
+        # The program's has no folder in it, nor has any other that is found by a name alone.
+        name = strrchr(image.link_map.l_name, 0x2f)
         if name == NULL or not is_needed_as(&found.images, image, name + 1):
             continue
         copy = copy_text(name + 1, strlen(name + 1))

@@ -274,7 +274,7 @@ cdef struct Image:
     char zeroes[2048]
 
     # What it is, set before it is published.
-    char* path                   # owned; absolute for a file, the given name for bytes
+    char* path                   # owned; of the program atomic: image/path.pxd
     const Machine* machine       # of its code
     uint64_t load_bias
     uint64_t bytes_bias

@@ -6,6 +6,7 @@ from libc.stddef cimport size_t
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.strings cimport strchr, strcmp, strrchr
 from dlopen.core.image.image cimport Image, Name
+from dlopen.core.image.path cimport image_path
 
 
 cdef inline bint answers_to(const Image* image, const char* name) noexcept nogil:
@@ -31,7 +32,7 @@ cdef inline bint same_file_name(const Image* image, const char* name) noexcept n
     """The image is the one that a verneed entry names."""
     if image.tables.soname != NULL and strcmp(image.tables.soname, name) == 0:
         return True
-    return image.path != NULL and strcmp(base_name(image.path), name) == 0
+    return strcmp(base_name(image_path(image)), name) == 0
 
 
 cdef inline bint has_base_name(const Image* image, const char* name) noexcept nogil:
@@ -39,4 +40,4 @@ cdef inline bint has_base_name(const Image* image, const char* name) noexcept no
     has to do."""
     if strchr(name, 0x24) != NULL:
         name = base_name(name)
-    return strcmp(base_name(image.path), name) == 0
+    return strcmp(base_name(image_path(image)), name) == 0

@@ -14,6 +14,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name, is_linked
 from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.naming cimport same_file_name
+from dlopen.core.image.path cimport image_path
 from dlopen.core.image.registry cimport Snapshot, first_image, next_image
 from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.initialise cimport initialise
@@ -51,7 +52,7 @@ cdef inline bint is_at_path(const Image* image, const char* path) noexcept nogil
     """Its path is this very text: also what no search finds, which is the program, what is
     PRIVATE, from bytes, or of another namespace."""
     return is_linked(image) and not load_u32(&image.changes.is_replaced) \
-        and strcmp(image.path, path) == 0
+        and strcmp(image_path(image), path) == 0
 
 
 cdef inline int count_existing(

@@ -34,12 +34,14 @@ cdef struct Wanted:              # an image that is asked for
 
 
 cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noexcept nogil:
-    """An image of the host's, by each name that it may have; or NULL."""
+    """An image of the host's, by each name that it may have; or NULL. The program, which is the
+    first, as the last: few mean it, and its path may still have to be found."""
     cdef size_t i
+    cdef Image* image
     for i in range(snapshot.host_count):
-        if answers_to(snapshot.hosts[i], name) or same_file_name(snapshot.hosts[i], name) \
-                or has_base_name(snapshot.hosts[i], name):
-            return snapshot.hosts[i]
+        image = snapshot.hosts[(i + 1) % snapshot.host_count]
+        if answers_to(image, name) or same_file_name(image, name) or has_base_name(image, name):
+            return image
     return NULL
 
 

@@ -34,9 +34,11 @@ cdef inline void add_subfolder(SearchSettings* search, const char* name) noexcep
     search.subfolder_count += 1
 
 
-cdef inline void make_subfolders(SearchSettings* search, bint with_platform) noexcept nogil:
+cdef inline void make_subfolders(
+    SearchSettings* search, int level, bint with_platform
+) noexcept nogil:
     """In the order in which glibc tries them. `with_platform`: an older one, which has more."""
-    cdef int level = isa_level()
+    cdef bint has_haswell = level >= 3 and is_intel()
     cdef const char* parts[4]
     cdef const char* platform = &THIS_MACHINE.platform[0]
     cdef int count = 0
@@ -47,19 +49,19 @@ cdef inline void make_subfolders(SearchSettings* search, bint with_platform) noe
             text_add(&search.subfolders, &THIS_MACHINE.hwcaps[i][0])
             add_subfolder(search, b"/")
     search.hwcaps_count = <uint32_t>search.subfolder_count
-    if is_intel() and level >= 3:
+    if has_haswell:
         platform = b"haswell"
     text_add(&search.platform, platform)
     search.legacy_hwcap = 1
     if with_platform and level != 0:
         parts[0] = b"x86_64/"
         count = 1
-        if is_intel() and level >= 4:
+        if has_haswell and level >= 4:
             parts[1] = b"avx512_1/"
             count = 2
             search.legacy_hwcap |= 4
         parts[count] = b"x86_64/"
-        if is_intel() and level >= 3:
+        if has_haswell:
             parts[count] = b"haswell/"
         parts[count + 1] = b"tls/"
         count += 2
@@ -237,7 +239,10 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
         return True
     memset(&search, 0, sizeof(search))
     search.is_secure = linker.process.is_secure
-    make_subfolders(&search, linker.habits.searches_platform_folders)
+    make_subfolders(
+        &search, isa_level(linker.host.processor_features),
+        linker.habits.searches_platform_folders
+    )
     complete = read_default_folders(linker, snapshot, &search)
     if not linker.process.is_secure:
         read_library_path(linker, snapshot, &search)

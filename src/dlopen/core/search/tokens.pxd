@@ -8,6 +8,7 @@ from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport strchr, strlen, strncmp, strrchr
 from dlopen.core.host.linker cimport SearchSettings
 from dlopen.core.image.image cimport Image
+from dlopen.core.image.path cimport image_path
 
 
 cdef inline size_t element_length(const char* path, const char* separators) noexcept nogil:
@@ -39,9 +40,11 @@ cdef inline bint add_origin(const Image* image, Text* text) noexcept nogil:
     may be relative."""
     cdef const char* path
     cdef const char* slash
-    if image == NULL or image.path == NULL or image.path[0] == 0:
+    if image == NULL:
         return False
-    path = image.path
+    path = image_path(image)
+    if path[0] == 0:
+        return False
     if path[0] != 0x2f and not image.is_from_files:
         if image.is_from_bytes or not add_working_directory(text):
             return False
@@ -50,7 +53,7 @@ cdef inline bint add_origin(const Image* image, Text* text) noexcept nogil:
     if slash == NULL and image.is_from_files:
         text_add(text, b".")
     elif slash == NULL:
-        return image.path[0] != 0x2f and text.length != 0
+        return path[0] != 0x2f and text.length != 0
     elif slash == path:
         text_add(text, b"/")
     else:
