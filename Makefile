@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-glibc lint types bench bench-full differential machines programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-glibc lint types bench bench-full bench-check differential machines programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,9 @@ bench: build ## against the system's loader and others, in minutes; JSON in buil
 bench-full: build ## the same with more rounds, and up to 12,000 libraries
 	$(PREPARE) bench
 	@$(RUN) benchmarks/run.py --full $(ARGS)
+
+bench-check: build ## has it become slower? by instructions, system calls, page faults; ARGS=--renew: these are the limits
+	@$(RUN) benchmarks/check.py $(ARGS)
 
 debug: ## a build for gdb, with the lines of the Cython source, in build/debug/site
 	$(PREPARE) build

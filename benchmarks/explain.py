@@ -10,15 +10,11 @@ of --perf from perf(1).
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
-import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
+import counts
 import libraries
 import rows
 from turns import Command
@@ -26,58 +22,23 @@ from turns import Command
 OPENS = 16  # in a round of workers/opening.c
 
 
-def need(tool: str) -> str:
-    """The path of a program; without it there is no explanation."""
-    path = shutil.which(tool)
-    if path is None:
-        raise SystemExit(f"{tool} is not installed")
-    return path
-
-
-def run(command: Sequence[str], rounds: int = 0) -> str:
-    """Its standard output, of a worker with so many rounds; a failure ends the program."""
-    done = subprocess.run(
-        command, input="0\n" * rounds, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}: {done.stderr}")
-    return done.stdout
-
-
-def used(command: Command, rounds: int) -> tuple[float, int]:
-    """Seconds of CPU time, and page faults, of a worker with so many rounds."""
-    with tempfile.TemporaryFile() as requests:
-        requests.write(b"0\n" * rounds)
-        requests.seek(0)
-        process = subprocess.Popen(command.arguments, stdin=requests, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-    return usage.ru_utime + usage.ru_stime, usage.ru_minflt
-
-
 def system_calls(command: Command) -> Counter[str]:
     """How often each is called for one open and close."""
-    rounds, counts = 4, []
-    for number in (1, 1 + rounds):
-        with tempfile.NamedTemporaryFile("r") as output:
-            run([need("strace"), "-f", "-c", "-o", output.name, *command.arguments], number)
-            found = re.findall(
-                r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) (?:.* )?(\w+)$", output.read(), re.MULTILINE
-            )
-        counts.append(Counter({name: int(count) for count, name in found if name != "total"}))
-    counts[1].subtract(counts[0])
+    rounds = 4
+    early, late = (counts.system_calls(command, [0] * number) for number in (1, 1 + rounds))
+    late.subtract(early)
     per = rounds * OPENS
-    return Counter({name: round(n / per) for name, n in counts[1].items() if n >= per})
+    return Counter({name: round(n / per) for name, n in late.items() if n >= per})
 
 
 def symbols(command: Command, rounds: int) -> str:
     """The most frequent symbols, kernel and user, of one side."""
     with tempfile.TemporaryDirectory() as scratch:
         data = str(Path(scratch, "perf.data"))
-        record = [need("perf"), "record", "-q", "-F", "5000", "-o", data]
-        run([*record, *command.arguments], rounds)
-        report = [need("perf"), "report", "-q", "--stdio", "-i", data]
-        text = run([*report, "--sort", "dso,symbol", "--percent-limit", "1"])
+        perf = counts.need("perf")
+        counts.run(command, [perf, "record", "-q", "-F", "5000", "-o", data], [0] * rounds)
+        report = [perf, "report", "-q", "--stdio", "-i", data, "--sort", "dso,symbol"]
+        text = counts.run(Command([*report, "--percent-limit", "1"]))
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
@@ -98,17 +59,18 @@ def main() -> None:
             print(f"  {error}")
             continue
         for side in (rows.LIBC, rows.OURS):
-            before, after = (used(commands[side], rounds) for rounds in (0, arguments.rounds))
+            command, rounds = commands[side], [0] * arguments.rounds
+            before, after = (counts.used(command, number) for number in ([], rounds))
             took, faults = (
                 (late - early) / arguments.rounds / OPENS
                 for early, late in zip(before, after, strict=True)
             )
             print(f"  {side:6} {took * 1e6:.1f} µs of CPU time, {faults:.1f} page faults")
-            calls = system_calls(commands[side])
+            calls = system_calls(command)
             listed = ", ".join(f"{name} {count}" for name, count in calls.most_common())
             print(f"         {calls.total()} system calls: {listed}")
             if arguments.perf:
-                print(symbols(commands[side], 5 * arguments.rounds))
+                print(symbols(command, 5 * arguments.rounds))
 
 
 if __name__ == "__main__":

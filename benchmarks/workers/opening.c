@@ -7,7 +7,8 @@
  *   scale FOLDER MODE SECONDS PROBE
  *                           each round says how many copies are held; open and close of PROBE
  *   bytes PATH              from bytes; libc's way is a file in memory
- *   memory FOLDER COUNT     anonymous memory for each of so many copies
+ *   counting PATH           open and close of what is held open
+ *   memory FOLDER COUNT     anonymous memory and mappings for each of so many copies
  */
 #include "side.h"
 
@@ -31,9 +32,7 @@ static void report_batch(double *opened, double *closed)
   report("open+close", median_of(both, BATCH));
 }
 
-/* Outside: `make bench-check` counts what happens in here. */
-__attribute__((noinline)) void open_and_close(const char *path, int mode, double *opened,
-                                              double *closed)
+static void open_and_close(const char *path, int mode, double *opened, double *closed)
 {
   uint64_t start = now();
   void *handle = hold(path, mode);
@@ -47,7 +46,10 @@ __attribute__((noinline)) void open_and_close(const char *path, int mode, double
 static void measure(const char *path, int mode)
 {
   double opened[BATCH], closed[BATCH];
-  for (int i = -1; i < BATCH; i++) open_and_close(path, mode, &opened[i < 0 ? 0 : i], &closed[i < 0 ? 0 : i]);
+  for (int i = -1; i < BATCH; i++) {
+    int at = i < 0 ? 0 : i;
+    open_and_close(path, mode, &opened[at], &closed[at]);
+  }
   report_batch(opened, closed);
 }
 
@@ -161,6 +163,16 @@ static long anonymous_memory(void)
   return found * 1024;
 }
 
+static long mappings(void)
+{
+  long found = 0;
+  FILE *file = fopen("/proc/self/maps", "r");
+  if (!file) fail("/proc/self/maps", "cannot be read");
+  for (int byte; (byte = fgetc(file)) != EOF;) found += byte == '\n';
+  fclose(file);
+  return found;
+}
+
 /* The first few are not counted: with them comes what is there once. */
 static void round_memory(long request)
 {
@@ -169,9 +181,10 @@ static void round_memory(long request)
   (void)request;
   hold_copies(work.arguments[0], FEW, RTLD_NOW);
   anonymous_memory();
-  long before = anonymous_memory();
+  long before = anonymous_memory(), mapped = mappings();
   for (long i = FEW; i < FEW + count; i++) hold(copy_path(work.arguments[0], i), RTLD_NOW);
   report("anonymous", (double)(anonymous_memory() - before) / (double)count);
+  report("mappings", (double)(mappings() - mapped) / (double)count);
 }
 
 static const struct task {
@@ -181,7 +194,7 @@ static const struct task {
 } tasks[] = {
   { "open", 1, round_open },   { "first", 1, round_life },  { "life", 1, round_life },
   { "fill", 2, round_fill },   { "scale", 4, round_scale }, { "bytes", 1, round_bytes },
-  { "memory", 2, round_memory },
+  { "counting", 1, round_open }, { "memory", 2, round_memory },
 };
 
 int main(int count, char **arguments)
@@ -196,6 +209,7 @@ int main(int count, char **arguments)
       open_and_close(work.arguments[0], RTLD_NOW, &ignored, &ignored);
       need_unloaded(work.arguments[0]);
     }
+    if (!strcmp(work.task, "counting")) hold(work.arguments[0], RTLD_NOW);
     if (!strcmp(work.task, "bytes")) read_content(work.arguments[0]);
     serve(tasks[i].round);
   }
