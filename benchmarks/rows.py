@@ -19,6 +19,9 @@ from turns import Command
 OURS, LIBC = "dlopen", "libc"
 
 
+UNITS = {"anonymous": "bytes", "mappings": "mappings"}  # of a metric; all others are times
+
+
 @dataclass(frozen=True)
 class Goal:
     """Ours to theirs: what it has to be at most, and what it might be."""
@@ -41,7 +44,6 @@ class Row:
     reference: str = LIBC
     at: int | None = None  # how many libraries, threads …: a place on a curve
     requests: Sequence[int] = (0,)  # the same, in one process after another
-    unit: str = "ns"
     divisor: float = 1
     difference: bool = False  # ours less theirs says more than their ratio
     full_only: bool = False
@@ -341,7 +343,7 @@ def faces() -> list[Row]:
         Row("Preload", "/bin/true", startup, {"start": Goal(25000, 10000)}, reference="empty",
             difference=True),
         Row("Memory", "anonymous, of one more small library", memory,
-            {"anonymous": Goal(1.15, 1.0)}, rounds=3, fresh=True, unit="bytes"),
+            {"anonymous": Goal(1.15, 1.0)}, rounds=3, fresh=True),
     ]  # fmt: skip
 
 

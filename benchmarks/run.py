@@ -49,7 +49,7 @@ def results_of(row: rows.Row, values: Mapping[tuple[int, str], Mapping[str, Sequ
                 "case": row.case,
                 "metric": metric,
                 "at": request or row.at,
-                "unit": row.unit,
+                "unit": rows.UNITS.get(metric, "ns"),
                 "rounds": rounds,
                 "reference": row.reference,
                 "comparison": "difference" if row.difference else "ratio",
@@ -79,6 +79,8 @@ def figure(value: float, unit: str) -> str:
     """Three digits that count, and the unit."""
     if unit == "bytes":
         return f"{value / 1024:.1f} KB"
+    if unit == "mappings":
+        return f"{value:.1f}"
     for size, name in ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1, "ns")):
         if abs(value) >= size or size == 1:
             return f"{value / size:#.3g}".rstrip(".") + f" {name}"

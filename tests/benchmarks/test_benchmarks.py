@@ -49,7 +49,7 @@ def run_benchmark(folder: Path, only: str, rounds: int = 2) -> tuple[list[dict[s
         ("Python: tiny", {"open", "close", "open+close", "first-attribute", "call"}),
         ("Python: import", {"import"}),
         ("Preload", {"start"}),
-        ("Memory", {"anonymous"}),
+        ("Memory", {"anonymous", "mappings"}),
     ],
 )
 def test_a_row_has_its_metrics(tmp_path: Path, only: str, metrics: set[str]) -> None:
