@@ -74,8 +74,8 @@ bench: build ## against the system's loader and others, in minutes; JSON in buil
 	$(PREPARE) bench
 	@$(RUN) benchmarks/run.py $(ARGS)
 
-bench-full: build ## the same with more rounds, and up to 12,000 libraries
-	$(PREPARE) bench
+bench-full: build ## the same with more rounds, big libraries, and up to 12,000 at once
+	$(PREPARE) bench-full
 	@$(RUN) benchmarks/run.py --full $(ARGS)
 
 bench-check: build ## has it become slower? by instructions, system calls, page faults; ARGS=--renew: these are the limits

@@ -100,9 +100,7 @@ CHECKS: dict[str, Check] = {
     "dl_iterate_phdr": question("iterate"),
     "dladdr": question("address"),
     "throw": Check(partial(rows.throwing, "image", 100), [INSTRUCTIONS], 15 * (1000 // 15)),
-    "Python: import": Check(
-        partial(rows.python, "import"), [INSTRUCTIONS], 1, (), (0,), whole=True
-    ),
+    "Python: import": Check(rows.importing, [INSTRUCTIONS], 1, (), (0,), whole=True),
     "Python: open, attribute, call, close": Check(
         partial(rows.python_life, libraries.tiny, "answer"), [INSTRUCTIONS], BATCH, whole=True
     ),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import big
 import libraries
 import peers
 from turns import Command
@@ -46,6 +47,7 @@ class Row:
     requests: Sequence[int] = (0,)  # the same, in one process after another
     divisor: float = 1
     difference: bool = False  # ours less theirs says more than their ratio
+    file: Callable[[], Path] | None = None  # which one it was is part of the result
     full_only: bool = False
 
 
@@ -61,6 +63,12 @@ def sides(worker: str, *arguments: object, loaded: Sequence[str] = ()) -> dict[s
         name: Command([program, name, str(library), *words])
         for name, library in peers.built()[0].items()
     }
+
+
+def importing() -> dict[str, Command]:
+    """The import of each module."""
+    worker = str(libraries.WORKERS / "python_import.py")
+    return {side: Command([sys.executable, worker, side]) for side in ("ctypes", OURS, "cffi")}
 
 
 def linked(side: str, library: Path) -> str:
@@ -338,12 +346,56 @@ def faces() -> list[Row]:
     }
     return [
         *(Row("Python", name, made, goals, reference="ctypes") for name, made in lives.items()),
-        Row("Python", "import of the module", partial(python, "import"),
+        Row("Python", "import of the module", importing,
             {"import": Goal(2.5, 1.8)}, fresh=True, reference="ctypes"),
         Row("Preload", "/bin/true", startup, {"start": Goal(25000, 10000)}, reference="empty",
             difference=True),
         Row("Memory", "anonymous, of one more small library", memory,
             {"anonymous": Goal(1.15, 1.0)}, rounds=3, fresh=True),
+    ]  # fmt: skip
+
+
+BIG_GOALS = {
+    "libLLVM": Goal(0.78, 0.68), "libclang-cpp": Goal(0.78, 0.68), "WebKitGTK": Goal(0.75, 0.5),
+    "GDAL": Goal(0.75, 0.5), "Qt WebEngine": Goal(0.75, 0.5),
+}  # fmt: skip
+
+
+def first_load(case: big.Big, constructors: bool) -> dict[str, Command]:
+    """A big library, and all that it needs; other loaders do not search where copies are."""
+    path = case.find()
+    silent = path if constructors else big.without_constructors(path)
+    if case.of_python:
+        made = python("first", silent)
+        made.pop("cffi")
+    else:
+        made = sides("opening.c", "first", silent)
+        if relink := made.get("relink"):
+            # It takes from libc what is there of libc's, and cannot load it: a small part.
+            program, name, library, *words = relink.arguments
+            held = [word for name in big.HOST_ONLY for word in ("--with", name)]
+            made["relink"] = Command([program, name, library, *held, *words])
+    if constructors:
+        return made
+    search = {"LD_LIBRARY_PATH": str(silent.parent)}
+    return {
+        side: Command(command.arguments, search)
+        for side, command in made.items()
+        if side in (LIBC, OURS, "ctypes")
+    }
+
+
+def bigs() -> list[Row]:
+    """The first load of a big library; each sample is a process of its own."""
+    return [
+        Row("First load" if constructors else "First load, constructors taken off", case.name,
+            partial(first_load, case, constructors),
+            {"open": BIG_GOALS.get(case.name, Goal(0.75, 0.6)) if constructors
+             else Goal(0.7, 0.55)},
+            rounds=10, fresh=True, reference="ctypes" if case.of_python else LIBC,
+            file=case.find, full_only=True)
+        for constructors in (True, False)
+        for case in big.CASES
     ]  # fmt: skip
 
 
@@ -360,6 +412,7 @@ def all_rows() -> list[Row]:
         *questions(),
         *threads(),
         *faces(),
+        *bigs(),
     ]
 
 

@@ -49,6 +49,7 @@ def results_of(row: rows.Row, values: Mapping[tuple[int, str], Mapping[str, Sequ
                 "case": row.case,
                 "metric": metric,
                 "at": request or row.at,
+                "file": row.file and described(row.file()),
                 "unit": rows.UNITS.get(metric, "ns"),
                 "rounds": rounds,
                 "reference": row.reference,
@@ -64,6 +65,11 @@ def results_of(row: rows.Row, values: Mapping[tuple[int, str], Mapping[str, Sequ
             }
         )
     return found
+
+
+def described(path: Path) -> str:
+    """A file's name and size."""
+    return f"{path.name}, {path.stat().st_size / 2**20:.0f} MB"
 
 
 def measure(row: rows.Row, commands: Mapping[str, Command]) -> tuple[list[Result], dict[str, str]]:

@@ -71,11 +71,11 @@ class Worker:
         status = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines() or ["without a word"]
+        last = re.sub(r"/\S*/", "", "; ".join(lines[-2:]))  # no paths of this machine
         self.end()
         if status == NOT_DONE:
-            raise NotDoneError(lines[-1])
+            raise NotDoneError(last)
         name = signal.Signals(-status).name if status < 0 else f"status {status}"
-        last = re.sub(r"/\S*/", "", lines[-1])  # no paths of this machine
         raise FailedError(f"ended with {name}: {last}")
 
     def round(self, request: int) -> dict[str, float]:
