@@ -244,6 +244,21 @@ def test_static_tls_under_gdb(steps: Steps) -> None:
     assert "exited normally" in output
 
 
+def test_a_thread_local_variable_under_gdb(steps: Steps) -> None:
+    """Its module is not libc's: libthread_db finds no number of it, and says so."""
+    source = """
+    static __thread int place __attribute__((tls_model("global-dynamic"))) = 42;
+    int answer(void) { return place++; }
+    """
+    library = steps.library("one", source, "-g", "-O0")
+    output = gdb(
+        [steps.make_program(), steps.libdlopen, f"open:{library}", "call:0:answer", "close:0"],
+        "break answer", "run", "print place", "continue",
+    )  # fmt: skip
+    assert "Cannot find thread-local" in output, output
+    assert "exited normally" in output
+
+
 def test_glibc_beside_it_under_gdb(steps: Steps) -> None:
     """Its dlopen, dlmopen, dlsym, dladdr and dlclose, and gdb's knowledge of what they load."""
     file, _ = two_libraries(steps)

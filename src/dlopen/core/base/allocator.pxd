@@ -1,8 +1,8 @@
 """The linker's own memory: pages that it maps itself, never malloc.
 
 Malloc wrappers call dlsym while they start, and a lazy fixup may run inside malloc.
-Blocks come zeroed, in size classes of two steps an octave, each behind a 16-byte
-header; larger ones are mappings of their own. Freed blocks go to their class's list.
+Blocks come zeroed, each behind a 16-byte header, in size classes: 16 bytes apart up to 1 KiB, then
+eight to an octave; larger ones are mappings of their own. Freed blocks go to their class's list.
 
 `Allocator.lock` guards every field and is a leaf: nothing is called while it is held
 but the kernel. A signal handler that has interrupted this thread in here waits for
@@ -54,7 +54,10 @@ cdef extern from *:
 
 cdef enum:
     HEADER_SIZE = 16
-    SMALLEST_SHIFT = 5           # the smallest block: 32 bytes, header included
+    FINE_SIZE = 1024             # up to here classes are FINE_STEP apart; header included
+    FINE_STEP = 16
+    FINE_COUNT = 64
+    FINE_SHIFT = 10
     LARGEST_CLASS_SIZE = 98304
     CHUNK_SIZE = 1 << 20         # never unmapped; below the size of a huge page
     PAGE = 4096
@@ -62,7 +65,7 @@ cdef enum:
 
 cdef extern from *:
     """
-    enum { DLOPEN_CLASS_COUNT = 24 };    /* 32, 48, 64, 96, … 96 KiB */
+    enum { DLOPEN_CLASS_COUNT = 116 };   /* 16, 32, 48, … 1024, 1152, 1280, … 96 KiB */
     struct dlopen_block_header {
         uint64_t size;           /* of the whole block */
         uint64_t size_class;     /* DLOPEN_CLASS_COUNT: a mapping of its own */
@@ -96,20 +99,22 @@ cdef extern from *:
 
 
 cdef inline uint32_t size_class_of(uint64_t size) noexcept nogil:
-    """The smallest class that holds `size` bytes: 2n is 2**(n+5), 2n+1 is 1.5 times that."""
-    if size <= 32:
-        return 0
-    cdef uint32_t octave = <uint32_t>(63 - count_leading_zeros(size - 1))
-    cdef uint64_t power = <uint64_t>1 << octave
-    if size <= power + (power >> 1):
-        return (octave - SMALLEST_SHIFT) * 2 + 1
-    return (octave - SMALLEST_SHIFT) * 2 + 2
+    """The smallest class that holds `size` bytes, which are not 0."""
+    cdef uint64_t last = size - 1
+    cdef uint32_t octave
+    if size <= FINE_SIZE:
+        return <uint32_t>(last // FINE_STEP)
+    octave = <uint32_t>(63 - count_leading_zeros(last))
+    # The three bits below the highest one of `last` say which eighth.
+    return FINE_COUNT + (octave - FINE_SHIFT) * 8 + <uint32_t>(last >> (octave - 3) & 7)
 
 
 cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
     """Of a block with its header."""
-    cdef uint64_t power = <uint64_t>1 << (SMALLEST_SHIFT + (size_class >> 1))
-    return power + (power >> 1) if size_class & 1 else power
+    cdef uint32_t eighths = size_class - FINE_COUNT
+    if size_class < FINE_COUNT:
+        return <uint64_t>(size_class + 1) * FINE_STEP
+    return <uint64_t>(eighths % 8 + 9) << (FINE_SHIFT - 3 + eighths // 8)
 
 
 cdef inline bint is_allocating() noexcept nogil:

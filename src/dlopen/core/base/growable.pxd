@@ -13,6 +13,10 @@ from dlopen.core.base.atomics cimport load_pointer_to_follow
 from dlopen.core.base.strings cimport strlen
 
 
+cdef enum:
+    FEW = 2                      # most lists of a small library hold no more
+
+
 cdef struct Pointers:
     void** items
     size_t count
@@ -23,7 +27,7 @@ cdef inline bint pointers_reserve(Pointers* array, size_t more) noexcept nogil:
     """So many can be added now, and it does not fail; False without memory, and the array is as
     before."""
     cdef void** grown
-    cdef size_t capacity = 8 if array.capacity == 0 else array.capacity
+    cdef size_t capacity = FEW if array.capacity == 0 else array.capacity
     while capacity < array.count + more:
         capacity *= 2
     if more == 0 or array.count + more <= array.capacity:

@@ -42,7 +42,7 @@ from dlopen.core.elf.structures cimport Verdaux, Verdef
 from dlopen.core.host.abi cimport HostHabits
 from dlopen.core.host.linker cimport NO_LIBC, READY, Linker, Preparation
 from dlopen.core.image.checked cimport entry_at
-from dlopen.core.image.image cimport Image, LinkMap, Tables, string_at
+from dlopen.core.image.image cimport Image, Tables, string_at
 
 
 cdef extern from *:
@@ -100,9 +100,10 @@ cdef inline bint fits_link_map(const uint32_t* descriptor) noexcept nogil:
     """libthread_db, which gdb asks for thread-local variables, reads a member of what it takes
     for libc's own link map; libc says where it is: its bits, how many there are, the offset. NULL:
     it does not say, and nobody can read it."""
-    cdef size_t room = sizeof(LinkMap) + sizeof((<Image*>NULL).zeroes)
+    cdef size_t zeroes = <size_t>&(<Image*>NULL).further_zeroes
+    cdef size_t end = zeroes + sizeof((<Image*>NULL).further_zeroes)
     return descriptor == NULL or (
-        descriptor[2] < room and descriptor[0] // 8 <= room - descriptor[2]
+        zeroes <= descriptor[2] < end and descriptor[0] // 8 <= end - descriptor[2]
     )
 
 

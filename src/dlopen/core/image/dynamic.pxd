@@ -8,6 +8,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE, fail_for_machine
+from dlopen.core.base.allocator cimport allocate
 from dlopen.core.base.contract cimport DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED, Error
 from dlopen.core.base.details cimport (
     DETAIL_DYNAMIC_OUTSIDE, DETAIL_FILTER_OUTSIDE, DETAIL_NEEDED_OUTSIDE, DETAIL_NOOPEN,
@@ -30,7 +31,9 @@ from dlopen.core.elf.structures cimport Dyn, Phdr, Rela, Sym, Xword
 from dlopen.core.image.checked cimport RelocationTables, entry_at, malformed, room_after, table_at
 from dlopen.core.image.functions cimport read_functions
 from dlopen.core.image.hash_tables cimport protect_symbols, read_hash_tables
-from dlopen.core.image.image cimport Image, Tables, bytes_at, image_name, string_at
+from dlopen.core.image.image cimport (
+    Image, MAX_TABLES, Table, Tables, bytes_at, image_name, string_at,
+)
 from dlopen.core.image.relocation_tables cimport read_relocations
 from dlopen.core.image.versions cimport (
     EXTRA_FLAGS_1, EXTRA_GNU_HASH, EXTRA_VERDEF, EXTRA_VERDEFNUM, EXTRA_VERNEED, EXTRA_VERNEEDNUM,
@@ -214,6 +217,9 @@ cdef inline int read_dynamic(Image* image, Error* error) noexcept nogil:
     if image.is_host:
         tables.dynamic = <const Dyn*>(image.bytes_bias + address)
     else:
+        tables.ranges = <Table*>allocate(MAX_TABLES * sizeof(Table))
+        if tables.ranges == NULL:
+            return fail_memory(error, image_name(image))
         tables.dynamic = <const Dyn*>table_at(image, address, size)
         if tables.dynamic == NULL:
             return malformed(image, error, DETAIL_DYNAMIC_OUTSIDE, address)

@@ -103,7 +103,7 @@ cdef struct Tables:
     const char* interpreter      # of PT_INTERP; NULL when absent, or not readable
     Pointers needed              # const char*: DT_NEEDED, in order
     Pointers filter_entries      # const Dyn*: DT_FILTER and DT_AUXILIARY; none of the host's
-    Table ranges[MAX_TABLES]     # what relocation must not overwrite
+    Table* ranges                # what relocation must not overwrite; owned, NULL once it is done
     uint32_t range_count
 
 
@@ -229,8 +229,8 @@ cdef struct Changes:
     # (relocation/replace.pxd); the rest, of running/patch.pxd and running/swap.pxd, is guarded
     # by Registry.lock.
     Replacement* replacements    # by symbol; owned
-    uint32_t replacement_count
     PatchedPlace* patched        # owned
+    uint32_t replacement_count
     uint32_t patch_count         # atomic: of patches that are in force in it
     uint32_t patch_uses          # places of other images that patches let lead here
     uint32_t is_replaced         # atomic: another image has taken its place
@@ -268,17 +268,30 @@ cdef struct Name:                # that an image was opened by
     Name* next
     char text[0]                 # NUL-terminated
 
+
 cdef struct Image:
-    # The handle. Debuggers read beyond the public part of a link map: zeroes follow.
+    # The handle. It begins as libc's own link map does, and more of that is read: by pldd(1) what
+    # follows the public part, by libthread_db for gdb and lldb the module id of thread-local
+    # storage, whose offset libc tells (host/assumptions.pxd), and by libc most of it when it is
+    # handed a handle of ours by mistake: with zeroes it takes that for closed. So zeroes
+    # stand there. But of `l_info`, 80 pointers or more into the dynamic section, nobody reads
+    # but two, and records of ours lie there; tests/core/image/test_records.py has the offsets.
     LinkMap link_map
-    char zeroes[2048]
+    char zeroes[24]              # l_real, l_ns, l_libname
+    Layout layout                # phdrs owned; set before it is published
+    uint64_t no_rpath            # l_info[DT_RPATH]: 0
+    ThreadLocal thread_local
+    Scope scope
+    uint64_t no_runpath          # l_info[DT_RUNPATH]: 0
+    Tables tables
+    uint64_t load_bias           # set before it is published
+    uint64_t bytes_bias
+    char further_zeroes[576]     # up to offset 1,280
 
     # What it is, set before it is published.
-    char* path                   # owned; of the program atomic: image/path.pxd
+    # Owned, or the first of `names`; of a file it is absolute. Of the program atomic: path.pxd.
+    char* path
     const Machine* machine       # of its code
-    uint64_t load_bias
-    uint64_t bytes_bias
-    Layout layout                # phdrs owned
     uint64_t map_start           # run addresses
     uint64_t map_end
     uint64_t device              # 0 with `inode`: not a file; of the host's: HostRecord
@@ -299,9 +312,6 @@ cdef struct Image:
     Name* further_names          # owned: only grows, and is read with load_pointer
     Unique* uniques              # owned: its entries in the table of STB_GNU_UNIQUE definitions
 
-    Tables tables
-    ThreadLocal thread_local
-    Scope scope
     Needs needs
     Listing listing
     Life life
@@ -427,6 +437,13 @@ cdef inline void free_patched_place(PatchedPlace* patched) noexcept nogil:
     release(patched)
 
 
+cdef inline void forget_ranges(Image* image) noexcept nogil:
+    """Once each of its places is relocated."""
+    release(image.tables.ranges)
+    image.tables.ranges = NULL
+    image.tables.range_count = 0
+
+
 cdef inline void image_free_records(Image* image) noexcept nogil:
     """All that the image owns but its mapping and its host handles, and itself."""
     cdef size_t i
@@ -436,6 +453,8 @@ cdef inline void image_free_records(Image* image) noexcept nogil:
         image.uniques = unique.sibling
         release(unique)
         unique = image.uniques
+    if image.names.count == 0 or image.path != image.names.items[0]:
+        release(image.path)
     for i in range(image.names.count):
         release(image.names.items[i])
     pointers_free(&image.names)
@@ -463,7 +482,7 @@ cdef inline void image_free_records(Image* image) noexcept nogil:
         kernel_close(image.kept_file - 1)
     release(image.scope.lists)
     release(image.tables.versions)
-    release(image.path)
+    forget_ranges(image)
     release(image.host.probe)
     release(image.layout.phdrs)
     release(image)

@@ -19,7 +19,9 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.static_tls cimport ask_host_for_static_tls, give_tls
 from dlopen.core.host.uniques cimport find_unique_of_host
 from dlopen.core.image.dynamic cimport move_dynamic_pointers
-from dlopen.core.image.image cimport Image, SearchList, Unique, Version, image_name
+from dlopen.core.image.image cimport (
+    Image, SearchList, Unique, Version, forget_ranges, image_name,
+)
 from dlopen.core.image.naming cimport answers_to, same_file_name
 from dlopen.core.image.registry cimport Registry
 from dlopen.core.memory.mapping cimport protect_relro, protect_text
@@ -272,14 +274,15 @@ cdef inline Outcome resolve_places(Transaction* transaction) noexcept nogil:
 
 
 cdef inline Outcome protect_images(Transaction* transaction) noexcept nogil:
-    """RELRO of each new image."""
+    """RELRO of each new image, which nothing is written to any more."""
     cdef const Pointers* order = &(<const Image*>transaction.loaded.items[0]).needs.sorted
-    cdef const Image* image
+    cdef Image* image
     cdef size_t i
     cdef int code = 0
     for i in range(order.count):
-        image = <const Image*>order.items[i]
+        image = <Image*>order.items[i]
         if code == 0 and load_u32(&image.life.state) == DLOPEN_STATE_LOADING:
+            forget_ranges(image)
             code = protect_relro(
                 &image.layout, image.bytes_bias, image_name(image), transaction.error
             )

@@ -44,7 +44,7 @@ cdef inline Image* new_image(const char* name, bint in_files) noexcept nogil:
         text_add(&text, name + 2 if name[0] == 0x2e and name[1] == 0x2f else name)
         image.path = text.data
     elif not text.failed:
-        image.path = copy_text(name, strlen(name))
+        image.path = copy
     image.life.state = DLOPEN_STATE_LOADING
     image.is_from_files = in_files
     if image.path == NULL or text.failed:
