@@ -14,6 +14,7 @@ _platform.check()
 # ruff: noqa: E402  (the check comes first: what follows cannot be imported everywhere)
 # Nor can the extension, which says so itself, in each interpreter: it is the next.
 from dlopen import _linker
+from dlopen._lifecycle import late as _late
 from dlopen.errors import Error, LoadError, SymbolError, VersionError
 from dlopen.functions import Function, Variable
 from dlopen.library import Blocker, Library
@@ -86,7 +87,8 @@ else:
         """Threads that ask at once wait for the same import, and set the same names."""
         for module, names in _LATE.items():
             if name == module or name in names:
-                found = __import__(f"{__name__}.{module}", fromlist=names)
+                with _late:
+                    found = __import__(f"{__name__}.{module}", fromlist=names)
                 globals().update({known: getattr(found, known) for known in names})
                 return globals()[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

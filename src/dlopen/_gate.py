@@ -11,7 +11,7 @@ from time import monotonic
 from weakref import WeakSet
 
 from dlopen import _linker
-from dlopen._lifecycle import in_child, new_lock, was_closed
+from dlopen._lifecycle import in_child, new_lock
 from dlopen._records import log
 
 TYPE_CHECKING = False
@@ -173,7 +173,7 @@ def release_image(image: int) -> None:
         _linker.release(image)
     except ValueError:  # it has gone with the last of what held it
         log("dlopen.reload", "an old version has gone already")
-    was_closed()
+    _linker.was_closed()
 
 
 class Passage:

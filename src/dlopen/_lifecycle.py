@@ -1,4 +1,4 @@
-"""What is done after a close, in a forked child and at the end; and locks that a child finds free.
+"""What is done in a forked child and at the interpreter's end, and locks that a child finds free.
 
 Modules of this package are imported when they are used first, and `import dlopen` registers for all
 of them: at the end, handlers that a program registers after that import run before any of ours; in
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from _thread import RLock
+from _thread import RLock, get_ident
 from _weakref import ref
 
 from dlopen import _linker
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _locks: set[ref[Any]] = set()  # no WeakSet, which runs Python code for each lock that comes or goes
 _in_child: list[Callable[[], object]] = []
-_after_close: list[Callable[[], object]] = []
 _at_end: list[Callable[[], object]] = []
 
 
@@ -39,21 +38,30 @@ def new_lock() -> Any:
     return lock
 
 
+late = new_lock()
+"""For `with`, around imports that are not made by `import dlopen`.
+
+A child that is forked while another thread imports a module would wait for ever when it imports
+that one, too: so a fork waits for such threads.
+"""
+_LONGEST_IMPORT = 1.0  # seconds: one may be waiting for what the thread has that forks
+_forking: set[int] = set()  # the thread that holds `late` for a fork
+
+
+def _before_fork() -> None:
+    if late.acquire(timeout=_LONGEST_IMPORT):
+        _forking.add(get_ident())
+
+
+def _after_fork() -> None:
+    if get_ident() in _forking:
+        _forking.discard(get_ident())
+        late.release()
+
+
 def in_child(act: Callable[[], object]) -> None:
     """Have it called in each forked child, where the locks are free; in the order of the calls."""
     _in_child.append(act)
-
-
-def after_close(act: Act) -> Act:
-    """Decorate what is called after an image was closed."""
-    _after_close.append(act)
-    return act
-
-
-def was_closed() -> None:
-    """An image was."""
-    for act in _after_close:
-        act()
 
 
 def at_end(act: Act) -> Act:
@@ -62,11 +70,12 @@ def at_end(act: Act) -> Act:
     return act
 
 
-def _after_fork() -> None:
+def _begin_child() -> None:
     for reference in _locks.copy():
         lock: Any = reference()
         if lock is not None and not lock._is_owned():
             lock._at_fork_reinit()
+    _after_fork()
     for act in _in_child:
         act()
 
@@ -81,4 +90,4 @@ def _end() -> None:
             _linker.tell_unraisable(act, error)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_child)

@@ -5,20 +5,16 @@ from __future__ import annotations
 from _warnings import warn
 
 from dlopen import _linker
-from dlopen._lifecycle import new_lock
-from dlopen._records import log
-from dlopen.errors import one_line
+from dlopen._lifecycle import late, new_lock
 from dlopen.symbols import Symbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn, Self
-    from weakref import ref
 
     from typing_extensions import Buffer
 
-    from dlopen.errors import SymbolError
     from dlopen.info import Info
 
 
@@ -29,39 +25,22 @@ def content(data: Buffer | None) -> Buffer:
     return data
 
 
-# What an open gives all of them.
-_OPENED = ("_image", "_path", "_warns", "_lock")
-
-
-class Mapped:
+class Mapped(_linker.Opened):
     """What `Library` and `Image` have in common: something open that can be closed."""
 
-    _image: int | None = None
-    _path = ""
-    _lock: Any
-    _warns = False
     _keys: tuple[str, ...] | None = None
     """Of its exports, once they were listed."""
-    _last_error: ref[SymbolError] | None = None
-    """The last one, which lists the exports when it is shown: `close` has them listed before."""
 
-    def _opened(self, image: int, path: str, warns: bool) -> None:
-        _linker.assign(self, _OPENED, (image, path, warns, new_lock()))
-        log("dlopen.library", "opened %r", self)
-
-    def _open_image(self) -> int:
-        image = self._image
-        if image is None:
-            raise ValueError(one_line(f"{self._path or 'the program'} is closed"))
-        return image
+    @property
+    def _lock(self) -> Any:
+        """Made when it is asked for first, which most never are."""
+        return self._own_lock or self._guard_by(new_lock())
 
     def _describe(self) -> Info:
-        from dlopen.info import Info  # noqa: PLC0415  (seldom needed)
+        with late:
+            from dlopen.info import Info  # noqa: PLC0415  (seldom needed)
 
         return Info(self._open_image(), self)
-
-    def _forget(self) -> None:
-        """Turn off what was handed out; again does no harm."""
 
     @property
     def closed(self) -> bool:
@@ -79,29 +58,13 @@ class Mapped:
         self._open_image()
         return Symbols(self)  # not kept: what is closed is freed without the garbage collector
 
-    def close(self) -> None:
-        """Give it up; further calls do nothing.
-
-        What can be unloaded is unloaded before this returns: destructors run, in this thread.
-        No other thread may be inside one of its functions; see dlclose(3).
-        """
+    def _list_exports(self) -> None:
+        """For the last error, which names those that are similar when it is shown: see `close`."""
         if self._last_error and self._last_error():
             try:  # noqa: SIM105  (contextlib is slow to import)
                 self.symbols._all_keys()
             except ValueError:  # closed meanwhile
                 pass
-        with self._lock:
-            image = self._image
-            if image is None:
-                return
-            self._image = None
-            self._forget()
-        # Without the lock: a destructor may come back here.
-        self._closed(image, _linker.close(image))
-        log("dlopen.library", "closed %r", self)
-
-    def _closed(self, image: int, is_held: bool) -> None:
-        """Called once, when the core has closed the image."""
 
     def __enter__(self) -> Self:
         self._open_image()

@@ -8,10 +8,10 @@ from _ctypes import CFuncPtr
 from itertools import count
 
 from dlopen import _linker
-from dlopen._lifecycle import after_close, at_end
+from dlopen._lifecycle import at_end
 from dlopen.callbacks import code_of, guard, is_callback
 from dlopen.errors import Error
-from dlopen.symbols import Symbol, split_key
+from dlopen.symbols import Symbol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def replacements_for(
     """For the core.  A key is a name, or "name@VERSION"."""
     if replace is not None and not isinstance(replace, Mapping):
         raise TypeError(f"replace maps names to what stands for them; it is not {replace!r}")
-    return [(*split_key(key), address_of(one)) for key, one in (replace or {}).items()]
+    return [(*_linker.split_key(key), address_of(one)) for key, one in (replace or {}).items()]
 
 
 def kept_of(replace: Mapping[str, Replacement] | None) -> list[Kept]:
     """What `keep` takes, of a mapping."""
-    return [(split_key(key), one) for key, one in (replace or {}).items()]
+    return [(_linker.split_key(key), one) for key, one in (replace or {}).items()]
 
 
 def finder(find: Find | None, kept: list[Kept]) -> Callable[[str, str | None], int] | None:
@@ -104,7 +104,6 @@ def _is_host(image: int) -> bool:
     return bool(_linker.info(image)["is_host"])
 
 
-@after_close
 def forget_gone() -> None:
     """After an image was closed."""
     if not _kept:
@@ -112,6 +111,9 @@ def forget_gone() -> None:
     for number, (images, _) in list(_kept.items()):
         if not any(map(_linker.is_mapped, images)):
             _kept.pop(number, None)
+
+
+_linker.call_after_close(forget_gone)
 
 
 @at_end

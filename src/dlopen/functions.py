@@ -7,7 +7,7 @@ from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFun
 
 from dlopen import _linker
 from dlopen.errors import one_line
-from dlopen.symbols import TYPES, Symbol, without_address
+from dlopen.symbols import Symbol, without_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ReloadableFunction(Function):
             gate.leave(version)
 
 
-_types: dict[tuple[bool, bool, bool], type[Function]] = {}
+_types: dict[tuple[bool, bool, bool], type[Function]] = {(False, False, False): Function}
 
 
 def function_type(gil: bool, use_errno: bool, reload: bool = False) -> type[Function]:
@@ -119,21 +119,7 @@ def _make_type(gil: bool, use_errno: bool, reload: bool) -> type[Function]:
     )
 
 
-# Types of symbols that are called by mistake only; not NOTYPE, which assembler sources leave.
-DATA_TYPES = {number for number, name in TYPES.items() if name in ("OBJECT", "COMMON", "TLS")}
-
-# The core's own function that stands for those of closed libraries.
-_CLOSED = _linker.closed_function()
-
-
-def turn_off(function: Function) -> None:
-    """Make a function object raise `ValueError` when called.
-
-    Its class is what is changed: a call costs nothing more while the library is open.  The
-    address in it is changed, too, for C code that is given the object as a pointer.
-    """
-    redirect(function, _CLOSED)
-    function.__class__ = ClosedFunction
+_linker.set_function_classes(Data, ClosedFunction)
 
 
 class Variable:
@@ -175,14 +161,6 @@ class Variable:
 
     def __repr__(self) -> str:
         return f"<dlopen.Variable {self._symbol.name!r} {self._type.__name__}>"
-
-
-_pointer_at = ctypes.c_void_p.from_address
-
-
-def redirect(function: Function, address: int) -> None:
-    """Let a function object lead to another address."""
-    _pointer_at(ctypes.addressof(function)).value = address
 
 
 def check_size(name: str, size: int, type_: type[Any]) -> None:

@@ -43,7 +43,7 @@ class Image(Mapped):
         sys.audit("dlopen.open", os.fsdecode(name), 0)
         path = os.fsdecode(name)
         image = or_log(_linker.map, path, name, None, files=reader(files))
-        self._opened(image, path, True)
+        self._adopt(image, path, None, True)
 
     @classmethod
     def from_bytes(cls, data: Buffer, *, name: str = "<bytes>") -> Self:
@@ -54,7 +54,7 @@ class Image(Mapped):
         self = cls.__new__(cls)
         sys.audit("dlopen.open", name, 0)
         image = or_log(_linker.map, name, _linker.encode_name(name), content(data))
-        self._opened(image, name, True)
+        self._adopt(image, name, None, True)
         return self
 
     def relocate(

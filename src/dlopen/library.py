@@ -6,25 +6,15 @@ import ctypes
 import os
 import sys
 from _weakref import ref
-from os import RTLD_LAZY, RTLD_LOCAL, RTLD_NOW
+from os import RTLD_LOCAL, RTLD_NOW
 
 from dlopen import _linker
-from dlopen._lifecycle import was_closed
+from dlopen._lifecycle import late
 from dlopen._mapped import Mapped, Place, content
-from dlopen._records import Record, log_refused
+from dlopen._records import Record, or_log
 from dlopen.errors import Error
-from dlopen.functions import (
-    DATA_TYPES,
-    ClosedFunction,
-    Data,
-    Function,
-    Variable,
-    check_size,
-    function_type,
-    redirect,
-    turn_off,
-)
-from dlopen.symbols import TYPES, Symbol, split_key, undefined_in, without_address
+from dlopen.functions import ClosedFunction, Function, Variable, check_size, function_type
+from dlopen.symbols import TYPES, Symbol, undefined_in, without_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +26,7 @@ if TYPE_CHECKING:
     from dlopen._files import Files
     from dlopen._gate import Gate, Passage
     from dlopen._replacing import Replacement
+    from dlopen.errors import SymbolError
     from dlopen.patching import Patch
     from dlopen.reloading import Reloaded, Reloading
 
@@ -62,9 +53,6 @@ opened: list[Callable[[Library], object]] = []
 
 # Of these the address is known when they are used.
 _FOUND_LATE = ("IFUNC", "TLS")
-
-# What an open gives a `Library` besides.
-_STATE = ("_functions", "_given", "_type")
 
 
 class Blocker(Record):
@@ -131,16 +119,12 @@ class Library(Mapped):
     name for each lookup.
     """
 
-    _functions: dict[str, Function]  # attributes and items
-    _given: set[ref[Function]]  # what `function` made
+    _functions: dict[str, Function]
+    _given: set[ref[Function]] | None
     _type: type[Function]
-    _left: int | None = None
     _reloading: Reloading | None = None
     _version = 0  # how many times it was reloaded; changed under `_lock`
     _namespace: Place | None = None
-    # What the constructor finds, where it is not called as such.
-    _given_data: Buffer | None = None  # the content of the file
-    _keeps_gil = False  # whether constructors run with the GIL held
 
     def __init__(
         self,
@@ -155,59 +139,49 @@ class Library(Mapped):
         files: Files | None = None,
         namespace: Place | None = None,
     ) -> None:
-        name = None if path is None else _linker.encode_name(path)
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
-        flags = _linker.flags_of(mode)
-        if not flags & (RTLD_LAZY | RTLD_NOW):
-            flags |= RTLD_NOW
+        place = 0
         if namespace is not None:
-            if name is None:
+            if path is None:
                 raise ValueError("the program is in no namespace")
             if not isinstance(namespace, Place):
                 raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
-        place = 0 if namespace is None else namespace._entered()
-        path = "" if name is None else os.fsdecode(name)
-        sys.audit("dlopen.open", path, flags)
+            place = namespace._entered()
         in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
-        replacements: list[Any] = []
-        kept: list[Any] = []
+        replacements, kept = None, None
         if replace is not None:
-            from dlopen._replacing import keep, kept_of, replacements_for
+            with late:
+                from dlopen._replacing import keep, kept_of, replacements_for
 
             replacements, kept = replacements_for(replace), kept_of(replace)
         read = None
         if files is not None:
-            from dlopen._files import reader
+            with late:
+                from dlopen._files import reader
 
             read = reader(files)
-        data = self._given_data
-        if data is not None:
-            del self._given_data  # which the caller may want to free
-        try:
-            if reload:
+        is_usual = not (gil or use_errno or reload)
+        type_ = Function if is_usual else function_type(gil, use_errno, reload)
+        if reload:
+            with late:
                 from dlopen._requests import Request
                 from dlopen.reloading import Reloading
 
-                request = Request(name, flags, in_tree, replacements, kept, read, place)
-                self._reloading = Reloading(request, is_from_file=data is None)
-                image = self._reloading.load(data)
-            else:
-                # No `Request`: to make one takes a tenth of an open of what is loaded already.
-                image = _linker.open(
-                    name, data, flags, in_tree, replacements, read, place, 0, self._keeps_gil
-                )
-        except BaseException as error:
-            log_refused(path, error)
-            raise
-        if kept and not reload:
-            keep(image, kept, in_tree=replace_in is not None)
-        # Of a namespace's, the namespace warns.
-        is_own = reload or data is not None or files is not None or flags & _linker.PRIVATE != 0
-        type_ = function_type(gil, use_errno, reload)
-        self._adopt(image, path, type_, is_own and namespace is None)
+            name, text, flags = _linker.asked(path, mode)
+            data, self._given_data = self._given_data, None
+            request = Request(name, flags, in_tree, replacements or [], kept or [], read, place)
+            self._reloading = or_log(Reloading, text, request, is_from_file=data is None)
+            image = or_log(self._reloading.load, text, data)
+            self._has_ending = True
+            self._adopt(image, text, type_, namespace is None)
+        else:
+            self._open(path, mode, type_, in_tree, replacements, read, place)
+            if kept:
+                keep(self._open_image(), kept, in_tree=replace_in is not None)
         if namespace is not None:
             self._namespace = namespace
+            self._has_ending = True
             namespace._add(self)
         for act in opened if reload else ():
             act(self)
@@ -234,40 +208,27 @@ class Library(Mapped):
         Library.__init__(self, _linker.encode_name(name), mode, **keywords)
         return self
 
-    def _adopt(self, image: int, path: str, type_: type[Function], warns: bool) -> None:
-        _linker.assign(self, _STATE, ({}, set(), type_))
-        self._opened(image, path, warns)
-
     def _gate(self) -> Gate:
         assert self._reloading
         return self._reloading.gate
 
     def _inside(self) -> Passage:
         """For `with`: the current version is not unmapped meanwhile."""
-        from dlopen._gate import Passage
+        with late:
+            from dlopen._gate import Passage
 
         return Passage(self._reloading.gate if self._reloading else None)
 
     def _handed_out(self) -> list[Function]:
-        given = [reference() for reference in self._given.copy()]
+        given = [reference() for reference in (self._given or set()).copy()]
         return [*self._functions.copy().values(), *filter(None, given)]
 
-    def __getattr__(self, name: str) -> Function:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        function = self.__dict__[name] = self[name]
-        if self._image is None:  # closed by another thread, which may not have found it here
-            self.__dict__.pop(name, None)
-        return function
+    if TYPE_CHECKING:
 
-    def __getitem__(self, name: str) -> Function:
-        function = self._functions.get(name)
-        if function is None:
-            image = self._image
-            function = self._functions.setdefault(name, self._make(name))
-            if self._image != image:
-                self._changed_meanwhile(function)
-        return function
+        def __getattr__(self, name: str) -> Function: ...
+
+    else:
+        __getattr__ = _linker.Opened._attribute
 
     def __delattr__(self, name: str) -> None:
         own = self.__dict__.get(name)
@@ -283,7 +244,7 @@ class Library(Mapped):
             if name not in self:
                 raise undefined_in(self, name)
             return
-        self._given.add(ref(function, self._given.discard))  # first: it turns off with the library
+        self._give(function)  # first: it turns off with the library
         self._functions.pop(name, None)
         if self.__dict__.get(name) is function:
             self.__dict__.pop(name, None)
@@ -296,7 +257,7 @@ class Library(Mapped):
         image = self._open_image()
         if not isinstance(name, str) or "\0" in name:
             return False
-        found = _linker.symbol(image, *split_key(name), False)
+        found = _linker.symbol(image, *_linker.split_key(name), False)
         return found is not None and (found[2] != 0 or TYPES.get(found[5]) in _FOUND_LATE)
 
     def __iter__(self) -> Iterator[str]:
@@ -322,17 +283,13 @@ class Library(Mapped):
     ) -> None:
         """Let it lead into another version, to the address and of the type that are `found`."""
         if found is None:
-            found = _linker.symbol_address(image, *split_key(function.__name__), False)
+            found = _linker.symbol_address(image, *_linker.split_key(function.__name__), False)
         if found is None or not found[0]:  # handed out in the moment of the switch
             self._functions.pop(function.__name__, None)
             self.__dict__.pop(function.__name__, None)
-            turn_off(function)
+            _linker.turn_off(function)
         else:
-            address, type_ = found
-            kind = Data if type_ in DATA_TYPES else self._type
-            if type(function) not in (kind, ClosedFunction):
-                function.__class__ = kind
-            redirect(function, address)
+            _linker.redirect(function, *found, self._type)
 
     def function(self, name: str, restype: Any = ctypes.c_int, *argtypes: Any) -> Function:
         """A new function object of the given types.
@@ -347,29 +304,17 @@ class Library(Mapped):
             ValueError: The library is closed.
         """
         image = self._image
-        function = self._make(name)
+        function: Function = self._make(name)
         function.restype = restype
         function.argtypes = argtypes
-        given = self._given
-        given.add(ref(function, given.discard))
+        self._give(function)
         if self._image != image:
             self._changed_meanwhile(function)
         return function
 
-    def _make(self, name: str) -> Function:
-        sys.audit("dlopen.symbol", self._path, name)
-        found = _linker.symbol_address(self._open_image(), *split_key(name), False)
-        if found is None:
-            raise undefined_in(self, name)
-        address, type_ = found
-        if not address:
-            raise without_address(name, self._path)
-        function = self._type(address)
-        if type_ in DATA_TYPES:
-            function.__class__ = Data
-        function.__name__ = name
-        function._library = self
-        return function
+    def _undefined(self, name: str, is_there: bool = False) -> SymbolError:
+        """The error for a name that is not there, or whose value is NULL."""
+        return without_address(name, self._path) if is_there else undefined_in(self, name)
 
     def _address_of_own(self, name: str) -> int | None:
         """Of a function that this library itself defines; None if it does not, or at NULL."""
@@ -386,7 +331,7 @@ class Library(Mapped):
             ValueError: It is smaller than the type, or the library is closed.
         """
         sys.audit("dlopen.symbol", self._path, name)
-        found = _linker.symbol(self._open_image(), *split_key(name), False)
+        found = _linker.symbol(self._open_image(), *_linker.split_key(name), False)
         if found is None:
             raise undefined_in(self, name)
         symbol = Symbol(found, self, own=False)
@@ -423,7 +368,8 @@ class Library(Mapped):
             TypeError: A replacement cannot be one.
             Exception: At the end: what a callback raised.
         """
-        from dlopen.patching import Patch
+        with late:
+            from dlopen.patching import Patch
 
         return Patch(self, {**(replacements or {}), **names})
 
@@ -479,25 +425,10 @@ class Library(Mapped):
             return ()
         return tuple(Blocker(*holder) for holder in _linker.holders(image))
 
-    def _forget(self) -> None:
-        if given := self._given:
-            for reference in given.copy():  # those that go meanwhile leave it
-                if function := reference():
-                    turn_off(function)
-            given.clear()
-        if functions := self._functions:
-            for name, function in functions.copy().items():
-                turn_off(function)
-                self.__dict__.pop(name, None)
-            functions.clear()
-
-    def _closed(self, image: int, is_held: bool) -> None:
-        # An image that nothing holds is gone, and another may take its address.
-        if is_held:
-            self._left = image
+    def _end(self) -> None:
+        """Called once, when the core has closed the image."""
         if self._reloading:
             self.release_old()
-        was_closed()
         if self._namespace is not None:
             self._namespace._remove(self)
 

@@ -9,6 +9,7 @@ from os import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
 from types import MappingProxyType
 
 from dlopen import _linker
+from dlopen._lifecycle import late
 from dlopen._mapped import Place
 from dlopen.info import Info
 from dlopen.library import Blocker, Library
@@ -123,7 +124,8 @@ class Namespace(Place):
         in a block, others that enter one wait, and those that import a module which the block has
         imported get that one.
         """
-        from dlopen._importing import Block  # noqa: PLC0415  (slow to import)
+        with late:
+            from dlopen._importing import Block  # noqa: PLC0415  (slow to import)
 
         self._entered()
         return Block(self, names)

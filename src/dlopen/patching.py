@@ -16,11 +16,11 @@ from weakref import WeakValueDictionary
 
 from dlopen import _linker
 from dlopen._lifecycle import at_end, new_lock
+from dlopen._linker import split_key
 from dlopen._records import log
 from dlopen._replacing import address_of, is_kept, keep
 from dlopen.callbacks import is_callback, make_callback, outcome_of
 from dlopen.errors import Error
-from dlopen.symbols import split_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
         """A library, as far as its patches need to know it."""
 
         _path: str
-        _lock: Any
         _version: int
 
+        @property
+        def _lock(self) -> Any: ...
         def _open_image(self) -> int: ...
         def _inside(self) -> Passage: ...
 

@@ -19,7 +19,7 @@ from dlopen._records import Record, log, or_log
 from dlopen.errors import Error, LoadError, SymbolError, one_line
 from dlopen.functions import check_size
 from dlopen.patching import patches_of
-from dlopen.symbols import Symbol, split_key, undefined_in
+from dlopen.symbols import Symbol, undefined_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Reloading:
         for reference in self._variables - checked.variables:
             if variable := reference():
                 name = variable._symbol.key
-                found = _linker.symbol(new, *split_key(name), False)
+                found = _linker.symbol(new, *_linker.split_key(name), False)
                 if found is None:
                     raise _missing(library, new, name)
                 check_size(name, found[4], variable._type)
@@ -293,7 +293,7 @@ def _missing(library: Reloadable, image: int, name: str) -> Exception:
 
 
 def _address(library: Reloadable, image: int, name: str) -> tuple[int, int]:
-    found = _linker.symbol_address(image, *split_key(name), False)
+    found = _linker.symbol_address(image, *_linker.split_key(name), False)
     if found is None or not found[0]:
         raise _missing(library, image, name)
     return found
@@ -303,7 +303,7 @@ def _move(library: Reloadable, old: int, new: int, name: str) -> tuple[int, int,
     """Where a variable is in the new version, where in the old one, and its size."""
     found = []
     for image in (old, new):
-        symbol = _linker.symbol(image, *split_key(name), True)
+        symbol = _linker.symbol(image, *_linker.split_key(name), True)
         if symbol is None:
             raise (_missing(library, new, name) if image == new else undefined_in(library, name))
         found.append(symbol)

@@ -115,16 +115,6 @@ class Symbol:
         return f"<dlopen.Symbol {self.key!r} {self.type} {self.binding}>"
 
 
-def split_key(key: str) -> tuple[bytes, bytes | None]:
-    """The symbol name and version of "name", "name@VERSION" or "name@@VERSION"."""
-    if "\0" in key:
-        raise ValueError("embedded null byte")
-    if "@" not in key:
-        return os.fsencode(key), None
-    name, at, version = key.partition("@")
-    return os.fsencode(name), os.fsencode(version.removeprefix("@")) if at else None
-
-
 def undefined(key: str, library: str, exports: Iterable[str]) -> SymbolError:
     """The error for a lookup that found nothing."""
     name, _, version = key.partition("@")
@@ -181,7 +171,7 @@ class Symbols(Mapping[str, Symbol]):
     def __getitem__(self, key: str) -> Symbol:
         image = self._source._open_image()
         sys.audit("dlopen.symbol", self._source._path, key)
-        found = _linker.symbol(image, *split_key(key), True)
+        found = _linker.symbol(image, *_linker.split_key(key), True)
         if found is None:
             raise undefined_in(self._source, key)
         return Symbol(found, self._source)
@@ -196,7 +186,7 @@ class Symbols(Mapping[str, Symbol]):
         image = self._source._open_image()
         if not isinstance(key, str) or "\0" in key:
             return False
-        return _linker.symbol(image, *split_key(key), True) is not None
+        return _linker.symbol(image, *_linker.split_key(key), True) is not None
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)

@@ -97,7 +97,7 @@ print(all(name in text.getvalue() for name in dlopen.__all__), "class Mode" in t
     "a submodule": "print(dlopen.patching.Patch is dlopen.Patch, 'Patch' in vars(dlopen))",
     "a name of it first": "print(dlopen.watch is dlopen.watching.watch, dlopen.watching.Watcher)",
     "no such name": """
-for act in (lambda: dlopen.Modes, lambda: dlopen._late, lambda: dlopen.patchings):
+for act in (lambda: dlopen.Modes, lambda: dlopen._modes, lambda: dlopen.patchings):
     try:
         act()
         print("found")
@@ -151,6 +151,39 @@ print(all(vars(dlopen)[name] is value for name, value in found))
 """
     for _ in range(5):
         assert run_python(code).stdout == "True\n"
+
+
+def test_a_fork_while_another_thread_asks_first() -> None:
+    """A module that a thread was importing is never imported in a child."""
+    code = """
+import os, signal, sys, threading, time
+import dlopen
+
+class Slow:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "dlopen.modes":
+            begun.set()
+            time.sleep(0.2)
+
+begun = threading.Event()
+sys.meta_path.insert(0, Slow)
+thread = threading.Thread(target=lambda: dlopen.Mode)
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(dlopen.Mode is not dlopen.modes.Mode)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), dlopen.RTLD_NOW == os.RTLD_NOW)
+thread.join()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(len(dlopen.libraries()) < 2)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(dlopen.libraries()) > 1)
+"""
+    assert run_python(code).stdout == "0 True\n0 True\n"
 
 
 def test_what_is_registered_later_ends_first(tmp_path: Path) -> None:

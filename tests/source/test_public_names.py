@@ -1,11 +1,14 @@
 """The public face: __all__ is sorted and complete, and the stub covers the extension."""
 
+import ast
 import inspect
 import pickle
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import dlopen
+from dlopen import _linker
 
 
 def test_all_is_sorted_and_has_no_duplicates() -> None:
@@ -45,3 +48,18 @@ def test_public_names_are_documented() -> None:
         and not inspect.getdoc(value)
     ]
     assert not without
+
+
+def test_the_stub_says_what_the_extension_says() -> None:
+    """The reference is made from the one, `help` shows the other."""
+    stub = ast.parse(Path(dlopen.__file__).with_name("_linker.pyi").read_text())
+    said = {
+        f"{thing.name}.{method.name}": text
+        for thing in stub.body
+        if isinstance(thing, ast.ClassDef)
+        for method in thing.body
+        if isinstance(method, ast.FunctionDef) and (text := ast.get_docstring(method))
+    }
+    assert set(said) == {"Opened.close"}
+    assert said["Opened.close"] == inspect.getdoc(_linker.Opened.close)
+    assert inspect.getdoc(dlopen.Library.close) == inspect.getdoc(dlopen.Image.close)

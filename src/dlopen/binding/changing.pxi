@@ -3,8 +3,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint64_t, uintptr_t
 
 from dlopen.core.base.contract cimport (
-    DLOPEN_OK, DLOPEN_closed_function, DLOPEN_patch, DLOPEN_release, DLOPEN_retain, DLOPEN_swap,
-    DLOPEN_unpatch, Patched, PublicImage, PublicReplacement,
+    DLOPEN_OK, DLOPEN_patch, DLOPEN_release, DLOPEN_retain, DLOPEN_swap, DLOPEN_unpatch, Patched,
+    PublicImage, PublicReplacement,
 )
 
 
@@ -66,8 +66,3 @@ def release(uintptr_t image):
         code = DLOPEN_release(<PublicImage *>image, error.record)
     if code != DLOPEN_OK:
         raise failure(error.record)
-
-
-def closed_function():
-    """The address of the function without effect that the functions of a closed library become."""
-    return <uintptr_t><void *>DLOPEN_closed_function

@@ -55,7 +55,9 @@ cdef extern from "Python.h":
     const char *PyModule_GetName(object module) except NULL
     PyObject *PyState_FindModule(PyModuleDef *definition)
     int PyState_AddModule(object module, PyModuleDef *definition) except -1
+    object PyObject_GenericGetDict(object thing, void *unused)
     int PyObject_GenericSetAttr(object thing, object name, object value) except -1
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     object PyNumber_Index(object number)
     object PyOS_FSPath(object path)
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
@@ -69,4 +71,4 @@ cdef extern from "elf.h" nogil:
         uint32_t p_type, p_flags
         uint64_t p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
     enum:
-        STT_TLS, STT_GNU_IFUNC
+        STT_OBJECT, STT_COMMON, STT_TLS, STT_GNU_IFUNC

@@ -57,6 +57,10 @@ cdef class Failure:
             free(self.record)
 
 
+cdef inline Failure new_failure():
+    return Failure.__new__(Failure)     # without a call of the type
+
+
 cdef object failure(const Error *error):
     """The exception that stands for an error of the core."""
     cdef size_t size = DLOPEN_message(error, NULL, 0)

@@ -69,6 +69,20 @@ def find(bytes name not None):
     return candidates
 
 
+cpdef tuple split_key(key):
+    """The symbol name and version of "name", "name@VERSION" or "name@@VERSION"."""
+    cdef bytes name, version
+    if not isinstance(key, str):
+        raise TypeError(f"a symbol's name is a str, not {key!r}")
+    name = PyUnicode_EncodeFSDefault(key)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    if b"@" not in name:
+        return name, None
+    name, _, version = name.partition(b"@")
+    return name, version.removeprefix(b"@")
+
+
 cdef void put_symbol(Stream *stream, const PublicSymbol *symbol) noexcept nogil:
     put_text(stream, symbol.name)
     put_text(stream, symbol.version)
@@ -113,14 +127,15 @@ def symbol(uintptr_t image, bytes name not None, bytes version, bint own):
         free(stream.data)
 
 
-def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own):
-    """Where a symbol is, its resolver called if it has one, and its type; None if there is none.
+cdef bint find_address(
+    uintptr_t image, bytes name, bytes version, bint own, PublicSymbol *found
+) except -1:
+    """Whether there is a symbol: where, its resolver called if it has one.
 
     The address may be 0: an absolute symbol of that value, or a resolver that says so.
     Not between DLOPEN_read_enter and _leave: a resolver is foreign code, and may close libraries.
     """
-    cdef Failure error = Failure()
-    cdef PublicSymbol found
+    cdef Failure error = new_failure()
     cdef const char *text = name
     cdef const char *version_text = NULL
     cdef int code
@@ -129,13 +144,21 @@ def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own
     with nogil:
         code = DLOPEN_symbol_find(
             <PublicImage *>image, text, version_text, DLOPEN_OWN_ONLY if own else 0,
-            &found, error.record)
+            found, error.record)
     if code in (DLOPEN_E_SYMBOL, DLOPEN_E_VERSION):
-        return None
+        return False
     if code != DLOPEN_OK:
         raise failure(error.record)
     if found.type == STT_TLS and found.address == 0:
         raise exception_for("STATE", 0, f"{decoded(text)} is a thread-local symbol")
+    return True
+
+
+def symbol_address(uintptr_t image, bytes name not None, bytes version, bint own):
+    """Where a symbol is, and its type; None if there is none."""
+    cdef PublicSymbol found
+    if not find_address(image, name, version, own, &found):
+        return None
     return found.address, found.type
 
 

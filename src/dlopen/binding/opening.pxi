@@ -1,6 +1,5 @@
 # Opening, mapping, relocating and closing; namespaces; what is asked of Python meanwhile.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.string cimport memset, strlen
@@ -14,7 +13,7 @@ from dlopen.core.base.contract cimport (
 from os import PathLike
 
 
-def encode_name(path):
+cpdef bytes encode_name(path):
     """A library's name for the core.
 
     A str or bytes without a slash is a name to be searched, as dlopen(3) does; an `os.PathLike`
@@ -23,20 +22,22 @@ def encode_name(path):
     cdef object name = PyOS_FSPath(path)
     if isinstance(name, str):
         name = PyUnicode_EncodeFSDefault(name)
-    if b"\0" in <bytes>name:
+    if strlen(<const char *><bytes>name) != <size_t>len(<bytes>name):
         raise ValueError("embedded null byte")
     if type(path) is not str and isinstance(path, PathLike) and b"/" not in <bytes>name:
         return b"./" + <bytes>name
     return name
 
 
-def flags_of(mode):
+cpdef int64_t flags_of(mode) except -1:
     """A mode as a number of 32 bits, as the core takes it."""
+    cdef int overflow = 0
+    cdef int64_t number = -1
     try:
-        number = PyNumber_Index(mode)
+        number = PyLong_AsLongLongAndOverflow(PyNumber_Index(mode), &overflow)
     except TypeError:
-        number = -1
-    if not 0 <= number <= 0xffffffff:
+        pass
+    if overflow or not 0 <= number <= 0xffffffffU:
         raise ValueError(f"{mode!r} is not a valid Mode")
     return number
 
@@ -170,10 +171,10 @@ cdef object load(
 ):
     cdef Request request
     cdef PublicReplacement *made = NULL
-    cdef Failure error = Failure()
+    cdef Failure error = new_failure()
     cdef PublicImage *image = NULL
     cdef Content content
-    cdef list state = [files, None, {}]
+    cdef list state = None
     cdef int code
     memset(&request, 0, sizeof(request))
     request.size = sizeof(request)
@@ -188,6 +189,7 @@ cdef object load(
         request.bytes = content.address()
         request.bytes_size = <size_t>content.view.len
     if files is not None:
+        state = [files, None, {}]
         request.files = ask_for_file
         request.files_data = <void *>state
     try:
@@ -203,7 +205,7 @@ cdef object load(
                     code = DLOPEN_map(&request, &image, error.record)
     finally:
         PyMem_Free(made)
-    if state[1] is not None:
+    if state is not None and state[1] is not None:
         raise state[1]
     if code != DLOPEN_OK:
         raise failure(error.record)
@@ -243,9 +245,9 @@ cdef void pass_holder(int kind, PublicImage *holder, void *data) noexcept nogil:
     pass
 
 
-def close(uintptr_t image):
+cpdef bint close(uintptr_t image) except -1:
     """Closes it; True if something still holds the image."""
-    cdef Failure error = Failure()
+    cdef Failure error = new_failure()
     cdef int code
     cdef size_t holders = 0
     with nogil:
@@ -266,11 +268,3 @@ def is_mapped(uintptr_t image):
     with nogil:
         code = DLOPEN_info(<PublicImage *>image, &found)
     return code == DLOPEN_OK
-
-
-def assign(thing, tuple names, tuple values):
-    """Set attributes as `object` does. A class with a __delattr__ has each one that is set looked
-    up in Python's way, and an open sets seven."""
-    cdef Py_ssize_t i
-    for i in range(len(names)):
-        PyObject_GenericSetAttr(thing, names[i], values[i])
