@@ -5,6 +5,7 @@ Each scenario ends by an alarm where it deadlocks.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,31 @@ def program(steps: Steps) -> Path:
 def test_scenario(steps: Steps, program: Path, scenario: str) -> None:
     done = run([program, steps.libdlopen, scenario], cwd=steps.directory)
     assert done.stdout == "done\n"
+
+
+def test_one_load_for_many_who_ask_at_once(steps: Steps, program: Path) -> None:
+    """Eight threads, twenty times.
+
+    The wait for the one that loads is short, and on a busy machine it may not be long enough:
+    one run of five must do.
+    """
+    eight_times = "#define {0} {1} {1} {1} {1} {1} {1} {1} {1}\n"
+    levels = ["&word,", *"ABCDEF"]
+    source = "static int word;\n"
+    for inner, outer in pairwise(levels):
+        source += eight_times.format(outer, inner)
+    steps.library("large", source + "int *words[] = { F };", "-nostartfiles")
+    log = steps.directory / "log"
+    maps: list[int] = []
+    while 20 not in maps and len(maps) < 5:
+        log.unlink(missing_ok=True)
+        run(
+            [program, steps.libdlopen, "at once"],
+            cwd=steps.directory,
+            env={"DLOPEN_LOG": "debug", "DLOPEN_LOG_FILE": str(log)},
+        )
+        maps.append(sum("map ./liblarge.so" in line for line in log.read_text().splitlines()))
+    assert 20 in maps
 
 
 def test_a_dependency_closed_while_a_destructor_uses_it(steps: Steps) -> None:

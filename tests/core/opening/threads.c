@@ -129,6 +129,26 @@ static void first_call(void) {
   for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
 }
 
+/* Without a constructor: of those that ask at once one loads it, as the log says. */
+static pthread_barrier_t each_round;
+
+static void *open_in_rounds(void *name) {
+  for (int i = 0; i < 20; i++) {
+    pthread_barrier_wait(&each_round);
+    DLOPEN_image *image = open_library(name);
+    pthread_barrier_wait(&each_round);
+    close_library(image);
+  }
+  return NULL;
+}
+
+static void at_once(void) {
+  pthread_t threads[8];
+  pthread_barrier_init(&each_round, NULL, 8);
+  for (int i = 0; i < 8; i++) pthread_create(&threads[i], NULL, open_in_rounds, "./liblarge.so");
+  for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+}
+
 static void same_library(void) {
   pthread_t threads[4];
   for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, open_in_thread, "./libslow.so");
@@ -295,7 +315,9 @@ int main(int argc, char **argv) {
   our_leave = (__typeof__(our_leave))dlsym(linker, "DLOPEN_read_leave");
   our_message = (__typeof__(our_message))dlsym(linker, "DLOPEN_message");
   alarm(120); /* a deadlock ends here */
-  if (strcmp(argv[2], "same library") == 0)
+  if (strcmp(argv[2], "at once") == 0)
+    at_once();
+  else if (strcmp(argv[2], "same library") == 0)
     same_library();
   else if (strcmp(argv[2], "waiter not awake") == 0)
     waiter_not_awake();

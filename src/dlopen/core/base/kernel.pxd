@@ -337,6 +337,16 @@ cdef inline void kernel_wait(uint32_t* word, uint32_t expected) noexcept nogil:
     )
 
 
+cdef inline void kernel_wait_shortly(uint32_t* word, uint32_t expected) noexcept nogil:
+    """As `kernel_wait`, for ten milliseconds at most."""
+    cdef long[2] time            # struct timespec
+    time[0] = 0
+    time[1] = 10000000
+    dlopen_system_call(
+        SYS_futex, <long>word, FUTEX_WAIT_PRIVATE, <long>expected, <long>&time[0], 0, 0
+    )
+
+
 cdef inline void kernel_wake(uint32_t* word, int count) noexcept nogil:
     dlopen_system_call(SYS_futex, <long>word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0)
 

@@ -10,7 +10,7 @@ is there misses nothing that stays.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport allocator_acquire, allocator_release, release
 from dlopen.core.base.atomics cimport (
@@ -59,6 +59,15 @@ cdef struct Waiter:              # on the waiting thread's stack; in Registry.wa
     Waiter* next
 
 
+cdef struct Claim:               # in a transaction; in Registry.claims under the lock
+    uint64_t thread
+    uint64_t device, inode       # of the file that its root is loaded from
+    int64_t namespace_id
+    Claim* next
+    bint is_made
+    bint is_awaited              # by other threads
+
+
 ctypedef void (*ObjectDestructor)(void* object) noexcept nogil
 
 
@@ -95,6 +104,8 @@ cdef struct Registry:
     uint64_t global_generation   # counts changes of the global scope
     uint64_t generation          # counts changes of what is present, and of the snapshot
     Waiter* waiters
+    Claim* claims                # opening/claims.pxd
+    uint32_t claims_ended        # atomic: counts those that were awaited; a futex word
     Snapshot* snapshot           # written under the lock, read with load_pointer
     uint32_t readers[2]          # atomic
     uint32_t phase               # atomic: the generation that new readers join
@@ -288,6 +299,7 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
     registry.readers[0] = reading[0]
     registry.readers[1] = reading[1]
     registry.waiters = NULL
+    registry.claims = NULL           # who has one runs no code that could fork
     while image != NULL:
         if image.life.state == DLOPEN_STATE_INITIALISING \
                 and image.life.initialiser != this_thread():

@@ -26,13 +26,14 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport refuse
 from dlopen.core.image.image cimport Image, image_free_records
 from dlopen.core.memory.file cimport File, Files, file_close, file_init, file_open
+from dlopen.core.opening.claims cimport claim_file, may_claim
 from dlopen.core.opening.known cimport (
     Wanted, known_by_file, known_by_name, known_host, known_to_host,
 )
 from dlopen.core.opening.map_image cimport map_image, new_image, read_header, unmap_image
 from dlopen.core.opening.texts cimport add_text_once
 from dlopen.core.opening.transaction cimport (
-    DONE, FAILED, HOSTS_OWN, Outcome, Transaction, no_memory, outcome_of,
+    DONE, FAILED, HOSTS_OWN, TRY_AGAIN, Outcome, Transaction, no_memory, outcome_of,
 )
 from dlopen.core.search.candidates cimport is_path_in_files, try_files
 from dlopen.core.search.find cimport find_file
@@ -177,6 +178,18 @@ cdef inline int stopped(Transaction* transaction, const char* name) noexcept nog
     return fail(transaction.error, DLOPEN_E_STOPPED, name, DETAIL_FILES_STOPPED)
 
 
+cdef inline bint must_await(Transaction* transaction, const File* file) noexcept nogil:
+    """Another thread is loading this very file. Else it is claimed, if it is the root's."""
+    if transaction.wait == NULL or transaction.loaded.count != 0 \
+            or not may_claim(transaction.request):
+        return False
+    claim_file(
+        &transaction.linker.registry, &transaction.claim, file.device, file.inode,
+        transaction.namespace_id, transaction.wait
+    )
+    return transaction.wait.is_due
+
+
 cdef inline Outcome take_file(
     Transaction* transaction, const Wanted* wanted, File* file, const char* path, Image** result
 ) noexcept nogil:
@@ -200,6 +213,8 @@ cdef inline Outcome take_file(
             if code == 0:
                 code = fail(transaction.error, DLOPEN_E_NOT_LOADED, name, DETAIL_NOT_LOADED)
             outcome = outcome_of(transaction, code)
+        elif result[0] == NULL and must_await(transaction, file):
+            outcome = TRY_AGAIN
         elif result[0] == NULL:
             outcome = load_file(transaction, wanted, file, path, result)
             if outcome == HOSTS_OWN and trail.count:

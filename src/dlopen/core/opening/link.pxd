@@ -25,6 +25,7 @@ from dlopen.core.image.image cimport (
 from dlopen.core.image.naming cimport answers_to, same_file_name
 from dlopen.core.image.registry cimport Registry
 from dlopen.core.memory.mapping cimport protect_relro, protect_text
+from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.known cimport host_by_name
 from dlopen.core.opening.scopes cimport collect_scopes, make_search_list
 from dlopen.core.opening.transaction cimport (
@@ -246,6 +247,8 @@ cdef inline Outcome relocate_images(Transaction* transaction) noexcept nogil:
 cdef inline Outcome resolve_for_static_tls(Transaction* transaction) noexcept nogil:
     """All resolvers, if one of them fills static TLS: the host copies that into all threads when
     it is placed."""
+    if transaction.batch.first_deferred != NULL:     # no claim while they run
+        end_claim(&transaction.linker.registry, &transaction.claim)
     if resolvers_fill_static_tls(&transaction.batch):
         run_resolvers(&transaction.batch)
     return DONE

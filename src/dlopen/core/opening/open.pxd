@@ -6,6 +6,8 @@ was done (opening/transaction.pxd). Of these steps `find_and_map`, `replace_symb
 held while they do.
 """
 
+from libc.string cimport memset
+
 from dlopen.core.base.contract cimport (
     DLOPEN_E_INVALID, DLOPEN_E_STATE, DLOPEN_E_STOPPED, DLOPEN_E_UNSUPPORTED, DLOPEN_KEEP_AS_LIBC,
     Error, Request,
@@ -23,6 +25,7 @@ from dlopen.core.host.namespaces cimport (
 from dlopen.core.host.assumptions cimport is_unmet
 from dlopen.core.image.image cimport Image
 from dlopen.core.opening.catching cimport is_catching
+from dlopen.core.opening.claims cimport Wait, await_claim
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.link cimport (
     check_versions, make_scopes, place_tls, protect_images, relocate_images, resolve_for_static_tls,
@@ -126,16 +129,17 @@ cdef inline Outcome open_root(Transaction* transaction) noexcept nogil:
 
 
 cdef inline Outcome open_once(
-    Linker* linker, const Request* request, const Namespace* space, Image** root, int* code,
-    Error* error
+    Linker* linker, const Request* request, const Namespace* space, Wait* wait, Image** root,
+    int* code, Error* error
 ) noexcept nogil:
-    """One attempt, as a transaction; TRY_AGAIN if another thread was first."""
+    """One attempt, as a transaction; TRY_AGAIN if another thread was first, or is about to be."""
     cdef Transaction* transaction = begin(linker, request, error)
     cdef Outcome outcome
     if transaction == NULL:
         code[0] = fail_memory(error, request.name)
         return FAILED
     transaction.space = space
+    transaction.wait = wait
     transaction.namespace_id = request.namespace_id
     if request.namespace_id == NEW_NAMESPACE:
         transaction.namespace_id = new_namespace(linker)
@@ -143,6 +147,7 @@ cdef inline Outcome open_once(
     root[0] = transaction.root
     code[0] = transaction.code if outcome == FAILED else 0
     end(transaction)
+    await_claim(&linker.registry, wait)
     return outcome
 
 
@@ -152,6 +157,7 @@ cdef inline int open_image(
     """Opens what the request says, by name or from bytes: 0 and the image, counted, or the
     error."""
     cdef Namespace* space = NULL
+    cdef Wait wait
     cdef Image* root = NULL
     cdef Outcome outcome = TRY_AGAIN
     cdef int code = 0
@@ -165,8 +171,9 @@ cdef inline int open_image(
     if is_unmet():               # the first handle of the host's shows it; the faces say it
         leave_namespace(&linker.registry, space)
         return DLOPEN_E_STATE
+    memset(&wait, 0, sizeof(wait))
     for _round in range(1000):
-        outcome = open_once(linker, request, space, &root, &code, error)
+        outcome = open_once(linker, request, space, &wait, &root, &code, error)
         if outcome != TRY_AGAIN:
             break
     if outcome == DONE:

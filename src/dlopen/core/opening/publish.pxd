@@ -26,6 +26,7 @@ from dlopen.core.image.registry cimport (
 )
 from dlopen.core.image.scope_lists cimport free_wider_scopes, take_wider_scopes, widen_scope
 from dlopen.core.image.snapshot cimport join_globals, make_snapshot, publish_snapshot
+from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.transaction cimport (
     DONE, TRY_AGAIN, Outcome, Transaction, no_memory, whether_again,
 )
@@ -218,6 +219,8 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     if outcome != DONE:
         release(snapshot)
         give_back_all_hosts(transaction)
+    else:
+        end_claim(registry, &transaction.claim)      # who waits finds it now
     return outcome
 
 

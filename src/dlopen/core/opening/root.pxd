@@ -20,6 +20,7 @@ from dlopen.core.image.listing cimport image_of_caller
 from dlopen.core.image.registry cimport reader_leave
 from dlopen.core.memory.file cimport File, file_from_bytes, make_plain
 from dlopen.core.opening.acquire cimport acquire, load_file, take_hosts_own
+from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.known cimport Wanted, loaded_by_own_text, sees
 from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.opening.transaction cimport (
@@ -123,6 +124,7 @@ cdef inline Outcome open_missing_hosts(Transaction* transaction) noexcept nogil:
     cdef void* handle
     cdef const char* path
     cdef const char* reason
+    end_claim(&transaction.linker.registry, &transaction.claim)
     for i in range(transaction.missing_hosts.count):
         path = <const char*>transaction.missing_hosts.items[i]
         report_host_open(path)

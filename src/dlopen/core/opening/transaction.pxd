@@ -31,9 +31,10 @@ from dlopen.core.image.image cimport Image, Unique, image_free_records
 from dlopen.core.image.naming cimport answers_to
 from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport (
-    Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
+    Claim, Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
 from dlopen.core.memory.file cimport File, Files
+from dlopen.core.opening.claims cimport Wait, end_claim
 from dlopen.core.opening.map_image cimport unmap_image
 from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.relocation.batch cimport Batch
@@ -74,6 +75,8 @@ cdef struct Transaction:
     Unique* new_uniques          # the same, linked by `sibling`; owned until then
     uint32_t unique_additions    # of the process's table at the start
     UniqueHosts unique_hosts
+    Claim claim                  # of the root's file
+    Wait* wait                   # of the open, which may take several transactions; NULL: none
     Image* root
     bint is_itself               # the root was asked for as itself, and not by what others may have
     Trail trail                  # of the name that is looked for at the moment
@@ -198,6 +201,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     """What is left of it after success or failure: the only rollback there is."""
     cdef size_t i
     cdef Unique* unique
+    end_claim(&transaction.linker.registry, &transaction.claim)
     seal_what_is_left(transaction.linker)
     free_deferred(&transaction.batch)
     free_new_images(transaction)
