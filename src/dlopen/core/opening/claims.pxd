@@ -1,10 +1,10 @@
-"""One load for many who ask at once: who is about to load a file as the root of an open claims it, and
-another thread that wants the same waits a little, to find it there.
+"""One load for many who ask at once: who is about to load a file as the root of an open claims it,
+and another thread that wants the same waits a little, to find it there.
 
 A claim is a hint and not a lock. Who finds a claim has none himself, for each ends before the
 transaction runs anybody's code (resolvers, the host's loader), and an open with callbacks makes
-none; so waits never chain. Each open waits once, and not for long: the other thread may itself wait,
-for the host's loader say, which the one that asks may hold.
+none; so waits never chain. Each open waits once, and not for long: the other thread may itself
+wait, for the host's loader say, which the one that asks may hold.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
