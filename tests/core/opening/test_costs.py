@@ -23,16 +23,44 @@ PROGRAM = """
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <fcntl.h>
 #include <sys/resource.h>
-#include <unistd.h>
+#include "loader.h"
 static long faults(void) {
   struct rusage usage;
   getrusage(RUSAGE_THREAD, &usage);
   return usage.ru_minflt;
 }
 static void mark(const char *text) { if (write(-1, text, strlen(text)) == 0) abort(); }
+static void *open_bytes(const char *path) {
+  static char bytes[1 << 25];
+  static size_t size;
+  static struct DLOPEN_error error;
+  DLOPEN_image *image = NULL;
+  if (!size) size = read(open(path, O_RDONLY), bytes, sizeof bytes);
+  struct DLOPEN_request request = {
+    .size = sizeof request, .name = path, .bytes = bytes, .bytes_size = size, .mode = RTLD_NOW
+  };
+  mark("opens");
+  if (loader_open(&request, &image, &error)) failed("from bytes", "no");
+  return image;
+}
+/* From bytes: twice, and each byte of what it has is looked at. */
+static int from_bytes(const char *linker, const char *path) {
+  use_loader(linker);
+  for (int round = 0; round < 2; round++) {
+    void *handle = open_bytes(path);
+    mark("closes");
+    int (*check)(void) = library_find(handle, "check");
+    printf("%d\\n", check ? check() : 0);
+    library_close(handle);
+    mark("ends");
+  }
+  return 0;
+}
 int main(int argc, char **argv) {
   long before = 0, opened = 0;
+  if (argc > 2) return from_bytes(argv[2], argv[1]);
   for (int round = 0; round < 8; round++) {
     mark("opens");
     before = faults();
@@ -50,6 +78,18 @@ SMALL = """
 int counter = 42, zeroes[4];
 static int *pointers[] = { &counter, &counter };
 int answer(void) { return *pointers[1]; }
+"""
+# Of KIB kilobytes in the file, twice as many zeroes and one page far from all.
+CONTENT = """
+static const unsigned char many[KIB << 10] = { 1, [1000] = 2, [(KIB << 10) - 1] = 3 };
+static unsigned char data[4096] = { 4 }, zeroes[KIB << 11];
+int check(void) {
+  int sum = 0;
+  for (int i = 0; i < KIB << 10; i++) sum += many[i];
+  for (int i = 0; i < 4096; i++) sum += data[i];
+  for (int i = 0; i < KIB << 11; i++) sum += zeroes[i];
+  return sum;
+}
 """
 LARGE_DATA = "int more[3000]; int *many[20000] = { [0 ... 19999] = &more[7] };"
 
@@ -121,3 +161,33 @@ def test_large_data_is_populated_at_once(tmp_path: Path, libdlopen: Path) -> Non
     library = compile_library(tmp_path, "libcosts.so", SMALL + LARGE_DATA, flags=["-Wl,-z,now"])
     ours = costs(tmp_path, library, libdlopen)
     assert ours.arguments.count("MAP_POPULATE") == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "far", "advice"),
+    [
+        (16, False, []),
+        (200, False, ["0x17"]),
+        (1500, False, ["MADV_HUGEPAGE"]),
+        (1500, True, []),
+    ],
+    ids=["small", "medium", "large", "far apart"],
+)
+def test_bytes_are_copied_into_pages_that_cost_least(
+    tmp_path: Path, libdlopen: Path, size: int, far: bool, advice: list[str]
+) -> None:
+    """Not so where segments lie far from each other: each would have huge pages of its own."""
+    flags = [f"-DKIB={size}", "-Wl,-z,now"]
+    source = CONTENT
+    if far:
+        source += '__attribute__((section(".far"))) int far = 5;'
+        flags.append("-Wl,--section-start=.far=0x40000000")
+    library = compile_library(tmp_path, "libcosts.so", source, flags=flags)
+    program = compile_program(tmp_path, "costs", PROGRAM)
+    trace = tmp_path / "trace"
+    done = run([need_tool("strace"), "-o", trace, program, library, libdlopen])
+    assert done.stdout == "10\n10\n"
+    text = trace.read_text()
+    last = text[text.rindex('"opens"') : text.rindex('"closes"')]
+    given = re.findall(r"^madvise\(0x\w+, \d+, (\w+)", last, re.MULTILINE)
+    assert [one.replace("MADV_POPULATE_WRITE", "0x17") for one in given] == advice, last

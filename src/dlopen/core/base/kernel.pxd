@@ -24,6 +24,9 @@ cdef extern from *:
     #ifndef MAP_FIXED_NOREPLACE
     #define MAP_FIXED_NOREPLACE 0x100000
     #endif
+    #ifndef MADV_POPULATE_WRITE
+    #define MADV_POPULATE_WRITE 23
+    #endif
     /* defined in arch/<machine>.S */
     __attribute__((visibility("hidden")))
     long dlopen_system_call(long number, long a, long b, long c, long d, long e, long f);
@@ -93,7 +96,7 @@ cdef extern from *:
     ) noexcept nogil
     enum:
         SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_writev
-        SYS_mprotect, SYS_futex, SYS_sched_yield, SYS_nanosleep, SYS_readlinkat
+        SYS_mprotect, SYS_madvise, SYS_futex, SYS_sched_yield, SYS_nanosleep, SYS_readlinkat
         SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
         SYS_unlinkat
         AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC
@@ -101,6 +104,7 @@ cdef extern from *:
         FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
+        MADV_HUGEPAGE, MADV_POPULATE_WRITE
         EINTR, ENOENT, ENOTDIR, ENOMEM, EINVAL, EISDIR, EPERM, ESRCH, EMFILE, ENFILE, EIO, ENOSYS
         EEXIST, ERANGE, AT_EMPTY_PATH
     cdef struct FileStatus "stat":
@@ -294,6 +298,11 @@ cdef inline long kernel_unmap(uint64_t address, uint64_t size) noexcept nogil:
 
 cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:
     return dlopen_system_call(SYS_mprotect, <long>address, <long>size, protection, 0, 0, 0)
+
+
+cdef inline void kernel_advise(uint64_t address, uint64_t size, int advice) noexcept nogil:
+    """madvise(2), of what changes nothing but the price: a kernel may not know it."""
+    dlopen_system_call(SYS_madvise, <long>address, <long>size, advice, 0, 0, 0)
 
 
 cdef inline uint32_t kernel_process_id() noexcept nogil:

@@ -13,8 +13,9 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.base.atomics cimport add_u32, load_pointer, store_pointer
 from dlopen.core.base.kernel cimport (
-    MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_NONE, PROT_READ,
-    PROT_WRITE, kernel_map, kernel_protect, kernel_unmap,
+    MADV_HUGEPAGE, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE,
+    MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, kernel_advise, kernel_map, kernel_protect,
+    kernel_unmap,
 )
 
 
@@ -50,6 +51,16 @@ cdef inline long memory_map_zeroes(uint64_t address, uint64_t size, int protecti
     return kernel_map(
         address, size, protection, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0
     )
+
+
+cdef inline void memory_take_huge_pages(uint64_t address, uint64_t size) noexcept nogil:
+    """Of HUGE_PAGE bytes each, where the system has them; of zeroes that nobody has touched."""
+    kernel_advise(address, size, MADV_HUGEPAGE)
+
+
+cdef inline void memory_take_pages(uint64_t address, uint64_t size) noexcept nogil:
+    """Now, all at once: zeroes that are about to be written."""
+    kernel_advise(address, size, MADV_POPULATE_WRITE)
 
 
 cdef inline long memory_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:
