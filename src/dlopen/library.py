@@ -51,6 +51,8 @@ opened: list[Callable[[Library], object]] = []
 
 # ruff: noqa: PLC0415  (imports where they are needed: each would make that of the package longer)
 
+_open = _linker.Opened._open  # not asked for by way of `__getattr__`
+
 # Of these the address is known when they are used.
 _FOUND_LATE = ("IFUNC", "TLS")
 
@@ -176,7 +178,7 @@ class Library(Mapped):
             self._has_ending = True
             self._adopt(image, text, type_, namespace is None)
         else:
-            self._open(path, mode, type_, in_tree, replacements, read, place)
+            _open(self, path, mode, type_, in_tree, replacements, read, place)
             if kept:
                 keep(self._open_image(), kept, in_tree=replace_in is not None)
         if namespace is not None:

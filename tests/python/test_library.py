@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import dlopen
+from dlopen import _lifecycle
 from support.fixtures import compile_library, maps, run_python
 
 
@@ -373,6 +374,32 @@ def test_importing_it_is_quick() -> None:
     loaded = set(run_python(code).stdout.split())
     slow = {"dataclasses", "difflib", "importlib.resources", "inspect", "logging", "re", "typing"}
     assert not loaded & slow
+
+
+def test_a_library_has_no_lock_before_one_is_needed(example: Path) -> None:
+    """Each would be known to who makes them free in a child."""
+    before = len(_lifecycle._locks)
+    with dlopen.Library(example) as library:
+        assert library.add(1, 2) == 3
+        library.function("count")
+        assert len(_lifecycle._locks) == before
+        assert library._lock is library._lock
+        assert len(_lifecycle._locks) == before + 1
+
+
+@pytest.mark.parametrize("mode", [2.0, "2", None, -1, 1 << 32, 1 << 64])
+def test_what_is_no_mode(example: Path, mode: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{mode!r} is not a valid Mode$"):
+        dlopen.Library(example, mode)
+
+
+def test_a_number_of_another_type_is_a_mode(example: Path) -> None:
+    class Number:
+        def __index__(self) -> int:
+            return os.RTLD_NOW | os.RTLD_GLOBAL
+
+    with dlopen.Library(example, Number()) as library:  # type: ignore[arg-type]
+        assert library.info.is_global
 
 
 def test_header_is_installed() -> None:

@@ -58,6 +58,7 @@ cdef extern from "Python.h":
     object PyObject_GenericGetDict(object thing, void *unused)
     int PyObject_GenericSetAttr(object thing, object name, object value) except -1
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
+    bint PyIndex_Check(object number)
     object PyNumber_Index(object number)
     object PyOS_FSPath(object path)
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)

@@ -33,10 +33,8 @@ cpdef int64_t flags_of(mode) except -1:
     """A mode as a number of 32 bits, as the core takes it."""
     cdef int overflow = 0
     cdef int64_t number = -1
-    try:
+    if PyIndex_Check(mode):
         number = PyLong_AsLongLongAndOverflow(PyNumber_Index(mode), &overflow)
-    except TypeError:
-        pass
     if overflow or not 0 <= number <= 0xffffffffU:
         raise ValueError(f"{mode!r} is not a valid Mode")
     return number
