@@ -22,6 +22,7 @@ from dlopen.core.host.rebind cimport seal_what_is_left
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.registry cimport Registry, reclaim
+from dlopen.core.opening.counting cimport uncount
 from dlopen.core.symbols.report cimport report_close
 
 
@@ -70,6 +71,8 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     cdef Registry* registry = &linker.registry
     cdef void* handle = NULL
     cdef bint valid
+    if uncount(registry, image):
+        return 0
     seal_what_is_left(linker)
     lock_acquire(&registry.lock)
     valid = is_image(registry, image) and image.life.open_count != 0

@@ -69,6 +69,11 @@ cdef inline bint is_root(const Image* image) noexcept nogil:
         or image.life.is_claimed or image.life.state == DLOPEN_STATE_INITIALISING
 
 
+cdef inline bint is_held_for_now(const Image* image) noexcept nogil:
+    """Of a root: nobody closes it who would look at it then."""
+    return image.life.open_count == 0 and not image.life.nodelete
+
+
 cdef inline void clear_marks(Registry* registry) noexcept nogil:
     cdef Image* image = first_listed(registry)
     while image != NULL:

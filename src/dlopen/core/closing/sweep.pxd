@@ -17,7 +17,7 @@ from dlopen.core.base.growable cimport (
     Pointers, pointers_add, pointers_hold, pointers_reserve,
 )
 from dlopen.core.closing.destructors cimport closed_first, first_of_namespace
-from dlopen.core.closing.mark cimport clear_marks, is_root, mark_held, mark_patched
+from dlopen.core.closing.mark cimport clear_marks, is_held_for_now, is_root, mark_held, mark_patched
 from dlopen.core.host.linker cimport Linker, Patch
 from dlopen.core.image.image cimport Image, Unique, is_being_linked
 from dlopen.core.image.listing cimport hide_image, is_image, remove_image
@@ -75,9 +75,11 @@ cdef inline bint find_dead(Linker* linker, Pointers* dead) noexcept nogil:
         image = next_listed(image)
     if not complete:
         return False
+    registry.is_sweep_due = False
     image = first_image(registry)
     while image != NULL:
         if is_root(image):
+            registry.is_sweep_due = registry.is_sweep_due or is_held_for_now(image)
             mark_held(image)
         image = next_image(image)
     while patch != NULL:

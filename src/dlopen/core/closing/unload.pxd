@@ -70,7 +70,8 @@ cdef inline void sweep_unheld(
     if not linker.habits.finishes_closed_first:
         closed = NULL
     store_u64(&registry.closer, this_thread())
-    sweep(linker, closed, &finishing.dead, &finishing.order)
+    if not sweep(linker, closed, &finishing.dead, &finishing.order):
+        registry.is_sweep_due = True
     store_u64(&registry.closer, 0)
     adopt_abandoned(finishing)
     lock_release(&registry.lock)

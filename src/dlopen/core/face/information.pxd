@@ -149,12 +149,11 @@ cdef inline PublicImage* dependency_at(
     """DLOPEN_dependency_at: NULL also before the image is linked."""
     cdef Image* image = <Image*>handle
     cdef uint32_t phase = reader_enter(registry)
-    cdef const Snapshot* snapshot = current_snapshot(registry)
     cdef PublicImage* dependency = NULL
     if is_image(registry, image) and is_linked(image) and index < dependency_count(image):
         # The host does not say what it bound DT_NEEDED to: by name.
         dependency = <PublicImage*>(
-            host_by_name(snapshot, <const char*>image.tables.needed.items[index]) if image.is_host
+            host_by_name(registry, <const char*>image.tables.needed.items[index]) if image.is_host
             else image.needs.dependencies.items[index]
         )
     reader_leave(registry, phase)

@@ -34,6 +34,7 @@ from dlopen.core.image.listing cimport image_at, is_image
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
+from dlopen.core.opening.counting cimport count_again, uncount
 from dlopen.core.opening.open cimport open_image
 
 
@@ -61,8 +62,8 @@ cdef inline void* open_for_caller(
     """An open with libc's rules, into a namespace of ours or the program's; the handle, or NULL
     with a message."""
     cdef Request request
-    cdef Error* error = new_error()
-    cdef Image* image = NULL
+    cdef Error* error
+    cdef Image* image
     cdef int code
     memset(&request, 0, sizeof(request))
     request.size = sizeof(request)
@@ -71,6 +72,10 @@ cdef inline void* open_for_caller(
     request.mode = <uint32_t>mode
     request.flags = DLOPEN_KEEP_AS_LIBC
     request.namespace_id = namespace_id
+    image = count_again(&linker.registry, &request)
+    if image != NULL:
+        return image
+    error = new_error()
     if mode & ~(
         RTLD_LAZY | RTLD_NOW | RTLD_NOLOAD | RTLD_DEEPBIND | RTLD_GLOBAL | RTLD_NODELETE
     ):
@@ -144,6 +149,8 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
     cdef Image* image
     cdef bint stays = False
     clear_message(&linker.host)
+    if uncount(&linker.registry, <Image*>handle):
+        return 0
     phase = reader_enter(&linker.registry)
     image = image_of_handle(&linker.registry, handle)
     if image != NULL and image.is_host and image.life.open_count == 0:

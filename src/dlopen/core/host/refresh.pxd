@@ -25,7 +25,7 @@ from dlopen.core.host.read_image cimport pinned_record, read_host_image
 from dlopen.core.host.startup cimport add_needed_names, mark_startup
 from dlopen.core.host.unwinder cimport rebind_unwinder
 from dlopen.core.image.image cimport Image, image_free_records
-from dlopen.core.image.listing cimport add_handle, remove_handle, reserve_images
+from dlopen.core.image.listing cimport add_host_image, remove_host_image, reserve_images
 from dlopen.core.image.registry cimport Registry, Snapshot, retire_image
 from dlopen.core.image.snapshot cimport leave_globals, make_snapshot, publish_snapshot
 
@@ -108,7 +108,7 @@ cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noex
             tried += 1
         if tried == now.count:
             leave_globals(registry, image)
-            remove_handle(registry, image)
+            remove_host_image(registry, image)
             retire_image(registry, image)
 
 
@@ -181,13 +181,13 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, collection.images.count)
     collection.failed = collection.failed or snapshot == NULL \
-        or not reserve_images(registry, collection.fresh.count)
+        or not reserve_images(registry, &collection.fresh)
     keep_pinned_records(registry, &collection)
     if not collection.failed \
             and registry.host_generation == (0 if known == NULL else known.host_generation):
         retire_gone_hosts(registry, &collection.images)
         for i in range(collection.fresh.count):
-            add_handle(registry, <Image*>collection.fresh.items[i])
+            add_host_image(registry, <Image*>collection.fresh.items[i])
         pointers_free(&registry.hosts)
         registry.hosts = collection.images
         registry.host_adds = collection.adds

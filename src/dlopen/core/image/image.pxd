@@ -162,6 +162,8 @@ cdef struct Listing:             # image/listing.pxd: written under Registry.loc
     Image* by_address[ADDRESS_LEVELS]    # atomic: image/addresses.pxd
     uint64_t number              # grows from one to the next
     uint32_t is_present          # atomic; 0: nobody knows it, or only by handle and address
+    uint32_t* keys               # owned, of its names: image/known_by.pxd
+    size_t key_count
 
 
 cdef struct Life:
@@ -179,6 +181,7 @@ cdef struct Life:
     uint32_t is_visible          # atomic: found by name and identity
     bint nodelete                # never unloaded
     bint has_failed              # a constructor has thrown: each open of it fails
+    bint is_complete             # an open has found all that it needs initialised
     bint fini_due                # constructors ran (or began to), destructors did not
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
     bint is_deferred             # closed, and unloaded when the last of these has gone
@@ -476,6 +479,7 @@ cdef inline void image_free_records(Image* image) noexcept nogil:
     pointers_free(&image.needs.bindings)
     pointers_free(&image.needs.host_handles)
     pointers_free(&image.scope.search_list.images)
+    release(image.listing.keys)
     release(image.calls.definers)
     release(image.changes.replacements)
     if image.kept_file != 0:

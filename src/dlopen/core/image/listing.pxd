@@ -6,11 +6,13 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.atomics cimport store_pointer, store_u32
+from dlopen.core.base.growable cimport Pointers
 from dlopen.core.image.addresses cimport add_address, last_before, remove_address
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.index cimport (
     IndexSearch, begin_search, index_add, index_remove, index_reserve, next_found,
 )
+from dlopen.core.image.known_by cimport add_keys, find_keys, name_key, remove_keys
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
 
 
@@ -18,21 +20,43 @@ cdef inline uint64_t handle_key(const void* handle) noexcept nogil:
     return <uint64_t>handle >> 4         # blocks are 16 bytes apart
 
 
-cdef inline bint reserve_images(Registry* registry, size_t more) noexcept nogil:
-    """Under the lock: so many of ours or of the host's can be added now. False without memory."""
-    return index_reserve(&registry.handles, &registry.retirement, more)
+cdef inline bint reserve_images(Registry* registry, const Pointers* images) noexcept nogil:
+    """Under the lock: these, of ours or of the host's, can be added now. False without memory."""
+    cdef size_t keys = 0
+    cdef size_t i
+    for i in range(images.count):
+        if not find_keys(<Image*>images.items[i]):
+            return False
+        keys += (<const Image*>images.items[i]).listing.key_count
+    return index_reserve(&registry.handles, &registry.retirement, images.count) \
+        and index_reserve(&registry.names, &registry.retirement, keys) \
+        and index_reserve(&registry.files, &registry.retirement, images.count)
 
 
-cdef inline void add_handle(Registry* registry, Image* image) noexcept nogil:
-    """Under the lock: one of the host's is present; there is room."""
+cdef inline void add_host_image(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: one of the host's is present, as the last one; there is room."""
+    registry.listed += 1
+    image.listing.number = registry.listed
     index_add(&registry.handles, handle_key(image), image)
+    add_keys(&registry.names, &registry.files, image)
     store_u32(&image.listing.is_present, 1)
 
 
-cdef inline void remove_handle(Registry* registry, Image* image) noexcept nogil:
-    """Under the lock: one of the host's has gone."""
-    index_remove(&registry.handles, handle_key(image), image)
+cdef inline void remove_host_image(Registry* registry, Image* image) noexcept nogil:
+    """Under the lock: one of the host's has gone, and is to be retired."""
     store_u32(&image.listing.is_present, 0)
+    remove_keys(&registry.names, &registry.files, image)
+    index_remove(&registry.handles, handle_key(image), image)
+
+
+cdef inline bint add_name_key(
+    Registry* registry, Image* image, const char* name
+) noexcept nogil:
+    """Under the lock: of a further name. False without memory."""
+    if not index_reserve(&registry.names, &registry.retirement, 1):
+        return False
+    index_add(&registry.names, name_key(name), image)
+    return True
 
 
 cdef inline void add_image(Registry* registry, Image* image) noexcept nogil:
@@ -41,7 +65,9 @@ cdef inline void add_image(Registry* registry, Image* image) noexcept nogil:
     registry.generation += 1
     image.listing.number = registry.listed
     image.listing.previous = registry.last
-    add_handle(registry, image)
+    index_add(&registry.handles, handle_key(image), image)
+    add_keys(&registry.names, &registry.files, image)
+    store_u32(&image.listing.is_present, 1)
     add_address(&registry.addresses, image)
     store_pointer(
         &registry.first if registry.last == NULL else &registry.last.listing.next, image
@@ -53,6 +79,7 @@ cdef inline void hide_image(Registry* registry, Image* image) noexcept nogil:
     """Under the lock: from now on it is closing."""
     registry.generation += 1
     store_u32(&image.listing.is_present, 0)
+    remove_keys(&registry.names, &registry.files, image)
 
 
 cdef inline void remove_image(Registry* registry, Image* image) noexcept nogil:
@@ -67,6 +94,13 @@ cdef inline void remove_image(Registry* registry, Image* image) noexcept nogil:
         next.listing.previous = previous
     remove_address(&registry.addresses, image)
     index_remove(&registry.handles, handle_key(image), image)
+
+
+cdef inline bint comes_before(const Image* image, const Image* other) noexcept nogil:
+    """In the order in which images are looked for: the host's first, each as they came."""
+    if image.is_host != other.is_host:
+        return image.is_host
+    return image.listing.number < other.listing.number
 
 
 # For readers, and under the lock ---------------------------------------------------------

@@ -89,12 +89,15 @@ cdef struct Registry:
     Image* last
     uint64_t listed              # numbers them
     Index handles                # Image*, all of them and the host's, by their own address
+    Index names                  # those that are present, and the host's: image/known_by.pxd
+    Index files                  # those that are present
     Addresses addresses          # all of them, by map_start
     Pointers hosts               # Image*, the host's, in its order
     # Image*, listed, but not present: destructors or thread_local objects still need them.
     Pointers closing
     uint64_t closer              # atomic: the thread that decides what is to go, and has the lock
     bint sweep_again             # `closing` held something in the last sweep: one more is due
+    bint is_sweep_due            # something may be held no more that no close has looked at
     LiveObject* live_objects
     uint64_t host_adds, host_subs  # as Snapshot's
     uint64_t host_generation
@@ -300,6 +303,7 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
     registry.readers[1] = reading[1]
     registry.waiters = NULL
     registry.claims = NULL           # who has one runs no code that could fork
+    registry.is_sweep_due = True
     while image != NULL:
         if image.life.state == DLOPEN_STATE_INITIALISING \
                 and image.life.initialiser != this_thread():

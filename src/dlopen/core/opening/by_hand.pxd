@@ -13,7 +13,7 @@ from dlopen.core.base.details cimport (
     DETAIL_BOUND_GONE, DETAIL_EMPTY_NAME, DETAIL_HOSTS_OWN, DETAIL_NOT_MAPPED, DETAIL_SCOPE_GONE,
 )
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
-from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
+from dlopen.core.base.growable cimport Pointers, Text, pointers_add, text_add, text_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strchr
 from dlopen.core.host.debugger cimport show_to_debugger
@@ -47,6 +47,7 @@ cdef inline int map_only(
     """One file mapped and checked, known to the registry by its handle only."""
     cdef Transaction* transaction
     cdef Registry* registry = &linker.registry
+    cdef Pointers mapped         # `image`
     cdef Text path
     cdef Trail* trail
     cdef File* file
@@ -96,8 +97,10 @@ cdef inline int map_only(
         image.scope.is_own = True
         image.scope.is_own_first = True
         image.life.open_count = 1
+        mapped.items = <void**>&image
+        mapped.count = 1
         lock_acquire(&registry.lock)
-        if reserve_images(registry, 1):
+        if reserve_images(registry, &mapped):
             add_image(registry, image)
         else:
             code = fail_memory(error, request.name)

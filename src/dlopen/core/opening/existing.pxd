@@ -15,44 +15,44 @@ from dlopen.core.image.image cimport Image, image_name, is_linked
 from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.naming cimport same_file_name
 from dlopen.core.image.path cimport image_path
-from dlopen.core.image.registry cimport Snapshot, first_image, next_image
+from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.initialise cimport initialise
-from dlopen.core.opening.known cimport Wanted, loaded_by_name
+from dlopen.core.opening.known cimport Asked, IsMeant, Wanted, first_named, loaded_by_name
 from dlopen.core.opening.publish cimport count_root
 from dlopen.core.opening.transaction cimport Transaction, begin, end, rely_on
 from dlopen.core.symbols.report cimport report_open
 
 
-ctypedef bint (*IsMeant)(const Image* image, const char* text) noexcept nogil
-
-
-cdef inline Image* first_meant(
-    Transaction* transaction, IsMeant is_meant, const char* text
+cdef inline bint is_found_by_base_name(
+    const Transaction* transaction, const Image* image, const Asked* asked
 ) noexcept nogil:
-    """Of all images, the host's first; it is relied on. NULL: none is."""
-    cdef const Snapshot* snapshot = transaction.snapshot
-    cdef Image* image
-    cdef size_t i
-    for i in range(snapshot.host_count):
-        if is_meant(snapshot.hosts[i], text) and rely_on(transaction, snapshot.hosts[i]):
-            return snapshot.hosts[i]
-    image = first_image(&transaction.linker.registry)
-    while image != NULL and not (is_meant(image, text) and rely_on(transaction, image)):
-        image = next_image(image)
-    return image
-
-
-cdef inline bint is_found_by_base_name(const Image* image, const char* name) noexcept nogil:
     """By its soname or the last part of its path: one that others find."""
-    return (load_u32(&image.life.is_visible) or image.is_host) and same_file_name(image, name)
+    return (load_u32(&image.life.is_visible) or image.is_host) \
+        and same_file_name(image, asked.name)
 
 
-cdef inline bint is_at_path(const Image* image, const char* path) noexcept nogil:
+cdef inline bint is_at_path(
+    const Transaction* transaction, const Image* image, const Asked* asked
+) noexcept nogil:
     """Its path is this very text: also what no search finds, which is the program, what is
     PRIVATE, from bytes, or of another namespace."""
     return is_linked(image) and not load_u32(&image.changes.is_replaced) \
-        and strcmp(image_path(image), path) == 0
+        and strcmp(image_path(image), asked.name) == 0
+
+
+cdef inline Image* first_by_path(
+    Transaction* transaction, IsMeant fits, const char* name
+) noexcept nogil:
+    """That is meant by a path or a part of it. The program's is in no table."""
+    cdef const Snapshot* snapshot = transaction.snapshot
+    cdef Image* image = first_named(transaction, fits, name)
+    cdef Asked asked
+    asked.name = name
+    if image == NULL and not transaction.no_memory and snapshot.host_count != 0 \
+            and fits(transaction, snapshot.hosts[0], &asked):
+        image = snapshot.hosts[0]
+    return image
 
 
 cdef inline int count_existing(
@@ -121,9 +121,9 @@ cdef inline int open_existing(
         return fail_memory(error, name)
     transaction.root = loaded_by_name(transaction, &wanted)
     if transaction.root == NULL and not transaction.no_memory:
-        transaction.root = first_meant(transaction, is_found_by_base_name, name)
+        transaction.root = first_by_path(transaction, is_found_by_base_name, name)
     if transaction.root == NULL and not transaction.no_memory and strchr(name, 0x2f) != NULL:
         acquire(transaction, &wanted, &transaction.root)
     if transaction.root == NULL and not transaction.no_memory:
-        transaction.root = first_meant(transaction, is_at_path, name)
+        transaction.root = first_by_path(transaction, is_at_path, name)
     return count_existing(transaction, name, result, error)

@@ -186,6 +186,7 @@ cdef inline int initialise(
     cdef const Pointers* order
     cdef size_t i
     cdef Image* image
+    cdef bint is_complete = True
     cdef uint32_t phase
     cdef int code = 0
     if root.is_host:
@@ -208,9 +209,14 @@ cdef inline int initialise(
                 and not image.life.fini_due:
             give_up_constructors(registry, image)
         wait_for(registry, image, &phase)
+        is_complete = is_complete and load_u32(&image.life.state) != DLOPEN_STATE_INITIALISING
         if code == 0 and image.life.has_failed:
             code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), DETAIL_CONSTRUCTOR_BEFORE)
             name_who_needs(registry, image, error)
+    if code == 0 and is_complete and not root.life.is_complete:
+        lock_acquire(&registry.lock)
+        root.life.is_complete = True
+        lock_release(&registry.lock)
     reader_leave(registry, phase)
     return code
 

@@ -17,8 +17,11 @@ from dlopen.core.host.host_lock cimport close_host, open_host
 from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, LinkMap, SearchList, image_asked_name, is_linked
-from dlopen.core.image.naming cimport answers_to, has_base_name, same_file_name
-from dlopen.core.image.registry cimport Snapshot, first_image, next_image, this_thread
+from dlopen.core.image.index cimport Index, IndexSearch, begin_search, next_found
+from dlopen.core.image.known_by cimport file_key, name_key
+from dlopen.core.image.listing cimport comes_before
+from dlopen.core.image.naming cimport answers_to, base_name, has_base_name, same_file_name
+from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot, this_thread
 from dlopen.core.memory.file cimport File
 from dlopen.core.opening.texts cimport holds_text, remember_name
 from dlopen.core.opening.transaction cimport Transaction, is_meant, replaced_by, rely_on
@@ -33,16 +36,85 @@ cdef struct Wanted:              # an image that is asked for
     bint own_only                # a new one of its own: none that is loaded already
 
 
-cdef inline Image* host_by_name(const Snapshot* snapshot, const char* name) noexcept nogil:
-    """An image of the host's, by each name that it may have; or NULL. The program, which is the
-    first, as the last: few mean it, and its path may still have to be found."""
-    cdef size_t i
+cdef struct Asked:               # about an image
+    const char* name             # NULL: by the file
+    uint64_t device
+    uint64_t inode
+
+
+# Not what may change while somebody looks at it: that is `rely_on`'s.
+ctypedef bint (*IsMeant)(
+    const Transaction* transaction, const Image* image, const Asked* asked
+) noexcept nogil
+
+
+cdef inline Image* next_meant(
+    const Transaction* transaction, const Index* index, uint64_t key, IsMeant fits,
+    const Asked* asked, const Image* last
+) noexcept nogil:
+    """The first under the key that is meant, after `last`, the host's before ours; NULL: none."""
+    cdef IndexSearch search
+    cdef Image* found = NULL
     cdef Image* image
-    for i in range(snapshot.host_count):
-        image = snapshot.hosts[(i + 1) % snapshot.host_count]
-        if answers_to(image, name) or same_file_name(image, name) or has_base_name(image, name):
-            return image
-    return NULL
+    begin_search(index, key, &search)
+    image = next_found(&search)
+    while image != NULL:
+        if (last == NULL or comes_before(last, image)) \
+                and (found == NULL or comes_before(image, found)) \
+                and fits(transaction, image, asked):
+            found = image
+        image = next_found(&search)
+    return found
+
+
+cdef inline Image* first_meant(
+    Transaction* transaction, const Index* index, uint64_t key, IsMeant fits,
+    const Asked* asked
+) noexcept nogil:
+    """The first under the key that is meant, and can be relied on."""
+    cdef Image* image = next_meant(transaction, index, key, fits, asked, NULL)
+    while image != NULL and not rely_on(transaction, image):
+        image = next_meant(transaction, index, key, fits, asked, image)
+    return image
+
+
+cdef inline Image* first_named(
+    Transaction* transaction, IsMeant fits, const char* name
+) noexcept nogil:
+    """That is meant by the name, and can be relied on."""
+    cdef Asked asked
+    asked.name = name
+    return first_meant(
+        transaction, &transaction.linker.registry.names, name_key(name), fits, &asked
+    )
+
+
+cdef inline bint is_host_of_name(
+    const Transaction* transaction, const Image* image, const Asked* asked
+) noexcept nogil:
+    """By each name that one of the host's may have."""
+    return image.is_host and (
+        answers_to(image, asked.name) or same_file_name(image, asked.name)
+        or has_base_name(image, asked.name)
+    )
+
+
+cdef inline Image* host_by_name(const Registry* registry, const char* name) noexcept nogil:
+    """An image of the host's, by each name that it may have; or NULL. In a reader section. The
+    program as the last: few mean it, and its path may still have to be found."""
+    cdef const Snapshot* snapshot = current_snapshot(registry)
+    cdef Asked asked
+    cdef Image* image
+    asked.name = name
+    image = next_meant(NULL, &registry.names, name_key(name), is_host_of_name, &asked, NULL)
+    if image == NULL and strchr(name, 0x24) != NULL:
+        image = next_meant(
+            NULL, &registry.names, name_key(base_name(name)), is_host_of_name, &asked, NULL
+        )
+    if image == NULL and snapshot.host_count != 0 \
+            and is_host_of_name(NULL, snapshot.hosts[0], &asked):
+        image = snapshot.hosts[0]
+    return image
 
 
 cdef inline bint is_of_own(const Transaction* transaction, const Image* image) noexcept nogil:
@@ -114,16 +186,8 @@ cdef inline Image* loaded_by_name(
     image = loaded_with_asker(transaction, asker, name, 0, 0)
     if image != NULL:
         return image
-    for i in range(transaction.snapshot.host_count):
-        image = transaction.snapshot.hosts[i]
-        if sees(transaction, image) and answers_to(image, name) and rely_on(transaction, image):
-            return own_image_of(transaction, asker, image)
-    image = first_image(&transaction.linker.registry)
-    while image != NULL:
-        if sees(transaction, image) and answers_to(image, name) and rely_on(transaction, image):
-            return own_image_of(transaction, asker, image)
-        image = next_image(image)
-    return NULL
+    image = first_named(transaction, is_seen_by_name, name)
+    return NULL if image == NULL else own_image_of(transaction, asker, image)
 
 
 cdef inline bint sees(const Transaction* transaction, const Image* image) noexcept nogil:
@@ -132,6 +196,18 @@ cdef inline bint sees(const Transaction* transaction, const Image* image) noexce
     return image != replaced_by(transaction) \
         and (image.is_host or load_u32(&image.life.is_visible)) \
         and is_of_namespace(image, transaction.namespace_id)
+
+
+cdef inline bint is_seen_by_name(
+    const Transaction* transaction, const Image* image, const Asked* asked
+) noexcept nogil:
+    return sees(transaction, image) and answers_to(image, asked.name)
+
+
+cdef inline bint is_seen_by_file(
+    const Transaction* transaction, const Image* image, const Asked* asked
+) noexcept nogil:
+    return sees(transaction, image) and is_meant(image, NULL, asked.device, asked.inode)
 
 
 cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
@@ -150,6 +226,7 @@ cdef inline Image* loaded_by_file(
     Transaction* transaction, const Wanted* wanted, const File* file
 ) noexcept nogil:
     """An image that is loaded from this file: device and inode."""
+    cdef Asked asked
     cdef size_t i
     cdef Image* image
     for i in range(transaction.loaded.count):
@@ -173,25 +250,26 @@ cdef inline Image* loaded_by_file(
         if load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
                 and rely_on(transaction, image):
             return image
-    image = first_image(&transaction.linker.registry)
-    while image != NULL:
-        if sees(transaction, image) and is_meant(image, NULL, file.device, file.inode) \
-                and rely_on(transaction, image):
-            return image
-        image = next_image(image)
-    return NULL
+    asked.device = file.device
+    asked.inode = file.inode
+    return first_meant(
+        transaction, &transaction.linker.registry.files, file_key(file.device, file.inode),
+        is_seen_by_file, &asked
+    )
+
+
+cdef inline bint has_own_text(
+    const Transaction* transaction, const Image* image, const Asked* asked
+) noexcept nogil:
+    return is_of_own(transaction, image) and (
+        asked.name == image_asked_name(image) or asked.name == image.link_map.l_name
+    )
 
 
 cdef inline Image* loaded_by_own_text(Transaction* transaction, const char* name) noexcept nogil:
     """The image of one's own that this very text, not a copy of it, is the name of: of dladdr(3)
     or in a link map. A runtime that a library calls so asks for that library: D's does."""
-    cdef Image* image = first_image(&transaction.linker.registry)
-    while image != NULL:
-        if (name == image_asked_name(image) or name == image.link_map.l_name) \
-                and is_of_own(transaction, image) and rely_on(transaction, image):
-            return image
-        image = next_image(image)
-    return NULL
+    return first_named(transaction, has_own_text, name)
 
 
 cdef inline Image* loaded_from_files(
@@ -227,16 +305,16 @@ cdef inline Image* known_by_file(
     return image
 
 
+cdef inline bint is_host_of_soname(
+    const Transaction* transaction, const Image* image, const Asked* asked
+) noexcept nogil:
+    return image.is_host and image.tables.soname != NULL \
+        and strcmp(image.tables.soname, asked.name) == 0
+
+
 cdef inline Image* known_host(Transaction* transaction, const char* soname) noexcept nogil:
     """Of whatever file."""
-    cdef size_t i
-    cdef Image* host
-    for i in range(transaction.snapshot.host_count):
-        host = transaction.snapshot.hosts[i]
-        if soname != NULL and host.tables.soname != NULL \
-                and strcmp(host.tables.soname, soname) == 0 and rely_on(transaction, host):
-            return host
-    return NULL
+    return NULL if soname == NULL else first_named(transaction, is_host_of_soname, soname)
 
 
 cdef inline Image* known_to_host(

@@ -76,7 +76,7 @@ cdef inline int check_versions_of(Transaction* transaction, const Image* image) 
                 break
             library = NULL
         if library == NULL:
-            library = host_by_name(transaction.snapshot, needed.library)
+            library = host_by_name(&transaction.linker.registry, needed.library)
         report_version(image, needed, library)
         if library == NULL or not library.tables.has_verdef:
             continue

@@ -26,6 +26,7 @@ from dlopen.core.host.assumptions cimport is_unmet
 from dlopen.core.image.image cimport Image
 from dlopen.core.opening.catching cimport is_catching
 from dlopen.core.opening.claims cimport Wait, await_claim
+from dlopen.core.opening.counting cimport count_again
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.link cimport (
     check_versions, make_scopes, place_tls, protect_images, relocate_images, resolve_for_static_tls,
@@ -166,6 +167,10 @@ cdef inline int open_image(
         return fail(error, DLOPEN_E_INVALID, request.name, DETAIL_EMPTY_NAME)
     if request.bytes != NULL and request.name == NULL:
         return fail(error, DLOPEN_E_INVALID, b"", DETAIL_BYTES_NAME)
+    root = count_again(&linker.registry, request)
+    if root != NULL:
+        result[0] = root
+        return 0
     if not enter_namespace(linker, request.namespace_id, &space):
         return fail_system(error, DLOPEN_E_INVALID, request.name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
     if is_unmet():               # the first handle of the host's shows it; the faces say it

@@ -20,10 +20,10 @@ from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.redirect cimport expect_late_unwinders
 from dlopen.core.image.image cimport Image, Retired, Unique, image_name
+from dlopen.core.image.index cimport IndexSearch, begin_search, next_found
+from dlopen.core.image.known_by cimport file_key
 from dlopen.core.image.listing cimport add_image, is_present, reserve_images
-from dlopen.core.image.registry cimport (
-    Registry, Snapshot, first_image, next_image, this_thread,
-)
+from dlopen.core.image.registry cimport Registry, Snapshot, this_thread
 from dlopen.core.image.scope_lists cimport free_wider_scopes, take_wider_scopes, widen_scope
 from dlopen.core.image.snapshot cimport join_globals, make_snapshot, publish_snapshot
 from dlopen.core.opening.claims cimport end_claim
@@ -75,12 +75,15 @@ cdef inline bint is_loaded_from(
     const Registry* registry, uint64_t device, uint64_t inode, int64_t namespace_id
 ) noexcept nogil:
     """Under the lock: all may find an image of this file."""
-    cdef const Image* image = first_image(registry)
+    cdef IndexSearch search
+    cdef const Image* image
+    begin_search(&registry.files, file_key(device, inode), &search)
+    image = next_found(&search)
     while image != NULL and not (
-        image.life.is_visible and not image.is_from_bytes and image.inode == inode
-        and image.device == device and image.namespace_id == namespace_id
+        image.life.is_visible and image.inode == inode and image.device == device
+        and image.namespace_id == namespace_id
     ):
-        image = next_image(image)
+        image = next_found(&search)
     return image != NULL
 
 
@@ -191,7 +194,7 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     put_filtees_first(&transaction.loaded)
     lock_acquire(&registry.lock)
     # All that may fail first.
-    complete = reserve_images(registry, transaction.loaded.count)
+    complete = reserve_images(registry, &transaction.loaded)
     if complete and transaction.request.mode & RTLD_GLOBAL:
         snapshot = make_room_for_globals(registry, root)
         complete = snapshot != NULL

@@ -10,6 +10,7 @@ from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp, strlen
 from dlopen.core.image.image cimport Image, Name
+from dlopen.core.image.listing cimport add_name_key
 from dlopen.core.image.naming cimport answers_to
 from dlopen.core.image.registry cimport Registry
 
@@ -23,7 +24,9 @@ cdef inline void remember_name(Registry* registry, Image* image, const char* nam
         return
     memcpy(further.text, name, size)
     lock_acquire(&registry.lock)
-    if not answers_to(image, name):      # nor has another thread been first
+    # Nor has another thread been first, or taken it away.
+    if not answers_to(image, name) and image.listing.is_present \
+            and add_name_key(registry, image, name):
         further.next = image.further_names
         store_pointer(&image.further_names, further)
         further = NULL

@@ -86,7 +86,9 @@ cdef inline bint add_dependencies_of(
                 return False
         return True
     for i in range(image.tables.needed.count):
-        dependency = host_by_name(transaction.snapshot, <const char*>image.tables.needed.items[i])
+        dependency = host_by_name(
+            &transaction.linker.registry, <const char*>image.tables.needed.items[i]
+        )
         # What the family needs of others is none of a namespace's.
         if dependency != NULL and sees(transaction, dependency) \
                 and not pointers_add_once(images, dependency):
