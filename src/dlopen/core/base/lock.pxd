@@ -111,10 +111,11 @@ cdef inline void lock_acquire(Lock* lock) noexcept nogil:
     cdef int _spin
     if is_forking():
         return
+    # First: a signal handler that comes here takes no lock then, whose rank would be wrong.
+    (&locks_held)[0] += 1
     if DLOPEN_CHECKS:
         check_rank(lock)
         note_rank(lock, True)
-    (&locks_held)[0] += 1
     for _spin in range(64):
         if compare_and_swap_u32(&lock.word, 0, 1):
             return
@@ -140,6 +141,6 @@ cdef inline void lock_release(Lock* lock) noexcept nogil:
         return
     if exchange_u32(&lock.word, 0) == 2:
         kernel_wake(&lock.word, 1)
-    (&locks_held)[0] -= 1
     if DLOPEN_CHECKS:
         note_rank(lock, False)
+    (&locks_held)[0] -= 1

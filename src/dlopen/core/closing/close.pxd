@@ -14,7 +14,9 @@ from dlopen.core.base.section cimport in_section
 from dlopen.core.closing.destructors cimport (
     Finishing, collecting, end_destructors, run_all_destructors,
 )
-from dlopen.core.closing.unload cimport give_back, retire_all, sweep_unheld, take_finished
+from dlopen.core.closing.unload cimport (
+    give_back, leave_to_next_sweep, retire_all, sweep_unheld, take_finished,
+)
 from dlopen.core.host.debugger cimport hide_from_debugger
 from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker
@@ -26,14 +28,15 @@ from dlopen.core.opening.counting cimport uncount
 from dlopen.core.symbols.report cimport report_close
 
 
-cdef inline void collect(Linker* linker, const Image* closed) noexcept nogil:
+cdef inline void collect(Linker* linker, Image* closed) noexcept nogil:
     """Unloads all that nothing holds, and begins anew where a destructor has closed something (as
     under glibc, that is unloaded after the image that closed it), or what was unloaded meanwhile
-    had held something. `closed` is what the caller has closed, or NULL: it may
-    be gone, and is only compared."""
+    had held something. `closed` is what the caller has closed, and pinned for this; NULL: not that
+    alone."""
     cdef bint again = True
     if collecting != 0:
         (&collecting)[0] = 2
+        leave_to_next_sweep(&linker.registry, closed)
         return
     while again:
         (&collecting)[0] = 1
@@ -43,7 +46,7 @@ cdef inline void collect(Linker* linker, const Image* closed) noexcept nogil:
         (&collecting)[0] = 0
 
 
-cdef inline void collect_once(Linker* linker, const Image* closed) noexcept nogil:
+cdef inline void collect_once(Linker* linker, Image* closed) noexcept nogil:
     """The steps of an unload, in their order."""
     cdef Finishing finishing
     cdef Pointers gone           # Image*
@@ -78,6 +81,8 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     valid = is_image(registry, image) and image.life.open_count != 0
     if valid:
         image.life.open_count -= 1
+        # Who sweeps before this thread does leaves it alone.
+        image.life.pins += not image.is_host
         report_close(image)
         if image.is_host:
             handle = image.host.handle

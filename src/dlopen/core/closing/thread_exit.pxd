@@ -101,6 +101,7 @@ cdef inline void run_at_thread_exit(void* data) noexcept nogil:
     unlink_object(live)
     last = live.image.life.live_objects == 0 and live.image.life.is_deferred \
         and not linker.process.is_exiting
+    linker.registry.is_sweep_due = linker.registry.is_sweep_due or last
     lock_release(&linker.registry.lock)
     release(live)
     # The main thread ends with the process: its destructors come after the atexit handlers.

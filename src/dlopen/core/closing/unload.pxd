@@ -61,16 +61,31 @@ cdef inline void adopt_abandoned(Finishing* finishing) noexcept nogil:
     pointers_free(&abandoned)
 
 
+cdef inline void unpin_closed(Image* closed) noexcept nogil:
+    """Under the lock. In a child of fork it may have no pin any more."""
+    if closed != NULL and closed.life.pins != 0:
+        closed.life.pins -= 1
+
+
+cdef inline void leave_to_next_sweep(Registry* registry, Image* closed) noexcept nogil:
+    """Something was let go, `closed` or what is not known."""
+    lock_acquire(&registry.lock)
+    unpin_closed(closed)
+    registry.is_sweep_due = True
+    lock_release(&registry.lock)
+
+
 cdef inline void sweep_unheld(
-    Linker* linker, const Image* closed, Finishing* finishing
+    Linker* linker, Image* closed, Finishing* finishing
 ) noexcept nogil:
     """What nothing holds, and what an earlier close has left."""
     cdef Registry* registry = &linker.registry
     lock_acquire(&registry.lock)
-    if not linker.habits.finishes_closed_first:
-        closed = NULL
+    unpin_closed(closed)
     store_u64(&registry.closer, this_thread())
-    if not sweep(linker, closed, &finishing.dead, &finishing.order):
+    if not sweep(
+        linker, closed, linker.habits.finishes_closed_first, &finishing.dead, &finishing.order
+    ):
         registry.is_sweep_due = True
     store_u64(&registry.closer, 0)
     adopt_abandoned(finishing)
@@ -86,6 +101,7 @@ cdef inline void take_finished(Linker* linker, Pointers* gone) noexcept nogil:
     for i in range(gone.count):
         if forget_patches(&linker.patches, <Image*>gone.items[i]) or registry.sweep_again:
             (&collecting)[0] = 2     # they may have held something
+            registry.is_sweep_due = True
     lock_release(&registry.lock)
 
 

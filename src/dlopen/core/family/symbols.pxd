@@ -6,7 +6,7 @@ What only the host can know is asked by a jump to its function, with the caller'
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
+from dlopen.core.base.growable cimport pointers_add, pointers_hold
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.elf.constants cimport STT_TLS
@@ -47,8 +47,10 @@ cdef inline bint keep_for_caller(Registry* registry, Image* caller, Image* defin
     lock_acquire(&registry.lock)
     if caller == NULL or caller.is_host or caller.life.nodelete:
         definer.life.nodelete = True
-    elif not pointers_hold(&caller.needs.dependencies, definer):
-        kept = pointers_add_once(&caller.needs.bindings, definer)
+    elif not pointers_hold(&caller.needs.dependencies, definer) \
+            and not pointers_hold(&caller.needs.bindings, definer):
+        kept = pointers_add(&caller.needs.bindings, definer)
+        definer.life.references += kept
     lock_release(&registry.lock)
     return kept
 

@@ -121,6 +121,7 @@ cdef struct ThreadLocal:
 
 cdef struct SearchList:          # the breadth-first closure of an image's dependencies
     Pointers images              # Image*, itself first
+    bint is_leaving              # of one that goes now: under Registry.lock, and only meanwhile
 
 
 cdef struct Scope:
@@ -172,6 +173,8 @@ cdef struct Life:
     uint32_t state               # DLOPEN_STATE_*; a futex word, waited for without the lock
     uint32_t open_count
     uint32_t pins                # transactions that rely on it
+    # Needs of published images that lead to it, one of ours: closing/candidates.pxd.
+    uint32_t references
     bint is_claimed              # DLOPEN_relocate is at it
     uint64_t initialiser         # the thread that runs the constructors, and links what was mapped
     const Image* opened_for      # the root of the open that has loaded it: to be compared only

@@ -124,3 +124,31 @@ cdef inline bint have_bindings(const Pointers* images) noexcept nogil:
             if not (<const Image*>image.needs.bindings.items[j]).is_host:
                 return True
     return False
+
+
+cdef inline bint comes_later(const Pointers* images, size_t one, size_t other) noexcept nogil:
+    return (<const Image*>images.items[one]).listing.number \
+        > (<const Image*>images.items[other]).listing.number
+
+
+cdef inline void sink(Pointers* images, size_t root, size_t count) noexcept nogil:
+    """Of heapsort: the greater ones above it rise."""
+    cdef size_t child = 2 * root + 1
+    while child < count:
+        if child + 1 < count and comes_later(images, child + 1, child):
+            child += 1
+        if not comes_later(images, child, root):
+            return
+        images.items[root], images.items[child] = images.items[child], images.items[root]
+        root = child
+        child = 2 * root + 1
+
+
+cdef inline void sort_by_number(Pointers* images) noexcept nogil:
+    """Into the order in which they were loaded: heapsort (Knuth, 5.2.3)."""
+    cdef size_t i
+    for i in reversed(range(images.count // 2)):
+        sink(images, i, images.count)
+    for i in reversed(range(1, images.count)):
+        images.items[0], images.items[i] = images.items[i], images.items[0]
+        sink(images, 0, i)

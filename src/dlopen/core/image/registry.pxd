@@ -97,7 +97,12 @@ cdef struct Registry:
     Pointers closing
     uint64_t closer              # atomic: the thread that decides what is to go, and has the lock
     bint sweep_again             # `closing` held something in the last sweep: one more is due
-    bint is_sweep_due            # something may be held no more that no close has looked at
+    # closing/candidates.pxd: something may be held no more that no close has looked at; the needs
+    # of published images have changed, and Life.references has not.
+    bint is_sweep_due
+    bint counts_are_stale
+    bint has_swapped             # an image has taken another's place, ever
+    uint32_t has_lazy_bindings   # atomic: Calls.has_definers is set in some image
     LiveObject* live_objects
     uint64_t host_adds, host_subs  # as Snapshot's
     uint64_t host_generation

@@ -8,7 +8,6 @@ from libc.stddef cimport size_t
 
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport store_pointer
-from dlopen.core.base.growable cimport Pointers
 from dlopen.core.image.image cimport Image, Retired, SearchList
 from dlopen.core.image.retirement cimport Retirement, retire
 
@@ -70,15 +69,7 @@ cdef inline void free_wider_scopes(Retired* wider) noexcept nogil:
         release(entry)
 
 
-cdef inline bint is_list_of(const SearchList* list, const Pointers* images) noexcept nogil:
-    cdef size_t i
-    for i in range(images.count):
-        if list == &(<const Image*>images.items[i]).scope.search_list:
-            return True
-    return False
-
-
-cdef inline void leave_scope(Image* image, const Pointers* gone) noexcept nogil:
+cdef inline void leave_scope(Image* image) noexcept nogil:
     """Under the lock: the search lists of what goes leave the scope of an image that stays. Its
     own comes where the first one was, unless it is there anyhow: what outlives the open that
     brought it in still sees itself and what it needs, as under glibc. Any other gives its place
@@ -93,13 +84,13 @@ cdef inline void leave_scope(Image* image, const Pointers* gone) noexcept nogil:
         i += 1
     i = 0
     while scope != NULL and scope[i] != NULL:
-        if is_list_of(scope[i], gone):
+        if scope[i].is_leaving:
             if not holds_own:
                 neighbour = &image.scope.search_list
                 holds_own = True
             elif neighbour == NULL:
                 following = i + 1            # its own is there
-                while is_list_of(scope[following], gone):
+                while scope[following].is_leaving:
                     following += 1
                 neighbour = scope[following]
             store_pointer(&scope[i], neighbour)

@@ -29,7 +29,7 @@ from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.map_image cimport map_image, new_image, unmap_image
 from dlopen.core.opening.open cimport link_images
 from dlopen.core.opening.publish cimport (
-    count_bound_hosts, expect_unwinders, give_back_hosts, keep_hosts,
+    count_all_needs, expect_unwinders, give_back_hosts, keep_hosts,
 )
 from dlopen.core.opening.replacing cimport replace_symbols
 from dlopen.core.opening.transaction cimport (
@@ -171,7 +171,7 @@ cdef inline Outcome publish_relocated(Transaction* transaction) noexcept nogil:
     image.life.initialiser = this_thread()
     image.life.opened_for = image
     store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
-    count_bound_hosts(transaction)
+    count_all_needs(transaction)
     store_u64(&linker.registry.adds, linker.registry.adds + 1)
     # A swap that is under way has not looked at it.
     linker.registry.generation += 1
@@ -239,7 +239,7 @@ cdef inline int relocate_mapped(
     bint* is_closed, Error* error
 ) noexcept nogil:
     """The second step after map_only. `is_closed`: by this, as it has failed, or by another thread
-    meanwhile: for collect()."""
+    meanwhile: for collect(), which unpins it."""
     cdef Registry* registry = &linker.registry
     cdef int code
     if not claim_mapped(registry, image):
@@ -252,5 +252,6 @@ cdef inline int relocate_mapped(
     if code and image.life.open_count != 0:
         image.life.open_count -= 1
     is_closed[0] = image.life.open_count == 0
+    image.life.pins += is_closed[0]
     lock_release(&registry.lock)
     return fail_handle(error) if code == 0 and is_closed[0] else code

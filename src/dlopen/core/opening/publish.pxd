@@ -168,18 +168,26 @@ cdef inline Outcome count_hosts(Transaction* transaction) noexcept nogil:
     return whether_again(transaction, image_name(transaction.root), TRY_AGAIN)
 
 
-cdef inline void count_bound_hosts(Transaction* transaction) noexcept nogil:
-    """Under the lock: host images that images of ours rely on are known by their pins."""
-    cdef size_t i, j
+cdef inline void count_needs(const Pointers* needs) noexcept nogil:
+    """Under the lock: those of the host's that images of ours rely on are known by their pins."""
+    cdef Image* image
+    cdef size_t i
+    for i in range(needs.count):
+        image = <Image*>needs.items[i]
+        if image.is_host:
+            image.life.pins += 1
+        else:
+            image.life.references += 1
+
+
+cdef inline void count_all_needs(Transaction* transaction) noexcept nogil:
+    """Under the lock: of the new images."""
+    cdef size_t i
     cdef Image* image
     for i in range(transaction.loaded.count):
         image = <Image*>transaction.loaded.items[i]
-        for j in range(image.needs.dependencies.count):
-            if (<Image*>image.needs.dependencies.items[j]).is_host:
-                (<Image*>image.needs.dependencies.items[j]).life.pins += 1
-        for j in range(image.needs.bindings.count):
-            if (<Image*>image.needs.bindings.items[j]).is_host:
-                (<Image*>image.needs.bindings.items[j]).life.pins += 1
+        count_needs(&image.needs.dependencies)
+        count_needs(&image.needs.bindings)
 
 
 cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
@@ -212,7 +220,7 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
             image.life.fini_due = False
             store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
             add_image(registry, image)
-        count_bound_hosts(transaction)
+        count_all_needs(transaction)
         publish_uniques(transaction)
         store_u64(&registry.adds, registry.adds + transaction.loaded.count)
         if snapshot != NULL:

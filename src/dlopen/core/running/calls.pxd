@@ -132,6 +132,7 @@ cdef inline int keep_for_call(
     before = load_pointer(slot)
     store_pointer(slot, definer)
     store_u32(&image.calls.has_definers, 1)
+    store_u32(&linker.registry.has_lazy_bindings, 1)
     full_fence()
     # What goes together is destroyed in order of dependency.
     if load_u32(&image.life.state) == DLOPEN_STATE_CLOSING or (

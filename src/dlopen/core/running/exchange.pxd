@@ -79,6 +79,8 @@ cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
         store_u32(&successor.life.is_visible, 1)
         store_u32(&old.life.is_visible, 0)
     registry.generation += 1
+    registry.counts_are_stale = True
+    registry.has_swapped = True
     # Now that no call finds the old one: whoever does not see this has written down before it
     # what it has found (running/calls.pxd).
     store_u32(&successor.changes.is_replaced, 0)

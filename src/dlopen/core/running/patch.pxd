@@ -239,6 +239,7 @@ cdef inline int unpatch(
         has_kept[0] = pop_values(patch.image, number)
         store_u32(&patch.image.changes.patch_count, patch.image.changes.patch_count - 1)
         patch.image.life.pins -= patch.image.is_host
+        registry.is_sweep_due = registry.is_sweep_due or has_kept[0]
     lock_release(&registry.lock)
     if patch != NULL:
         give_back_host_image(linker, patch.image, patch.borrowed)
