@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-glibc lint types bench bench-full bench-check differential machines programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-glibc lint types bench bench-full bench-docs bench-check differential machines programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,9 @@ bench: build ## against the system's loader and others, in minutes; JSON in buil
 bench-full: build ## the same with more rounds, big libraries, and up to 12,000 at once
 	$(PREPARE) bench-full
 	@$(RUN) benchmarks/run.py --full $(ARGS)
+
+bench-docs: build ## tables and pictures of docs/performance.md, from the JSON of bench-full; ARGS=PATH: of another run
+	@$(RUN) benchmarks/document.py $(ARGS)
 
 bench-check: build ## has it become slower? by instructions, system calls, page faults; ARGS=--renew: these are the limits
 	@$(RUN) benchmarks/check.py $(ARGS)

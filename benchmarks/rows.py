@@ -166,7 +166,7 @@ def from_bytes() -> list[Row]:
         Row(
             "From bytes",
             name,
-            partial(opening_worker, "bytes", find),
+            partial(opening_worker, "bytes", find, loaded=MATHS),
             {"open+close": Goal(0.7, 0.5)},
             rounds=12 if name.endswith("MB") else 30,
             processes=2,
@@ -223,7 +223,7 @@ def chains() -> list[Row]:
     goals = {"open": Goal(0.5, 0.2), "close": Goal(0.5, 0.2)}
     ways = {"the last of them opened": last_of_chain, "one opened after the other": whole_chain}
     return [
-        Row("Chained libraries", name, partial(way, count), goals, rounds=6, fresh=True, at=count,
+        Row("Chained libraries", name, partial(way, count), goals, rounds=4, fresh=True, at=count,
             full_only=count > 250)
         for name, way in ways.items()
         for count in (250, 500, 1000)

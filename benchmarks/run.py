@@ -142,6 +142,8 @@ def main() -> None:
     }
     if report["without_peers"]:
         print(f"without other loaders: {report['without_peers']}")
+    path = arguments.json or libraries.BUILD / f"{report['run']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     group, failed = "", False
     for row in chosen:
         if row.group != group:
@@ -162,9 +164,8 @@ def main() -> None:
             {"group": row.group, "case": row.case, "at": row.at, "side": side, "why": reason}
             for side, reason in why.items()
         ]
-    path = arguments.json or libraries.BUILD / f"{report['run']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        # After each row: a run takes long, and may be ended.
+        path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print(f"also in {path}")
     sys.exit(failed)
 
