@@ -105,6 +105,14 @@ def test_what_is_found_is_what_glibc_finds(steps: Steps, seed: int) -> None:
         for name in chance.sample(_NAMES, 4):
             asked.append(f"find:{place}:{name}")
             asked.append(f"find:{place}:{name}@{chance.choice(['V1', 'V2'])}")
-    # The first ones again: calls that are bound late, when more is global than at their open.
-    asked += [f"call:{place}:{called[number]}" for place, number in enumerate(order)]
+    # The first ones again: calls that are bound late, when more is global than at their open, and
+    # some that was has gone.
+    gone = chance.sample(range(len(order)), 3)
+    asked += [f"close:{place}" for place in gone]
+    for place, number in enumerate(order):
+        if place not in gone:
+            asked.append(f"call:{place}:{called[number]}")
+            asked += [f"find:{place}:{name}" for name in _NAMES]
+    asked += [f"open:./{made[order[place]].name}:n" for place in gone]
+    asked += [f"call:{len(order) + i}:{called[order[place]]}" for i, place in enumerate(gone)]
     steps.both(*asked)

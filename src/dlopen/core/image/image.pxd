@@ -414,23 +414,29 @@ cdef inline const char* image_name(const Image* image) noexcept nogil:
     return b"(unnamed)"
 
 
-cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
-    """How many entries the dynamic symbol table has, as its hash tables tell."""
+cdef inline uint64_t chains_end(const Image* image) noexcept nogil:
+    """Behind the last symbol that DT_GNU_HASH leads to; its `symbol_offset` if it leads to none."""
     cdef const Tables* tables = &image.tables
     cdef uint64_t index = 0
     cdef uint32_t i
-    if tables.sysv_buckets != NULL:
-        return smaller(tables.sysv_chain_count, tables.symbol_limit)
-    if tables.buckets == NULL:
-        return 0
     for i in range(tables.bucket_count):
         if tables.buckets[i] > index:
             index = tables.buckets[i]
     if index < tables.symbol_offset:
-        return smaller(tables.symbol_offset, tables.symbol_limit)
+        return tables.symbol_offset
     while index < tables.chain_limit and not tables.chains[index - tables.symbol_offset] & 1:
         index += 1
     return smaller(index + 1, tables.chain_limit)
+
+
+cdef inline uint64_t symbol_count(const Image* image) noexcept nogil:
+    """How many entries the dynamic symbol table has, as its hash tables tell."""
+    cdef const Tables* tables = &image.tables
+    if tables.sysv_buckets != NULL:
+        return smaller(tables.sysv_chain_count, tables.symbol_limit)
+    if tables.buckets == NULL:
+        return 0
+    return smaller(chains_end(image), tables.symbol_limit)
 
 
 cdef inline void free_patched_place(PatchedPlace* patched) noexcept nogil:

@@ -51,6 +51,25 @@ cdef struct Snapshot:            # immutable once published: what seldom changes
     size_t global_count
     Image** globals              # the global scope: the process's start, then as they joined
     uint64_t global_generation   # Registry's
+    uint64_t global_departures   # Registry's
+    # How many of the first globals are the program's, and go only when we say so: the process's
+    # start, and ours that came before any of the host's and any of another namespace.
+    size_t lasting_count
+
+
+cdef struct SymbolEntry:         # of SymbolIndex
+    uint32_t word                # of a chain of DT_GNU_HASH, and a bit that is set; 0: empty
+    uint32_t place               # in the list, of the first image that has it
+    uint32_t symbol              # its first one there that has
+
+
+cdef struct SymbolIndex:         # of a list of images, immutable: symbols/index.pxd
+    Retired retired              # first, as Snapshot's
+    SymbolEntry* entries         # a hash table, linear probing; in the same block as this struct
+    SymbolEntry* end
+    uint32_t shift               # of a word's product, which leaves the number of a slot
+    size_t count                 # images
+    uint64_t departures          # of that of the global scope: Registry's when it was made
 
 
 cdef struct Waiter:              # on the waiting thread's stack; in Registry.waiters under the lock
@@ -110,6 +129,12 @@ cdef struct Registry:
     # the process's start: image/snapshot.pxd.
     Pointers globals
     uint64_t global_generation   # counts changes of the global scope
+    uint64_t global_departures   # those but for what joined, as the last: others keep their places
+    # Of the first of the global scope, made when it was searched enough: symbols/global_index.pxd.
+    # Written under the lock, read with load_pointer; NULL: none.
+    SymbolIndex* global_index
+    uint64_t global_steps        # atomic: images of the scope that were asked one by one since then
+    uint64_t global_steps_due    # atomic: with so many the next one pays; 0: not counted yet
     uint64_t generation          # counts changes of what is present, and of the snapshot
     Waiter* waiters
     Claim* claims                # opening/claims.pxd

@@ -7,10 +7,10 @@ Who keeps something that was made from the global scope compares Snapshot.global
 from libc.stddef cimport size_t
 
 from dlopen.core.base.allocator cimport allocate
-from dlopen.core.base.atomics cimport load_u32, store_pointer, store_u32
+from dlopen.core.base.atomics cimport load_u32, store_pointer, store_u32, store_u64
 from dlopen.core.base.growable cimport pointers_add, pointers_remove
 from dlopen.core.image.image cimport Image
-from dlopen.core.image.registry cimport Registry, Snapshot
+from dlopen.core.image.registry cimport Registry, Snapshot, SymbolIndex
 from dlopen.core.image.retirement cimport retire
 
 
@@ -25,11 +25,24 @@ cdef inline bint join_globals(Registry* registry, Image* image) noexcept nogil:
     return True
 
 
+cdef inline void drop_global_index(Registry* registry) noexcept nogil:
+    """Under the lock: it is of a global scope that has gone."""
+    cdef SymbolIndex* index = registry.global_index
+    registry.global_departures += 1
+    store_u64(&registry.global_steps, 0)
+    store_u64(&registry.global_steps_due, 0)
+    if index != NULL:
+        store_pointer(&registry.global_index, NULL)
+        index.retired.block = index
+        retire(&registry.retirement, &index.retired)
+
+
 cdef inline void leave_globals(Registry* registry, Image* image) noexcept nogil:
     """Under the lock, if it is there: it goes. Not from the snapshot that is made already."""
     if load_u32(&image.life.is_global):
         pointers_remove(&registry.globals, image)
         registry.global_generation += 1
+        drop_global_index(registry)
 
 
 cdef inline void replace_global(Registry* registry, Image* image, Image* successor) noexcept nogil:
@@ -42,6 +55,7 @@ cdef inline void replace_global(Registry* registry, Image* image, Image* success
     store_u32(&successor.life.is_global, 1)
     store_u32(&image.life.is_global, 0)
     registry.global_generation += 1
+    drop_global_index(registry)
 
 
 cdef inline Snapshot* make_snapshot(Registry* registry, size_t hosts) noexcept nogil:
@@ -54,6 +68,11 @@ cdef inline Snapshot* make_snapshot(Registry* registry, size_t hosts) noexcept n
         snapshot.hosts = <Image**>(<char*>snapshot + sizeof(Snapshot))
         snapshot.globals = snapshot.hosts + hosts
     return snapshot
+
+
+cdef inline bint is_lasting(const Image* image) noexcept nogil:
+    """Of the program's namespace, and not to be unloaded by the host alone."""
+    return image.namespace_id == 0 and (not image.is_host or image.host.is_startup)
 
 
 cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexcept nogil:
@@ -74,7 +93,11 @@ cdef inline void publish_snapshot(Registry* registry, Snapshot* snapshot) noexce
     for i in range(registry.globals.count):
         snapshot.globals[snapshot.global_count] = <Image*>registry.globals.items[i]
         snapshot.global_count += 1
+    while snapshot.lasting_count < snapshot.global_count \
+            and is_lasting(snapshot.globals[snapshot.lasting_count]):
+        snapshot.lasting_count += 1
     snapshot.global_generation = registry.global_generation
+    snapshot.global_departures = registry.global_departures
     registry.generation += 1
     store_pointer(&registry.snapshot, snapshot)
     if old != NULL:

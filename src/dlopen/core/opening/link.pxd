@@ -199,7 +199,11 @@ cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
     """What the relocation of all new images needs to know, once for all of them."""
     cdef Linker* linker = transaction.linker
     cdef const Request* request = transaction.request
+    cdef const Image* root = <const Image*>transaction.loaded.items[0]
     cdef Batch* batch = &transaction.batch
+    transaction.searched.images = &root.scope.search_list.images
+    transaction.searched.after_start = not root.scope.deepbind and transaction.namespace_id == 0
+    transaction.scopes.searched = &transaction.searched
     transaction.scopes.own_names = linker.own_names
     transaction.scopes.refuses_unversioned = linker.habits.asserts_versions
     transaction.scopes.share_unique = share_unique

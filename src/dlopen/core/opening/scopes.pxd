@@ -7,10 +7,11 @@ from dlopen.core.base.growable cimport pointers_add
 from dlopen.core.host.counts cimport look_for_globals
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, SearchList
-from dlopen.core.image.registry cimport current_snapshot
+from dlopen.core.image.registry cimport Snapshot, current_snapshot
 from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
 from dlopen.core.opening.tree cimport add_dependencies_of, put_filtees_first, put_hosts_last
-from dlopen.core.symbols.scopes cimport collect_family, collect_globals, take_process
+from dlopen.core.symbols.global_index cimport index_of_globals
+from dlopen.core.symbols.scopes cimport Scopes, collect_family, collect_globals, take_process
 
 
 cdef inline bint make_search_list(
@@ -40,12 +41,18 @@ cdef inline bint keep(void* keeper, Image* image) noexcept nogil:
 cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:
     """Late host images are counted while we look which are global. False without memory."""
     cdef Linker* linker = transaction.linker
+    cdef Scopes* scopes = &transaction.scopes
+    cdef const Snapshot* snapshot
     if not look_for_globals(linker, transaction.snapshot):
         return False
-    take_process(transaction.snapshot, transaction.namespace_id, &transaction.scopes)
-    return collect_globals(
-        current_snapshot(&linker.registry), transaction.namespace_id, keep, transaction,
-        &transaction.scopes
-    ) and (transaction.space == NULL or collect_family(
-        transaction.snapshot, keep, transaction, &transaction.scopes
+    take_process(transaction.snapshot, transaction.namespace_id, scopes)
+    snapshot = current_snapshot(&linker.registry)
+    if not collect_globals(snapshot, transaction.namespace_id, keep, transaction, scopes):
+        return False
+    # Of the scope as it is, without what could not be kept or is to be replaced, there is none.
+    if transaction.namespace_id == 0 and scopes.globals.count == snapshot.global_count:
+        scopes.global_index = index_of_globals(&linker.registry, snapshot)
+        scopes.global_steps = &linker.registry.global_steps
+    return (transaction.space == NULL or collect_family(
+        transaction.snapshot, keep, transaction, scopes
     )) and not transaction.no_memory

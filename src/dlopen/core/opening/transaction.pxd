@@ -40,6 +40,7 @@ from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.relocation.batch cimport Batch
 from dlopen.core.relocation.resolvers cimport free_deferred
 from dlopen.core.search.trail cimport Trail
+from dlopen.core.symbols.index cimport SearchedList, free_searched
 from dlopen.core.symbols.scopes cimport Scopes, free_scopes
 from dlopen.core.symbols.unique cimport UniqueTable
 
@@ -68,6 +69,7 @@ cdef struct Transaction:
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers missing_names       # char*, owned: by which they are needed
     Text hosts_own               # the soname of what was given and must be the host's; "": none
+    SearchedList searched        # the root's search list, which all new images have
     Scopes scopes                # of the new images, and
     Batch batch                  # what they are relocated with
     # STB_GNU_UNIQUE: the definitions of ours that are the process's once this is published.
@@ -221,6 +223,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     free_texts(&transaction.missing_hosts)
     free_texts(&transaction.missing_names)
     text_free(&transaction.hosts_own)
+    free_searched(&transaction.searched)
     free_scopes(&transaction.scopes)
     release(transaction)
 

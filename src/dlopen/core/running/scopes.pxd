@@ -12,6 +12,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.uniques cimport share_unique_of_lookup
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.symbols.global_index cimport index_of_globals
 from dlopen.core.symbols.lookup cimport Definition, Reference
 from dlopen.core.symbols.scopes cimport (
     Scopes, collect_family, collect_globals, free_scopes, take_process,
@@ -58,7 +59,6 @@ cdef inline void take_lasting_scopes(
     """The first of what is global, up to one that may go when the host likes: most is found there,
     at no cost. `scopes.is_part`, unless that is all. To be given back, in any case."""
     cdef Scopes* scopes = &borrowed.scopes
-    cdef const Image* image
     memset(borrowed, 0, sizeof(Borrowed))
     borrowed.linker = linker
     borrowed.snapshot = snapshot
@@ -72,12 +72,10 @@ cdef inline void take_lasting_scopes(
     take_process(snapshot, asker.namespace_id, scopes)
     if asker.namespace_id != 0:
         return
-    while scopes.globals.count < snapshot.global_count:
-        image = snapshot.globals[scopes.globals.count]
-        if image.namespace_id != 0 or (image.is_host and not image.host.is_startup):
-            break
-        scopes.globals.count += 1
     scopes.globals.items = <void**>snapshot.globals
+    scopes.globals.count = snapshot.lasting_count
+    scopes.global_index = index_of_globals(&linker.registry, snapshot)
+    scopes.global_steps = &linker.registry.global_steps
     scopes.is_part = scopes.globals.count != snapshot.global_count
 
 
@@ -86,6 +84,8 @@ cdef inline void borrow_scopes(const Image* asker, Borrowed* borrowed) noexcept 
     RTLD_GLOBAL by itself. These, rare, cost memory and a lock of the host's."""
     cdef Scopes* scopes = &borrowed.scopes
     memset(&scopes.globals, 0, sizeof(Pointers))
+    scopes.global_index = NULL
+    scopes.global_steps = NULL
     scopes.is_part = False
     if not collect_globals(
         borrowed.snapshot, asker.namespace_id, borrow,

@@ -150,6 +150,40 @@ cdef inline bint may_define(const Image* image, uint32_t hash) noexcept nogil:
     ) & 1U
 
 
+cdef inline const Sym* lookup_in_chain(
+    const Image* image, uint64_t first, Reference* reference, uint32_t* index
+) noexcept nogil:
+    """The definition among those of the chain of DT_GNU_HASH that `first` is in, from there on."""
+    cdef const Tables* tables = &image.tables
+    cdef Candidate candidate
+    cdef uint64_t i = first
+    cdef uint32_t chain
+    candidate.only_versioned = NULL
+    candidate.only_index = 0
+    candidate.versioned_count = 0
+    if i < tables.symbol_offset:
+        return NULL
+    while i < tables.chain_limit:
+        chain = tables.chains[i - tables.symbol_offset]
+        if (chain ^ reference.hash) >> 1 == 0 and matches(
+            image, reference, &tables.symtab[i], <uint32_t>i, &candidate
+        ):
+            index[0] = <uint32_t>i
+            return &tables.symtab[i]
+        if chain & 1U:
+            break
+        i += 1
+    return only_candidate(&candidate, index)
+
+
+cdef inline const Sym* only_candidate(const Candidate* candidate, uint32_t* index) noexcept nogil:
+    """The only version that there is of the name; NULL if there are others, or none."""
+    if candidate.versioned_count != 1:
+        return NULL
+    index[0] = candidate.only_index
+    return candidate.only_versioned
+
+
 cdef inline const Sym* lookup_in_image(
     const Image* image, Reference* reference, uint32_t* index
 ) noexcept nogil:
@@ -158,43 +192,29 @@ cdef inline const Sym* lookup_in_image(
     cdef Candidate candidate
     cdef uint64_t i
     cdef uint64_t steps
-    cdef uint32_t hash = reference.hash
-    cdef uint32_t chain
+    if not may_define(image, reference.hash):
+        return NULL
+    if tables.buckets != NULL:
+        return lookup_in_chain(
+            image, tables.buckets[reference.hash % tables.bucket_count], reference, index
+        )
+    if tables.sysv_buckets == NULL or tables.sysv_bucket_count == 0:
+        return NULL
     candidate.only_versioned = NULL
     candidate.only_index = 0
     candidate.versioned_count = 0
-    if not may_define(image, hash):
-        return NULL
-    if tables.buckets != NULL:
-        i = tables.buckets[hash % tables.bucket_count]
-        if i < tables.symbol_offset:
-            return NULL
-        while i < tables.chain_limit:
-            chain = tables.chains[i - tables.symbol_offset]
-            if (chain ^ hash) >> 1 == 0 and matches(
-                image, reference, &tables.symtab[i], <uint32_t>i, &candidate
-            ):
-                index[0] = <uint32_t>i
-                return &tables.symtab[i]
-            if chain & 1U:
-                break
-            i += 1
-    elif tables.sysv_buckets != NULL and tables.sysv_bucket_count != 0:
-        if not reference.has_sysv:
-            reference.sysv = sysv_hash(reference.name)
-            reference.has_sysv = True
-        i = tables.sysv_buckets[reference.sysv % tables.sysv_bucket_count]
-        steps = tables.sysv_chain_count
-        while i != 0 and i < tables.sysv_chain_count and i < tables.symbol_limit and steps != 0:
-            if matches(image, reference, &tables.symtab[i], <uint32_t>i, &candidate):
-                index[0] = <uint32_t>i
-                return &tables.symtab[i]
-            i = tables.sysv_chains[i]
-            steps -= 1           # a cycle ends here
-    if candidate.versioned_count == 1:
-        index[0] = candidate.only_index
-        return candidate.only_versioned
-    return NULL
+    if not reference.has_sysv:
+        reference.sysv = sysv_hash(reference.name)
+        reference.has_sysv = True
+    i = tables.sysv_buckets[reference.sysv % tables.sysv_bucket_count]
+    steps = tables.sysv_chain_count
+    while i != 0 and i < tables.sysv_chain_count and i < tables.symbol_limit and steps != 0:
+        if matches(image, reference, &tables.symtab[i], <uint32_t>i, &candidate):
+            index[0] = <uint32_t>i
+            return &tables.symtab[i]
+        i = tables.sysv_chains[i]
+        steps -= 1               # a cycle ends here
+    return only_candidate(&candidate, index)
 
 
 cdef inline bint lookup_export(
@@ -219,17 +239,27 @@ cdef inline bint lookup_export(
     return True
 
 
+cdef inline bint lookup_from(
+    const Pointers* images, size_t* place, size_t end, Reference* reference, const Image* skip,
+    Definition* definition
+) noexcept nogil:
+    """The first image of the list from `place` on, before `end`, that exports it; `skip` is passed
+    over. `place` is where it was found, or `end`."""
+    cdef Image* image
+    while place[0] < end:
+        image = <Image*>pointer_at(images, place[0])
+        if image != skip and lookup_export(image, reference, definition):
+            return True
+        place[0] += 1
+    return False
+
+
 cdef inline bint lookup_in_list(
     const Pointers* images, Reference* reference, const Image* skip, Definition* definition
 ) noexcept nogil:
     """The first image of the list that exports it; `skip` is passed over."""
-    cdef size_t i
-    cdef Image* image
-    for i in range(images.count):
-        image = <Image*>pointer_at(images, i)
-        if image != skip and lookup_export(image, reference, definition):
-            return True
-    return False
+    cdef size_t place = 0
+    return lookup_from(images, &place, images.count, reference, skip, definition)
 
 
 cdef inline const SearchList* list_in_scope(SearchList** scope, size_t i) noexcept nogil:
@@ -238,12 +268,13 @@ cdef inline const SearchList* list_in_scope(SearchList** scope, size_t i) noexce
 
 
 cdef inline bint lookup_in_scopes(
-    const Image* image, Reference* reference, const Image* skip, Definition* definition
+    const Image* image, size_t first, Reference* reference, const Image* skip,
+    Definition* definition
 ) noexcept nogil:
-    """In the search lists of an image's scope, in order."""
+    """In the search lists of an image's scope, in order, from number `first` on."""
     cdef SearchList** scope = <SearchList**>load_pointer(&image.scope.lists)
-    cdef const SearchList* list = list_in_scope(scope, 0)
-    cdef size_t i = 0
+    cdef const SearchList* list = list_in_scope(scope, first)
+    cdef size_t i = first
     while list != NULL:
         if lookup_in_list(&list.images, reference, skip, definition):
             return True

@@ -23,17 +23,18 @@ from libc.stddef cimport size_t
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from dlopen.core.base.atomics cimport load_pointer
+from dlopen.core.base.atomics cimport load_pointer, load_u64, store_u64
 from dlopen.core.base.contract cimport Error
 from dlopen.core.base.growable cimport Pointers, pointer_at, pointers_add, pointers_free
 from dlopen.core.base.strings cimport has_prefix, strcmp
 from dlopen.core.elf.constants cimport STB_GNU_UNIQUE
 from dlopen.core.elf.structures cimport Sym, symbol_binding
 from dlopen.core.image.image cimport Image, SearchList
-from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.image.registry cimport Snapshot, SymbolIndex
+from dlopen.core.symbols.index cimport SearchedList, lookup_in_index, lookup_in_searched
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, list_in_scope, lookup_export, lookup_in_image,
-    lookup_in_list, lookup_in_scopes,
+    lookup_from, lookup_in_list, lookup_in_scopes,
 )
 
 
@@ -78,6 +79,10 @@ cdef struct Scopes:
     Pointers globals             # Image*: the global scope of its namespace
     Pointers family              # Image*: the family, then the program; if the namespace shares it
     Pointers process             # Image*: what the process was started with; for a namespace
+    # Of the first of `globals`, which it covers: until it is made anew at most; NULL: none.
+    const SymbolIndex* global_index
+    uint64_t* global_steps       # Registry's; NULL: not counted
+    SearchedList* searched       # that all new images have as their search list; NULL: none
     bint is_part                 # only the first of it: what comes after that is not searched
     const OwnName* own_names     # ends with a NULL name
     bint refuses_unversioned     # a definition without version table in the file that verneed names
@@ -188,6 +193,46 @@ cdef inline bint search_set(
     return False
 
 
+cdef inline void add_steps(uint64_t* steps, size_t more) noexcept nogil:
+    """Threads may count at the same time; one or the other step is lost."""
+    if steps != NULL:
+        store_u64(steps, load_u64(steps) + more)
+
+
+cdef inline bint search_globals(
+    const Scopes* scopes, Reference* reference, const Image* skip, Definition* definition
+) noexcept nogil:
+    cdef size_t start = 0
+    cdef size_t place
+    cdef bint found
+    if scopes.global_index != NULL:
+        start = scopes.global_index.count
+        if lookup_in_index(
+            scopes.global_index, &scopes.globals, reference, skip, definition
+        ):
+            return True
+    place = start
+    found = lookup_from(
+        &scopes.globals, &place, scopes.globals.count, reference, skip, definition
+    )
+    add_steps(scopes.global_steps, place - start)
+    return found
+
+
+cdef inline bint search_lists(
+    const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
+    Definition* definition
+) noexcept nogil:
+    """In those of the image's scope, in order."""
+    cdef const SearchList* first
+    if scopes.searched != NULL:
+        first = list_in_scope(<SearchList**>load_pointer(&image.scope.lists), 0)
+        if first != NULL and &first.images == scopes.searched.images:
+            return lookup_in_searched(scopes.searched, reference, skip, definition) \
+                or lookup_in_scopes(image, 1, reference, skip, definition)
+    return lookup_in_scopes(image, 0, reference, skip, definition)
+
+
 cdef inline bint search_as_glibc(
     const Scopes* scopes, const Image* image, Reference* reference, const Image* skip,
     Definition* definition
@@ -195,13 +240,13 @@ cdef inline bint search_as_glibc(
     """Without the set: the first definition in the order of dlopen(3)."""
     if image.scope.is_exact:
         # What was given stands for the process, which the image itself comes after.
-        return (skip == NULL and lookup_in_scopes(image, reference, image, definition)) \
-            or lookup_in_scopes(image, reference, skip, definition)
+        return (skip == NULL and lookup_in_scopes(image, 0, reference, image, definition)) \
+            or lookup_in_scopes(image, 0, reference, skip, definition)
     if image.scope.deepbind:
-        return lookup_in_scopes(image, reference, skip, definition) \
-            or lookup_in_list(&scopes.globals, reference, skip, definition)
-    return lookup_in_list(&scopes.globals, reference, skip, definition) or (
-        not scopes.is_part and lookup_in_scopes(image, reference, skip, definition)
+        return search_lists(scopes, image, reference, skip, definition) \
+            or search_globals(scopes, reference, skip, definition)
+    return search_globals(scopes, reference, skip, definition) or (
+        not scopes.is_part and search_lists(scopes, image, reference, skip, definition)
     )
 
 

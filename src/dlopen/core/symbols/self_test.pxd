@@ -16,8 +16,10 @@ from dlopen.core.base.growable cimport Pointers, pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE
 from dlopen.core.elf.structures cimport Sym, symbol_binding
 from dlopen.core.image.image cimport Image, SearchList, Tables
+from dlopen.core.image.registry cimport SymbolEntry, SymbolIndex
+from dlopen.core.symbols.index cimport find_word, note_steps
 from dlopen.core.symbols.lookup cimport is_defined, is_export, list_in_scope, symbol_version
-from dlopen.core.symbols.scopes cimport Scopes
+from dlopen.core.symbols.scopes cimport Scopes, add_steps
 
 
 cdef inline bint finds_itself(
@@ -67,19 +69,53 @@ cdef inline bint may_define_like(const Image* image, uint32_t word) noexcept nog
 
 
 cdef inline bint may_come_first(
-    const Pointers* images, const Image* image, uint32_t word, bint* reached
+    const Pointers* images, const SymbolIndex* index, const Image* image, uint32_t word,
+    size_t* asked, bint* reached
 ) noexcept nogil:
-    """One of them may define such a name, up to the image itself: `reached`, if it is there."""
+    """One of them may define such a name, up to the image itself: `reached`, if it is there. Those
+    that the index covers are not asked."""
+    cdef const SymbolEntry* entry
     cdef const Image* other
     cdef size_t i
-    for i in range(images.count):
+    cdef size_t start = 0
+    asked[0] = 0
+    if index != NULL:
+        start = index.count
+        entry = find_word(index, word)
+        if entry != NULL:
+            reached[0] = pointer_at(images, entry.place) == image
+            return not reached[0]
+    for i in range(start, images.count):
         other = <const Image*>pointer_at(images, i)
         if other == image:
             reached[0] = True
             return False
+        asked[0] += 1
         if may_define_like(other, word):
             return True
     return False
+
+
+cdef inline bint is_first_in_list(
+    const Scopes* scopes, const Image* image, uint32_t word
+) noexcept nogil:
+    """Of its first search list."""
+    cdef const SearchList* list = list_in_scope(
+        <SearchList**>load_pointer(&image.scope.lists), 0
+    )
+    cdef bint reached = False
+    cdef bint comes_first
+    cdef bint is_searched
+    cdef size_t asked
+    if list == NULL:
+        return False
+    is_searched = scopes.searched != NULL and scopes.searched.images == &list.images
+    comes_first = not may_come_first(
+        &list.images, scopes.searched.index if is_searched else NULL, image, word, &asked, &reached
+    ) and reached
+    if is_searched and asked != 0:
+        note_steps(scopes.searched, asked)
+    return comes_first
 
 
 cdef inline bint binds_to_itself(
@@ -87,9 +123,10 @@ cdef inline bint binds_to_itself(
 ) noexcept nogil:
     """What is found for the image's own symbol is that symbol, whatever its name is. False: it is
     to be looked for. One that is unique in the process is looked for in any case."""
-    cdef const SearchList* list
     cdef bint reached = False
+    cdef bint comes_later
     cdef uint32_t word
+    cdef size_t asked
     if image.scope.is_own_first or image.scope.is_exact or scopes.is_part \
             or scopes.process.count != 0 or symbol_binding(symbol) == STB_GNU_UNIQUE \
             or not finds_itself(image, index, symbol, True) \
@@ -98,9 +135,10 @@ cdef inline bint binds_to_itself(
     if image.tables.is_symbolic and not image.scope.deepbind:
         return True
     word = image.tables.chains[index - image.tables.symbol_offset]
-    if not image.scope.deepbind and may_come_first(&scopes.globals, image, word, &reached):
-        return False
-    if reached:
-        return True
-    list = list_in_scope(<SearchList**>load_pointer(&image.scope.lists), 0)
-    return list != NULL and not may_come_first(&list.images, image, word, &reached) and reached
+    if image.scope.deepbind:
+        return is_first_in_list(scopes, image, word)
+    comes_later = may_come_first(
+        &scopes.globals, scopes.global_index, image, word, &asked, &reached
+    )
+    add_steps(scopes.global_steps, asked)
+    return not comes_later and (reached or is_first_in_list(scopes, image, word))

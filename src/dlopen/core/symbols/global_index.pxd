@@ -1,0 +1,79 @@
+"""The index (symbols/index.pxd) of the global scope, which opens, lazy calls and dlsym(3) share.
+
+It is of the first of the snapshot's globals: those that cannot go behind our back. What joins later
+is searched one by one behind it, until that has cost as much as a new index. When one leaves, the
+places of others change, and it is dropped; a snapshot of before, or an index of before, is known by
+`departures`. So who has both at hand always searches the scope that his snapshot shows.
+"""
+
+from libc.stdint cimport uint64_t
+
+from dlopen.core.base.allocator cimport release
+from dlopen.core.base.atomics cimport load_pointer, load_u64, store_pointer, store_u64
+from dlopen.core.base.growable cimport Pointers
+from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
+from dlopen.core.image.registry cimport Registry, Snapshot, SymbolIndex
+from dlopen.core.image.retirement cimport retire
+from dlopen.core.symbols.index cimport STEPS_FOR_SYMBOL, make_index, words_of
+
+
+cdef enum:
+    # How often the whole scope is searched before it is looked at how large an index would be: no
+    # image has much less than so many symbols.
+    SEARCHES = 16
+
+
+cdef inline const SymbolIndex* known_index(
+    const Registry* registry, const Snapshot* snapshot
+) noexcept nogil:
+    """Of this snapshot's first globals; NULL: there is none. In the reader section of both."""
+    cdef const SymbolIndex* index = <const SymbolIndex*>load_pointer(&registry.global_index)
+    if index == NULL or index.departures != snapshot.global_departures \
+            or index.count > snapshot.lasting_count:
+        return NULL
+    return index
+
+
+cdef inline bint index_pays(Registry* registry, const Snapshot* snapshot) noexcept nogil:
+    """The scope was searched one by one as often as an index of it costs."""
+    cdef uint64_t steps = load_u64(&registry.global_steps)
+    cdef uint64_t due = load_u64(&registry.global_steps_due)
+    cdef Pointers globals
+    if steps < SEARCHES * snapshot.lasting_count:
+        return False
+    if due == 0:
+        globals.items = <void**>snapshot.globals
+        due = STEPS_FOR_SYMBOL * words_of(&globals, snapshot.lasting_count, False) + 1
+        store_u64(&registry.global_steps_due, due)
+    return steps >= due
+
+
+cdef inline const SymbolIndex* index_of_globals(
+    Registry* registry, const Snapshot* snapshot
+) noexcept nogil:
+    """As known_index; made now if that pays. In a handler that may have interrupted who holds a
+    lock it is left as it is."""
+    cdef SymbolIndex* index
+    cdef SymbolIndex* old
+    cdef Pointers globals
+    if not index_pays(registry, snapshot) or locks_held != 0:
+        return known_index(registry, snapshot)
+    globals.items = <void**>snapshot.globals
+    index = make_index(
+        &globals, snapshot.lasting_count, words_of(&globals, snapshot.lasting_count, False), False
+    )
+    if index != NULL:
+        index.departures = snapshot.global_departures
+    lock_acquire(&registry.lock)
+    store_u64(&registry.global_steps, 0)
+    store_u64(&registry.global_steps_due, 0)
+    if index != NULL and index.departures == registry.global_departures:
+        old = registry.global_index
+        store_pointer(&registry.global_index, index)
+        index = NULL
+        if old != NULL:
+            old.retired.block = old
+            retire(&registry.retirement, &old.retired)
+    lock_release(&registry.lock)
+    release(index)
+    return known_index(registry, snapshot)
