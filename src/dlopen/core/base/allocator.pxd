@@ -143,11 +143,12 @@ cdef inline void* allocate(uint64_t size) noexcept nogil:
 
 
 cdef inline void* take_block(uint64_t size) noexcept nogil:
-    """With its header; not zeroed. NULL without memory."""
+    """Zeroed, with its header. NULL without memory."""
     cdef uint64_t whole
     cdef uint32_t size_class
     cdef long mapped
     cdef char* block = NULL
+    cdef bint is_fresh = False
     if size > <uint64_t>0x7fffffffffff:
         return NULL
     if DLOPEN_USES_MALLOC:
@@ -176,6 +177,7 @@ cdef inline void* take_block(uint64_t size) noexcept nogil:
                 heap.chunk = <char*>mapped
                 heap.chunk_left = CHUNK_SIZE
         if heap.chunk_left >= whole:
+            is_fresh = True      # zeroes of the kernel's; of what nobody touches no page is made
             block = heap.chunk
             heap.chunk += whole
             heap.chunk_left -= whole
@@ -184,7 +186,8 @@ cdef inline void* take_block(uint64_t size) noexcept nogil:
         return NULL
     (<BlockHeader*>block).size = whole
     (<BlockHeader*>block).size_class = size_class
-    memset(block + HEADER_SIZE, 0, size)
+    if not is_fresh:
+        memset(block + HEADER_SIZE, 0, size)
     return block + HEADER_SIZE
 
 

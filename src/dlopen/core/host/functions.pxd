@@ -15,7 +15,7 @@ from dlopen.core.host.assumptions cimport fits_link_map, functions_are_there, le
 from dlopen.core.host.libraries cimport is_c_library, is_loader
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_for_lookup
-from dlopen.core.image.image cimport Image, LinkMap
+from dlopen.core.image.image cimport Image, LinkMap, Tables
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, lookup_in_image, refer,
 )
@@ -81,7 +81,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     cdef bint found = False
     memset(&dynamic, 0, sizeof(dynamic))
     while map != NULL and not (found and host.tls_get_addr != NULL):
-        memset(image, 0, sizeof(Image))
+        memset(&image.tables, 0, sizeof(Tables))
         image.is_host = True
         image.load_bias = map.l_addr
         image.bytes_bias = map.l_addr

@@ -20,8 +20,8 @@ from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
 from dlopen.core.host.linker cimport Linker, Preparation
-from dlopen.core.host.probes cimport visit_for_probes
-from dlopen.core.host.read_image cimport pinned_record, read_host_image
+from dlopen.core.host.probes cimport pick_probes
+from dlopen.core.host.read_image cimport keep_what_can_go, pinned_record, read_host_image
 from dlopen.core.host.startup cimport add_needed_names, mark_startup
 from dlopen.core.host.unwinder cimport rebind_unwinder
 from dlopen.core.image.image cimport Image, image_free_records
@@ -143,6 +143,29 @@ cdef inline bint appends_images(Preparation* preparation, const Collection* foun
     return True
 
 
+cdef inline int collect_hosts(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """A PhdrVisitor, for one call: the passes over the host's list, while nothing is unloaded."""
+    cdef Collection* found = <Collection*>data
+    cdef Linker* linker = found.linker
+    cdef size_t i
+    linker.host.dl_iterate_phdr(count_host_images, found)
+    if found.known == NULL and not counts_images(&linker.preparation, found):
+        found.failed = True
+        return 1
+    linker.host.dl_iterate_phdr(visit_host_image, found)
+    if found.failed:
+        return 1
+    if found.known == NULL:
+        found.failed = not mark_startup(linker, &found.images)
+    else:
+        found.failed = not appends_images(&linker.preparation, found)
+    for i in range(found.fresh.count):
+        found.failed = found.failed or not (<Image*>found.fresh.items[i]).host.is_startup \
+            and not keep_what_can_go(<Image*>found.fresh.items[i])
+    found.failed = found.failed or not add_needed_names(found) or not pick_probes(found)
+    return 1
+
+
 cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept nogil:
     """Brings registry.hosts up to date with the host's list. Called in a reader section whose
     snapshot is `known` (NULL at first), with no lock held. A handler that has interrupted who
@@ -167,17 +190,7 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
             return HOSTS_AS_BEFORE
         collection.only_counters = False
         collection.count = 0
-    iterate_hosts(linker, count_host_images, &collection)
-    if known == NULL and not counts_images(&linker.preparation, &collection):
-        return HOSTS_UNKNOWN
-    iterate_hosts(linker, visit_host_image, &collection)
-    if known != NULL and not collection.failed:
-        collection.failed = not appends_images(&linker.preparation, &collection)
-    collection.failed = collection.failed or not add_needed_names(&collection)
-    if known == NULL and not collection.failed:
-        collection.failed = not mark_startup(linker, &collection.images)
-    if known == NULL and not collection.failed:
-        iterate_hosts(linker, visit_for_probes, &collection)
+    iterate_hosts(linker, collect_hosts, &collection)
     lock_acquire(&registry.lock)
     snapshot = make_snapshot(registry, collection.images.count)
     collection.failed = collection.failed or snapshot == NULL \

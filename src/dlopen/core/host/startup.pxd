@@ -8,9 +8,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
 from dlopen.core.arch.machine cimport thread_pointer
-from dlopen.core.base.allocator cimport copy_text, release
 from dlopen.core.base.growable cimport Pointers, pointers_add
-from dlopen.core.base.strings cimport strcmp, strlen, strrchr
+from dlopen.core.base.strings cimport strcmp, strrchr
 from dlopen.core.base.words cimport smaller
 from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval
 from dlopen.core.host.assumptions cimport note_unmet
@@ -29,6 +28,8 @@ cdef inline bint is_needed_as(
     cdef size_t i, j
     cdef const Image* other
     cdef bint needed = False
+    if answers_to(image, name):          # as a rule
+        return False
     for i in range(images.count):
         other = <const Image*>images.items[i]
         if answers_to(other, name):
@@ -39,20 +40,17 @@ cdef inline bint is_needed_as(
 
 
 cdef inline bint add_needed_names(const Collection* found) noexcept nogil:
-    """To the images that are new, so that nobody reads their names yet."""
+    """To the images that are new, so that nobody reads their names yet. False without memory."""
     cdef size_t i
     cdef Image* image
-    cdef const char* name
-    cdef char* copy
+    cdef char* name
     for i in range(found.fresh.count):
         image = <Image*>found.fresh.items[i]
         # The program's has no folder in it, nor has any other that is found by a name alone.
         name = strrchr(image.link_map.l_name, 0x2f)
         if name == NULL or not is_needed_as(&found.images, image, name + 1):
             continue
-        copy = copy_text(name + 1, strlen(name + 1))
-        if copy == NULL or not pointers_add(&image.names, copy):
-            release(copy)
+        if not pointers_add(&image.names, name + 1):
             return False
     return True
 
@@ -80,6 +78,19 @@ cdef inline bint find_static_tls_of_host(Linker* linker, Image* image) noexcept 
     return False
 
 
+cdef inline size_t first_meant(
+    const Pointers* images, size_t start, size_t end, const char* name
+) noexcept nogil:
+    """The first of those that a DT_NEEDED means; `end`: none."""
+    cdef const Image* image
+    while start < end:
+        image = <const Image*>images.items[start]
+        if answers_to(image, name) or has_base_name(image, name):
+            break
+        start += 1
+    return start
+
+
 cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     """Which images the process was started with: the closure of the program's needs, and
     all that stand before its last member, since the host appends what it loads later. False with
@@ -87,7 +98,6 @@ cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     cdef size_t boundary = 1
     cdef size_t i, j, k
     cdef Image* image
-    cdef const Image* other
     cdef const char* name
     cdef bint grew = True
     while grew:
@@ -96,11 +106,11 @@ cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
             image = <Image*>images.items[i]
             for j in range(image.tables.needed.count):
                 name = <const char*>image.tables.needed.items[j]
-                for k in range(boundary, images.count):
-                    other = <const Image*>images.items[k]
-                    if answers_to(other, name) or has_base_name(other, name):
-                        boundary = k + 1
-                        grew = True
+                k = first_meant(images, boundary, images.count, name)
+                # Not one of the same name that came late, by a path.
+                if k != images.count and first_meant(images, 1, boundary, name) == boundary:
+                    boundary = k + 1
+                    grew = True
     for i in range(smaller(boundary, images.count)):
         image = <Image*>images.items[i]
         image.host.is_startup = True

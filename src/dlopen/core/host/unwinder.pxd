@@ -19,7 +19,7 @@ the host's images that we see (an open, a lookup of an address). What the host l
 our first image is bound to ours anyhow (host/redirect.pxd), but for __tls_get_addr.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strcmp
@@ -27,7 +27,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF
 from dlopen.core.elf.structures cimport Sym
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.rebind cimport load_place, patched_place, store_bound
-from dlopen.core.image.image cimport Image, PatchedPlace
+from dlopen.core.image.image cimport Image, PatchedPlace, Tables
 from dlopen.core.relocation.words cimport Word, WordWalk, holds_address, next_word, words_of
 from dlopen.core.symbols.lookup cimport symbol_name
 from dlopen.core.symbols.scopes cimport OwnName
@@ -84,10 +84,22 @@ cdef inline bint stop_at_first(
 
 
 cdef inline bint asks_for_frames(Linker* linker, const Image* image) noexcept nogil:
-    """It has such slots. Under the host's lock."""
-    return not image.host.is_c_library and not walk_unwinder_slots(
-        linker, image, False, stop_at_first
-    )
+    """It may have such slots, since it refers to one of the two. Under the host's lock."""
+    cdef const Tables* tables = &image.tables
+    cdef const char* name
+    cdef uint32_t i
+    if image.host.is_c_library:
+        return False
+    # What is not defined comes before what DT_GNU_HASH holds; without that, or with nothing in it,
+    # the relocations tell.
+    if tables.buckets == NULL or tables.symbol_offset <= 1:
+        return not walk_unwinder_slots(linker, image, False, stop_at_first)
+    for i in range(1, tables.symbol_offset):
+        name = tables.strtab + tables.symtab[i].st_name
+        if (name[0] == 0x64 or name[0] == 0x5f) and (name[1] == 0x6c or name[1] == 0x64) \
+                and own_unwinder_function(linker.own_names, name, False) != 0:
+            return True
+    return False
 
 
 cdef inline bint rebind_slot(

@@ -253,7 +253,8 @@ cdef struct HostRecord:
     bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
     const Phdr* phdrs            # the host's own, to know the image by; not to be read
     char* probe                  # owned: an exported name, to ask libc whether it is global
-    Pointers copied              # char*, owned: strings that could go with it
+    bint has_probe               # it was looked for
+    Pointers copied              # char*, owned: what could go with it, its texts
     void* handle                 # link map; NULL: it was not asked for
     uint32_t is_identified       # Image.device and .inode were looked for
     uint32_t uniques_known       # UNIQUES_* of host/uniques.pxd: whether it defines any
@@ -284,7 +285,7 @@ cdef struct Image:
     # but two, and records of ours lie there; tests/core/image/test_records.py has the offsets.
     LinkMap link_map
     char zeroes[24]              # l_real, l_ns, l_libname
-    Layout layout                # phdrs owned; set before it is published
+    Layout layout                # phdrs owned but of the host's; set before it is published
     uint64_t no_rpath            # l_info[DT_RPATH]: 0
     ThreadLocal thread_local
     Scope scope
@@ -314,7 +315,7 @@ cdef struct Image:
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
 
     # Guarded by Registry.lock.
-    Pointers names               # char*, owned: those that it was loaded by
+    Pointers names               # char*, owned but of the host's: those that it was loaded by
     Name* further_names          # owned: only grows, and is read with load_pointer
     Unique* uniques              # owned: its entries in the table of STB_GNU_UNIQUE definitions
 
@@ -465,9 +466,11 @@ cdef inline void image_free_records(Image* image) noexcept nogil:
         image.uniques = unique.sibling
         release(unique)
         unique = image.uniques
-    if image.names.count == 0 or image.path != image.names.items[0]:
+    if image.host.is_program or not image.is_host and (
+        image.names.count == 0 or image.path != image.names.items[0]
+    ):
         release(image.path)
-    for i in range(image.names.count):
+    for i in range(image.names.count if not image.is_host else 0):
         release(image.names.items[i])
     pointers_free(&image.names)
     while image.further_names != NULL:
@@ -497,5 +500,6 @@ cdef inline void image_free_records(Image* image) noexcept nogil:
     release(image.tables.versions)
     forget_ranges(image)
     release(image.host.probe)
-    release(image.layout.phdrs)
+    if not image.is_host:
+        release(image.layout.phdrs)
     release(image)
