@@ -191,3 +191,16 @@ def test_bytes_are_copied_into_pages_that_cost_least(
     last = text[text.rindex('"opens"') : text.rindex('"closes"')]
     given = re.findall(r"^madvise\(0x\w+, \d+, (\w+)", last, re.MULTILINE)
     assert [one.replace("MADV_POPULATE_WRITE", "0x17") for one in given] == advice, last
+
+
+def test_an_image_from_bytes_has_its_name_in_the_list_of_mappings(
+    tmp_path: Path, libdlopen: Path
+) -> None:
+    """Where the kernel can (CONFIG_ANON_VMA_NAME): what it is asked is looked at."""
+    source = "int check(void) { return 1; }"
+    library = compile_library(tmp_path, "lib[x] $1.so", source)
+    program = compile_program(tmp_path, "costs", PROGRAM)
+    trace = tmp_path / "trace"
+    run([need_tool("strace"), "-e", "prctl", "-o", trace, program, library, libdlopen])
+    asked = re.findall(r'^prctl\(.*, (0x\w+), (\d+), "(.*)"\)', trace.read_text(), re.MULTILINE)
+    assert [name for _, _, name in asked] == ["dlopen: lib?x? ?1.so"] * 2

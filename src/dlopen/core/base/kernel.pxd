@@ -18,6 +18,7 @@ cdef extern from *:
     #include <errno.h>
     #include <fcntl.h>
     #include <linux/futex.h>
+    #include <linux/prctl.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
@@ -26,6 +27,10 @@ cdef extern from *:
     #endif
     #ifndef MADV_POPULATE_WRITE
     #define MADV_POPULATE_WRITE 23
+    #endif
+    #ifndef PR_SET_VMA
+    #define PR_SET_VMA 0x53564d41
+    #define PR_SET_VMA_ANON_NAME 0
     #endif
     /* defined in arch/<machine>.S */
     __attribute__((visibility("hidden")))
@@ -96,15 +101,16 @@ cdef extern from *:
     ) noexcept nogil
     enum:
         SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_writev
-        SYS_mprotect, SYS_madvise, SYS_futex, SYS_sched_yield, SYS_nanosleep, SYS_readlinkat
-        SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit_group, SYS_fcntl
-        SYS_unlinkat
+        SYS_mprotect, SYS_madvise, SYS_prctl, SYS_futex, SYS_sched_yield, SYS_nanosleep
+        SYS_readlinkat, SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill
+        SYS_exit_group, SYS_fcntl, SYS_unlinkat
         AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC
         MFD_CLOEXEC, F_DUPFD_CLOEXEC
         FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
         PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC
         MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_POPULATE, MAP_NORESERVE
         MADV_HUGEPAGE, MADV_POPULATE_WRITE
+        PR_SET_VMA, PR_SET_VMA_ANON_NAME
         EINTR, ENOENT, ENOTDIR, ENOMEM, EINVAL, EISDIR, EPERM, ESRCH, EMFILE, ENFILE, EIO, ENOSYS
         EEXIST, ERANGE, AT_EMPTY_PATH
     cdef struct FileStatus "stat":
@@ -303,6 +309,16 @@ cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection)
 cdef inline void kernel_advise(uint64_t address, uint64_t size, int advice) noexcept nogil:
     """madvise(2), of what changes nothing but the price: a kernel may not know it."""
     dlopen_system_call(SYS_madvise, <long>address, <long>size, advice, 0, 0, 0)
+
+
+cdef inline void kernel_name_memory(
+    uint64_t address, uint64_t size, const char* name
+) noexcept nogil:
+    """Zeroes that were mapped are shown in /proc/PID/maps as [anon:NAME], where the kernel can. Up
+    to 79 printable characters, without `[`, `]`, `\\`, `$` and the backquote."""
+    dlopen_system_call(
+        SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, <long>address, <long>size, <long>name, 0
+    )
 
 
 cdef inline uint32_t kernel_process_id() noexcept nogil:

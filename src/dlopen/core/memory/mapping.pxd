@@ -27,8 +27,8 @@ from dlopen.core.elf.layout cimport Layout, relro_size, relro_start
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.memory cimport (
-    is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_protect, memory_release,
-    memory_reserve, memory_reserve_file, memory_take_huge_pages, memory_take_pages,
+    is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_name, memory_protect,
+    memory_release, memory_reserve, memory_reserve_file, memory_take_huge_pages, memory_take_pages,
 )
 
 
@@ -216,6 +216,8 @@ cdef inline int map_segments(
     if code:
         return code
     bias = base - layout.start
+    if file.descriptor < 0:
+        memory_name(base, room.size, name)
     if room.is_huge:
         memory_take_huge_pages(base, room.size)
     elif room.content != 0:

@@ -14,9 +14,10 @@ from libc.string cimport memcpy, memset
 from dlopen.core.base.atomics cimport add_u32, load_pointer, store_pointer
 from dlopen.core.base.kernel cimport (
     MADV_HUGEPAGE, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE,
-    MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, kernel_advise, kernel_map, kernel_protect,
-    kernel_unmap,
+    MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, kernel_advise, kernel_map, kernel_name_memory,
+    kernel_protect, kernel_unmap,
 )
+from dlopen.core.base.strings cimport strchr, strrchr
 
 
 cdef inline bint is_memory_error(long result) noexcept nogil:
@@ -61,6 +62,29 @@ cdef inline void memory_take_huge_pages(uint64_t address, uint64_t size) noexcep
 cdef inline void memory_take_pages(uint64_t address, uint64_t size) noexcept nogil:
     """Now, all at once: zeroes that are about to be written."""
     kernel_advise(address, size, MADV_POPULATE_WRITE)
+
+
+cdef inline void memory_name(uint64_t address, uint64_t size, const char* name) noexcept nogil:
+    """Of zeroes that an image is copied into, for who looks at /proc/PID/maps; where the kernel
+    can. The path is left out: there is room for 79 characters. Our other memory has no name: a
+    sandbox may end a process for a prctl(2) that it does not know, and an open from bytes is
+    asked for."""
+    cdef char text[80]
+    cdef const char* base = strrchr(name, 0x2f)
+    cdef size_t length = 8
+    memcpy(&text[0], b"dlopen: ", length)
+    if base != NULL:
+        name = base + 1
+    while name[0] != 0 and length < sizeof(text) - 1:
+        # What the kernel refuses (prctl(2)), and what is not ASCII.
+        if name[0] < 0x20 or name[0] > 0x7e or strchr(b"\\`$[]", name[0]) != NULL:
+            text[length] = 0x3f
+        else:
+            text[length] = name[0]
+        length += 1
+        name += 1
+    text[length] = 0
+    kernel_name_memory(address, size, &text[0])
 
 
 cdef inline long memory_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:
