@@ -44,7 +44,7 @@ late = new_lock()
 A child that is forked while another thread imports a module would wait for ever when it imports
 that one, too: so a fork waits for such threads.
 """
-_LONGEST_IMPORT = 1.0  # seconds: one may be waiting for what the thread has that forks
+_LONGEST_IMPORT = 5.0  # seconds: one may be waiting for what the thread has that forks
 _forking: set[int] = set()  # the thread that holds `late` for a fork
 
 
