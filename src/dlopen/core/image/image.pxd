@@ -285,24 +285,24 @@ cdef struct Image:
     # but two, and records of ours lie there; tests/core/image/test_records.py has the offsets.
     LinkMap link_map
     char zeroes[24]              # l_real, l_ns, l_libname
-    Layout layout                # phdrs owned but of the host's; set before it is published
+    # All up to further_zeroes is set before it is published, but for what is said.
+    Layout layout                # phdrs owned but of the host's
     uint64_t no_rpath            # l_info[DT_RPATH]: 0
     ThreadLocal thread_local
-    Scope scope
-    uint64_t no_runpath          # l_info[DT_RUNPATH]: 0
-    Tables tables
-    uint64_t load_bias           # set before it is published
+    uint64_t load_bias
     uint64_t bytes_bias
-    char further_zeroes[576]     # up to offset 1,280
-
-    # What it is, set before it is published.
+    uint64_t map_start           # run addresses
+    uint64_t map_end
     # Owned, or the first of `names`; of a file it is absolute. Of the program atomic: path.pxd.
     char* path
     const Machine* machine       # of its code
-    uint64_t map_start           # run addresses
-    uint64_t map_end
+    uint64_t no_runpath          # l_info[DT_RUNPATH]: 0
+    Tables tables
     uint64_t device              # 0 with `inode`: not a file; of the host's: HostRecord
     uint64_t inode
+    char further_zeroes[560]     # up to offset 1,264
+
+    # What it is, set before it is published.
     int64_t namespace_id         # 0: the program's
     bint is_host                 # mapped by the process's own loader
     bint is_foreign              # of another machine: it is only looked at
@@ -319,6 +319,7 @@ cdef struct Image:
     Name* further_names          # owned: only grows, and is read with load_pointer
     Unique* uniques              # owned: its entries in the table of STB_GNU_UNIQUE definitions
 
+    Scope scope
     Needs needs
     Listing listing
     Life life
