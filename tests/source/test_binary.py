@@ -80,6 +80,22 @@ def test_the_core_needs_libc_only() -> None:
     assert needed <= {"libc.so.6", "ld-linux-x86-64.so.2", "libgcc_s.so.1"}
 
 
+def test_a_process_that_does_not_call_it_pays_little() -> None:
+    """Two mappings, no variable with a value of its own, no code of the compiler's start files."""
+    loads = [s for s in core().iter_segments() if s["p_type"] == "PT_LOAD"]
+    relro = next(s for s in core().iter_segments() if s["p_type"] == "PT_GNU_RELRO")
+    assert len(loads) == 2
+    assert loads[1]["p_filesz"] <= relro["p_memsz"]
+    assert not dynamic(core(), "DT_INIT")
+    assert not dynamic(core(), "DT_FINI")
+    weak = {
+        symbol.name
+        for symbol in core().get_section_by_name(".dynsym").iter_symbols()
+        if symbol["st_shndx"] == "SHN_UNDEF" and symbol["st_info"]["bind"] == "STB_WEAK"
+    }
+    assert not weak
+
+
 def test_soname_nodelete_bind_now() -> None:
     assert [entry.soname for entry in dynamic(core(), "DT_SONAME")] == ["libdlopen.so"]
     assert dynamic(core(), "DT_FLAGS_1")[0].entry.d_val & DF_1_NODELETE

@@ -46,7 +46,7 @@ cdef extern from *:
        the processor takes that it saves: FXSAVE's 512 bytes, or what the components that the
        kernel has enabled (XCR0) take in XSAVE's standard format. */
     __attribute__((visibility("hidden"))) int dlopen_has_xsave;
-    __attribute__((visibility("hidden"))) uint64_t dlopen_state_size = 2688;
+    __attribute__((visibility("hidden"))) uint64_t dlopen_state_size;
     #if defined(__x86_64__)
     static void dlopen_find_xsave(void *function) {
         unsigned d, enabled = 0;

@@ -28,14 +28,21 @@ from dlopen.core.image.registry cimport this_thread
 
 cdef extern from *:
     """
+    #define DLOPEN_AT_START __attribute__((section(".text.startup")))
     void dlopen_finish(void);
-    void dlopen_keep_environment(void);
-    int dlopen_expect_fork(void);
+    DLOPEN_AT_START void dlopen_keep_environment(void);
+    DLOPEN_AT_START int dlopen_expect_fork(void);
+    #ifndef DLOPEN_SANITIZE
+    /* Linked without the compiler's start files, whose code would look up four symbols and write to
+       a page, in each process, for nothing: what names this library to libc is its address. */
+    __attribute__((visibility("hidden"))) void *__dso_handle;
+    #endif
     /* Most processes with libdlopen.so preloaded never call it, and shall not pay for it: each
-       page that is touched here costs more than all the code. What the host's loader gives to
-       constructors is kept in .data, whose page is written anyhow; the constructor and the
-       destructor lie together. */
-    __attribute__((section(".data"))) static struct dlopen_startup {
+       page that is touched here costs more than all the code. So there is no variable with a value
+       of its own (tests/source/test_binary.py): the loader would copy its page of the file. What
+       the host's loader gives to constructors is in the one page of zeroes that is written, and
+       all code that runs in each process lies together. */
+    static struct dlopen_startup {
         char **argv, **envp;
         int argc, in_use, expects_fork;
         /* What of the environment counts: base/environment.pxd. */
@@ -56,7 +63,7 @@ cdef extern from *:
         dlopen_keep_environment();
     }
     /* In DT_FINI_ARRAY: after every atexit handler, as the host's own destructors run. */
-    __attribute__((destructor)) static void dlopen_destructor(void) {
+    __attribute__((destructor)) DLOPEN_AT_START static void dlopen_destructor(void) {
         if (dlopen_startup.in_use) dlopen_finish();
     }
     """

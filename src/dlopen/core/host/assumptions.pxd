@@ -49,10 +49,14 @@ cdef extern from *:
     """
     /* Why this libc cannot be worked with. Written by who claims it, before Preparation.ready says
        NO_LIBC, and never again. */
-    static char dlopen_unmet[160] = "libc.so.6 was not found in this process: glibc is needed";
+    static char dlopen_unmet[160];
     static uint32_t dlopen_unmet_claimed;
+    static const char dlopen_no_libc[] =
+        "libc.so.6 was not found in this process: glibc is needed";
+    #define DLOPEN_UNMET_TEXT (dlopen_unmet[0] ? dlopen_unmet : dlopen_no_libc)
     """
-    const char* unmet_text "dlopen_unmet"
+    char* unmet_room "dlopen_unmet"
+    const char* unmet_text "DLOPEN_UNMET_TEXT"
     enum:
         UNMET_SIZE "sizeof(dlopen_unmet)"
     uint32_t unmet_claimed "dlopen_unmet_claimed"
@@ -77,7 +81,7 @@ cdef inline void note_unmet(
     of new opens, and what is open stays as it is."""
     if not compare_and_swap_u32(&unmet_claimed, 0, 1):
         return
-    snprintf(<char*>unmet_text, UNMET_SIZE, b"this libc is not known to dlopen: %s%s", what, name)
+    snprintf(unmet_room, UNMET_SIZE, b"this libc is not known to dlopen: %s%s", what, name)
     if compare_and_swap_u32(&preparation.ready, READY, NO_LIBC):
         say_unmet()
 
