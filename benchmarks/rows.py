@@ -18,8 +18,6 @@ import peers
 from turns import Command
 
 OURS, LIBC = "dlopen", "libc"
-
-
 UNITS = {"anonymous": "bytes", "mappings": "mappings"}  # of a metric; all others are times
 
 
@@ -76,8 +74,10 @@ def linked(side: str, library: Path) -> str:
     folder = libraries.BUILD / "preload"
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / f"lib{side}.so"
-    link.unlink(missing_ok=True)
-    link.symlink_to(library)
+    # As it is where it is right: another check may be about to use it.
+    if not link.is_symlink() or link.readlink() != library:
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
     return str(link.relative_to(libraries.ROOT))
 
 
