@@ -42,7 +42,7 @@ cdef extern from *:
        of its own (tests/source/test_binary.py): the loader would copy its page of the file. What
        the host's loader gives to constructors is in the one page of zeroes that is written, and
        all code that runs in each process lies together. */
-    static struct dlopen_startup {
+    __attribute__((aligned(2048))) static struct dlopen_startup {      /* in one page */
         char **argv, **envp;
         int argc, in_use, expects_fork;
         /* What of the environment counts: base/environment.pxd. */

@@ -17,7 +17,7 @@ from dlopen.core.base.environment cimport Environment, environment_value
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strlen, strncmp
-from dlopen.core.elf.constants cimport DF_1_NODEFLIB, PF_R, PF_W, PT_LOAD
+from dlopen.core.elf.constants cimport DF_1_NODEFLIB, PF_R, PF_X, PT_LOAD
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.host.abi cimport RTLD_DI_SERINFO, RTLD_DI_SERINFOSIZE, RTLD_LAZY, RTLD_NOLOAD
 from dlopen.core.host.host_lock cimport close_host, open_host
@@ -77,19 +77,26 @@ cdef inline void make_subfolders(
     add_subfolder(search, b"")
 
 
-cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
-    """A constant of the host's loader: in what it cannot write."""
+cdef inline bint holds_in(
+    const Image* loader, uint32_t flags, const Text* text
+) noexcept nogil:
+    """In one of its segments with just these flags."""
     cdef uint32_t i
     cdef const Phdr* segment
     for i in range(loader.layout.phnum):
         segment = &loader.layout.phdrs[i]
-        if segment.p_type == PT_LOAD and segment.p_flags & PF_R and not segment.p_flags & PF_W \
-                and memmem(
-                    <const void*>(loader.bytes_bias + segment.p_vaddr), segment.p_filesz,
-                    text.data, text.length
-                ) != NULL:
+        if segment.p_type == PT_LOAD and segment.p_flags == flags and memmem(
+            <const void*>(loader.bytes_bias + segment.p_vaddr), segment.p_filesz,
+            text.data, text.length
+        ) != NULL:
             return True
     return False
+
+
+cdef inline bint loader_holds(const Image* loader, const Text* text) noexcept nogil:
+    """A constant of the host's loader: as a rule not in a segment with code, whose pages are not
+    brought in then."""
+    return holds_in(loader, PF_R, text) or holds_in(loader, PF_R | PF_X, text)
 
 
 cdef extern from "<string.h>" nogil:
