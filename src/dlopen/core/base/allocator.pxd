@@ -2,7 +2,7 @@
 
 Malloc wrappers call dlsym while they start, and a lazy fixup may run inside malloc.
 Blocks come zeroed, each behind a 16-byte header, in size classes: 16 bytes apart up to 1 KiB, then
-eight to an octave; larger ones are mappings of their own. Freed blocks go to their class's list.
+16 to an octave; larger ones are mappings of their own. Freed blocks go to their class's list.
 
 `Allocator.lock` guards every field and is a leaf: nothing is called while it is held
 but the kernel. A signal handler that has interrupted this thread in here waits for
@@ -65,7 +65,7 @@ cdef enum:
 
 cdef extern from *:
     """
-    enum { DLOPEN_CLASS_COUNT = 116 };   /* 16, 32, 48, … 1024, 1152, 1280, … 96 KiB */
+    enum { DLOPEN_CLASS_COUNT = 168 };   /* 16, 32, 48, … 1024, 1088, 1152, … 96 KiB */
     struct dlopen_block_header {
         uint64_t size;           /* of the whole block */
         uint64_t size_class;     /* DLOPEN_CLASS_COUNT: a mapping of its own */
@@ -105,16 +105,16 @@ cdef inline uint32_t size_class_of(uint64_t size) noexcept nogil:
     if size <= FINE_SIZE:
         return <uint32_t>(last // FINE_STEP)
     octave = <uint32_t>(63 - count_leading_zeros(last))
-    # The three bits below the highest one of `last` say which eighth.
-    return FINE_COUNT + (octave - FINE_SHIFT) * 8 + <uint32_t>(last >> (octave - 3) & 7)
+    # The four bits below the highest one of `last` say which part of the octave.
+    return FINE_COUNT + (octave - FINE_SHIFT) * 16 + <uint32_t>(last >> (octave - 4) & 15)
 
 
 cdef inline uint64_t size_of_class(uint32_t size_class) noexcept nogil:
     """Of a block with its header."""
-    cdef uint32_t eighths = size_class - FINE_COUNT
+    cdef uint32_t parts = size_class - FINE_COUNT
     if size_class < FINE_COUNT:
         return <uint64_t>(size_class + 1) * FINE_STEP
-    return <uint64_t>(eighths % 8 + 9) << (FINE_SHIFT - 3 + eighths // 8)
+    return <uint64_t>(parts % 16 + 17) << (FINE_SHIFT - 4 + parts // 16)
 
 
 cdef inline bint is_allocating() noexcept nogil:

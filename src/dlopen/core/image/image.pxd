@@ -21,6 +21,10 @@ from dlopen.core.elf.structures cimport Dyn, Half, Phdr, Rela, Sym, Word, Xword
 from dlopen.core.memory.memory cimport memory_read, memory_write
 
 
+cdef extern from *:
+    ctypedef bint Flag "_Bool"   # one byte
+
+
 cdef struct LinkMap:             # <link.h>: what programs and debuggers cast a handle to
     uint64_t l_addr
     char* l_name                 # where a debugger finds the file; we call `image_asked_name`
@@ -175,21 +179,21 @@ cdef struct Life:
     uint32_t pins                # transactions that rely on it
     # Needs of published images that lead to it, one of ours: closing/candidates.pxd.
     uint32_t references
-    bint is_claimed              # DLOPEN_relocate is at it
+    Flag is_claimed              # DLOPEN_relocate is at it
+    Flag nodelete                # never unloaded
+    Flag has_failed              # a constructor has thrown: each open of it fails
+    Flag fini_due                # constructors ran (or began to), destructors did not
+    Flag is_deferred             # closed, and unloaded when the last of `live_objects` has gone
+    Flag is_finished             # its destructors have run
+    Flag is_abandoned            # some of those of its close have not: one has thrown an exception
     uint64_t initialiser         # the thread that runs the constructors, and links what was mapped
     const Image* opened_for      # the root of the open that has loaded it: to be compared only
     # Whose DT_NEEDED brought it in; NULL: opened, or that has gone. Read with load_pointer.
     Image* loader
     uint32_t is_global           # atomic
     uint32_t is_visible          # atomic: found by name and identity
-    bint nodelete                # never unloaded
-    bint has_failed              # a constructor has thrown: each open of it fails
     bint is_complete             # an open has found all that it needs initialised
-    bint fini_due                # constructors ran (or began to), destructors did not
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
-    bint is_deferred             # closed, and unloaded when the last of these has gone
-    bint is_finished             # its destructors have run
-    bint is_abandoned            # some of those of its close have not: one has thrown an exception
     uint32_t retain_count        # while it is not 0, it stays mapped when its destructors have run
     Retired retired              # once it has gone
 
@@ -304,14 +308,14 @@ cdef struct Image:
 
     # What it is, set before it is published.
     int64_t namespace_id         # 0: the program's
-    bint is_host                 # mapped by the process's own loader
-    bint is_foreign              # of another machine: it is only looked at
-    bint is_private              # found by no name or file: DLOPEN_PRIVATE
-    bint is_from_bytes
-    bint is_from_files           # from bytes: its path is one of the caller's files
-    bint is_reloadable           # another image may take its place: running/swap.pxd
-    bint no_foreign_code         # constructors and resolvers of it do not run
-    bint shares_family           # its namespace has a record: host/namespaces.pxd
+    Flag is_host                 # mapped by the process's own loader
+    Flag is_foreign              # of another machine: it is only looked at
+    Flag is_private              # found by no name or file: DLOPEN_PRIVATE
+    Flag is_from_bytes
+    Flag is_from_files           # from bytes: its path is one of the caller's files
+    Flag is_reloadable           # another image may take its place: running/swap.pxd
+    Flag no_foreign_code         # constructors and resolvers of it do not run
+    Flag shares_family           # its namespace has a record: host/namespaces.pxd
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
 
     # Guarded by Registry.lock.
