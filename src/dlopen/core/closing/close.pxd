@@ -1,4 +1,4 @@
-"""Closing: mark from what is held, sweep the rest; destructors, then unmapping.
+"""Closing: what nothing holds any more is swept; destructors, then unmapping.
 
 One that thread_local objects keep alive is only deferred: the thread that destroys the last
 one unloads it.

@@ -1,4 +1,5 @@
-"""What is held, and all that it holds.
+"""What is held, and all that it holds: of all images. Most closes count instead
+(closing/candidates.pxd).
 
 Held is what is open, NODELETE, pinned by an open that is under way, or being
 initialised; and whatever such an image depends on, bound to, or leads to by a patch.

@@ -1,5 +1,5 @@
 """What nothing holds is taken out of sight: marked as closing, sorted for its destructors, and
-missing in the next snapshot.
+present no more.
 
 A lazy call in another thread may bind to such an image at the same moment. Each side first writes
 what the other looks at: then either the call sees that the image goes, or the sweep sees the

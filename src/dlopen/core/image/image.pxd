@@ -192,7 +192,7 @@ cdef struct Life:
     Image* loader
     uint32_t is_global           # atomic
     uint32_t is_visible          # atomic: found by name and identity
-    bint is_complete             # an open has found all that it needs initialised
+    uint32_t is_complete         # atomic: an open has found all that it needs initialised
     uint32_t live_objects        # thread_local objects, of any thread, with its destructors
     uint32_t retain_count        # while it is not 0, it stays mapped when its destructors have run
     Retired retired              # once it has gone

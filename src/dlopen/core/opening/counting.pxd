@@ -52,7 +52,7 @@ cdef inline Image* image_to_count(const Registry* registry, const Request* reque
                 return NULL
             found = image
         image = next_found(&search)
-    if found == NULL or found.life.open_count == 0 or not found.life.is_complete \
+    if found == NULL or found.life.open_count == 0 or not load_u32(&found.life.is_complete) \
             or found.namespace_id != request.namespace_id or not load_u32(&found.life.is_visible) \
             or load_u32(&found.changes.is_replaced) or not is_only_one_of_file(registry, found):
         return NULL

@@ -213,10 +213,8 @@ cdef inline int initialise(
         if code == 0 and image.life.has_failed:
             code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), DETAIL_CONSTRUCTOR_BEFORE)
             name_who_needs(registry, image, error)
-    if code == 0 and is_complete and not root.life.is_complete:
-        lock_acquire(&registry.lock)
-        root.life.is_complete = True
-        lock_release(&registry.lock)
+    if code == 0 and is_complete and not load_u32(&root.life.is_complete):
+        store_u32(&root.life.is_complete, 1)
     reader_leave(registry, phase)
     return code
 

@@ -3,13 +3,15 @@ it is now, for symbols/scopes.pxd to ask in order."""
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.growable cimport pointers_add
+from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.counts cimport look_for_globals
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, SearchList
-from dlopen.core.image.registry cimport Snapshot, current_snapshot
+from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
 from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
-from dlopen.core.opening.tree cimport add_dependencies_of, put_filtees_first, put_hosts_last
+from dlopen.core.opening.tree cimport (
+    add_dependencies_of, add_unmarked, put_filtees_first, put_hosts_last,
+)
 from dlopen.core.symbols.global_index cimport index_of_globals
 from dlopen.core.symbols.scopes cimport Scopes, collect_family, collect_globals, take_process
 
@@ -19,13 +21,21 @@ cdef inline bint make_search_list(
 ) noexcept nogil:
     """The breadth-first closure of an image's dependencies, with what they are filters of.
     In a namespace with a record, its own come before the family."""
+    cdef Registry* registry = &transaction.linker.registry
     cdef size_t i = 0
-    if not pointers_add(&list.images, root):
-        return False
-    while i < list.images.count:
-        if not add_dependencies_of(transaction, <const Image*>list.images.items[i], &list.images):
-            return False
+    cdef bint complete
+    lock_acquire(&registry.lock)         # for the marks
+    complete = add_unmarked(&list.images, root)
+    while complete and i < list.images.count:
+        complete = add_dependencies_of(
+            transaction, <const Image*>list.images.items[i], &list.images
+        )
         i += 1
+    for i in range(list.images.count):
+        (<Image*>list.images.items[i]).visit.mark = 0
+    lock_release(&registry.lock)
+    if not complete:
+        return False
     put_filtees_first(&list.images)
     if transaction.space != NULL:
         put_hosts_last(&list.images)

@@ -73,16 +73,26 @@ cdef inline Outcome load_dependencies(Transaction* transaction) noexcept nogil:
     return DONE
 
 
+cdef inline bint add_unmarked(Pointers* images, Image* image) noexcept nogil:
+    """Once: Traversal.mark says whether it is there. False without memory."""
+    if image.visit.mark:
+        return True
+    if not pointers_add(images, image):
+        return False
+    image.visit.mark = 1
+    return True
+
+
 cdef inline bint add_dependencies_of(
     Transaction* transaction, const Image* image, Pointers* images
 ) noexcept nogil:
-    """Appends the direct dependencies of any image. The host does not say what it bound
-    DT_NEEDED to: by name."""
+    """Appends the direct dependencies of any image; under the lock. The host does not say what it
+    bound DT_NEEDED to: by name."""
     cdef size_t i
     cdef Image* dependency
     if not image.is_host:
         for i in range(image.needs.dependencies.count):
-            if not pointers_add_once(images, pointer_at(&image.needs.dependencies, i)):
+            if not add_unmarked(images, <Image*>pointer_at(&image.needs.dependencies, i)):
                 return False
         return True
     for i in range(image.tables.needed.count):
@@ -91,7 +101,7 @@ cdef inline bint add_dependencies_of(
         )
         # What the family needs of others is none of a namespace's.
         if dependency != NULL and sees(transaction, dependency) \
-                and not pointers_add_once(images, dependency):
+                and not add_unmarked(images, dependency):
             return False
     return True
 
@@ -147,8 +157,8 @@ cdef inline bint sort_tree(Image* root) noexcept nogil:
     # Itself first, which a filter is not in its list.
     complete = pointers_add(&needed, root)
     for i in range(closure.count):
-        if not (<const Image*>closure.items[i]).is_host:
-            complete = complete and pointers_add_once(&needed, closure.items[i])
+        if closure.items[i] != root and not (<const Image*>closure.items[i]).is_host:
+            complete = complete and pointers_add(&needed, closure.items[i])
     complete = complete and sort_for_constructors(&needed, &root.needs.sorted)
     if not complete:
         root.needs.sorted.count = 0
