@@ -86,7 +86,7 @@ def _libraries(steps: Steps, chance: random.Random, count: int) -> tuple[list[Pa
                 f"random{number}",
                 _source(chance, number, defined, called[-1]),
                 *flags,
-                needs=chance.sample(made, min(len(made), chance.randrange(4))),
+                needs=chance.sample(made, min(len(made), chance.randrange(7))),
             )
         )
     return made, called
@@ -95,7 +95,7 @@ def _libraries(steps: Steps, chance: random.Random, count: int) -> tuple[list[Pa
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_found_is_what_glibc_finds(steps: Steps, seed: int) -> None:
     chance = random.Random(seed)
-    made, called = _libraries(steps, chance, 9)
+    made, called = _libraries(steps, chance, 14)
     order = chance.sample(range(len(made)), len(made))
     asked: list[str] = []
     for place, number in enumerate(order):

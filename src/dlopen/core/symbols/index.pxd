@@ -39,6 +39,7 @@ cdef enum:
     # The least a list must have been searched for each of its symbols: that many images asked
     # cost as much as an entry.
     STEPS_FOR_SYMBOL = 2
+    SHORT_LIST = 8               # to ask so few costs less than the pages of an index
 
 
 cdef inline uint64_t word_count(const Image* image) noexcept nogil:
@@ -190,7 +191,8 @@ cdef inline void note_steps(SearchedList* list, size_t steps) noexcept nogil:
     """It was searched without index: from now on with one, if that has cost as much by now."""
     list.steps += steps
     # Each image has a symbol or two.
-    if list.failed or list.steps < STEPS_FOR_SYMBOL * list.images.count:
+    if list.images.count < SHORT_LIST or list.failed \
+            or list.steps < STEPS_FOR_SYMBOL * list.images.count:
         return
     if list.words == 0:
         list.words = words_of(list.images, list.images.count, list.after_start) + 1
