@@ -61,6 +61,8 @@ cdef enum:
 cdef struct Rebinding:           # host/rebind.pxd, unwinder.pxd, redirect.pxd
     # Pages of RELRO of ours that could not be closed again. Under Registry.lock.
     uint64_t unsealed[UNSEALED_MAX]
+    # The segment of libc's symbol table, likewise; 0: it is closed.
+    uint64_t open_table, open_table_size
     uint32_t has_unsealed        # atomic
     uint32_t is_due              # atomic: what asks for frames has still to be bound to ours
     uint32_t expects_unwinders   # atomic: host/redirect.pxd is done

@@ -87,10 +87,26 @@ cdef inline void note_unsealed(
             return
 
 
+cdef inline void close_table(
+    Rebinding* rebinding, uint64_t start, uint64_t size
+) noexcept nogil:
+    """Under the lock: the segment of libc's symbol table, which was opened for a store."""
+    rebinding.open_table = 0
+    if memory_protect(start, size, PROT_READ) != 0:
+        rebinding.open_table = start
+        rebinding.open_table_size = size
+        store_u32(&rebinding.has_unsealed, 1)
+
+
 cdef inline void seal_again(Linker* linker) noexcept nogil:
     """Under the lock."""
     cdef int i
     cdef bint left = False
+    if linker.rebinding.open_table != 0:
+        close_table(
+            &linker.rebinding, linker.rebinding.open_table, linker.rebinding.open_table_size
+        )
+        left = linker.rebinding.open_table != 0
     for i in range(UNSEALED_MAX):
         if linker.rebinding.unsealed[i] != 0 and memory_protect(
             linker.rebinding.unsealed[i], linker.process.page, PROT_READ

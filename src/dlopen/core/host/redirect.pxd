@@ -29,6 +29,7 @@ from dlopen.core.host.host_lock cimport open_host
 from dlopen.core.host.iterate cimport holds_linker
 from dlopen.core.host.libraries cimport is_c_library
 from dlopen.core.host.linker cimport Linker
+from dlopen.core.host.rebind cimport close_table
 from dlopen.core.host.refresh cimport HOSTS_UNKNOWN, refresh_hosts
 from dlopen.core.host.unwinder cimport own_unwinder_function
 from dlopen.core.image.image cimport Image
@@ -107,8 +108,8 @@ cdef inline bint redirect(Linker* linker, const Snapshot* snapshot) noexcept nog
         return False
     store_value(&find_object)
     store_value(&iterate)
-    if not segment.p_flags & PF_W and memory_protect(start, size, PROT_READ) != 0:
-        memory_protect(start, size, PROT_READ)       # it has no memory: once more, and no more
+    if not segment.p_flags & PF_W:
+        close_table(&linker.rebinding, start, size)
     return True
 
 

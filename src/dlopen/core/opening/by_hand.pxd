@@ -125,7 +125,7 @@ cdef inline bint claim_mapped(Registry* registry, Image* image) noexcept nogil:
         and load_u32(&image.life.state) == DLOPEN_STATE_MAPPED and image.scope.lists == NULL
     if is_mapped:
         image.life.is_claimed = True
-        image.life.initialiser = this_thread()
+        store_u64(&image.life.initialiser, this_thread())
         store_u32(&image.life.state, DLOPEN_STATE_LOADING)
     lock_release(&registry.lock)
     return is_mapped
@@ -168,7 +168,7 @@ cdef inline Outcome publish_relocated(Transaction* transaction) noexcept nogil:
                 transaction.error, DLOPEN_E_HANDLE, image_name(image), DETAIL_BOUND_GONE
             ))
     lock_acquire(&linker.registry.lock)
-    image.life.initialiser = this_thread()
+    store_u64(&image.life.initialiser, this_thread())
     image.life.opened_for = image
     store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
     count_all_needs(transaction)

@@ -122,7 +122,7 @@ cdef inline bint is_of_own(const Transaction* transaction, const Image* image) n
     another thread links it, or while this transaction loads it."""
     return image != NULL and not image.is_host and image.scope.is_own \
         and image.namespace_id == transaction.namespace_id \
-        and (is_linked(image) or image.life.initialiser == this_thread())
+        and (is_linked(image) or load_u64(&image.life.initialiser) == this_thread())
 
 
 cdef inline Image* loaded_with_asker(

@@ -215,7 +215,7 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     if outcome == DONE:
         for i in range(transaction.loaded.count):
             image = <Image*>transaction.loaded.items[i]
-            image.life.initialiser = this_thread()
+            store_u64(&image.life.initialiser, this_thread())
             image.life.opened_for = root
             image.life.fini_due = False
             store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
