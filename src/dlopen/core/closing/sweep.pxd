@@ -125,9 +125,9 @@ cdef inline bint find_all_dead(Linker* linker, Pointers* dead) noexcept nogil:
 
 
 cdef inline void check_dead(Linker* linker, const Pointers* dead) noexcept nogil:
-    """Ends the process if counts and marks do not agree."""
+    """Ends the process if counts and marks do not agree. It leaves `is_deferred` as a look at all
+    does, and so also what that makes due."""
     cdef Registry* registry = &linker.registry
-    cdef bint is_due = registry.is_sweep_due
     cdef Image* image = first_image(registry)
     mark_what_is_held(linker)
     while image != NULL:
@@ -135,7 +135,6 @@ cdef inline void check_dead(Linker* linker, const Pointers* dead) noexcept nogil
             trap()
         image = next_image(image)
     clear_marks(registry)
-    registry.is_sweep_due = is_due
 
 
 cdef inline bint find_dead(Linker* linker, Image* closed, Pointers* dead) noexcept nogil:
