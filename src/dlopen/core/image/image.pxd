@@ -186,7 +186,9 @@ cdef struct Life:
     Flag is_deferred             # closed, and unloaded when the last of `live_objects` has gone
     Flag is_finished             # its destructors have run
     Flag is_abandoned            # some of those of its close have not: one has thrown an exception
-    uint64_t initialiser         # atomic: the thread that runs the constructors, and links what was mapped
+    # Atomic: the thread that runs the constructors, and links what was mapped.
+    uint64_t initialiser
+    const void* pinner           # atomic: the transaction that pinned it last; NULL: that has ended
     const Image* opened_for      # the root of the open that has loaded it: to be compared only
     # Whose DT_NEEDED brought it in; NULL: opened, or that has gone. Read with load_pointer.
     Image* loader

@@ -13,6 +13,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.atomics cimport load_pointer, store_pointer
 from dlopen.core.base.contract cimport Error, Request
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport (
@@ -90,12 +91,17 @@ cdef struct Transaction:
 # Finding images ------------------------------------------------------------------
 
 
+cdef inline bint is_pinned(const Transaction* transaction, const Image* image) noexcept nogil:
+    """By this transaction, and by no other since: then it may be pinned twice, and unpinned so."""
+    return load_pointer(&image.life.pinner) == <const void*>transaction
+
+
 cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
     """A published image stays while the transaction runs, of the host's at least what we
     know of it; False if it is being closed, or with Transaction.no_memory."""
     cdef Registry* registry = &transaction.linker.registry
     cdef bint usable
-    if pointers_hold(&transaction.pinned, image):
+    if is_pinned(transaction, image):
         return True
     lock_acquire(&registry.lock)
     usable = is_present(registry, image)
@@ -104,6 +110,7 @@ cdef inline bint pin(Transaction* transaction, Image* image) noexcept nogil:
         usable = False
     if usable:
         image.life.pins += 1
+        store_pointer(&image.life.pinner, transaction)
     lock_release(&registry.lock)
     return usable
 
@@ -113,7 +120,7 @@ cdef inline bint rely_on(Transaction* transaction, Image* image) noexcept nogil:
     with the host. False if it has gone, or with Transaction.no_memory or is_stale."""
     cdef void* handle
     if pointers_hold(&transaction.loaded, image) or image.host.is_startup \
-            or pointers_hold(&transaction.pinned, image):
+            or is_pinned(transaction, image):
         return True
     if not image.is_host:
         return pin(transaction, image)
@@ -192,9 +199,13 @@ cdef inline void free_new_images(Transaction* transaction) noexcept nogil:
 cdef inline void unpin_all(Transaction* transaction) noexcept nogil:
     """Gives back what `pin` has counted."""
     cdef size_t i
+    cdef Image* image
     lock_acquire(&transaction.linker.registry.lock)
     for i in range(transaction.pinned.count):
-        (<Image*>transaction.pinned.items[i]).life.pins -= 1
+        image = <Image*>transaction.pinned.items[i]
+        image.life.pins -= 1
+        if is_pinned(transaction, image):
+            store_pointer(&image.life.pinner, NULL)
     lock_release(&transaction.linker.registry.lock)
     transaction.pinned.count = 0
 
