@@ -204,7 +204,10 @@ def numbered(count: int, folder: Path, template: Path, before: Path | None = Non
         elif before:
             names, source = {b"copy88888": b"copy" + new}, before
         path = folder / f"libcopy{number:05}.so"
-        path.write_bytes(renamed(source, names, b"copy" + new))
+        # Another run may have the file of that name mapped: that one stays as it is.
+        made_now = path.with_suffix(".new")
+        made_now.write_bytes(renamed(source, names, b"copy" + new))
+        made_now.replace(path)
     stamp.write_bytes(key)
     return folder
 
