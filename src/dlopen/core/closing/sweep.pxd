@@ -131,7 +131,7 @@ cdef inline void check_dead(Linker* linker, const Pointers* dead) noexcept nogil
     cdef Image* image = first_image(registry)
     mark_what_is_held(linker)
     while image != NULL:
-        if image.visit.mark == pointers_hold(dead, image):
+        if <bint>image.visit.mark == pointers_hold(dead, image):
             trap()
         image = next_image(image)
     clear_marks(registry)

@@ -16,7 +16,7 @@ then. None of the checks makes a call of the kernel.
     a handle is the struct link_map             open_host_in          unmet, at the first handle
     __libc_stack_end is where argc is           read_arguments        no arguments are known
     what debuggers read behind a link map is    fits_link_map         they are told nothing
-      within 2,048 bytes
+      among Image.further_zeroes
     a donor's two words are relocated           open_donor_of_size    unmet, at the first donor
 
 The habits below are told by looking, where the difference can be seen when it matters. Else by
@@ -104,8 +104,9 @@ cdef inline bint fits_link_map(const uint32_t* descriptor) noexcept nogil:
     """libthread_db, which gdb asks for thread-local variables, reads a member of what it takes
     for libc's own link map; libc says where it is: its bits, how many there are, the offset. NULL:
     it does not say, and nobody can read it."""
-    cdef size_t zeroes = <size_t>&(<Image*>NULL).further_zeroes
-    cdef size_t end = zeroes + sizeof((<Image*>NULL).further_zeroes)
+    cdef const Image* anywhere = <const Image*>4096      # only distances in it are asked for
+    cdef size_t zeroes = <size_t>&anywhere.further_zeroes - <size_t>anywhere
+    cdef size_t end = zeroes + sizeof(anywhere.further_zeroes)
     return descriptor == NULL or (
         zeroes <= descriptor[2] < end and descriptor[0] // 8 <= end - descriptor[2]
     )
