@@ -329,11 +329,17 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
     """What the other threads had begun will never end: they read nothing, wait for nothing
     and rely on nothing. What they were initialising counts as initialised, as for glibc."""
     cdef Image* image = first_image(registry)
+    cdef Waiter** waiter = &registry.waiters
+    cdef Claim** claim = &registry.claims
     registry.readers[0] = reading[0]
     registry.readers[1] = reading[1]
-    registry.waiters = NULL
-    registry.claims = NULL           # who has one runs no code that could fork
     registry.is_sweep_due = True
+    # A handler of a signal may have forked: what this thread was about goes on.
+    while claim[0] != NULL:
+        if claim[0].thread == this_thread():
+            claim = &claim[0].next
+        else:
+            claim[0] = claim[0].next
     while image != NULL:
         if image.life.state == DLOPEN_STATE_INITIALISING \
                 and image.life.initialiser != this_thread():
@@ -347,4 +353,10 @@ cdef inline void after_fork_in_child(Registry* registry) noexcept nogil:
         if not is_reading():
             image.life.pins = 0       # a transaction of this thread's would be a reader
         image = next_image(image)
+    while waiter[0] != NULL:
+        if waiter[0].thread == this_thread():
+            waiter[0].image.life.pins += not is_reading()
+            waiter = &waiter[0].next
+        else:
+            waiter[0] = waiter[0].next
     after_fork(registry)
