@@ -166,3 +166,48 @@ def test_no_page_is_writable_and_executable(steps: Steps) -> None:
     steps.library("look", source)
     said = steps.both("open:./liba.so", "open:./liblook.so", "call:1:call")
     assert said[-1] == "0"
+
+
+_WRITTEN = """
+#define COUNT (KIB << 7)
+extern int first;
+static long filler[100] = { 7 };
+int first = 1, *pointers[COUNT] = { &first, [COUNT - 1] = &first };
+long zeroes[70000];
+#ifdef MORE
+__attribute__((section(".more"))) int *more[MORE << 7] = { &first, [(MORE << 7) - 1] = &first };
+#else
+int *more[1] = { &first };
+#endif
+int call(void) {
+  long last = sizeof more / sizeof *more - 1;
+  for (long i = 0; i < 70000; i++) if (zeroes[i]++) return -1;
+  for (long i = 1; i < COUNT - 1; i++) if (pointers[i]) return -2;
+  for (long i = 1; i < last; i++) if (more[i]) return -3;
+  return *pointers[0] + *pointers[COUNT - 1] + *more[0] * 10 + *more[last] + (int)filler[0] * 100;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-DKIB=600"],
+        ["-DKIB=2048"],
+        ["-DKIB=3000", "-Wl,-z,norelro"],
+        ["-DKIB=600", "-Wl,-z,max-page-size=0x10000"],
+        ["-DKIB=900", "-Wl,-z,max-page-size=0x200000"],
+        ["-DKIB=3000", "-Wl,-z,max-page-size=0x200000"],
+        ["-DKIB=900", "-Wl,-z,max-page-size=0x800000"],
+        ["-DKIB=300", "-DMORE=300", "-Wl,--section-start=.more=0x150000"],
+        ["-DKIB=900", "-DMORE=4", "-Wl,--section-start=.more=0x300000"],
+        ["-DKIB=10", "-DMORE=1700", "-Wl,--section-start=.more=0x300000"],
+        ["-DKIB=10", "-DMORE=900", "-Wl,-z,max-page-size=0x200000"],
+        ["-DKIB=20000"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_written_is_copied_into_huge_pages(steps: Steps, flags: list[str]) -> None:
+    """Whatever lies where in them: parts below the first, zeroes behind the last, and gaps."""
+    steps.library("a", _WRITTEN, *flags)
+    assert steps.both("open:./liba.so", "call:0:call")[1] == "713"

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from support.fixtures import compile_library, compile_program, need_tool, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # A write to no file is a mark in the list of system calls.
 PROGRAM = """
@@ -91,7 +88,12 @@ int check(void) {
   return sum;
 }
 """
-LARGE_DATA = "int more[3000]; int *many[20000] = { [0 ... 19999] = &more[7] };"
+LARGE_DATA = """
+#ifndef COUNT
+#define COUNT 20000
+#endif
+int more[3000]; int *many[COUNT] = { [0 ... COUNT - 1] = &more[7] };
+"""
 
 
 @dataclass
@@ -161,6 +163,23 @@ def test_large_data_is_populated_at_once(tmp_path: Path, libdlopen: Path) -> Non
     library = compile_library(tmp_path, "libcosts.so", SMALL + LARGE_DATA, flags=["-Wl,-z,now"])
     ours = costs(tmp_path, library, libdlopen)
     assert ours.arguments.count("MAP_POPULATE") == 1
+
+
+@pytest.mark.parametrize("alignment", ["0x1000", "0x200000"])
+def test_half_a_megabyte_that_is_written_lies_in_huge_pages(
+    tmp_path: Path, libdlopen: Path, alignment: str
+) -> None:
+    """The file is copied into them. An image with an alignment of its own has a part below."""
+    flags = ["-DCOUNT=400000", "-Wl,-z,now", f"-Wl,-z,max-page-size={alignment}"]
+    library = compile_library(tmp_path, "libcosts.so", SMALL + LARGE_DATA, flags=flags)
+    ours = costs(tmp_path, library, libdlopen)
+    advice = re.findall(r"^madvise\(0x(\w+), (\d+), MADV_HUGEPAGE\)", ours.arguments, re.MULTILINE)
+    (start, size), *others = [(int(start, 16), int(size)) for start, size in advice]
+    assert not others
+    assert start % (2 << 20) == 0
+    assert size == (4 << 20)
+    if Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text().find("[never]") < 0:
+        assert ours.faults < 200  # and not one for each of 800 pages
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,10 @@ cdef inline uint64_t smaller(uint64_t one, uint64_t other) noexcept nogil:
     return one if one < other else other
 
 
+cdef inline uint64_t larger(uint64_t one, uint64_t other) noexcept nogil:
+    return one if one > other else other
+
+
 cdef inline bint is_power_of_two(uint64_t value) noexcept nogil:
     return value != 0 and (value & (value - 1)) == 0
 

@@ -5,11 +5,10 @@ the first one's; text is then made executable, and writable segments are mapped 
 it. That is three kernel calls for a common library. No page is ever writable and executable.
 
 A large writable segment is populated at once, since relocation is about to touch most of its
-pages; a small one costs less by its page faults, and keeps none that nothing touches.
+pages; a small one costs less by its page faults, and keeps none that nothing touches. Of half a
+megabyte or more, what is written is copied into huge pages (memory/room.pxd).
 
-Bytes are copied into anonymous memory, each segment once. What that costs is pages: zeroing,
-accounting and mapping one takes several times as long as filling it. So a larger image is aligned
-to huge pages, which the kernel gives for 512 small ones.
+Bytes are copied into anonymous memory, each segment once.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -21,27 +20,21 @@ from dlopen.core.base.details cimport (
 )
 from dlopen.core.base.errors cimport fail_system
 from dlopen.core.base.kernel cimport PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
-from dlopen.core.base.words cimport align_down, align_up
+from dlopen.core.base.words cimport align_down, align_up, larger
 from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X, PT_LOAD
 from dlopen.core.elf.layout cimport Layout, relro_size, relro_start
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.memory cimport (
     is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_name, memory_protect,
-    memory_release, memory_reserve, memory_reserve_file, memory_take_huge_pages, memory_take_pages,
+    memory_release, memory_take_huge_pages, memory_take_pages,
 )
+from dlopen.core.memory.room cimport WRITTEN_LIMIT, Room, measure, reserve
 
 
 cdef enum:
-    # In between, one call for all pages costs less than a fault for each.
+    # From here to WRITTEN_LIMIT one call for all pages costs less than a fault for each.
     POPULATE_LEAST = 0x10000
-    # Above this, pages that relocation may never touch cost more than the faults they save.
-    POPULATE_LIMIT = 0x1000000
-    # Of bytes: from here on one call for all pages costs less than a fault for each; from here on a
-    # huge page does, though only a quarter of it may be filled.
-    COPY_POPULATE_LEAST = 0x10000
-    COPY_HUGE_LEAST = 0x80000
-    HUGE_PAGE = 0x200000
 
 
 cdef inline int protection_of(const Phdr* segment) noexcept nogil:
@@ -53,78 +46,6 @@ cdef inline int protection_of(const Phdr* segment) noexcept nogil:
     if segment.p_flags & PF_X:
         protection |= PROT_EXEC
     return protection
-
-
-cdef struct Room:                # what is reserved for an image
-    uint64_t size
-    uint64_t alignment           # of the load bias
-    uint64_t content             # from bytes: up to the last that comes from the file
-    bint is_huge                 # from bytes: in huge pages
-
-
-cdef inline void measure(Room* room, const Layout* layout, const File* file) noexcept nogil:
-    """A file whose segments lie far apart gets small pages: few of the others' would be filled."""
-    cdef uint32_t i
-    cdef const Phdr* segment
-    cdef uint64_t end = layout.start
-    cdef uint64_t copied = 0
-    room.size = layout.end - layout.start
-    room.alignment = layout.alignment
-    room.content = 0
-    room.is_huge = False
-    for i in range(layout.phnum):
-        segment = &layout.phdrs[i]
-        if segment.p_type == PT_LOAD and segment.p_filesz != 0:
-            end = segment.p_vaddr + segment.p_filesz
-            copied += segment.p_filesz
-    if file.descriptor >= 0 or copied < COPY_POPULATE_LEAST or end - layout.start > 2 * copied:
-        return
-    room.content = end - layout.start
-    if copied < COPY_HUGE_LEAST:
-        return
-    room.is_huge = True
-    if room.alignment < HUGE_PAGE:
-        room.alignment = HUGE_PAGE
-    if layout.end < align_up(end, HUGE_PAGE):
-        room.size = align_up(end, HUGE_PAGE) - layout.start
-
-
-cdef inline int reserve(
-    const Layout* layout, const File* file, const Room* room, uint64_t* base, const char* name,
-    Error* error
-) noexcept nogil:
-    """The address range of all segments, aligned; of a file, with the file mapped into it."""
-    cdef bint aligned = room.alignment > layout.page
-    cdef uint64_t size = room.size + room.alignment if aligned else room.size
-    cdef uint64_t wanted
-    cdef long result
-    if file.descriptor >= 0 and not aligned:
-        result = memory_reserve_file(
-            size, file.descriptor, align_down(layout.first_load.p_offset, layout.page)
-        )
-    else:
-        result = memory_reserve(size, file.descriptor < 0)
-    if is_memory_error(result):
-        return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
-    base[0] = <uint64_t>result
-    if not aligned:
-        return 0
-    # The load bias must be a multiple of the alignment.
-    wanted = align_up(base[0] - layout.start, room.alignment) + layout.start
-    if wanted != base[0]:
-        memory_release(base[0], wanted - base[0])
-    if wanted + room.size != base[0] + size:
-        memory_release(wanted + room.size, base[0] + size - (wanted + room.size))
-    base[0] = wanted
-    if file.descriptor >= 0:
-        result = memory_map(
-            wanted, room.size, PROT_READ, file.descriptor,
-            align_down(layout.first_load.p_offset, layout.page), False
-        )
-        if is_memory_error(result):
-            memory_release(wanted, room.size)
-            return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
-    return 0
 
 
 cdef inline int map_file_segment(
@@ -151,7 +72,7 @@ cdef inline int map_file_segment(
                 return 0
             # MDWE and some policies allow execution only from the first mmap on.
         populated = segment.p_flags & PF_W \
-            and POPULATE_LEAST <= file_pages_end - start <= POPULATE_LIMIT
+            and POPULATE_LEAST <= file_pages_end - start <= WRITTEN_LIMIT
         result = memory_map(
             bias + start, file_pages_end - start,
             protection | PROT_WRITE if has_zeroes and not segment.p_flags & PF_X else protection,
@@ -176,6 +97,48 @@ cdef inline int map_file_segment(
         if is_memory_error(result):
             return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP_ZEROES, result)
     return 0
+
+
+cdef inline int take_huge_pages(
+    const Room* room, uint64_t bias, const char* name, Error* error
+) noexcept nogil:
+    """Of a file: for its writable end."""
+    cdef uint64_t size = room.huge_end - room.huge_start
+    cdef long result = memory_map_zeroes(bias + room.huge_start, size, PROT_READ | PROT_WRITE)
+    if is_memory_error(result):
+        return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
+    memory_take_huge_pages(bias + room.huge_start, size)
+    return 0
+
+
+cdef inline int fill_segment(
+    const Layout* layout, const Phdr* segment, const File* file, const Room* room, uint64_t bias,
+    const char* name, Error* error
+) noexcept nogil:
+    """A segment of the writable end: copied into the huge pages, and mapped as far as it lies below
+    them. Behind them it has zeroes alone."""
+    cdef uint64_t page = align_down(segment.p_vaddr, layout.page)
+    cdef uint64_t start = larger(page, room.huge_start)
+    cdef uint64_t offset = align_down(segment.p_offset, layout.page)
+    cdef uint64_t file_end = segment.p_vaddr + segment.p_filesz
+    cdef uint64_t end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
+    cdef int code = 0
+    cdef long result = 0
+    if page < start:
+        result = memory_map(
+            bias + page, start - page, PROT_READ | PROT_WRITE, file.descriptor, offset,
+            start - page >= POPULATE_LEAST
+        )
+    if not is_memory_error(result) and segment.p_filesz != 0:
+        code = file_read(
+            file, <void*>(bias + start), file_end - start, offset + start - page, name, error
+        )
+    start = larger(page, room.huge_end)
+    if code == 0 and not is_memory_error(result) and end > start:
+        result = memory_map_zeroes(bias + start, end - start, PROT_READ | PROT_WRITE)
+    if is_memory_error(result):
+        code = fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
+    return code
 
 
 cdef inline int copy_segment(
@@ -222,6 +185,8 @@ cdef inline int map_segments(
         memory_take_huge_pages(base, room.size)
     elif room.content != 0:
         memory_take_pages(base, align_up(room.content, layout.page))
+    elif room.huge_start != room.huge_end:
+        code = take_huge_pages(&room, bias, name, error)
     for i in range(layout.phnum):
         segment = &layout.phdrs[i]
         if segment.p_type != PT_LOAD or segment.p_memsz == 0:
@@ -234,6 +199,8 @@ cdef inline int map_segments(
         previous_end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
         if code:
             pass
+        elif previous_end > room.huge_start and room.huge_start != room.huge_end:
+            code = fill_segment(layout, segment, file, &room, bias, name, error)
         elif file.descriptor >= 0:
             code = map_file_segment(layout, segment, file, bias, name, error)
         else:

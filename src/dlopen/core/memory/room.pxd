@@ -1,0 +1,158 @@
+"""The address range of an image, and which of its pages are huge.
+
+What is written costs pages: zeroing, accounting and mapping one takes several times as long as
+filling it, and a private page of a file that is written to is such a page, too. So where half a
+megabyte or more of them is to be filled, they are huge pages of zeroes, each of which the kernel
+gives for 512 small ones, and the file is copied into them:
+
+- of a file its *writable end*: the segments that are written to, as far as none follows that is
+  not. It is aligned to huge pages, and with it the image. What is behind it of the last
+  huge page is given back;
+- of bytes all.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from dlopen.core.base.contract cimport DLOPEN_E_MAP, Error
+from dlopen.core.base.details cimport DETAIL_CANNOT_MAP
+from dlopen.core.base.errors cimport fail_system
+from dlopen.core.base.kernel cimport PROT_READ
+from dlopen.core.base.words cimport align_down, align_up, smaller
+from dlopen.core.elf.constants cimport PF_R, PF_W, PT_LOAD
+from dlopen.core.elf.layout cimport Layout
+from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.memory.file cimport File
+from dlopen.core.memory.memory cimport (
+    is_memory_error, memory_map, memory_release, memory_reserve, memory_reserve_file,
+)
+
+
+cdef enum:
+    # Of bytes: from here on one call for all pages costs less than a fault for each.
+    COPY_POPULATE_LEAST = 0x10000
+    # From here on a huge page costs less, though only a quarter of it may be filled.
+    HUGE_LEAST = 0x80000
+    # Above this, pages of a file that nothing may ever touch cost more than the faults they save.
+    WRITTEN_LIMIT = 0x1000000
+    HUGE_PAGE = 0x200000
+
+
+cdef struct Room:
+    uint64_t size
+    uint64_t alignment           # of the load bias, when `phase` is taken from it
+    uint64_t phase
+    uint64_t content             # from bytes: up to the last that comes from the file
+    bint is_huge                 # from bytes: in huge pages
+    # Of a file, as p_vaddr: what is copied into huge pages; empty if nothing is.
+    uint64_t huge_start
+    uint64_t huge_end
+
+
+cdef inline void measure_bytes(Room* room, const Layout* layout) noexcept nogil:
+    """A file whose segments lie far apart gets small pages: few of the others' would be filled."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    cdef uint64_t end = layout.start
+    cdef uint64_t copied = 0
+    for i in range(layout.phnum):
+        segment = &layout.phdrs[i]
+        if segment.p_type == PT_LOAD and segment.p_filesz != 0:
+            end = segment.p_vaddr + segment.p_filesz
+            copied += segment.p_filesz
+    if copied < COPY_POPULATE_LEAST or end - layout.start > 2 * copied:
+        return
+    room.content = end - layout.start
+    if copied < HUGE_LEAST:
+        return
+    room.is_huge = True
+    if room.alignment < HUGE_PAGE:
+        room.alignment = HUGE_PAGE
+    if layout.end < align_up(end, HUGE_PAGE):
+        room.size = align_up(end, HUGE_PAGE) - layout.start
+
+
+cdef inline void measure_written(Room* room, const Layout* layout) noexcept nogil:
+    """Of a file: its writable end."""
+    cdef uint32_t i
+    cdef const Phdr* segment
+    cdef uint64_t start = 0
+    cdef uint64_t first_end = 0
+    cdef uint64_t end = 0
+    cdef uint64_t copied = 0
+    for i in range(layout.phnum):
+        segment = &layout.phdrs[i]
+        if segment.p_type != PT_LOAD or segment.p_memsz == 0:
+            continue
+        if segment.p_flags != PF_R | PF_W:
+            copied = 0
+        elif segment.p_filesz != 0:
+            if copied == 0:
+                start = align_down(segment.p_vaddr, layout.page)
+                first_end = segment.p_vaddr + segment.p_filesz
+            end = segment.p_vaddr + segment.p_filesz
+            copied += segment.p_filesz
+    if copied < HUGE_LEAST or copied > WRITTEN_LIMIT:
+        return
+    # The load bias is a multiple of the image's own alignment, too.
+    start = align_up(start, smaller(layout.alignment, HUGE_PAGE))
+    if first_end <= start or end < start + HUGE_LEAST or end - start > 2 * copied:
+        return
+    room.huge_start = start
+    room.huge_end = start + align_up(end - start, HUGE_PAGE)
+    if room.alignment < HUGE_PAGE:
+        room.alignment = HUGE_PAGE
+        room.phase = start & (HUGE_PAGE - 1)
+    if layout.end < room.huge_end:
+        room.size = room.huge_end - layout.start
+
+
+cdef inline void measure(Room* room, const Layout* layout, const File* file) noexcept nogil:
+    room.size = layout.end - layout.start
+    room.alignment = layout.alignment
+    room.phase = 0
+    room.content = 0
+    room.is_huge = False
+    room.huge_start = 0
+    room.huge_end = 0
+    if file.descriptor < 0:
+        measure_bytes(room, layout)
+    else:
+        measure_written(room, layout)
+
+
+cdef inline int reserve(
+    const Layout* layout, const File* file, const Room* room, uint64_t* base, const char* name,
+    Error* error
+) noexcept nogil:
+    """The address range of all segments, aligned; of a file, with the file mapped into it."""
+    cdef bint aligned = room.alignment > layout.page
+    cdef uint64_t size = room.size + room.alignment if aligned else room.size
+    cdef uint64_t wanted
+    cdef long result
+    if file.descriptor >= 0 and not aligned:
+        result = memory_reserve_file(
+            size, file.descriptor, align_down(layout.first_load.p_offset, layout.page)
+        )
+    else:
+        result = memory_reserve(size, file.descriptor < 0)
+    if is_memory_error(result):
+        return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
+    base[0] = <uint64_t>result
+    if not aligned:
+        return 0
+    wanted = align_up(base[0] - layout.start + room.phase, room.alignment) \
+        - room.phase + layout.start
+    if wanted != base[0]:
+        memory_release(base[0], wanted - base[0])
+    if wanted + room.size != base[0] + size:
+        memory_release(wanted + room.size, base[0] + size - (wanted + room.size))
+    base[0] = wanted
+    if file.descriptor >= 0:
+        result = memory_map(
+            wanted, room.size, PROT_READ, file.descriptor,
+            align_down(layout.first_load.p_offset, layout.page), False
+        )
+        if is_memory_error(result):
+            memory_release(wanted, room.size)
+            return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
+    return 0
