@@ -53,6 +53,9 @@ for _ in range(3):
     check_list()
     for path in rng.sample(paths, 60):
         check(path)
+    for _ in range(count):                              # places are used up
+        dlopen.Library(paths[0], dlopen.PRIVATE).close()
+    check_list()
     gone = rng.sample(paths, count - 30)
     for path in gone:
         opened.pop(path).close()

@@ -7,15 +7,18 @@ or end its thread: what is held for it is given back then, too (base/section.pxd
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from dlopen.core.base.atomics cimport load_pointer, load_u64
+from dlopen.core.base.atomics cimport load_u64
 from dlopen.core.base.section cimport in_section
 from dlopen.core.family.information cimport block_of_thread
 from dlopen.core.host.abi cimport HostInfo, PhdrVisitor
 from dlopen.core.host.host_lock cimport enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.image.image cimport Image, image_asked_name, is_linked
+from dlopen.core.image.image cimport Image
 from dlopen.core.image.listing cimport image_at
-from dlopen.core.image.registry cimport first_listed, next_listed, reader_enter, reader_leave
+from dlopen.core.image.registry cimport reader_enter, reader_leave
+from dlopen.core.image.shown cimport (
+    ShownEntry, ShownTable, current_shown, shown_count, shown_image,
+)
 
 
 cdef struct HostVisit:
@@ -54,22 +57,29 @@ cdef inline void end_visit_of_hosts(void* data) noexcept nogil:
 cdef inline int visit_own(void* data) noexcept nogil:
     """The guarded part of `iterate`: our images, in a reader section."""
     cdef const HostVisit* host = <const HostVisit*>data
-    cdef const Image* image = first_listed(&host.linker.registry)
+    cdef const ShownTable* table = current_shown(&host.linker.registry.shown)
+    cdef const ShownEntry* entry
+    cdef const Image* image
     cdef HostInfo info
     cdef int result = 0
-    while image != NULL and not result:
-        # Not what is mapped only, or being relocated.
-        if is_linked(image) and load_pointer(&image.scope.lists) != NULL:
-            info.dlpi_addr = image.load_bias
-            info.dlpi_name = image_asked_name(image)
-            info.dlpi_phdr = image.layout.phdrs
-            info.dlpi_phnum = <uint16_t>image.layout.phnum
-            info.dlpi_tls_modid = image.thread_local.module_id
-            info.dlpi_tls_data = block_of_thread(image) if image.thread_local.module_id else NULL
-            info.dlpi_adds = host.adds
-            info.dlpi_subs = host.subs
-            result = host.visit(&info, sizeof(info), host.data)
-        image = next_listed(image)
+    cdef size_t i
+    for i in range(shown_count(table)):
+        entry = &table.entries[i]
+        image = shown_image(entry)
+        if image == NULL:
+            continue
+        # All of it each time: what the visitor was given it may write into.
+        info.dlpi_addr = entry.load_bias
+        info.dlpi_name = entry.name
+        info.dlpi_phdr = entry.phdrs
+        info.dlpi_phnum = <uint16_t>entry.phnum
+        info.dlpi_tls_modid = entry.module_id
+        info.dlpi_tls_data = block_of_thread(image) if entry.module_id else NULL
+        info.dlpi_adds = host.adds
+        info.dlpi_subs = host.subs
+        result = host.visit(&info, sizeof(info), host.data)
+        if result:
+            break
     return result
 
 

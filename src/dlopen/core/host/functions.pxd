@@ -8,6 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.processor cimport FEATURES_FUNCTION
+from dlopen.core.base.single_thread cimport is_single_threaded
 from dlopen.core.elf.constants cimport DT_DEBUG, PT_DYNAMIC, PT_PHDR
 from dlopen.core.elf.structures cimport Dyn, Phdr
 from dlopen.core.host.abi cimport AT_PHDR, AT_PHNUM, HostDebug, HostFunctions, getauxval
@@ -68,6 +69,11 @@ cdef inline void take_features(const Image* image, HostFunctions* host) noexcept
         take(image, FEATURES_FUNCTION, &host.processor_features, NULL)
 
 
+cdef inline void take_threads(const Image* image) noexcept nogil:
+    """Whether there is more than one; of a libc that does not say it there may be."""
+    (&is_single_threaded)[0] = <const char*>function_in(image, b"__libc_single_threaded")
+
+
 cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
     """False when libc cannot be found (a static program, or another libc) or has not all that is
     called, which is noted. Asks for no memory: that there is none now is not to be forgotten
@@ -108,6 +114,7 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             take(image, b"_dl_find_object", <void**>&host.dl_find_object, NULL)
             take(image, b"__cxa_thread_atexit_impl", <void**>&host.cxa_thread_atexit, NULL)
             take(image, b"__errno_location", <void**>&host.errno_location, NULL)
+            take_threads(image)
             take_features(image, host)
             learn_habits(&linker.habits, image)
             linker.habits.fits_link_maps = fits_link_map(

@@ -7,9 +7,10 @@ be waited for, by a constructor or a destructor that the host runs.
 
 from libc.stdint cimport uint32_t
 
-from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32, sub_u32
+from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32
 from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
 from dlopen.core.base.lock cimport locks_held
+from dlopen.core.base.single_thread cimport count_one, uncount_one
 from dlopen.core.host.abi cimport RTLD_DI_LINKMAP
 from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.linker cimport HostUse, Linker
@@ -48,14 +49,14 @@ cdef inline void enter_host(HostUse* host_use) noexcept nogil:
     """Before a call of the host's loader; may be nested. A thread that is not in there yet waits
     for one that forks."""
     cdef int turn = 0
-    add_u32(&host_use.entered, 1)
+    count_one(&host_use.entered)
     # Not where it would wait for itself: nor in a signal handler that has interrupted who forks,
     # or who holds a lock that who forks will wait for.
     while in_host == 0 and not announces_fork and locks_held == 0 \
             and load_u32_seq(&host_use.forking) != 0 and turn < FORK_PATIENCE:
-        sub_u32(&host_use.entered, 1)
+        uncount_one(&host_use.entered)
         have_patience(turn)
-        add_u32(&host_use.entered, 1)
+        count_one(&host_use.entered)
         turn += 1
     (&in_host)[0] += 1
 
@@ -63,7 +64,7 @@ cdef inline void enter_host(HostUse* host_use) noexcept nogil:
 cdef inline void leave_host(HostUse* host_use) noexcept nogil:
     """Ends what enter_host began."""
     (&in_host)[0] -= 1
-    sub_u32(&host_use.entered, 1)
+    uncount_one(&host_use.entered)
 
 
 cdef inline void await_hosts_before_fork(HostUse* host_use) noexcept nogil:

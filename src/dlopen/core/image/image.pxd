@@ -166,6 +166,7 @@ cdef struct Listing:             # image/listing.pxd: written under Registry.loc
     Image* previous
     Image* by_address[ADDRESS_LEVELS]    # atomic: image/addresses.pxd
     uint64_t number              # grows from one to the next
+    uint64_t shown_at            # image/shown.pxd: 1 + its entry there; 0: none
     uint32_t is_present          # atomic; 0: nobody knows it, or only by handle and address
     uint32_t* keys               # owned, of its names: image/known_by.pxd
     size_t key_count

@@ -14,6 +14,7 @@ from dlopen.core.image.index cimport (
 )
 from dlopen.core.image.known_by cimport add_keys, find_keys, name_key, remove_keys
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
+from dlopen.core.image.shown cimport hide_shown
 
 
 cdef inline uint64_t handle_key(const void* handle) noexcept nogil:
@@ -92,6 +93,7 @@ cdef inline void remove_image(Registry* registry, Image* image) noexcept nogil:
         registry.last = previous
     else:
         next.listing.previous = previous
+    hide_shown(&registry.shown, &registry.retirement, image)
     remove_address(&registry.addresses, image)
     index_remove(&registry.handles, handle_key(image), image)
 

@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport allocator_acquire, allocator_release, release
 from dlopen.core.base.atomics cimport (
-    add_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_u32, sub_u32,
+    add_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_u32,
 )
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Pointers
@@ -22,12 +22,14 @@ from dlopen.core.base.kernel cimport kernel_yield
 from dlopen.core.base.lock cimport (
     Lock, is_forking, lock_acquire, lock_release, lock_try, locks_held,
 )
+from dlopen.core.base.single_thread cimport count_one, uncount_one
 from dlopen.core.image.addresses cimport Addresses
 from dlopen.core.image.image cimport (
     Image, Retired, bytes_end, bytes_start, image_free_records, is_being_linked,
 )
 from dlopen.core.image.index cimport Index
 from dlopen.core.image.retirement cimport Retirement, retire
+from dlopen.core.image.shown cimport Shown
 from dlopen.core.memory.memory cimport memory_release
 
 
@@ -111,6 +113,7 @@ cdef struct Registry:
     Index names                  # those that are present, and the host's: image/known_by.pxd
     Index files                  # those that are present
     Addresses addresses          # all of them, by map_start
+    Shown shown                  # those that are linked, as dl_iterate_phdr tells of them
     Pointers hosts               # Image*, the host's, in its order
     # Image*, listed, but not present: destructors or thread_local objects still need them.
     Pointers closing
@@ -140,7 +143,7 @@ cdef struct Registry:
     Claim* claims                # opening/claims.pxd
     uint32_t claims_ended        # atomic: counts those that were awaited; a futex word
     Snapshot* snapshot           # written under the lock, read with load_pointer
-    uint32_t readers[2]          # atomic
+    uint32_t readers[2]          # atomic: base/single_thread.pxd
     uint32_t phase               # atomic: the generation that new readers join
     Retirement retirement
     Lock reclaiming              # taken before `lock`: one thread at a time flips `phase`
@@ -152,7 +155,7 @@ cdef inline uint32_t reader_enter(Registry* registry) noexcept nogil:
     """Begins a reader section: what is found in it stays until `reader_leave`, which is
     given the returned phase. May be nested, and in a signal handler."""
     cdef uint32_t phase = load_u32(&registry.phase) & 1U
-    add_u32(&registry.readers[phase], 1)
+    count_one(&registry.readers[phase])
     reading[phase] += 1
     return phase
 
@@ -166,7 +169,7 @@ cdef inline void reader_leave(Registry* registry, uint32_t phase) noexcept nogil
     """Ends a reader section. The last reader frees what waits for it, if nobody else does."""
     reading[phase & 1U] -= 1
     # Not in a signal handler that has interrupted this thread while it holds a lock.
-    if sub_u32(&registry.readers[phase & 1U], 1) == 1 and not is_reading() \
+    if uncount_one(&registry.readers[phase & 1U]) == 1 and not is_reading() \
             and locks_held == 0 and load_u32_seq(&registry.retirement.is_due):
         reclaim(registry, False)
 

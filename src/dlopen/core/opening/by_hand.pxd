@@ -23,6 +23,7 @@ from dlopen.core.image.dynamic cimport refuse
 from dlopen.core.image.image cimport Image, image_free_records, image_name, is_linked
 from dlopen.core.image.listing cimport add_image, is_image, is_present, reserve_images
 from dlopen.core.image.registry cimport Registry, this_thread
+from dlopen.core.image.shown cimport reserve_shown, show_image
 from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_init, file_open
 from dlopen.core.opening.acquire cimport not_found, stopped
 from dlopen.core.opening.initialise cimport initialise
@@ -168,9 +169,14 @@ cdef inline Outcome publish_relocated(Transaction* transaction) noexcept nogil:
                 transaction.error, DLOPEN_E_HANDLE, image_name(image), DETAIL_BOUND_GONE
             ))
     lock_acquire(&linker.registry.lock)
+    if not reserve_shown(&linker.registry.shown, &linker.registry.retirement, 1):
+        lock_release(&linker.registry.lock)
+        give_back_hosts(linker, image)
+        return no_memory(transaction, image_name(image))
     store_u64(&image.life.initialiser, this_thread())
     image.life.opened_for = image
     store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
+    show_image(&linker.registry.shown, image)
     count_all_needs(transaction)
     store_u64(&linker.registry.adds, linker.registry.adds + 1)
     # A swap that is under way has not looked at it.

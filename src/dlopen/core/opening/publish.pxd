@@ -25,6 +25,7 @@ from dlopen.core.image.known_by cimport file_key
 from dlopen.core.image.listing cimport add_image, is_present, reserve_images
 from dlopen.core.image.registry cimport Registry, Snapshot, this_thread
 from dlopen.core.image.scope_lists cimport free_wider_scopes, take_wider_scopes, widen_scope
+from dlopen.core.image.shown cimport reserve_shown, show_image
 from dlopen.core.image.snapshot cimport join_globals, make_snapshot, publish_snapshot
 from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.transaction cimport (
@@ -202,7 +203,9 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
     put_filtees_first(&transaction.loaded)
     lock_acquire(&registry.lock)
     # All that may fail first.
-    complete = reserve_images(registry, &transaction.loaded)
+    complete = reserve_images(registry, &transaction.loaded) and reserve_shown(
+        &registry.shown, &registry.retirement, transaction.loaded.count
+    )
     if complete and transaction.request.mode & RTLD_GLOBAL:
         snapshot = make_room_for_globals(registry, root)
         complete = snapshot != NULL
@@ -220,6 +223,7 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
             image.life.fini_due = False
             store_u32(&image.life.state, DLOPEN_STATE_INITIALISING)
             add_image(registry, image)
+            show_image(&registry.shown, image)
         count_all_needs(transaction)
         publish_uniques(transaction)
         store_u64(&registry.adds, registry.adds + transaction.loaded.count)

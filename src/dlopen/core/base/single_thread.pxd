@@ -1,0 +1,35 @@
+"""Counts that any thread changes, and that cost no locked instruction while there is but one.
+
+libc says so in __libc_single_threaded (glibc 2.32): of its own definition, which it clears before
+it makes a second thread, and which stays clear where the program has a copy of it that an older
+libc writes instead. Without that there are always many threads.
+
+What a signal handler adds here it takes away again before it returns, so that a load and a store
+are as good as one instruction.
+"""
+
+from libc.stdint cimport uint32_t
+
+
+cdef extern from *:
+    """
+    /* Of the process, as the heap is. Written once, before the linker is ready; NULL: many. */
+    static const char *dlopen_is_single_threaded;
+    static inline uint32_t dlopen_count(uint32_t *count, uint32_t more) {
+        uint32_t before;
+        const volatile char *single = dlopen_is_single_threaded;
+        if (!single || !*single)
+            return __atomic_fetch_add(count, more, __ATOMIC_SEQ_CST);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        before = __atomic_load_n(count, __ATOMIC_RELAXED);
+        __atomic_store_n(count, before + more, __ATOMIC_RELAXED);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        return before;
+    }
+    #define dlopen_count_one(count) dlopen_count(count, 1)
+    #define dlopen_uncount_one(count) dlopen_count(count, (uint32_t)-1)
+    """
+    const char* is_single_threaded "dlopen_is_single_threaded"
+    # What was there before.
+    uint32_t count_one "dlopen_count_one"(uint32_t* count) noexcept nogil
+    uint32_t uncount_one "dlopen_uncount_one"(uint32_t* count) noexcept nogil
