@@ -1,8 +1,9 @@
 """The linker's own memory: pages that it maps itself, never malloc.
 
 Malloc wrappers call dlsym while they start, and a lazy fixup may run inside malloc.
-Blocks come zeroed, each behind a 16-byte header, in size classes: 16 bytes apart up to 1 KiB, then
-16 to an octave; larger ones are mappings of their own. Freed blocks go to their class's list.
+Blocks come zeroed, but for those whose user does not read before he writes, each behind a 16-byte
+header, in size classes: 16 bytes apart up to 1 KiB, then 16 to an octave; larger ones are mappings
+of their own. Freed blocks go to their class's list.
 
 `Allocator.lock` guards every field and is a leaf: nothing is called while it is held
 but the kernel. A signal handler that has interrupted this thread in here waits for
@@ -29,17 +30,17 @@ cdef extern from *:
     #ifdef DLOPEN_SANITIZE
     #include <stdlib.h>
     #define DLOPEN_USES_MALLOC 1
-    #define dlopen_malloc(size) calloc(1, size)
+    #define dlopen_malloc(size, zeroed) ((zeroed) ? calloc(1, size) : malloc(size))
     #define dlopen_free(block) free(block)
     #else
     #define DLOPEN_USES_MALLOC 0
-    #define dlopen_malloc(size) ((void *)0)
+    #define dlopen_malloc(size, zeroed) ((void *)0)
     #define dlopen_free(block) ((void)0)
     #endif
     """
     enum:
         DLOPEN_USES_MALLOC
-    void* dlopen_malloc(size_t size) noexcept nogil
+    void* dlopen_malloc(size_t size, bint zeroed) noexcept nogil
     void dlopen_free(void* block) noexcept nogil
     int count_leading_zeros "__builtin_clzll"(unsigned long long value) noexcept nogil
 
@@ -137,13 +138,23 @@ cdef inline void* allocate(uint64_t size) noexcept nogil:
     """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
     cdef void* block = NULL
     if not fault_at(FAULT_ALLOCATION):
-        block = take_block(size)
+        block = take_block(size, True)
         note_block(block, True)
     return block
 
 
-cdef inline void* take_block(uint64_t size) noexcept nogil:
-    """Zeroed, with its header. NULL without memory."""
+cdef inline void* allocate_unset(uint64_t size) noexcept nogil:
+    """A block of at least `size` bytes, 16-byte aligned, that may hold anything; NULL without
+    memory."""
+    cdef void* block = NULL
+    if not fault_at(FAULT_ALLOCATION):
+        block = take_block(size, False)
+        note_block(block, True)
+    return block
+
+
+cdef inline void* take_block(uint64_t size, bint zeroed) noexcept nogil:
+    """With its header. NULL without memory."""
     cdef uint64_t whole
     cdef uint32_t size_class
     cdef long mapped
@@ -152,7 +163,7 @@ cdef inline void* take_block(uint64_t size) noexcept nogil:
     if size > <uint64_t>0x7fffffffffff:
         return NULL
     if DLOPEN_USES_MALLOC:
-        return dlopen_malloc(size)
+        return dlopen_malloc(size, zeroed)
     whole = size + HEADER_SIZE
     if whole > LARGEST_CLASS_SIZE or is_allocating():
         whole = align_up(whole, PAGE)
@@ -186,7 +197,7 @@ cdef inline void* take_block(uint64_t size) noexcept nogil:
         return NULL
     (<BlockHeader*>block).size = whole
     (<BlockHeader*>block).size_class = size_class
-    if not is_fresh:
+    if zeroed and not is_fresh:
         memset(block + HEADER_SIZE, 0, size)
     return block + HEADER_SIZE
 
@@ -216,7 +227,8 @@ cdef inline void release(void* pointer) noexcept nogil:
 
 cdef inline char* copy_text(const char* text, size_t length) noexcept nogil:
     """A NUL-terminated copy of `length` bytes; NULL without memory."""
-    cdef char* copy = <char*>allocate(length + 1)
+    cdef char* copy = <char*>allocate_unset(length + 1)
     if copy != NULL:
         memcpy(copy, text, length)
+        copy[length] = 0
     return copy

@@ -8,7 +8,7 @@ it together from many pieces looks once, at the end.
 from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
-from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.allocator cimport allocate_unset, release
 from dlopen.core.base.atomics cimport load_pointer_to_follow
 from dlopen.core.base.strings cimport strlen
 
@@ -32,7 +32,7 @@ cdef inline bint pointers_reserve(Pointers* array, size_t more) noexcept nogil:
         capacity *= 2
     if more == 0 or array.count + more <= array.capacity:
         return True
-    grown = <void**>allocate(capacity * sizeof(void*))
+    grown = <void**>allocate_unset(capacity * sizeof(void*))
     if grown == NULL:
         return False
     if array.count != 0:
@@ -103,7 +103,7 @@ cdef inline bint text_make_room(Text* text, size_t length) noexcept nogil:
     cdef size_t capacity
     if text.length + length + 1 > text.capacity:
         capacity = (text.length + length + 1) * 2
-        grown = <char*>allocate(capacity)
+        grown = <char*>allocate_unset(capacity)
         if grown == NULL:
             text.failed = True
             return False

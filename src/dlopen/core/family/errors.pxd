@@ -6,7 +6,7 @@ stays until the next. Where libc's function was called last, its own dlerror has
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.allocator cimport allocate, allocate_unset, release
 from dlopen.core.base.atomics cimport exchange_pointer
 from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_NOT_FOUND, DLOPEN_E_SYMBOL, Error
 from dlopen.core.base.details cimport DETAIL_NOT_OPEN, LIBCS, detail_text
@@ -93,7 +93,7 @@ cdef inline Error* new_error() noexcept nogil:
     memory, as for a handler that has interrupted the linker; every user of it allows that."""
     cdef Error* error = NULL
     if locks_held == 0:
-        error = <Error*>allocate(sizeof(Error))
+        error = <Error*>allocate_unset(sizeof(Error))
     error_clear(error)
     return error
 

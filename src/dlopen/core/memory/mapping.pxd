@@ -20,7 +20,7 @@ from dlopen.core.base.details cimport (
 )
 from dlopen.core.base.errors cimport fail_system
 from dlopen.core.base.kernel cimport PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
-from dlopen.core.base.words cimport align_down, align_up, larger
+from dlopen.core.base.words cimport align_down, align_up, larger, smaller
 from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X, PT_LOAD
 from dlopen.core.elf.layout cimport Layout, relro_size, relro_start
 from dlopen.core.elf.structures cimport Phdr
@@ -87,7 +87,10 @@ cdef inline int map_file_segment(
                 )
                 if result < 0:
                     return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT, result)
-            memory_clear(bias + file_end, file_pages_end - file_end)
+            memory_clear(
+                bias + file_end,
+                smaller(segment.p_vaddr + segment.p_memsz, file_pages_end) - file_end
+            )
         if has_zeroes and not segment.p_flags & PF_W:
             result = memory_protect(bias + start, file_pages_end - start, protection)
             if result < 0:
