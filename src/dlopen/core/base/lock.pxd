@@ -7,9 +7,9 @@ Who holds one may take only those of a higher rank: the ranks below are the orde
 fork takes them all. A build that checks (debug, and all with a sanitizer: DLOPEN_CHECKED)
 ends the process where it is broken, whether or not two threads meet; others hold no ranks.
 
-While the process has one thread, as libc says (__libc_single_threaded, which its malloc goes by,
-too), the word is stored without the processor's lock. Only this thread could make another one: not
-while it holds the lock, and a signal handler must not (signal-safety(7)).
+While the process has one thread (base/single_thread.pxd), the word is loaded and stored without a
+locked instruction. Only this thread could make another one: it does not while it holds the lock,
+and a signal handler must not (signal-safety(7)).
 
 A thread that forks holds all of them from the linker's handler on (pthread_atfork(3)):
 what other handlers call in it finds everything at rest, and passes.
@@ -17,18 +17,13 @@ what other handlers call in it finds everything at rest, and passes.
 
 from libc.stdint cimport uint32_t
 
-from dlopen.core.base.atomics cimport compare_and_swap_u32, exchange_u32, load_u32, store_u32
+from dlopen.core.base.atomics cimport compare_and_swap_u32, exchange_u32, load_u32
 from dlopen.core.base.kernel cimport kernel_wait, kernel_wake, kernel_write_line
+from dlopen.core.base.single_thread cimport is_alone, store_alone
 
 
 cdef extern from *:
     """
-    #include <sys/single_threaded.h>
-    #ifdef DLOPEN_SANITIZE_THREAD                /* which sees threads that libc does not count */
-    #define dlopen_is_alone() 0
-    #else
-    #define dlopen_is_alone() (__libc_single_threaded != 0)
-    #endif
     /* How many locks this thread holds or is about to: what a signal handler finds. */
     static __thread uint32_t dlopen_locks_held;
     static __thread uint32_t dlopen_forks_now;
@@ -50,7 +45,6 @@ cdef extern from *:
         DLOPEN_CHECKS
     cdef struct Lock "dlopen_lock":
         uint32_t word
-    bint is_alone "dlopen_is_alone"() noexcept nogil
     uint32_t locks_held "dlopen_locks_held"
     uint32_t forks_now "dlopen_forks_now"
     uint32_t ranks_held "dlopen_ranks_held"
@@ -128,7 +122,7 @@ cdef inline void lock_acquire(Lock* lock) noexcept nogil:
         check_rank(lock)
         note_rank(lock, True)
     if is_alone() and load_u32(&lock.word) == 0:
-        store_u32(&lock.word, 1)
+        store_alone(&lock.word, 1)
         return
     for _spin in range(64):
         if compare_and_swap_u32(&lock.word, 0, 1):
@@ -154,7 +148,7 @@ cdef inline void lock_release(Lock* lock) noexcept nogil:
     if is_forking():
         return
     if is_alone():
-        store_u32(&lock.word, 0)
+        store_alone(&lock.word, 0)
     elif exchange_u32(&lock.word, 0) == 2:
         kernel_wake(&lock.word, 1)
     if DLOPEN_CHECKS:

@@ -1,4 +1,5 @@
-"""Counts that any thread changes, and that cost no locked instruction while there is but one.
+"""Whether the process has one thread; and counts that any thread changes, and that cost no locked
+instruction then.
 
 libc says so in __libc_single_threaded (glibc 2.32): of its own definition, which it clears before
 it makes a second thread, and which stays clear where the program has a copy of it that an older
@@ -15,21 +16,30 @@ cdef extern from *:
     """
     /* Of the process, as the heap is. Written once, before the linker is ready; NULL: many. */
     static const char *dlopen_is_single_threaded;
+    static inline int dlopen_is_alone(void) {
+        const volatile char *single = dlopen_is_single_threaded;
+        return single && *single;
+    }
+    /* In order for a signal handler, too. */
+    static inline void dlopen_store_alone(uint32_t *word, uint32_t value) {
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        __atomic_store_n(word, value, __ATOMIC_RELAXED);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    }
     static inline uint32_t dlopen_count(uint32_t *count, uint32_t more) {
         uint32_t before;
-        const volatile char *single = dlopen_is_single_threaded;
-        if (!single || !*single)
+        if (!dlopen_is_alone())
             return __atomic_fetch_add(count, more, __ATOMIC_SEQ_CST);
-        __atomic_signal_fence(__ATOMIC_SEQ_CST);
         before = __atomic_load_n(count, __ATOMIC_RELAXED);
-        __atomic_store_n(count, before + more, __ATOMIC_RELAXED);
-        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        dlopen_store_alone(count, before + more);
         return before;
     }
     #define dlopen_count_one(count) dlopen_count(count, 1)
     #define dlopen_uncount_one(count) dlopen_count(count, (uint32_t)-1)
     """
     const char* is_single_threaded "dlopen_is_single_threaded"
+    bint is_alone "dlopen_is_alone"() noexcept nogil
+    void store_alone "dlopen_store_alone"(uint32_t* word, uint32_t value) noexcept nogil
     # What was there before.
     uint32_t count_one "dlopen_count_one"(uint32_t* count) noexcept nogil
     uint32_t uncount_one "dlopen_uncount_one"(uint32_t* count) noexcept nogil
