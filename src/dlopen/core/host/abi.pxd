@@ -6,7 +6,7 @@ usable, by one thread, and only read from then on.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint16_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport LinkMap
@@ -103,6 +103,8 @@ cdef struct HostHabits:          # of its loader, by release: host/assumptions.p
     bint asserts_versions
     # The library that is closed goes before all that goes with it, also in a cycle of needs.
     bint finishes_closed_first
+    # How many images are in its global scope; NULL: not known. Of the program's namespace.
+    const uint32_t* global_count
 
 
 cdef struct HostDebug:           # struct r_debug_extended of <link.h>
@@ -123,4 +125,4 @@ cdef extern from "<dlfcn.h>" nogil:
 cdef extern from "<sys/auxv.h>" nogil:
     unsigned long getauxval(unsigned long kind)
     enum:
-        AT_PHDR, AT_PHNUM, AT_PAGESZ, AT_SECURE, AT_SYSINFO_EHDR, AT_EXECFN
+        AT_PHDR, AT_PHNUM, AT_ENTRY, AT_PAGESZ, AT_SECURE, AT_SYSINFO_EHDR, AT_EXECFN

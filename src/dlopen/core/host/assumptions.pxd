@@ -18,6 +18,8 @@ then. None of the checks makes a call of the kernel.
     what debuggers read behind a link map is    fits_link_map         they are told nothing
       among Image.further_zeroes
     a donor's two words are relocated           open_donor_of_size    unmet, at the first donor
+    the program's l_searchlist, the global      find_global_count     dlsym is asked for each image
+      scope, follows its l_phnum                                        that came late, at each open
 
 The habits below are told by looking, where the difference can be seen when it matters. Else by
 the version nodes that libc.so.6 defines: they are ABI, and what a distribution has taken over

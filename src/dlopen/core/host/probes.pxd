@@ -1,48 +1,40 @@
-"""By which name an image of the host's is told from all others: one that it exports, and that none
-before it defines.
+"""Whether libc finds an image of the host's in the global scope, which it says of none.
 
-The host says of no image whether it is in the global scope. It is, if a lookup there for such a
-name, a *probe*, ends in it (host/counts.pxd).
+dlsym is asked for a name that the image exports, a *probe*, by the program's handle: that searches
+the global scope, and unlike RTLD_DEFAULT it does not make libdlopen.so a user of what is found,
+which would keep it. Found in the image, it is global; not found at all, it is not. Where another
+one stands before it the next name is asked for; if that is so for all of its names, nobody would
+find anything in it.
 """
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport copy_text
-from dlopen.core.base.growable cimport Pointers
+from dlopen.core.base.atomics cimport load_pointer, store_pointer
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_FUNC, STT_OBJECT, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport Sym, symbol_type
-from dlopen.core.host.iterate cimport Collection
+from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
+from dlopen.core.host.host_lock cimport enter_host, leave_host
+from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, Tables, symbol_count
-from dlopen.core.symbols.lookup cimport Reference, is_export, lookup_in_image, refer, symbol_name
+from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.symbols.lookup cimport is_export, symbol_name
 
 
-cdef inline const char* probe_at(
-    const Pointers* images, size_t place, uint64_t index
-) noexcept nogil:
-    """The name of this symbol of the image there, if it is exported and none before the image
-    defines it; or NULL."""
-    cdef const Image* image = <const Image*>images.items[place]
+cdef inline const char* probe_at(const Image* image, uint64_t index) noexcept nogil:
+    """The name of this symbol, if dlsym would give its address; or NULL."""
     cdef const Sym* symbol = &image.tables.symtab[index]
-    cdef size_t other
-    cdef Reference reference
-    cdef uint32_t found = 0
     if symbol.st_shndx == SHN_UNDEF or symbol.st_value == 0 or not is_export(symbol) or (
         symbol_type(symbol) != STT_FUNC and symbol_type(symbol) != STT_OBJECT
     ) or (image.tables.versym != NULL and image.tables.versym[index] & VERSYM_HIDDEN):
         return NULL
-    refer(&reference, symbol_name(image, symbol), NULL)
-    for other in range(place):
-        if lookup_in_image(<Image*>images.items[other], &reference, &found) != NULL:
-            return NULL
-    return reference.name
+    return symbol_name(image, symbol)
 
 
-cdef inline const char* pick_probe(const Pointers* images, size_t place) noexcept nogil:
-    """An exported name of the image there that none before it defines. By the buckets of
-    DT_GNU_HASH: to count its symbols all of these would be read."""
-    cdef const Image* image = <const Image*>images.items[place]
+cdef inline const char* pick_probe(const Image* image) noexcept nogil:
+    """Any. By the buckets of DT_GNU_HASH: to count its symbols all of these would be read."""
     cdef const Tables* tables = &image.tables
     cdef const char* name = NULL
     cdef uint64_t i
@@ -50,33 +42,78 @@ cdef inline const char* pick_probe(const Pointers* images, size_t place) noexcep
     for bucket in range(tables.bucket_count if tables.buckets != NULL else 0):
         i = tables.buckets[bucket]
         while name == NULL and tables.symbol_offset <= i < tables.chain_limit:
-            name = probe_at(images, place, i)
+            name = probe_at(image, i)
             if tables.chains[i - tables.symbol_offset] & 1U:
                 break
             i += 1
         if name != NULL:
-            break
+            return name
     for i in range(symbol_count(image) if tables.buckets == NULL else 0):
-        name = probe_at(images, place, i)
+        name = probe_at(image, i)
         if name != NULL:
-            break
-    return name
+            return name
+    return NULL
 
 
-cdef inline bint pick_probes(Collection* collection) noexcept nogil:
-    """Of those that came late and are new. Under the host's lock, when all are collected. False
-    without memory."""
+cdef inline bint pick_probes(const Snapshot* known) noexcept nogil:
+    """Of those that came late, where it is not done. Under the host's lock, and all of `known` are
+    there. False without memory."""
     cdef size_t i
     cdef Image* image
     cdef const char* probe
-    for i in range(collection.images.count):
-        image = <Image*>collection.images.items[i]
+    for i in range(known.host_count):
+        image = known.hosts[i]
         if image.host.is_startup or image.host.has_probe:
             continue
-        probe = pick_probe(&collection.images, i)
-        image.host.has_probe = True
+        probe = pick_probe(image)
         if probe != NULL:
-            image.host.probe = copy_text(probe, strlen(probe))
-            if image.host.probe == NULL:
+            probe = copy_text(probe, strlen(probe))
+            if probe == NULL:
                 return False
+        store_pointer(&image.host.probe, probe)
+        image.host.has_probe = True
     return True
+
+
+cdef enum Finding:
+    IN_THE_IMAGE
+    IN_ANOTHER
+    NOWHERE
+
+
+cdef inline Finding find_in_scope(
+    Linker* linker, void* program, const Image* image, const char* name
+) noexcept nogil:
+    """Where the program's handle finds the name."""
+    cdef uint64_t address
+    enter_host(&linker.host_use)
+    address = <uint64_t>linker.host.dlsym(program, name)
+    if address == 0:
+        linker.host.dlerror()
+    leave_host(&linker.host_use)
+    if address == 0:
+        return NOWHERE
+    return IN_THE_IMAGE if image.map_start <= address < image.map_end else IN_ANOTHER
+
+
+cdef inline bint is_in_scope(Linker* linker, void* program, Image* image) noexcept nogil:
+    """With no lock held; False, too, if it has gone."""
+    cdef const char* probe = <const char*>load_pointer(&image.host.probe)
+    cdef Finding finding = NOWHERE
+    cdef void* borrowed
+    cdef uint64_t i
+    if probe != NULL:
+        finding = find_in_scope(linker, program, image, probe)
+    if finding != IN_ANOTHER:
+        return finding == IN_THE_IMAGE
+    borrowed = borrow_host_image(linker, image)
+    if borrowed == NULL:
+        return False
+    for i in range(symbol_count(image)):
+        probe = probe_at(image, i)
+        if probe != NULL:
+            finding = find_in_scope(linker, program, image, probe)
+        if finding != IN_ANOTHER:
+            break
+    give_back_host_image(linker, image, borrowed)
+    return finding == IN_THE_IMAGE

@@ -18,9 +18,9 @@ from dlopen.core.base.strings cimport strcmp
 from dlopen.core.host.abi cimport HostInfo
 from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
+from dlopen.core.host.globals cimport find_global_count
 from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
 from dlopen.core.host.linker cimport Linker, Preparation
-from dlopen.core.host.probes cimport pick_probes
 from dlopen.core.host.read_image cimport keep_what_can_go, pinned_record, read_host_image
 from dlopen.core.host.startup cimport add_needed_names, mark_startup
 from dlopen.core.host.unwinder cimport rebind_unwinder
@@ -157,12 +157,13 @@ cdef inline int collect_hosts(HostInfo* info, size_t size, void* data) noexcept 
         return 1
     if found.known == NULL:
         found.failed = not mark_startup(linker, &found.images)
+        linker.habits.global_count = find_global_count(&found.images)
     else:
         found.failed = not appends_images(&linker.preparation, found)
     for i in range(found.fresh.count):
         found.failed = found.failed or not (<Image*>found.fresh.items[i]).host.is_startup \
             and not keep_what_can_go(<Image*>found.fresh.items[i])
-    found.failed = found.failed or not add_needed_names(found) or not pick_probes(found)
+    found.failed = found.failed or not add_needed_names(found)
     return 1
 
 

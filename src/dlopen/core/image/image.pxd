@@ -259,8 +259,8 @@ cdef struct HostRecord:
     bint is_family               # one of those that there is only one of in a process
     bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
     const Phdr* phdrs            # the host's own, to know the image by; not to be read
-    char* probe                  # owned: an exported name, to ask libc whether it is global
-    bint has_probe               # it was looked for
+    char* probe                  # owned: an exported name, to ask libc whether it is global; atomic
+    bint has_probe               # it was looked for; under the host's lock
     Pointers copied              # char*, owned: what could go with it, its texts
     void* handle                 # link map; NULL: it was not asked for
     uint32_t is_identified       # Image.device and .inode were looked for

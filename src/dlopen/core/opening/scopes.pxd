@@ -1,13 +1,14 @@
-"""What the symbols of the new images are looked up in: their search lists, and the global scope as
-it is now, for symbols/scopes.pxd to ask in order."""
+"""What the symbols of the new images are looked up in: their search lists, and what is to be asked
+of the global scope as it is now, for symbols/scopes.pxd to ask in order."""
 
 from libc.stddef cimport size_t
 
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.host.counts cimport look_for_globals
+from dlopen.core.host.globals cimport GLOBALS_CHANGE, GLOBALS_UNKNOWN, look_for_globals
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, SearchList
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
+from dlopen.core.opening.definers cimport defines_nothing, find_definers
 from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
 from dlopen.core.opening.tree cimport (
     add_dependencies_of, add_unmarked, put_filtees_first, put_hosts_last,
@@ -48,19 +49,38 @@ cdef inline bint keep(void* keeper, Image* image) noexcept nogil:
     return image != replaced_by(transaction) and rely_on(transaction, image)
 
 
+cdef inline bint keep_definer(void* keeper, Image* image) noexcept nogil:
+    """A KeepImage."""
+    return not defines_nothing(<const Transaction*>keeper, image) and keep(keeper, image)
+
+
+cdef inline bint has_lasting_globals(
+    const Scopes* scopes, const Snapshot* snapshot
+) noexcept nogil:
+    """All of them, so that each has its place; of the base's namespace."""
+    cdef size_t count = snapshot.lasting_count
+    return count == 0 or scopes.globals.count >= count \
+        and scopes.globals.items[count - 1] == snapshot.globals[count - 1]
+
+
 cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:
-    """Late host images are counted while we look which are global. False without memory."""
+    """For all new images; False without memory."""
     cdef Linker* linker = transaction.linker
     cdef Scopes* scopes = &transaction.scopes
     cdef const Snapshot* snapshot
-    if not look_for_globals(linker, transaction.snapshot):
+    cdef int found = look_for_globals(linker, transaction.snapshot)
+    if found == GLOBALS_UNKNOWN:
         return False
+    transaction.is_stale = transaction.is_stale or found == GLOBALS_CHANGE
     take_process(transaction.snapshot, transaction.namespace_id, scopes)
     snapshot = current_snapshot(&linker.registry)
-    if not collect_globals(snapshot, transaction.namespace_id, keep, transaction, scopes):
+    if transaction.namespace_id == 0 and not find_definers(transaction, snapshot) \
+            or not collect_globals(
+                snapshot, transaction.namespace_id, keep_definer, transaction, scopes
+            ):
         return False
-    # Of the scope as it is, without what could not be kept or is to be replaced, there is none.
-    if transaction.namespace_id == 0 and scopes.globals.count == snapshot.global_count:
+    # Not where one could not be kept, or is to be replaced.
+    if transaction.namespace_id == 0 and has_lasting_globals(scopes, snapshot):
         scopes.global_index = index_of_globals(&linker.registry, snapshot)
         scopes.global_steps = &linker.registry.global_steps
     return (transaction.space == NULL or collect_family(

@@ -67,6 +67,7 @@ cdef struct Transaction:
     Pointers loaded              # Image*: new ones, breadth first
     Pointers pinned              # Image*: published ones of ours that it relies on
     Pointers counted             # void*: handles of the host's, to give back
+    Pointers definers            # Image*: opening/definers.pxd, if `knows_definers`
     Pointers missing_hosts       # char*, owned: paths that the host must open
     Pointers missing_names       # char*, owned: by which they are needed
     Text hosts_own               # the soname of what was given and must be the host's; "": none
@@ -86,6 +87,7 @@ cdef struct Transaction:
     File file                    # the one that is looked at
     bint is_stale                # an image is there, but what `snapshot` has of it is old
     bint no_memory               # what is there could not all be looked at, or kept
+    bint knows_definers          # of the late globals of the host's no other need be searched
 
 
 # Finding images ------------------------------------------------------------------
@@ -231,6 +233,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     pointers_free(&transaction.loaded)
     pointers_free(&transaction.pinned)
     pointers_free(&transaction.counted)
+    pointers_free(&transaction.definers)
     free_texts(&transaction.missing_hosts)
     free_texts(&transaction.missing_names)
     text_free(&transaction.hosts_own)

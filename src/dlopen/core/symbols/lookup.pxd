@@ -150,6 +150,24 @@ cdef inline bint may_define(const Image* image, uint32_t hash) noexcept nogil:
     ) & 1U
 
 
+cdef inline bint may_have_hash(const Image* image, uint32_t hash) noexcept nogil:
+    """Some symbol of it has this hash, but for the last bit; or its table does not tell."""
+    cdef const Tables* tables = &image.tables
+    cdef uint64_t i
+    cdef uint32_t chain
+    if tables.buckets == NULL:
+        return True
+    i = tables.buckets[hash % tables.bucket_count] if may_define(image, hash) else 0
+    while tables.symbol_offset <= i < tables.chain_limit:
+        chain = tables.chains[i - tables.symbol_offset]
+        if (chain ^ hash) >> 1 == 0:
+            return True
+        if chain & 1U:
+            break
+        i += 1
+    return False
+
+
 cdef inline const Sym* lookup_in_chain(
     const Image* image, uint64_t first, Reference* reference, uint32_t* index
 ) noexcept nogil:
