@@ -165,6 +165,24 @@ def test_large_data_is_populated_at_once(tmp_path: Path, libdlopen: Path) -> Non
     assert ours.arguments.count("MAP_POPULATE") == 1
 
 
+def test_what_the_host_opens_is_not_mapped_before(tmp_path: Path, libdlopen: Path) -> None:
+    """It is known by what its file says, and as no file of ours by its program headers.
+
+    The cache of ldconfig(8) is mapped once for both.
+    """
+    flags = ["-Wl,--no-as-needed", "-lm", "-l:libdl.so.2"]
+    library = compile_library(tmp_path, "libcosts.so", SMALL, flags=flags)
+    program = compile_program(tmp_path, "costs", PROGRAM)
+    trace = tmp_path / "trace"
+    run([need_tool("strace"), f"-ELD_PRELOAD={libdlopen}", "-o", trace, program, library])
+    text = trace.read_text()
+    first = text[text.index('"opens"') : text.index('"closes"')]
+    assert len(re.findall(r"^openat.*libm\.so\.6.* = \d+$", first, re.MULTILINE)) == 2  # and libc's
+    assert first.count("/etc/ld.so.cache") == 1
+    assert first.count("munmap") == 1
+    assert "/proc/self/maps" not in first
+
+
 @pytest.mark.parametrize("alignment", ["0x1000", "0x200000"])
 def test_half_a_megabyte_that_is_written_lies_in_huge_pages(
     tmp_path: Path, libdlopen: Path, alignment: str

@@ -60,8 +60,8 @@ cdef inline int show_search(
     if loaded != NULL:
         visit(image_name(loaded), b"loaded", DLOPEN_REJECTED_LOADED, data)
     found = find_file(
-        linker, transaction.snapshot, name, wanted.asker, NULL, &path, trail, &transaction.file,
-        NULL
+        linker, transaction.snapshot, name, wanted.asker, NULL, &path, trail, &transaction.cache,
+        &transaction.file, NULL
     )
     file_close(&transaction.file)
     candidate = trail.paths.data

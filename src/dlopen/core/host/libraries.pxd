@@ -50,21 +50,22 @@ cdef inline bint is_stub_name(const char* soname) noexcept nogil:
     )
 
 
+cdef inline bint is_family_name(const char* soname) noexcept nogil:
+    """One libc with its stubs, loader, libm, libgcc_s, libstdc++ and libpython in a process."""
+    return (
+        has_prefix(soname, b"libc.so.") or is_stub_name(soname) or has_prefix(soname, b"ld-linux")
+        or has_prefix(soname, b"libm.so.")
+        or has_prefix(soname, b"libgcc_s.so.") or has_prefix(soname, b"libstdc++.so.")
+        or has_prefix(soname, b"libpython3") or has_prefix(soname, b"libdlopen.so")
+    )
+
+
 cdef inline bint must_be_hosts(const Image* image) noexcept nogil:
-    """One libc with its stubs, loader, libm, libgcc_s, libstdc++ and libpython in a process; and
-    what is built into libc (GLIBC_PRIVATE) belongs to it."""
+    """By its soname; and what is built into libc (GLIBC_PRIVATE) belongs to it."""
     cdef const Tables* tables = &image.tables
     cdef uint32_t i
-    cdef const char* name = b""
-    if tables.soname != NULL:
-        name = tables.soname
     for i in range(tables.version_count):
         if tables.versions[i].library != NULL and tables.versions[i].hash != 0 \
                 and strcmp(tables.versions[i].name, b"GLIBC_PRIVATE") == 0:
             return True
-    return (
-        has_prefix(name, b"libc.so.") or is_stub_name(name) or has_prefix(name, b"ld-linux")
-        or has_prefix(name, b"libm.so.")
-        or has_prefix(name, b"libgcc_s.so.") or has_prefix(name, b"libstdc++.so.")
-        or has_prefix(name, b"libpython3") or has_prefix(name, b"libdlopen.so")
-    )
+    return tables.soname != NULL and is_family_name(tables.soname)

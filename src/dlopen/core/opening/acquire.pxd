@@ -27,6 +27,7 @@ from dlopen.core.image.dynamic cimport refuse
 from dlopen.core.image.image cimport Image, image_free_records
 from dlopen.core.memory.file cimport File, Files, file_close, file_init, file_open
 from dlopen.core.opening.claims cimport claim_file, may_claim
+from dlopen.core.opening.hosts_file cimport FileSoname, is_hosts_file
 from dlopen.core.opening.known cimport (
     Wanted, known_by_file, known_by_name, known_host, known_to_host,
 )
@@ -59,8 +60,8 @@ cdef inline bint note_missing_host(
             return False
         file_init(file)
         if find_file(
-            linker, transaction.snapshot, wanted.name, wanted.asker, NULL, &elsewhere, NULL, file,
-            NULL
+            linker, transaction.snapshot, wanted.name, wanted.asker, NULL, &elsewhere, NULL,
+            &transaction.cache, file, NULL
         ):
             path = elsewhere.data
         file_close(file)
@@ -72,15 +73,14 @@ cdef inline bint note_missing_host(
 
 
 cdef inline Outcome delegate(
-    Transaction* transaction, const Wanted* wanted, const File* file, Image* image,
+    Transaction* transaction, const Wanted* wanted, const File* file, const char* soname,
     const char* path, Image** result
 ) noexcept nogil:
     """A library that must be the host's: the one that is there already, of whatever file;
     or noted, and opened by the host's loader when the whole tree has been checked. HOSTS_OWN:
-    it was given as bytes, so there is no file that the host could open. Its own mapping was only
-    to look at it."""
+    it was given as bytes, so there is no file that the host could open. `soname` may be NULL."""
     cdef Outcome outcome = DONE
-    result[0] = known_host(transaction, image.tables.soname)
+    result[0] = known_host(transaction, soname)
     if result[0] == NULL and transaction.loaded.count == 0 \
             and transaction.request.flags & DLOPEN_NO_FOREIGN_CODE:
         outcome = outcome_of(transaction, fail(
@@ -90,10 +90,8 @@ cdef inline Outcome delegate(
         outcome = HOSTS_OWN
         text_cut(&transaction.hosts_own, 0)
         text_add(&transaction.hosts_own, b"")
-        if image.tables.soname != NULL:
-            text_add(&transaction.hosts_own, image.tables.soname)
-    unmap_image(image)
-    image_free_records(image)
+        if soname != NULL:
+            text_add(&transaction.hosts_own, soname)
     if result[0] != NULL or outcome != DONE:
         return outcome
     if transaction.no_memory or not note_missing_host(transaction, wanted, path):
@@ -110,17 +108,25 @@ cdef inline Outcome load_file(
     cdef const Request* request = transaction.request
     cdef const char* name = wanted.name
     cdef bint is_from_bytes = file.descriptor < 0
-    cdef Image* image = new_image(path, is_from_bytes and transaction.files.read != NULL)
+    cdef Image* image
+    cdef FileSoname soname
+    cdef Outcome outcome
     cdef char* copy
     cdef int code
+    if is_hosts_file(file, name, &soname):
+        return delegate(transaction, wanted, file, &soname.text[0], path, result)
+    image = new_image(path, is_from_bytes and transaction.files.read != NULL)
     if image == NULL:
         return no_memory(transaction, path)
     code = map_image(&linker.process, file, image, False, transaction.error)
     if code:
         image_free_records(image)
         return outcome_of(transaction, code)
-    if must_be_hosts(image):
-        return delegate(transaction, wanted, file, image, path, result)
+    if must_be_hosts(image):     # it was mapped to look at it
+        outcome = delegate(transaction, wanted, file, image.tables.soname, path, result)
+        unmap_image(image)
+        image_free_records(image)
+        return outcome
     code = refuse(image, name, transaction.error)
     if code == 0 and strcmp(name, path) != 0:
         copy = copy_text(name, strlen(name))
@@ -238,8 +244,8 @@ cdef inline Outcome search_and_take(
     memset(&path, 0, sizeof(path))
     file_init(file)
     found = find_file(
-        linker, transaction.snapshot, wanted.name, wanted.asker, own_path, &path, trail, file,
-        files
+        linker, transaction.snapshot, wanted.name, wanted.asker, own_path, &path, trail,
+        &transaction.cache, file, files
     )
     # What is needed by a relative path; one that is opened itself is the caller's affair.
     if transaction.loaded.count != 0 and file.bytes == NULL and file.descriptor < 0 \

@@ -72,8 +72,8 @@ cdef inline int map_only(
         if (transaction.files.read == NULL or not try_files(
             &transaction.files, request.name, &path, trail, file
         )) and not find_file(
-            linker, transaction.snapshot, request.name, NULL, NULL, &path, trail, file,
-            &transaction.files
+            linker, transaction.snapshot, request.name, NULL, NULL, &path, trail,
+            &transaction.cache, file, &transaction.files
         ):
             code = not_found(transaction, request.name)
     if path.failed or transaction.no_memory:

@@ -210,9 +210,16 @@ cdef inline bint is_seen_by_file(
     return sees(transaction, image) and is_meant(image, NULL, asked.device, asked.inode)
 
 
-cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
-    """Not with other program headers. To learn of which file an image is takes longer than
+cdef inline bint has_same_headers(const Image* image, const Image* other) noexcept nogil:
+    """They may be of the same file. To learn of which file one of the host's is takes longer than
     to load most libraries."""
+    return image.layout.phnum == other.layout.phnum and memcmp(
+        image.layout.phdrs, other.layout.phdrs, image.layout.phnum * sizeof(Phdr)
+    ) == 0
+
+
+cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
+    """Not with other program headers, as `has_same_headers`."""
     cdef const Ehdr* header = <const Ehdr*>&file.start[0]
     cdef uint64_t size = image.layout.phnum * sizeof(Phdr)
     if file.start_size < sizeof(Ehdr) or header.e_phoff > file.start_size \

@@ -21,7 +21,9 @@ from dlopen.core.image.registry cimport reader_leave
 from dlopen.core.memory.file cimport File, file_from_bytes, make_plain
 from dlopen.core.opening.acquire cimport acquire, load_file, take_hosts_own
 from dlopen.core.opening.claims cimport end_claim
-from dlopen.core.opening.known cimport Wanted, loaded_by_own_text, sees
+from dlopen.core.opening.known cimport (
+    Wanted, has_same_headers, loaded_by_own_text, sees,
+)
 from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.opening.transaction cimport (
     DONE, HOSTS_OWN, Outcome, Transaction, free_new_images, look_afresh, no_memory, outcome_of,
@@ -102,17 +104,20 @@ cdef inline bint host_has_loaded(Transaction* transaction) noexcept nogil:
     """What the host opened has brought one of the files that this transaction has mapped:
     there shall be one image of it."""
     cdef size_t i, j
-    cdef Image* mine
-    cdef Image* host
-    transaction.no_memory = transaction.no_memory or not identify_hosts(
-        transaction.linker, transaction.snapshot
-    )
+    cdef const Image* mine
+    cdef const Image* host
     for i in range(transaction.loaded.count):
-        mine = <Image*>transaction.loaded.items[i]
+        mine = <const Image*>transaction.loaded.items[i]
         for j in range(transaction.snapshot.host_count):
             host = transaction.snapshot.hosts[j]
-            if not mine.is_from_bytes and sees(transaction, host) \
-                    and load_u64(&host.inode) == mine.inode \
+            if mine.is_from_bytes or not sees(transaction, host) \
+                    or not has_same_headers(mine, host):
+                continue
+            if not load_u32(&host.host.is_identified) \
+                    and not identify_hosts(transaction.linker, transaction.snapshot):
+                transaction.no_memory = True
+                return False
+            if load_u64(&host.inode) == mine.inode \
                     and load_u64(&host.device) == mine.device:
                 return True
     return False

@@ -1,7 +1,8 @@
 """/etc/ld.so.cache (ldconfig(8)): which file it names for a soname.
 
-It is read anew at each search that gets so far, mapped and checked: another process may replace it
-at any time. Of several entries for a name the one for the best of this processor's hwcaps counts.
+It is mapped by the first search of an open that gets so far, for all of its searches, and checked
+by each: another process may replace it at any time. Of several entries for a name the one for the
+best of this processor's hwcaps counts.
 """
 
 from libc.stddef cimport size_t
@@ -16,6 +17,12 @@ from dlopen.core.base.strings cimport memcmp, strchr, strlen, strncmp
 from dlopen.core.elf.structures cimport Word
 from dlopen.core.host.linker cimport SearchSettings
 from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
+
+
+cdef struct CacheFile:           # as it is mapped, for one open
+    bint is_known                # it was looked for
+    uint64_t address
+    uint64_t size                # 0: there is none
 
 
 cdef packed struct CacheHeader:
@@ -174,29 +181,45 @@ cdef inline bint search_cache_file(
     return True
 
 
-cdef inline long try_cache(
-    const SearchSettings* settings, const char* name, Text* path, bint* found
-) noexcept nogil:
-    """0, or a negative errno if it could not be looked into."""
+cdef inline long map_cache(CacheFile* cache) noexcept nogil:
+    """0, or a negative errno if it could not be looked into: it is tried again then."""
     cdef FileStatus status
     cdef long descriptor = kernel_open(b"/etc/ld.so.cache")
     cdef long mapped
     cdef long result
-    found[0] = False
     if descriptor < 0:
-        return descriptor if is_shortage(descriptor) else 0
+        cache.is_known = not is_shortage(descriptor)
+        return 0 if cache.is_known else descriptor
     result = kernel_status_of(descriptor, &status)
     if result == 0 and status.st_size > 0:
         mapped = memory_reserve_file(<uint64_t>status.st_size, descriptor, 0)
         if is_memory_error(mapped):
             result = mapped
         else:
-            found[0] = search_cache_file(
-                settings, <const char*>mapped, <uint64_t>status.st_size, name, path
-            )
-            memory_release(<uint64_t>mapped, <uint64_t>status.st_size)
+            cache.address = <uint64_t>mapped
+            cache.size = <uint64_t>status.st_size
+    cache.is_known = result == 0
     kernel_close(descriptor)
     return result
+
+
+cdef inline long try_cache(
+    const SearchSettings* settings, CacheFile* cache, const char* name, Text* path, bint* found
+) noexcept nogil:
+    """0, or a negative errno if it could not be looked into."""
+    cdef long result = 0 if cache.is_known else map_cache(cache)
+    found[0] = cache.size != 0 and search_cache_file(
+        settings, <const char*>cache.address, cache.size, name, path
+    )
+    return result
+
+
+cdef inline void forget_cache(CacheFile* cache) noexcept nogil:
+    """The next search maps it anew."""
+    if cache.size != 0:
+        memory_release(cache.address, cache.size)
+    cache.size = 0
+    cache.is_known = False
 
 
 cdef inline bint in_default_folder(
