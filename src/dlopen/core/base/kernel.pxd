@@ -101,7 +101,7 @@ cdef extern from *:
     ) noexcept nogil
     enum:
         SYS_mmap, SYS_openat, SYS_close, SYS_pread64, SYS_read, SYS_write, SYS_writev
-        SYS_mprotect, SYS_madvise, SYS_prctl, SYS_futex, SYS_sched_yield, SYS_nanosleep
+        SYS_mprotect, SYS_madvise, SYS_prctl, SYS_futex, SYS_sched_yield
         SYS_readlinkat, SYS_getcwd, SYS_memfd_create, SYS_getpid, SYS_gettid, SYS_tgkill
         SYS_exit_group, SYS_fcntl, SYS_unlinkat
         AT_FDCWD, O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC
@@ -347,14 +347,6 @@ cdef inline void kernel_yield() noexcept nogil:
     dlopen_system_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0)
 
 
-cdef inline void kernel_nap() noexcept nogil:
-    """A millisecond, or less if a signal comes."""
-    cdef long[2] time            # struct timespec
-    time[0] = 0
-    time[1] = 1000000
-    dlopen_system_call(SYS_nanosleep, <long>&time[0], 0, 0, 0, 0, 0)
-
-
 cdef inline void kernel_wait(uint32_t* word, uint32_t expected) noexcept nogil:
     """Sleeps while *word is `expected`; may wake for no reason."""
     dlopen_system_call(
@@ -362,13 +354,22 @@ cdef inline void kernel_wait(uint32_t* word, uint32_t expected) noexcept nogil:
     )
 
 
-cdef inline void kernel_wait_shortly(uint32_t* word, uint32_t expected) noexcept nogil:
-    """As `kernel_wait`, for ten milliseconds at most."""
-    cdef long[2] time            # struct timespec
-    time[0] = 0
-    time[1] = 10000000
+cdef extern from *:
+    """
+    /* struct timespec; not on the stack, which an open has little of. */
+    static const long dlopen_millisecond[] = {0, 1000000};
+    static const long dlopen_ten_milliseconds[] = {0, 10000000};
+    """
+    const long* MILLISECOND "dlopen_millisecond"
+    const long* TEN_MILLISECONDS "dlopen_ten_milliseconds"
+
+
+cdef inline void kernel_wait_shortly(
+    uint32_t* word, uint32_t expected, const long* time
+) noexcept nogil:
+    """As `kernel_wait`, for so long at most."""
     dlopen_system_call(
-        SYS_futex, <long>word, FUTEX_WAIT_PRIVATE, <long>expected, <long>&time[0], 0, 0
+        SYS_futex, <long>word, FUTEX_WAIT_PRIVATE, <long>expected, <long>time, 0, 0
     )
 
 

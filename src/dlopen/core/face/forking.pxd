@@ -5,10 +5,9 @@ No thread is in the host's loader for us, and all of our locks are held, until i
 child has one thread: what others have of tables and counts is given up.
 """
 
-from dlopen.core.base.atomics cimport sub_u32
 from dlopen.core.base.lock cimport lock_acquire, lock_release, set_forking
 from dlopen.core.closing.thread_exit cimport forget_other_objects
-from dlopen.core.host.host_lock cimport await_hosts_before_fork, has_forked, in_host
+from dlopen.core.host.host_lock cimport await_hosts_before_fork, has_forked, is_forked
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.registry cimport after_fork, after_fork_in_child, before_fork
 from dlopen.core.tls.modules cimport forget_other_threads
@@ -29,17 +28,14 @@ cdef inline void end_fork(Linker* linker) noexcept nogil:
     after_fork(&linker.registry)
     lock_release(&linker.tls.lock)
     lock_release(&linker.debugger.lock)
-    sub_u32(&linker.host_use.forking, 1)
-    has_forked()
+    has_forked(&linker.host_use)
 
 
 cdef inline void end_fork_in_child(Linker* linker) noexcept nogil:
     """In the child: no other thread is left, nor what it was about."""
     set_forking(False)
     linker.static_storage.is_changing = False
-    linker.host_use.entered = in_host
-    linker.host_use.forking = 0
-    has_forked()
+    is_forked(&linker.host_use)
     after_fork_in_child(&linker.registry)
     forget_other_threads(&linker.tls)
     lock_release(&linker.tls.lock)

@@ -7,8 +7,8 @@ be waited for, by a constructor or a destructor that the host runs.
 
 from libc.stdint cimport uint32_t
 
-from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32
-from dlopen.core.base.kernel cimport kernel_nap, kernel_yield
+from dlopen.core.base.atomics cimport add_u32, load_u32, load_u32_seq, store_u32, sub_u32
+from dlopen.core.base.kernel cimport MILLISECOND, kernel_wait_shortly, kernel_wake
 from dlopen.core.base.lock cimport locks_held
 from dlopen.core.base.single_thread cimport count_one, uncount_one
 from dlopen.core.host.abi cimport RTLD_DI_LINKMAP
@@ -33,52 +33,64 @@ cdef extern from *:
 
 
 cdef enum:
-    FORK_YIELDS = 1000           # as a rule the other is out of there within microseconds
-    FORK_PATIENCE = 1300         # then milliseconds: it may not even be running
-
-
-cdef inline void have_patience(int turn) noexcept nogil:
-    """Gives way at first, then sleeps for a millisecond."""
-    if turn < FORK_YIELDS:
-        kernel_yield()
-    else:
-        kernel_nap()
+    FORK_PATIENCE = 400          # waits of a millisecond at most each: as a rule of microseconds
 
 
 cdef inline void enter_host(HostUse* host_use) noexcept nogil:
     """Before a call of the host's loader; may be nested. A thread that is not in there yet waits
     for one that forks."""
     cdef int turn = 0
+    cdef uint32_t forking
     count_one(&host_use.entered)
+    (&in_host)[0] += 1
+    forking = load_u32_seq(&host_use.forking)
     # Not where it would wait for itself: nor in a signal handler that has interrupted who forks,
     # or who holds a lock that who forks will wait for.
-    while in_host == 0 and not announces_fork and locks_held == 0 \
-            and load_u32_seq(&host_use.forking) != 0 and turn < FORK_PATIENCE:
-        uncount_one(&host_use.entered)
-        have_patience(turn)
+    while forking != 0 and in_host == 1 and not announces_fork and locks_held == 0 \
+            and turn < FORK_PATIENCE:
+        leave_host(host_use)
+        kernel_wait_shortly(&host_use.forking, forking, MILLISECOND)
         count_one(&host_use.entered)
+        (&in_host)[0] += 1
+        forking = load_u32_seq(&host_use.forking)
         turn += 1
-    (&in_host)[0] += 1
 
 
 cdef inline void leave_host(HostUse* host_use) noexcept nogil:
-    """Ends what enter_host began."""
+    """Ends what enter_host began. Who forks may wait for that."""
     (&in_host)[0] -= 1
     uncount_one(&host_use.entered)
+    if load_u32_seq(&host_use.forking) != 0:
+        kernel_wake(&host_use.entered, 0x7fffffff)
 
 
 cdef inline void await_hosts_before_fork(HostUse* host_use) noexcept nogil:
-    """Ends with `has_forked`."""
+    """Ends with `has_forked`, or in the child `is_forked`."""
     cdef int turn = 0
+    cdef uint32_t entered
     (&announces_fork)[0] = 1
     add_u32(&host_use.forking, 1)
-    while load_u32_seq(&host_use.entered) != in_host and turn < FORK_PATIENCE:
-        have_patience(turn)
+    while turn < FORK_PATIENCE:
+        entered = load_u32_seq(&host_use.entered)
+        if entered == in_host:
+            break
+        kernel_wait_shortly(&host_use.entered, entered, MILLISECOND)
         turn += 1
 
 
-cdef inline void has_forked() noexcept nogil:
-    """In the parent and in the child."""
+cdef inline void has_forked(HostUse* host_use) noexcept nogil:
+    """In the parent: who waits goes in."""
+    # Before the announcement ends: a handler in between would wait for its own thread.
+    cdef bint is_last = sub_u32(&host_use.forking, 1) == 1
+    (&announces_fork)[0] = 0
+    if is_last:
+        kernel_wake(&host_use.forking, 0x7fffffff)
+
+
+cdef inline void is_forked(HostUse* host_use) noexcept nogil:
+    """In the child, which has one thread."""
+    host_use.entered = in_host
+    host_use.forking = 0
     (&announces_fork)[0] = 0
 
 

@@ -4,9 +4,9 @@ Writers change lists and tables under `lock`, by single stores of pointers: imag
 seldom changes is an immutable Snapshot, which another one takes the place of. Readers (dlsym,
 dladdr, dl_iterate_phdr, _dl_find_object) count themselves into one of two generations while they
 look. What is not found any more is retired; it is unmapped and freed when both generations were
-seen empty after that, by whoever notices: the writer as a rule, the last reader where the writer
-may not wait (it is a reader itself). Until then it leads to what followed it, so that a reader who
-is there misses nothing that stays.
+seen empty after that, by whoever notices: the writer as a rule, the last reader of a generation
+where the writer may not wait (it is a reader itself), or not for so long. Until then it leads to
+what followed it, so that a reader who is there misses nothing that stays.
 """
 
 from libc.stddef cimport size_t
@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport allocator_acquire, allocator_release, release
 from dlopen.core.base.atomics cimport (
-    add_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_u32,
+    add_u32, compare_and_swap_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_u32,
 )
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Pointers
@@ -28,7 +28,9 @@ from dlopen.core.image.image cimport (
     Image, Retired, bytes_end, bytes_start, image_free_records, is_being_linked,
 )
 from dlopen.core.image.index cimport Index
-from dlopen.core.image.retirement cimport Retirement, retire
+from dlopen.core.image.retirement cimport (
+    NOTHING_RETIRED, RETIRED_SINCE, RETIRED_WAITING, Retirement, retire,
+)
 from dlopen.core.image.shown cimport Shown
 from dlopen.core.memory.memory cimport memory_release
 
@@ -146,7 +148,9 @@ cdef struct Registry:
     uint32_t readers[2]          # atomic: base/single_thread.pxd
     uint32_t phase               # atomic: the generation that new readers join
     Retirement retirement
-    Lock reclaiming              # taken before `lock`: one thread at a time flips `phase`
+    # Taken before `lock`: one thread at a time changes `phase`, and frees what is retired. Not held
+    # while it waits for readers.
+    Lock reclaiming
     # dl_iterate_phdr's counters for our images; written under the lock, read with load_u64.
     uint64_t adds, subs
 
@@ -179,84 +183,86 @@ cdef inline const Snapshot* current_snapshot(const Registry* registry) noexcept 
     return <const Snapshot*>load_pointer(&registry.snapshot)
 
 
-cdef inline bint generation_is_empty(Registry* registry, uint32_t phase, bint wait) noexcept nogil:
-    """No reader is in it; with `wait` after some time for them to leave."""
-    cdef int _round
-    for _round in range(1000 if wait else 1):
-        if load_u32_seq(&registry.readers[phase]) == 0:
-            return True
-        if wait:
-            kernel_yield()
-    return False
+cdef inline bint is_drained(Registry* registry) noexcept nogil:
+    """No reader is in the generation that new ones do not join."""
+    return load_u32_seq(&registry.readers[load_u32_seq(&registry.phase) + 1 & 1U]) == 0
+
+
+cdef enum:
+    READERS_PATIENCE = 100       # turns
 
 
 cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
-    """Frees what was retired if no reader can still see it. Never waits for ever: what
-    cannot be freed now is freed by the last reader, or by the thread that is at it."""
-    cdef bint again = not is_reading()
+    """Frees what was retired if no reader can still see it; with `wait` after some time for them
+    to leave. Never waits for ever, and for readers with no lock held, which a fork would wait for:
+    what cannot be freed now is freed by the last reader, or by the thread that is at it."""
     # Not in handlers of fork: in the child, readers in threads that are gone never leave.
-    wait = wait and not is_forking()
+    cdef int turns = READERS_PATIENCE if wait and not is_forking() else 0
+    cdef bint again = not is_reading()
     while again:
         if wait:
             lock_acquire(&registry.reclaiming)
         elif not lock_try(&registry.reclaiming):
             return
-        reclaim_alone(registry, wait)
+        reclaim_alone(registry)
         lock_release(&registry.reclaiming)
-        # A last reader that left meanwhile found nothing to do, or the lock taken.
-        wait = False
-        again = load_u32_seq(&registry.retirement.is_due) and not (
-            load_u32_seq(&registry.readers[0]) or load_u32_seq(&registry.readers[1])
-        )
+        # A last reader that left meanwhile found the lock taken.
+        again = load_u32_seq(&registry.retirement.is_due) != 0
+        if again and not is_drained(registry):
+            again = turns != 0
+            turns -= again
+            if again:
+                kernel_yield()
 
 
-cdef inline void reclaim_alone(Registry* registry, bint wait) noexcept nogil:
-    cdef Retired* mine
-    cdef Retired* last
+cdef inline void begin_waiting(Registry* registry) noexcept nogil:
+    """What is retired by now, if nothing waits already."""
+    cdef Retirement* retirement = &registry.retirement
+    if retirement.waiting != NULL or load_u32(&retirement.is_due) != RETIRED_SINCE:
+        return
+    lock_acquire(&registry.lock)
+    retirement.waiting = retirement.first
+    retirement.first = NULL
+    store_u32(&retirement.is_due, RETIRED_WAITING)
+    lock_release(&registry.lock)
+    retirement.seen_empty = 0
+    add_u32(&registry.phase, 1)
+
+
+cdef inline void reclaim_alone(Registry* registry) noexcept nogil:
+    """As far as it goes without waiting. Both generations are seen empty, one after the other: a
+    reader that read `phase` before a change of it may join the old one late, but then it sees what
+    is there by now."""
+    cdef Retirement* retirement = &registry.retirement
+    begin_waiting(registry)
+    full_fence()
+    while retirement.waiting != NULL and is_drained(registry):
+        add_u32(&registry.phase, 1)
+        retirement.seen_empty += 1
+        if retirement.seen_empty == 2:
+            free_retired(retirement.waiting)
+            retirement.waiting = NULL
+            compare_and_swap_u32(&retirement.is_due, RETIRED_WAITING, NOTHING_RETIRED)
+            begin_waiting(registry)
+
+
+cdef inline void free_retired(Retired* entry) noexcept nogil:
+    """With all that follow it."""
     cdef Retired* next
     cdef uint64_t start = 0
     cdef uint64_t end = 0
-    cdef uint32_t phase
-    cdef int _turn
-    cdef bint empty = True
-    lock_acquire(&registry.lock)
-    mine = registry.retirement.first
-    registry.retirement.first = NULL
-    store_u32(&registry.retirement.is_due, 0)
-    lock_release(&registry.lock)
-    if mine == NULL:
-        return
-    full_fence()
-    # Both generations, one after the other: a reader that read `phase` before a flip may
-    # join the old one late, but then it sees the newest snapshot.
-    for _turn in range(2):
-        phase = load_u32_seq(&registry.phase) & 1U
-        add_u32(&registry.phase, 1)
-        if not generation_is_empty(registry, phase, wait):
-            empty = False
-            break
-    if not empty:
-        lock_acquire(&registry.lock)
-        last = mine
-        while last.next != NULL:
-            last = last.next
-        last.next = registry.retirement.first
-        registry.retirement.first = mine
-        store_u32(&registry.retirement.is_due, 1)
-        lock_release(&registry.lock)
-        return
-    while mine != NULL:
-        next = mine.next
-        if mine.image != NULL:   # which holds the entry
-            if not mine.image.is_host:
-                unmap_with_neighbours(mine.image, &start, &end)
-            image_free_records(mine.image)
-        elif mine.block == mine:         # a block that begins with it
-            release(mine)
+    while entry != NULL:
+        next = entry.next
+        if entry.image != NULL:  # which holds the entry
+            if not entry.image.is_host:
+                unmap_with_neighbours(entry.image, &start, &end)
+            image_free_records(entry.image)
+        elif entry.block == entry:       # a block that begins with it
+            release(entry)
         else:
-            release(mine.block)
-            release(mine)
-        mine = next
+            release(entry.block)
+            release(entry)
+        entry = next
     if end != start:
         memory_release(start, end - start)
 

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport DLOPEN_PRIVATE, Request
-from dlopen.core.base.kernel cimport kernel_wait_shortly, kernel_wake
+from dlopen.core.base.kernel cimport TEN_MILLISECONDS, kernel_wait_shortly, kernel_wake
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
 from dlopen.core.image.registry cimport Claim, Registry, this_thread
 
@@ -62,7 +62,7 @@ cdef inline void await_claim(Registry* registry, Wait* wait) noexcept nogil:
     """If that is due. With no lock held, and in no reader section."""
     if wait.is_due:
         if load_u32(&registry.claims_ended) == wait.ended:
-            kernel_wait_shortly(&registry.claims_ended, wait.ended)
+            kernel_wait_shortly(&registry.claims_ended, wait.ended, TEN_MILLISECONDS)
         wait.is_due = False
         wait.is_over = True
 
