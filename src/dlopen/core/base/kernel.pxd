@@ -82,8 +82,13 @@ cdef extern from *:
         status->st_ino = found.stx_ino;
         status->st_mode = found.stx_mode;
         status->st_size = (int64_t)found.stx_size;
+        status->st_mtim.tv_sec = found.stx_mtime.tv_sec;
+        status->st_mtim.tv_nsec = found.stx_mtime.tv_nsec;
         return 0;
     }
+    /* In nanoseconds. */
+    #define dlopen_changed_at(status) \
+        ((uint64_t)(status)->st_mtim.tv_sec * 1000000000U + (uint64_t)(status)->st_mtim.tv_nsec)
     """
     long dlopen_fstat(long descriptor, FileStatus* status) noexcept nogil
     long dlopen_fstatat(
@@ -118,6 +123,7 @@ cdef extern from *:
         uint64_t st_ino
         uint32_t st_mode
         int64_t st_size
+    uint64_t changed_at "dlopen_changed_at"(const FileStatus* status) noexcept nogil
     bint is_directory "S_ISDIR"(uint32_t mode) noexcept nogil
     bint is_regular "S_ISREG"(uint32_t mode) noexcept nogil
 

@@ -113,8 +113,15 @@ cdef struct SearchSettings:      # found once, on the first search; written befo
     bint is_secure               # in secure execution $ORIGIN leads nowhere
 
 
+cdef struct CacheFile:           # /etc/ld.so.cache as it was at one time: search/cache.pxd
+    uint64_t start, size         # of the mapping
+    uint64_t device, inode, changed_at
+    uint32_t users               # searches that look into it; under Registry.lock
+
+
 cdef struct Search:              # search/
     SearchSettings settings
+    CacheFile* cache             # owned, the newest; under Registry.lock; NULL: none was needed
     Folder* folders[FOLDER_BUCKETS]      # atomic: chains that only grow, at their heads
     uint32_t folder_count        # atomic; a bound only
 

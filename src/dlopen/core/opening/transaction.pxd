@@ -40,7 +40,7 @@ from dlopen.core.opening.map_image cimport unmap_image
 from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.relocation.batch cimport Batch
 from dlopen.core.relocation.resolvers cimport free_deferred
-from dlopen.core.search.cache cimport CacheFile, forget_cache
+from dlopen.core.search.cache cimport CacheUse, forget_cache
 from dlopen.core.search.trail cimport Trail
 from dlopen.core.symbols.index cimport SearchedList, free_searched
 from dlopen.core.symbols.scopes cimport Scopes, free_scopes
@@ -85,7 +85,7 @@ cdef struct Transaction:
     Image* root
     bint is_itself               # the root was asked for as itself, and not by what others may have
     Trail trail                  # of the name that is looked for at the moment
-    CacheFile cache              # for all searches of it
+    CacheUse cache               # for all searches of it
     File file                    # the one that is looked at
     bint is_stale                # an image is there, but what `snapshot` has of it is old
     bint no_memory               # what is there could not all be looked at, or kept
@@ -236,7 +236,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
     pointers_free(&transaction.pinned)
     pointers_free(&transaction.counted)
     pointers_free(&transaction.definers)
-    forget_cache(&transaction.cache)
+    forget_cache(transaction.linker, &transaction.cache)
     free_texts(&transaction.missing_hosts)
     free_texts(&transaction.missing_names)
     text_free(&transaction.hosts_own)

@@ -1,28 +1,38 @@
 """/etc/ld.so.cache (ldconfig(8)): which file it names for a soname.
 
-It is mapped by the first search of an open that gets so far, for all of its searches, and checked
-by each: another process may replace it at any time. Of several entries for a name the one for the
-best of this processor's hwcaps counts.
+Another process may replace it at any time: the first search of an open that gets so far asks for
+the file's identity and time, and maps it anew where they are not those of the mapping that is
+there. Each search checks what it reads. Of several entries for a name the one for the best of this
+processor's hwcaps counts.
 """
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
+from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.growable cimport Text, text_add, text_cut
 from dlopen.core.base.kernel cimport (
-    FileStatus, is_shortage, kernel_close, kernel_open, kernel_status_of,
+    ENOMEM, FileStatus, changed_at, is_shortage, kernel_close, kernel_open, kernel_status,
+    kernel_status_of,
 )
+from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport memcmp, strchr, strlen, strncmp
 from dlopen.core.elf.structures cimport Word
-from dlopen.core.host.linker cimport SearchSettings
+from dlopen.core.host.linker cimport CacheFile, Linker, SearchSettings
 from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
 
 
-cdef struct CacheFile:           # as it is mapped, for one open
+cdef struct CacheUse:            # of an open, for all of its searches
     bint is_known                # it was looked for
-    uint64_t address
-    uint64_t size                # 0: there is none
+    CacheFile* file              # borrowed; NULL: there is none
+
+
+cdef extern from *:
+    """
+    #define DLOPEN_CACHE_PATH "/etc/ld.so.cache"
+    """
+    const char* CACHE_PATH "DLOPEN_CACHE_PATH"
 
 
 cdef packed struct CacheHeader:
@@ -181,45 +191,116 @@ cdef inline bint search_cache_file(
     return True
 
 
-cdef inline long map_cache(CacheFile* cache) noexcept nogil:
-    """0, or a negative errno if it could not be looked into: it is tried again then."""
-    cdef FileStatus status
-    cdef long descriptor = kernel_open(b"/etc/ld.so.cache")
+cdef inline void free_cache(CacheFile* cache) noexcept nogil:
+    """NULL is allowed."""
+    if cache != NULL:
+        memory_release(cache.start, cache.size)
+        release(cache)
+
+
+cdef inline CacheFile* borrow_known_cache(Linker* linker) noexcept nogil:
+    """What is mapped already; NULL: nothing."""
+    cdef CacheFile* cache
+    lock_acquire(&linker.registry.lock)
+    cache = linker.search.cache
+    if cache != NULL:
+        cache.users += 1
+    lock_release(&linker.registry.lock)
+    return cache
+
+
+cdef inline void give_back_cache(Linker* linker, CacheFile* cache) noexcept nogil:
+    """What was borrowed."""
+    cdef bint is_last
+    lock_acquire(&linker.registry.lock)
+    cache.users -= 1
+    is_last = cache.users == 0 and cache != linker.search.cache
+    lock_release(&linker.registry.lock)
+    if is_last:
+        free_cache(cache)
+
+
+cdef inline bint is_cache_of(const CacheFile* cache, const FileStatus* status) noexcept nogil:
+    """It has not been changed since it was mapped."""
+    return cache.inode == status.st_ino and cache.device == status.st_dev \
+        and cache.changed_at == changed_at(status) and cache.size == <uint64_t>status.st_size
+
+
+cdef inline long map_cache(CacheFile* cache, FileStatus* status) noexcept nogil:
+    """The file as it is now, if it is there and not empty; 0, or a negative errno. `status` is only
+    room: the stack may be small."""
+    cdef long descriptor = kernel_open(CACHE_PATH)
     cdef long mapped
     cdef long result
     if descriptor < 0:
-        cache.is_known = not is_shortage(descriptor)
-        return 0 if cache.is_known else descriptor
-    result = kernel_status_of(descriptor, &status)
+        return descriptor if is_shortage(descriptor) else 0
+    result = kernel_status_of(descriptor, status)
     if result == 0 and status.st_size > 0:
         mapped = memory_reserve_file(<uint64_t>status.st_size, descriptor, 0)
         if is_memory_error(mapped):
             result = mapped
         else:
-            cache.address = <uint64_t>mapped
+            cache.start = <uint64_t>mapped
             cache.size = <uint64_t>status.st_size
-    cache.is_known = result == 0
+            cache.device = status.st_dev
+            cache.inode = status.st_ino
+            cache.changed_at = changed_at(status)
     kernel_close(descriptor)
     return result
 
 
+cdef inline long borrow_cache(Linker* linker, CacheFile** borrowed) noexcept nogil:
+    """The cache as it is now, NULL if there is none; 0, or a negative errno."""
+    cdef FileStatus status
+    cdef CacheFile* former = borrow_known_cache(linker)
+    cdef CacheFile* cache
+    cdef long result
+    if former != NULL:
+        result = kernel_status(CACHE_PATH, &status)
+        if result == 0 and is_cache_of(former, &status):
+            borrowed[0] = former
+            return 0
+        give_back_cache(linker, former)
+    borrowed[0] = NULL
+    cache = <CacheFile*>allocate(sizeof(CacheFile))
+    if cache == NULL:
+        return -ENOMEM
+    result = map_cache(cache, &status)
+    if cache.size == 0:
+        release(cache)
+        return result
+    cache.users = 1
+    lock_acquire(&linker.registry.lock)
+    former = linker.search.cache
+    linker.search.cache = cache
+    if former != NULL and former.users != 0:
+        former = NULL            # its last user frees it
+    lock_release(&linker.registry.lock)
+    free_cache(former)
+    borrowed[0] = cache
+    return 0
+
+
+cdef inline void forget_cache(Linker* linker, CacheUse* use) noexcept nogil:
+    """The next search asks for it again."""
+    if use.file != NULL:
+        give_back_cache(linker, use.file)
+    use.file = NULL
+    use.is_known = False
+
+
 cdef inline long try_cache(
-    const SearchSettings* settings, CacheFile* cache, const char* name, Text* path, bint* found
+    Linker* linker, CacheUse* use, const char* name, Text* path, bint* found
 ) noexcept nogil:
     """0, or a negative errno if it could not be looked into."""
-    cdef long result = 0 if cache.is_known else map_cache(cache)
-    found[0] = cache.size != 0 and search_cache_file(
-        settings, <const char*>cache.address, cache.size, name, path
+    cdef long result = 0
+    if not use.is_known:
+        result = borrow_cache(linker, &use.file)
+        use.is_known = result == 0
+    found[0] = use.file != NULL and search_cache_file(
+        &linker.search.settings, <const char*>use.file.start, use.file.size, name, path
     )
     return result
-
-
-cdef inline void forget_cache(CacheFile* cache) noexcept nogil:
-    """The next search maps it anew."""
-    if cache.size != 0:
-        memory_release(cache.address, cache.size)
-    cache.size = 0
-    cache.is_known = False
 
 
 cdef inline bint in_default_folder(

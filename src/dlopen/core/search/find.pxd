@@ -23,7 +23,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.memory.file cimport File, Files
-from dlopen.core.search.cache cimport CacheFile, in_default_folder, try_cache
+from dlopen.core.search.cache cimport CacheUse, in_default_folder, try_cache
 from dlopen.core.search.candidates cimport Walk, is_path_in_files, probe_file, try_files, try_folder
 from dlopen.core.search.settings cimport prepare_search
 from dlopen.core.search.tokens cimport expand
@@ -34,7 +34,7 @@ from dlopen.core.symbols.report cimport report_candidate
 
 cdef inline bint find_file(
     Linker* linker, const Snapshot* snapshot, const char* name, const Image* asker,
-    const char* own_path, Text* path, Trail* trail, CacheFile* cache, File* file, Files* files
+    const char* own_path, Text* path, Trail* trail, CacheUse* cache, File* file, Files* files
 ) noexcept nogil:
     """The path that `name` means when `asker` needs it, in a namespace that has `own_path` or
     NULL; False when there is none. `file`, which is new (file_init), comes back open if the
@@ -78,7 +78,7 @@ cdef inline bint find_file(
     walk.files = files
     if walk_lists(&walk, program, asker):
         return not walk.ended
-    result = try_cache(&linker.search.settings, cache, name, path, &in_cache)
+    result = try_cache(linker, cache, name, path, &in_cache)
     if is_shortage(result):
         trail_add(trail, b"/etc/ld.so.cache", b"ld.so.cache", <int>-result, file)
         return False
