@@ -81,10 +81,13 @@ cdef extern from *:
         struct dlopen_free_block *free_blocks[DLOPEN_CLASS_COUNT];
         char *chunk;             /* what is left of the newest chunk */
         size_t chunk_left;
+        uint32_t has_begun;      /* the first one was taken: it is mapped with this library */
+        __attribute__((aligned(16))) char first_chunk[65536];
     } dlopen_heap;
     """
     enum:
         CLASS_COUNT "DLOPEN_CLASS_COUNT"
+        FIRST_CHUNK_SIZE "sizeof(dlopen_heap.first_chunk)"
     cdef struct BlockHeader "dlopen_block_header":
         uint64_t size
         uint64_t size_class
@@ -96,6 +99,8 @@ cdef extern from *:
         FreeBlock** free_blocks  # an array of CLASS_COUNT
         char* chunk
         size_t chunk_left
+        uint32_t has_begun
+        char* first_chunk        # an array of FIRST_CHUNK_SIZE
     Allocator heap "dlopen_heap"
 
 
@@ -180,6 +185,10 @@ cdef inline void* take_block(uint64_t size, bint zeroed) noexcept nogil:
         block = <char*>heap.free_blocks[size_class]
         heap.free_blocks[size_class] = heap.free_blocks[size_class].next
     else:
+        if not heap.has_begun:
+            heap.has_begun = True
+            heap.chunk = heap.first_chunk
+            heap.chunk_left = FIRST_CHUNK_SIZE
         if heap.chunk_left < whole:
             mapped = kernel_map(
                 0, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0

@@ -60,7 +60,12 @@ cdef inline char* strrchr(const char* text, int wanted) noexcept nogil:
 
 
 cdef inline bint has_prefix(const char* text, const char* prefix) noexcept nogil:
-    return strncmp(text, prefix, strlen(prefix)) == 0
+    cdef size_t i = 0
+    while prefix[i] != 0:
+        if text[i] != prefix[i]:
+            return False
+        i += 1
+    return True
 
 
 cdef inline bint is_control(char character) noexcept nogil:

@@ -39,12 +39,9 @@ from libc.stdio cimport snprintf
 from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32
 from dlopen.core.base.log cimport LOG_ERROR, LOG_WARN, log_text, logs
 from dlopen.core.base.strings cimport strncmp
-from dlopen.core.elf.constants cimport DT_VERDEF, DT_VERDEFNUM
-from dlopen.core.elf.structures cimport Verdaux, Verdef
 from dlopen.core.host.abi cimport HostHabits
 from dlopen.core.host.linker cimport NO_LIBC, READY, Linker, Preparation
-from dlopen.core.image.checked cimport entry_at
-from dlopen.core.image.image cimport Image, Tables, string_at
+from dlopen.core.image.image cimport Image, Version
 
 
 cdef extern from *:
@@ -140,30 +137,17 @@ cdef inline int release_in(const char* node) noexcept nogil:
     return number if node[0] == 0 else 0
 
 
-cdef inline int newest_release(const Image* image) noexcept nogil:
-    """The N of the last GLIBC_2.N that DT_VERDEF has: each release has the nodes of those before
-    it. Of the host's; it asks for no memory."""
-    cdef const Tables* tables = &image.tables
-    cdef const Verdef* definition
-    cdef const Verdaux* entry
-    cdef const char* found
-    cdef uint64_t address = 0
-    cdef uint64_t count = 0
-    cdef uint64_t _i
+cdef inline int newest_release(const Image* libc) noexcept nogil:
+    """The N of the last GLIBC_2.N that it defines: each release has the nodes of those before it."""
+    cdef const Version* version
     cdef uint32_t i
     cdef int newest = 0
-    for i in range(tables.dynamic_count):
-        if tables.dynamic[i].d_tag == DT_VERDEF:
-            address = tables.dynamic[i].d_val
-        elif tables.dynamic[i].d_tag == DT_VERDEFNUM:
-            count = tables.dynamic[i].d_val
-    for _i in range(count if address != 0 else 0):
-        definition = <const Verdef*>entry_at(image, address, sizeof(Verdef))
-        entry = <const Verdaux*>entry_at(image, address + definition.vd_aux, sizeof(Verdaux))
-        found = string_at(image, entry.vda_name)
-        if found != NULL and release_in(found) > newest:
-            newest = release_in(found)
-        address += definition.vd_next
+    cdef int release
+    for i in range(libc.tables.version_count):
+        version = &libc.tables.versions[i]
+        release = release_in(version.name) if version.name != NULL and version.library == NULL else 0
+        if release > newest:
+            newest = release
     return newest
 
 

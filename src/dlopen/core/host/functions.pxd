@@ -12,7 +12,7 @@ from dlopen.core.base.single_thread cimport is_single_threaded
 from dlopen.core.elf.constants cimport DT_DEBUG, PT_DYNAMIC, PT_PHDR
 from dlopen.core.elf.structures cimport Dyn, Phdr
 from dlopen.core.host.abi cimport AT_PHDR, AT_PHNUM, HostDebug, HostFunctions, getauxval
-from dlopen.core.host.assumptions cimport fits_link_map, functions_are_there, learn_habits
+from dlopen.core.host.assumptions cimport fits_link_map, functions_are_there
 from dlopen.core.host.libraries cimport is_c_library, is_loader
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_for_lookup
@@ -116,7 +116,6 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
             take(image, b"__errno_location", <void**>&host.errno_location, NULL)
             take_threads(image)
             take_features(image, host)
-            learn_habits(&linker.habits, image)
             linker.habits.fits_link_maps = fits_link_map(
                 <const uint32_t*>function_in(image, b"_thread_db_link_map_l_tls_modid")
             ) and fits_link_map(

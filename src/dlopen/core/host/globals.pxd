@@ -46,20 +46,22 @@ cdef inline const uint32_t* find_global_count(const Pointers* images) noexcept n
     Under the host's lock; `images` are all of the host's, and those of the start are marked."""
     cdef const HostDebug* debug = find_host_debug()
     cdef const Image* program = <const Image*>images.items[0] if images.count else NULL
+    cdef uint64_t phdrs = getauxval(AT_PHDR)
+    cdef uint64_t entry = getauxval(AT_ENTRY)
+    cdef uint64_t phnum = getauxval(AT_PHNUM)
     cdef const uint64_t* words
     cdef const uint32_t* count
     cdef size_t least = 0
     cdef size_t i
     # In a namespace of the host's the list is another one.
     if debug == NULL or program == NULL or not program.host.is_program \
-            or <uint64_t>program.host.phdrs != getauxval(AT_PHDR):
+            or <uint64_t>program.host.phdrs != phdrs:
         return NULL
     for i in range(images.count):
         least += is_counted(<const Image*>images.items[i])
     words = <const uint64_t*>debug.r_map
     for i in range(<size_t>FIRST_PRIVATE_WORD, <size_t>L_PHDR_LIMIT):
-        if words[i] == getauxval(AT_PHDR) and words[i + 1] == getauxval(AT_ENTRY) \
-                and words[i + 2] & 0xffff == getauxval(AT_PHNUM):
+        if words[i] == phdrs and words[i + 1] == entry and words[i + 2] & 0xffff == phnum:
             count = <const uint32_t*>&words[i + 4]
             return count if least <= load_u32(count) <= images.count else NULL
     return NULL

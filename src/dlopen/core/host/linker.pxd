@@ -177,7 +177,6 @@ cdef enum:
 cdef struct Linker:
     Registry registry
     Tls tls
-    UniqueTable uniques          # of our images; guarded as its file says
     OwnName own_names[OWN_NAME_COUNT]    # written before `ready` says READY
     HostFunctions host           # written before `ready` says READY
     HostHabits habits            # likewise
@@ -191,6 +190,8 @@ cdef struct Linker:
     Process process
     Keys keys
     Preparation preparation
+    # Of our images; guarded as its file says. Last: it is large, and seldom touched.
+    UniqueTable uniques
 
 
 cdef inline void rank_locks(Linker* linker) noexcept nogil:

@@ -16,10 +16,11 @@ from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, po
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.strings cimport strcmp
 from dlopen.core.host.abi cimport HostInfo
-from dlopen.core.host.assumptions cimport note_unmet
+from dlopen.core.host.assumptions cimport learn_habits, note_unmet
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.globals cimport find_global_count
 from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
+from dlopen.core.host.libraries cimport is_c_library
 from dlopen.core.host.linker cimport Linker, Preparation
 from dlopen.core.host.read_image cimport keep_what_can_go, pinned_record, read_host_image
 from dlopen.core.host.startup cimport add_needed_names, mark_startup
@@ -143,6 +144,18 @@ cdef inline bint appends_images(Preparation* preparation, const Collection* foun
     return True
 
 
+cdef inline void learn_from_start(Linker* linker, const Pointers* images) noexcept nogil:
+    """What only the first look is for."""
+    cdef const Image* image
+    cdef size_t i
+    linker.habits.global_count = find_global_count(images)
+    for i in range(images.count):
+        image = <const Image*>images.items[i]
+        if image.host.is_startup and is_c_library(image.tables.soname):
+            learn_habits(&linker.habits, image)
+            return
+
+
 cdef inline int collect_hosts(HostInfo* info, size_t size, void* data) noexcept nogil:
     """A PhdrVisitor, for one call: the passes over the host's list, while nothing is unloaded."""
     cdef Collection* found = <Collection*>data
@@ -157,7 +170,7 @@ cdef inline int collect_hosts(HostInfo* info, size_t size, void* data) noexcept 
         return 1
     if found.known == NULL:
         found.failed = not mark_startup(linker, &found.images)
-        linker.habits.global_count = find_global_count(&found.images)
+        learn_from_start(linker, &found.images)
     else:
         found.failed = not appends_images(&linker.preparation, found)
     for i in range(found.fresh.count):

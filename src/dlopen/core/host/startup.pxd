@@ -106,9 +106,11 @@ cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
             image = <Image*>images.items[i]
             for j in range(image.tables.needed.count):
                 name = <const char*>image.tables.needed.items[j]
+                # First, as most are: and one of the same name may have come late, by a path.
+                if first_meant(images, 1, boundary, name) != boundary:
+                    continue
                 k = first_meant(images, boundary, images.count, name)
-                # Not one of the same name that came late, by a path.
-                if k != images.count and first_meant(images, 1, boundary, name) == boundary:
+                if k != images.count:
                     boundary = k + 1
                     grew = True
     for i in range(smaller(boundary, images.count)):

@@ -53,8 +53,11 @@ cdef inline bint find_keys(Image* image) noexcept nogil:
     for i in range(image.names.count):
         note_key(image, <const char*>image.names.items[i])
     note_key(image, image.tables.soname)
-    note_key(image, image.link_map.l_name)
-    note_key(image, image.path)
+    # Of most these are the first of those names.
+    if image.names.count == 0 or image.link_map.l_name != image.names.items[0]:
+        note_key(image, image.link_map.l_name)
+    if image.path != image.link_map.l_name:
+        note_key(image, image.path)
     note_key(image, base_name(image.path) if image.path != NULL else NULL)
     return True
 
