@@ -60,6 +60,22 @@ CASE(the_last_error_counts) {
     SAY("%s\n", last_error());
 }
 
+CASE(of_names_of_any_length) {
+    void *one = must_open("libone.so", RTLD_LAZY);
+    char name[3000];
+    int lengths[] = {0, 1, 7, 8, 9, 200, 3, 2999, 2, 500};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        memset(name, 'a' + (int)i, sizeof name);
+        name[lengths[i]] = 0;
+        dlsym(one, name), dlvsym(one, name, "VERSION_1");
+        SAY("%s\n", last_error());
+        dlsym(one, name);
+        SAY("%s\n", last_error());
+        dlsym(one, name), dlsym(one, "one");
+        SAY("%s\n", last_error());
+    }
+}
+
 CASE(of_the_hosts_and_ours_in_turn) {
     void *libc = must_open("libc.so.6", RTLD_LAZY), *one = must_open("libone.so", RTLD_LAZY);
     dlsym(libc, "nothing"), dlsym(one, "nothing");

@@ -42,6 +42,22 @@ cdef extern from *:
     DLOPEN_ASSEMBLY extern const char dlopen_lazy_call[];
     DLOPEN_ASSEMBLY uint64_t dlopen_thread_pointer(void);
     DLOPEN_ASSEMBLY void *dlopen_make_block_aligned(uint64_t module);
+    /* Of a variable that is one thread's: a signal handler of its comes before or after, which
+       takes one instruction, and not the processor's lock. */
+    static inline void *dlopen_exchange_in_thread(void **p, void *v) {
+    #ifdef __x86_64__
+        void *before = __atomic_load_n(p, __ATOMIC_RELAXED);
+        int done;
+        do
+            __asm__ volatile ("cmpxchgq %3, %1"
+                              : "+a" (before), "+m" (*p), "=@ccz" (done) : "r" (v) : "memory");
+        while (!done);
+        return before;
+    #else
+        return __atomic_exchange_n(p, v, __ATOMIC_RELAXED);
+    #endif
+    }
+    #define dlopen_exchange_of_thread(p, v) dlopen_exchange_in_thread((void **)(p), (void *)(v))
     """
     const Machine* THIS_MACHINE "DLOPEN_THIS_MACHINE"
     const char* tlsdesc_static "dlopen_tlsdesc_static"
@@ -51,6 +67,9 @@ cdef extern from *:
     uint64_t thread_pointer "dlopen_thread_pointer"() noexcept nogil
     # dlopen_make_block, from a stack that may not be aligned.
     char* make_block_aligned "dlopen_make_block_aligned"(uint64_t module) noexcept nogil
+    void* exchange_of_thread "dlopen_exchange_of_thread"(
+        void* address, const void* value
+    ) noexcept nogil
 
 
 cdef inline const Machine* machine_of(uint16_t number) noexcept nogil:

@@ -234,6 +234,13 @@ cdef inline void release(void* pointer) noexcept nogil:
     allocator_release()
 
 
+cdef inline uint64_t room_of(const void* pointer) noexcept nogil:
+    """How many bytes the block has; 0 where that is not known."""
+    if DLOPEN_USES_MALLOC:
+        return 0
+    return (<const BlockHeader*>(<const char*>pointer - HEADER_SIZE)).size - HEADER_SIZE
+
+
 cdef inline char* copy_text(const char* text, size_t length) noexcept nogil:
     """A NUL-terminated copy of `length` bytes; NULL without memory."""
     cdef char* copy = <char*>allocate_unset(length + 1)

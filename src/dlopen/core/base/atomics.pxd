@@ -22,8 +22,6 @@ cdef extern from *:
     #define dlopen_add_u32(p, v) __atomic_fetch_add((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
     #define dlopen_sub_u32(p, v) __atomic_fetch_sub((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
     #define dlopen_exchange_u32(p, v) __atomic_exchange_n((uint32_t *)(p), (v), __ATOMIC_SEQ_CST)
-    #define dlopen_exchange_pointer(p, v) \
-        __atomic_exchange_n((void **)(p), (void *)(v), __ATOMIC_SEQ_CST)
     static inline int dlopen_swap_u32(uint32_t *p, uint32_t expected, uint32_t desired) {
         return __atomic_compare_exchange_n(
             p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST
@@ -49,9 +47,6 @@ cdef extern from *:
     uint32_t add_u32 "dlopen_add_u32"(uint32_t* address, uint32_t value) noexcept nogil
     uint32_t sub_u32 "dlopen_sub_u32"(uint32_t* address, uint32_t value) noexcept nogil
     uint32_t exchange_u32 "dlopen_exchange_u32"(uint32_t* address, uint32_t value) noexcept nogil
-    void* exchange_pointer "dlopen_exchange_pointer"(
-        void* address, const void* value
-    ) noexcept nogil
     bint compare_and_swap_u32 "dlopen_swap_u32"(
         uint32_t* address, uint32_t expected, uint32_t desired
     ) noexcept nogil

@@ -7,28 +7,35 @@ room there was.
 
 from libc.stddef cimport size_t
 from libc.stdio cimport snprintf
+from libc.string cimport memcpy
 
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HOST, DLOPEN_E_NOT_FOUND, DLOPEN_E_RELOCATION, DLOPEN_E_SYMBOL, DLOPEN_E_VERSION,
     Error,
 )
-from dlopen.core.base.strings cimport printable
+from dlopen.core.base.strings cimport make_printable, strlen
+from dlopen.core.base.words cimport smaller
 
 
 cdef extern from "<string.h>" nogil:
     const char* strerrordesc_np(int number)
+    size_t length_of_literal "__builtin_strlen"(const char* text)    # by the compiler
 
 
 cdef inline size_t append(
     char* buffer, size_t size, size_t length, const char* text
 ) noexcept nogil:
     """The length that the text has with it; what has no room is left out."""
-    while text[0] != 0:
-        if length + 1 < size:
-            buffer[length] = printable(text[0])
-        length += 1
-        text += 1
-    return length
+    return append_known(buffer, size, length, text, strlen(text))
+
+
+cdef inline size_t append_known(
+    char* buffer, size_t size, size_t length, const char* text, size_t more
+) noexcept nogil:
+    """`more` bytes of text."""
+    if length + 1 < size:
+        memcpy(buffer + length, text, smaller(more, size - 1 - length))
+    return length + more
 
 
 cdef enum:
@@ -50,15 +57,22 @@ cdef inline size_t undefined_pieces(
 
 
 cdef inline size_t write_undefined(
-    const char* object, const char* symbol, const char* version, char* buffer, size_t size,
-    size_t length
+    const char* object, size_t object_length, const char* symbol, size_t symbol_length,
+    const char* version, char* buffer, size_t size
 ) noexcept nogil:
-    """After `length` bytes of text. `version` is "" where none was asked for. As snprintf,
-    which takes longer than to look for the symbol, and is not for signal handlers."""
+    """`version` is "" where none was asked for. As snprintf, which takes longer than to look for
+    the symbol, and is not for signal handlers. What is no text in a name stays."""
     cdef const char* pieces[UNDEFINED_PIECES]
+    cdef size_t lengths[UNDEFINED_PIECES]
+    cdef size_t length = 0
     cdef size_t i
+    lengths[0] = object_length
+    lengths[1] = length_of_literal(b": undefined symbol: ")
+    lengths[2] = symbol_length
+    lengths[3] = length_of_literal(b", version ")
+    lengths[4] = strlen(version)
     for i in range(undefined_pieces(object, symbol, version, &pieces[0])):
-        length = append(buffer, size, length, pieces[i])
+        length = append_known(buffer, size, length, pieces[i], lengths[i])
     if size != 0:
         buffer[length if length < size else size - 1] = 0
     return length
@@ -69,10 +83,8 @@ cdef inline size_t write_message(
 ) noexcept nogil:
     """Returns the length, as snprintf does."""
     cdef size_t length = compose(error, buffer, size)
-    cdef size_t i
-    for i in range(length if length < size else size):
-        if buffer[i] != 0:
-            buffer[i] = printable(buffer[i])
+    if size != 0:
+        make_printable(buffer)
     return length
 
 
@@ -80,11 +92,14 @@ cdef inline size_t compose(const Error* error, char* buffer, size_t size) noexce
     """The text by the kind of error; returns the whole length."""
     cdef size_t length
     if error.code == DLOPEN_E_SYMBOL:
-        length = write_undefined(error.library, error.symbol, error.version, buffer, size, 0)
+        length = write_undefined(
+            error.library, strlen(error.library), error.symbol, strlen(error.symbol),
+            error.version, buffer, size
+        )
         if error.needed_by[0] != 0:      # by another than the library that lacks it
             length = append(buffer, size, length, b" (needed by ")
             length = append(buffer, size, length, error.needed_by)
-            length = append(buffer, size, length, b")")
+            length = append_known(buffer, size, length, b")", 1)
             if size != 0:
                 buffer[length if length < size else size - 1] = 0
         return length

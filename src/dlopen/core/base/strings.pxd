@@ -2,7 +2,8 @@
 its replacements of libc's ready, which would jump to NULL then."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 
 cdef inline size_t strlen(const char* text) noexcept nogil:
@@ -20,6 +21,37 @@ cdef inline int memcmp(const void* one, const void* other, size_t size) noexcept
         if left[i] != right[i]:
             return <int>left[i] - <int>right[i]
     return 0
+
+
+cdef inline uint64_t word_at(const char* bytes) noexcept nogil:
+    cdef uint64_t word
+    memcpy(&word, bytes, 8)      # an instruction: of a known size
+    return word
+
+
+cdef inline uint32_t half_at(const char* bytes) noexcept nogil:
+    cdef uint32_t half
+    memcpy(&half, bytes, 4)
+    return half
+
+
+cdef inline bint is_same(const char* one, const char* other, size_t size) noexcept nogil:
+    """So many bytes: by words, of which the last overlaps the one before."""
+    cdef size_t i = 0
+    if size >= 8:
+        while i + 8 < size:
+            if word_at(one + i) != word_at(other + i):
+                return False
+            i += 8
+        return word_at(one + size - 8) == word_at(other + size - 8)
+    if size >= 4:
+        return half_at(one) == half_at(other) \
+            and half_at(one + size - 4) == half_at(other + size - 4)
+    while i < size:
+        if one[i] != other[i]:
+            return False
+        i += 1
+    return True
 
 
 cdef inline int strncmp(const char* one, const char* other, size_t size) noexcept nogil:
@@ -81,3 +113,9 @@ cdef inline const char* in_place_of_control() noexcept nogil:
 
 cdef inline char printable(char character) noexcept nogil:
     return in_place_of_control()[0] if is_control(character) else character
+
+
+cdef inline void make_printable(char* text) noexcept nogil:
+    while text[0] != 0:
+        text[0] = printable(text[0])
+        text += 1

@@ -6,8 +6,8 @@ stays until the next. Where libc's function was called last, its own dlerror has
 
 from libc.stddef cimport size_t
 
-from dlopen.core.base.allocator cimport allocate, allocate_unset, release
-from dlopen.core.base.atomics cimport exchange_pointer
+from dlopen.core.arch.machine cimport exchange_of_thread
+from dlopen.core.base.allocator cimport allocate, allocate_unset, release, room_of
 from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_NOT_FOUND, DLOPEN_E_SYMBOL, Error
 from dlopen.core.base.details cimport DETAIL_NOT_OPEN, LIBCS, detail_text
 from dlopen.core.base.errors cimport error_clear, fail
@@ -15,11 +15,11 @@ from dlopen.core.base.lock cimport locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.base.message cimport write_message, write_undefined
 from dlopen.core.base.registrations cimport call_at_thread_end
-from dlopen.core.base.strings cimport strlen
+from dlopen.core.base.strings cimport make_printable, strlen
 from dlopen.core.host.abi cimport HostFunctions
 from dlopen.core.host.assumptions cimport is_unmet, unmet_text
 from dlopen.core.host.linker cimport Linker, program_name
-from dlopen.core.image.image cimport Image, image_asked_name
+from dlopen.core.image.image cimport Image, asked_name_length, image_asked_name
 from dlopen.core.symbols.report cimport log_lookup
 
 
@@ -30,6 +30,7 @@ cdef extern from *:
     /* What dlerror(3) has to say in this thread: our message, or libc's. */
     static __thread char *dlopen_pending_message;
     static __thread char *dlopen_shown_message;
+    static __thread char *dlopen_spare_message;  /* no message: room for the next one, or NULL */
     static __thread int dlopen_host_was_asked;
     static __thread int dlopen_frees_messages;   /* when it ends: the key is set */
     /* Where there is none for another: libc's words, and ours. Never freed. */
@@ -44,6 +45,7 @@ cdef extern from *:
         void* forward            # not NULL: jump there instead, with the same arguments
     char* pending_message "dlopen_pending_message"
     char* shown_message "dlopen_shown_message"
+    char* spare_message "dlopen_spare_message"
     bint host_was_asked "dlopen_host_was_asked"
     bint frees_messages "dlopen_frees_messages"
     const char* no_memory_text "dlopen_no_memory"
@@ -72,17 +74,25 @@ cdef enum:
 # Errors -------------------------------------------------------------------------------------
 
 
+cdef inline bint is_owned(const void* message) noexcept nogil:
+    """Not NULL, and not one of the texts that are never freed."""
+    return message != NULL and message != <void*>no_memory_text \
+        and message != <void*>unmet_text and message != <void*>in_handler_text
+
+
 cdef inline void free_message(void* message) noexcept nogil:
-    """Nothing for a text that is never freed."""
-    if message != <void*>no_memory_text and message != <void*>unmet_text \
-            and message != <void*>in_handler_text:
+    if is_owned(message):
         release(message)
 
 
 cdef inline void clear_message(const HostFunctions* host) noexcept nogil:
     """Each call forgets the error of the one before, as under glibc."""
+    cdef char* message
     if pending_message != NULL and locks_held == 0:
-        free_message(exchange_pointer(&pending_message, NULL))
+        message = <char*>exchange_of_thread(&pending_message, NULL)
+        if is_owned(message):
+            message = <char*>exchange_of_thread(&spare_message, message)
+        free_message(message)
     if host_was_asked:
         host.dlerror()
         (&host_was_asked)[0] = False
@@ -112,7 +122,7 @@ cdef inline void say_as_libc(Error* error) noexcept nogil:
 cdef inline void store_message(Linker* linker, char* message) noexcept nogil:
     """For this thread's next dlerror; owned from now on. NULL: there was no memory for it."""
     # At once: a signal handler may be here meanwhile.
-    free_message(exchange_pointer(
+    free_message(exchange_of_thread(
         &pending_message, message if message != NULL else <char*>no_memory_text
     ))
     if message != NULL and not frees_messages:
@@ -124,7 +134,7 @@ cdef inline void store_text(const char* text) noexcept nogil:
     """One of those that are never freed; also where the linker is not usable, or this is a
     signal handler that has interrupted it: a message that is there already stays then."""
     if locks_held == 0:
-        free_message(exchange_pointer(&pending_message, <char*>text))
+        free_message(exchange_of_thread(&pending_message, <char*>text))
     elif pending_message == NULL:
         (&pending_message)[0] = <char*>text
 
@@ -154,7 +164,9 @@ cdef inline void keep_message(Linker* linker, Error* error) noexcept nogil:
 
 cdef inline char* last_message(const HostFunctions* host) noexcept nogil:
     """dlerror: ours if there is one, else the host's; cleared when read."""
-    free_message(exchange_pointer(&shown_message, exchange_pointer(&pending_message, NULL)))
+    free_message(exchange_of_thread(&shown_message, exchange_of_thread(&pending_message, NULL)))
+    if is_owned(shown_message):
+        make_printable(shown_message)
     if shown_message != NULL:
         return shown_message
     if host.dlerror == NULL:     # nothing could be asked of it yet
@@ -168,15 +180,19 @@ cdef inline void free_messages(void* _value) noexcept nogil:
     (&frees_messages)[0] = False
     free_message(pending_message)
     free_message(shown_message)
+    free_message(spare_message)
+    (&spare_message)[0] = NULL
     (&pending_message)[0] = NULL
     (&shown_message)[0] = NULL
 
 
 cdef inline void no_symbol(
-    Linker* linker, const Image* image, const char* name, const char* version
+    Linker* linker, Image* image, const char* name, size_t length, const char* version
 ) noexcept nogil:
-    """Programs ask for what may not be there all the time: no Error is made for it."""
+    """Programs ask for what may not be there all the time: no Error is made for it. `length` is
+    the name's."""
     cdef const char* object = b""
+    cdef size_t object_length = 0
     cdef const char* wanted = b""
     cdef char* message
     cdef size_t size
@@ -184,17 +200,24 @@ cdef inline void no_symbol(
         wanted = version
     if image != NULL:
         object = image_asked_name(image)
+        object_length = asked_name_length(image)
     if object[0] == 0:
         object = program_name(&linker.process)
+        object_length = strlen(object)
     if logs(LOG_TRACE):
         log_lookup(image, name, version, NULL, 0)
     if locks_held != 0:
         store_text(in_handler_text)
         return
-    size = strlen(object) + strlen(name) + strlen(wanted) + 64     # what is between them
-    message = <char*>allocate(size)
+    size = object_length + length + strlen(wanted) + 64      # what is between them
+    message = <char*>exchange_of_thread(&spare_message, NULL)
+    if message != NULL and room_of(message) < size:
+        release(message)
+        message = NULL
+    if message == NULL:
+        message = <char*>allocate_unset(size)
     if message != NULL:
-        write_undefined(object, name, wanted, message, size, 0)
+        write_undefined(object, object_length, name, length, wanted, message, size)
     store_message(linker, message)
 
 

@@ -27,7 +27,7 @@ from dlopen.core.image.registry cimport (
 from dlopen.core.running.find_symbol cimport (
     host_symbol, lookup_default, lookup_everywhere, lookup_in_tree, lookup_next, resolved_address,
 )
-from dlopen.core.symbols.binding cimport address_of_own_name, own_address
+from dlopen.core.symbols.binding cimport address_of_own_name, may_be_own, own_address
 from dlopen.core.symbols.lookup cimport Definition, Reference, refer
 from dlopen.core.symbols.report cimport log_lookup
 
@@ -56,10 +56,12 @@ cdef inline bint keep_for_caller(Registry* registry, Image* caller, Image* defin
 
 
 cdef inline uint64_t address_for_program(
-    Linker* linker, const Definition* definition
+    Linker* linker, const Reference* reference, const Definition* definition
 ) noexcept nogil:
     """Names that are always ours stay ours."""
-    cdef uint64_t address = own_address(linker.own_names, definition)
+    cdef uint64_t address = 0
+    if may_be_own(reference.hash, definition.image):
+        address = own_address(linker.own_names, definition)
     return address if address != 0 else resolved_address(linker, definition)
 
 
@@ -139,7 +141,7 @@ cdef inline Answer family_dlsym(
     if no_memory:
         store_text(no_memory_text)
     elif found:
-        answer.result = <void*>address_for_program(linker, &definition)
+        answer.result = <void*>address_for_program(linker, &reference, &definition)
         if answer.result == NULL and symbol_type(definition.symbol) == STT_TLS:
             store_text(no_memory_text)   # no storage in this thread
         if logs(LOG_TRACE):
@@ -152,9 +154,9 @@ cdef inline Answer family_dlsym(
         if image == NULL or (image.is_host and not image.host.is_startup):
             answer = forward(linker, version)
         else:
-            no_symbol(linker, image, name, version)
+            no_symbol(linker, image, name, reference.length, version)
     elif image != NULL and (not image.is_host or image.host.is_program):
-        no_symbol(linker, image, name, version)
+        no_symbol(linker, image, name, reference.length, version)
     else:
         is_hosts = True
     reader_leave(&linker.registry, phase)

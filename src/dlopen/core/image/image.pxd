@@ -10,10 +10,11 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from dlopen.core.arch.table cimport Machine
 from dlopen.core.base.allocator cimport release
-from dlopen.core.base.atomics cimport load_u32
+from dlopen.core.base.atomics cimport load_u32, load_u64, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED
 from dlopen.core.base.growable cimport Pointers, pointers_free
 from dlopen.core.base.kernel cimport kernel_close
+from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport smaller
 from dlopen.core.elf.constants cimport PF_R
 from dlopen.core.elf.layout cimport Layout, segment_holding
@@ -319,6 +320,7 @@ cdef struct Image:
     Flag is_reloadable           # another image may take its place: running/swap.pxd
     Flag no_foreign_code         # constructors and resolvers of it do not run
     Flag shares_family           # its namespace has a record: host/namespaces.pxd
+    uint64_t asked_length        # atomic: 1 + `asked_name_length`, once it was asked for
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
 
     # Guarded by Registry.lock.
@@ -412,6 +414,15 @@ cdef inline const char* string_at(const Image* image, uint64_t offset) noexcept 
 cdef inline const char* image_asked_name(const Image* image) noexcept nogil:
     """The name that it was loaded by, of the host's as its own list has it."""
     return <const char*>image.names.items[0]
+
+
+cdef inline size_t asked_name_length(Image* image) noexcept nogil:
+    """Of that name. Kept: each miss of a dlsym writes it."""
+    cdef uint64_t known = load_u64(&image.asked_length)
+    if known == 0:
+        known = 1 + strlen(image_asked_name(image))
+        store_u64(&image.asked_length, known)
+    return known - 1
 
 
 cdef inline const char* image_name(const Image* image) noexcept nogil:

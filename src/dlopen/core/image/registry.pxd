@@ -44,6 +44,7 @@ cdef extern from *:
     """
     uint32_t* reading "dlopen_reading"
     uint64_t this_thread "dlopen_this_thread"() noexcept nogil
+    bint unlikely(bint condition) noexcept nogil         # Cython's name of __builtin_expect
 
 
 cdef struct Snapshot:            # immutable once published: what seldom changes, for readers
@@ -173,8 +174,9 @@ cdef inline void reader_leave(Registry* registry, uint32_t phase) noexcept nogil
     """Ends a reader section. The last reader frees what waits for it, if nobody else does."""
     reading[phase & 1U] -= 1
     # Not in a signal handler that has interrupted this thread while it holds a lock.
-    if uncount_one(&registry.readers[phase & 1U]) == 1 and not is_reading() \
-            and locks_held == 0 and load_u32_seq(&registry.retirement.is_due):
+    if uncount_one(&registry.readers[phase & 1U]) == 1 \
+            and unlikely(load_u32_seq(&registry.retirement.is_due)) \
+            and not is_reading() and locks_held == 0:
         reclaim(registry, False)
 
 

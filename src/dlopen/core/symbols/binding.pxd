@@ -18,7 +18,7 @@ from dlopen.core.elf.constants cimport (
     STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
     VERSYM_HIDDEN,
 )
-from dlopen.core.elf.hash cimport gnu_hash
+from dlopen.core.elf.hash cimport gnu_hash_of
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_visibility
 from dlopen.core.image.image cimport Image, Version, image_name
 from dlopen.core.image.naming cimport same_file_name
@@ -40,7 +40,7 @@ cdef inline void describe_reference(
     wanted."""
     cdef const Version* version = symbol_version(image, index)
     reference.name = name
-    reference.hash = gnu_hash(name)
+    reference.hash = gnu_hash_of(name, &reference.length)
     reference.has_sysv = False
     reference.newest = False
     reference.version = NULL
@@ -142,6 +142,11 @@ cdef inline uint64_t address_of_own_name(const OwnName* own, const char* name) n
             return own.address
         own += 1
     return 0
+
+
+cdef inline bint may_be_own(uint32_t hash, const Image* image) noexcept nogil:
+    """The name with this hash, which this image defines, can have an `own_address`."""
+    return image.host.is_c_library or image.host.is_cxx_runtime or hash == HASH_OF_TLS_GET_ADDR
 
 
 cdef inline uint64_t own_address(

@@ -10,19 +10,20 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.growable cimport Pointers, pointer_at
-from dlopen.core.base.strings cimport strcmp
+from dlopen.core.base.strings cimport is_same, strcmp
 from dlopen.core.elf.constants cimport (
     SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_COMMON, STT_FUNC,
     STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS, STV_HIDDEN, STV_INTERNAL, VERSYM_HIDDEN,
     VERSYM_INDEX,
 )
-from dlopen.core.elf.hash cimport gnu_hash, sysv_hash
+from dlopen.core.elf.hash cimport gnu_hash_of, sysv_hash
 from dlopen.core.elf.structures cimport Sym, symbol_binding, symbol_type, symbol_visibility
 from dlopen.core.image.image cimport Image, SearchList, Tables, Version
 
 
 cdef struct Reference:
     const char* name
+    size_t length                # of the name
     const char* version          # NULL: none
     const char* version_library  # the file that verneed names for it, or NULL
     uint32_t version_hash
@@ -53,8 +54,9 @@ cdef inline void refer(Reference* reference, const char* name, const char* versi
     reference.newest = True
     reference.for_call = False
     reference.has_sysv = False
-    reference.hash = gnu_hash(name)
+    reference.hash = gnu_hash_of(name, &reference.length)
     reference.home = NULL
+    reference.home_index = 0
 
 
 cdef inline const char* symbol_name(const Image* image, const Sym* symbol) noexcept nogil:
@@ -108,14 +110,15 @@ cdef inline bint matches(
 ) noexcept nogil:
     """The symbol is the definition that the reference means; or, in `candidate`, one to fall back
     on."""
-    cdef const char* name
     cdef uint16_t versym
     cdef uint32_t slot
     cdef const Version* version
     if not is_defined(symbol, reference.for_call):
         return False
-    name = symbol_name(image, symbol)
-    if name == NULL or strcmp(name, reference.name) != 0:
+    # The NUL, too. What does not fit into the string table is longer than the symbol's own name.
+    if symbol.st_name + reference.length >= image.tables.strtab_size or not is_same(
+        image.tables.strtab + symbol.st_name, reference.name, reference.length + 1
+    ):
         return False
     if image.tables.versym == NULL:
         return True
@@ -206,12 +209,17 @@ cdef inline const Sym* lookup_in_image(
     const Image* image, Reference* reference, uint32_t* index
 ) noexcept nogil:
     """The definition that `image` has for it, whoever may see it; NULL when none."""
+    return lookup_in_tables(image, reference, index) if may_define(image, reference.hash) else NULL
+
+
+cdef inline const Sym* lookup_in_tables(
+    const Image* image, Reference* reference, uint32_t* index
+) noexcept nogil:
+    """`lookup_in_image`, where `may_define` has said yes."""
     cdef const Tables* tables = &image.tables
     cdef Candidate candidate
     cdef uint64_t i
     cdef uint64_t steps
-    if not may_define(image, reference.hash):
-        return NULL
     if tables.buckets != NULL:
         return lookup_in_chain(
             image, tables.buckets[reference.hash % tables.bucket_count], reference, index
@@ -248,7 +256,7 @@ cdef inline bint lookup_export(
         return True
     if not may_define(image, reference.hash):
         return False
-    symbol = lookup_in_image(image, reference, &index)
+    symbol = lookup_in_tables(image, reference, &index)
     if symbol == NULL or not is_export(symbol):
         return False
     definition.image = image
