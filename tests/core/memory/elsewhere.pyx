@@ -29,6 +29,7 @@ cdef Batch batch
 cdef Scopes scopes
 cdef SearchList alone
 cdef SearchList *scope[2]
+cdef uint64_t place
 
 
 cdef int map_it(const char* bytes, uint64_t size, uint64_t distance) noexcept nogil:
@@ -46,7 +47,7 @@ cdef int map_it(const char* bytes, uint64_t size, uint64_t distance) noexcept no
     memcpy(image.layout.phdrs, bytes + header.e_phoff, header.e_phnum * sizeof(Phdr))
     code = check_layout(&image.layout, size, b"it", &error)
     if code == 0:
-        code = map_segments(&image.layout, &file, &image.bytes_bias, b"it", &error)
+        code = map_segments(&image.layout, &file, &place, &image.bytes_bias, b"it", &error)
     # Nothing is there.
     image.load_bias = image.bytes_bias + distance
     image.map_start = image.load_bias + image.layout.start

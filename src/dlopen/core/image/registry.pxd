@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from dlopen.core.base.allocator cimport allocator_acquire, allocator_release, release
 from dlopen.core.base.atomics cimport (
     add_u32, compare_and_swap_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_u32,
+    store_u64,
 )
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
 from dlopen.core.base.growable cimport Pointers
@@ -152,6 +153,8 @@ cdef struct Registry:
     # Taken before `lock`: one thread at a time changes `phase`, and frees what is retired. Not held
     # while it waits for readers.
     Lock reclaiming
+    # Atomic: below it there may be room for the next image: memory/room.pxd.
+    uint64_t place
     # dl_iterate_phdr's counters for our images; written under the lock, read with load_u64.
     uint64_t adds, subs
 
@@ -242,13 +245,13 @@ cdef inline void reclaim_alone(Registry* registry) noexcept nogil:
         add_u32(&registry.phase, 1)
         retirement.seen_empty += 1
         if retirement.seen_empty == 2:
-            free_retired(retirement.waiting)
+            free_retired(registry, retirement.waiting)
             retirement.waiting = NULL
             compare_and_swap_u32(&retirement.is_due, RETIRED_WAITING, NOTHING_RETIRED)
             begin_waiting(registry)
 
 
-cdef inline void free_retired(Retired* entry) noexcept nogil:
+cdef inline void free_retired(Registry* registry, Retired* entry) noexcept nogil:
     """With all that follow it."""
     cdef Retired* next
     cdef uint64_t start = 0
@@ -267,6 +270,7 @@ cdef inline void free_retired(Retired* entry) noexcept nogil:
         entry = next
     if end != start:
         memory_release(start, end - start)
+        store_u64(&registry.place, end)
 
 
 cdef inline void unmap_with_neighbours(

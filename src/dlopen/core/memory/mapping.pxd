@@ -13,6 +13,7 @@ Bytes are copied into anonymous memory, each segment once.
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from dlopen.core.base.atomics cimport store_u64
 from dlopen.core.base.contract cimport DLOPEN_E_MAP, DLOPEN_E_PROTECT, Error
 from dlopen.core.base.details cimport (
     DETAIL_CANNOT_MAP, DETAIL_CANNOT_MAP_ZEROES, DETAIL_CANNOT_PROTECT,
@@ -29,12 +30,7 @@ from dlopen.core.memory.memory cimport (
     is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_name, memory_protect,
     memory_release, memory_take_huge_pages, memory_take_pages,
 )
-from dlopen.core.memory.room cimport WRITTEN_LIMIT, Room, measure, reserve
-
-
-cdef enum:
-    # From here to WRITTEN_LIMIT one call for all pages costs less than a fault for each.
-    POPULATE_LEAST = 0x10000
+from dlopen.core.memory.room cimport POPULATE_LEAST, WRITTEN_LIMIT, Room, measure, reserve
 
 
 cdef inline int protection_of(const Phdr* segment) noexcept nogil:
@@ -49,7 +45,7 @@ cdef inline int protection_of(const Phdr* segment) noexcept nogil:
 
 
 cdef inline int map_file_segment(
-    const Layout* layout, const Phdr* segment, const File* file, uint64_t bias,
+    const Layout* layout, const Phdr* segment, const File* file, const Room* room, uint64_t bias,
     const char* name, Error* error
 ) noexcept nogil:
     """A segment whose distance to the file is its own: pages of the file, then zeroes."""
@@ -73,7 +69,7 @@ cdef inline int map_file_segment(
             # MDWE and some policies allow execution only from the first mmap on.
         populated = segment.p_flags & PF_W \
             and POPULATE_LEAST <= file_pages_end - start <= WRITTEN_LIMIT
-        result = memory_map(
+        result = 0 if segment == room.data else memory_map(
             bias + start, file_pages_end - start,
             protection | PROT_WRITE if has_zeroes and not segment.p_flags & PF_X else protection,
             file.descriptor, align_down(segment.p_offset, layout.page), populated
@@ -165,9 +161,10 @@ cdef inline int copy_segment(
 
 
 cdef inline int map_segments(
-    const Layout* layout, File* file, uint64_t* bytes_bias, const char* name, Error* error
+    const Layout* layout, File* file, uint64_t* place, uint64_t* bytes_bias, const char* name,
+    Error* error
 ) noexcept nogil:
-    """Maps all of them; on failure nothing stays mapped."""
+    """Maps all of them; on failure nothing stays mapped. *place is that of Registry."""
     cdef uint32_t i
     cdef uint64_t base = 0
     cdef uint64_t bias
@@ -178,7 +175,7 @@ cdef inline int map_segments(
     cdef int code
     cdef long result
     measure(&room, layout, file)
-    code = reserve(layout, file, &room, &base, name, error)
+    code = reserve(layout, file, &room, place, &base, name, error)
     if code:
         return code
     bias = base - layout.start
@@ -205,7 +202,7 @@ cdef inline int map_segments(
         elif previous_end > room.huge_start and room.huge_start != room.huge_end:
             code = fill_segment(layout, segment, file, &room, bias, name, error)
         elif file.descriptor >= 0:
-            code = map_file_segment(layout, segment, file, bias, name, error)
+            code = map_file_segment(layout, segment, file, &room, bias, name, error)
         else:
             code = copy_segment(layout, segment, file, bias, name, error)
         if code:
@@ -214,6 +211,7 @@ cdef inline int map_segments(
     if bias + layout.end != base + room.size:
         memory_release(bias + layout.end, base + room.size - (bias + layout.end))
     bytes_bias[0] = bias
+    store_u64(place, base)
     return 0
 
 

@@ -13,8 +13,8 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.base.atomics cimport add_u32, load_pointer, store_pointer
 from dlopen.core.base.kernel cimport (
-    MADV_HUGEPAGE, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE,
-    MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, kernel_advise, kernel_map, kernel_name_memory,
+    MADV_HUGEPAGE, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE,
+    MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, kernel_advise, kernel_map, kernel_name_memory,
     kernel_protect, kernel_unmap,
 )
 from dlopen.core.base.strings cimport strchr, strrchr
@@ -46,6 +46,20 @@ cdef inline long memory_map(
         MAP_PRIVATE | MAP_FIXED | MAP_POPULATE if populated else MAP_PRIVATE | MAP_FIXED,
         file, offset
     )
+
+
+cdef inline bint memory_map_if_free(
+    uint64_t address, uint64_t size, int protection, long file, uint64_t offset
+) noexcept nogil:
+    """The file from `offset` on, if nothing is there."""
+    cdef long result = kernel_map(
+        address, size, protection, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, offset
+    )
+    if <uint64_t>result == address:
+        return True
+    if not is_memory_error(result):
+        kernel_unmap(<uint64_t>result, size)     # before Linux 4.17 it is a wish
+    return False
 
 
 cdef inline long memory_map_zeroes(uint64_t address, uint64_t size, int protection) noexcept nogil:

@@ -9,21 +9,28 @@ gives for 512 small ones, and the file is copied into them:
   not. It is aligned to huge pages, and with it the image. What is behind it of the last
   huge page is given back;
 - of bytes all.
+
+The data of a small library is mapped beside what is read, and not over a part of it, which would
+cost as much as another mapping. For that it is tried whether there is room below what was mapped
+last, or where it was if it has gone since: as a rule that is the place which the kernel
+would take, and who asks it learns it too late. If there is not, the kernel finds one.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from dlopen.core.base.atomics cimport load_u64
 from dlopen.core.base.contract cimport DLOPEN_E_MAP, Error
 from dlopen.core.base.details cimport DETAIL_CANNOT_MAP
 from dlopen.core.base.errors cimport fail_system
-from dlopen.core.base.kernel cimport PROT_READ
+from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE
 from dlopen.core.base.words cimport align_down, align_up, smaller
 from dlopen.core.elf.constants cimport PF_R, PF_W, PT_LOAD
 from dlopen.core.elf.layout cimport Layout
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.memory.file cimport File
 from dlopen.core.memory.memory cimport (
-    is_memory_error, memory_map, memory_release, memory_reserve, memory_reserve_file,
+    is_memory_error, memory_map, memory_map_if_free, memory_release, memory_reserve,
+    memory_reserve_file,
 )
 
 
@@ -35,6 +42,8 @@ cdef enum:
     # Above this, pages of a file that nothing may ever touch cost more than the faults they save.
     WRITTEN_LIMIT = 0x1000000
     HUGE_PAGE = 0x200000
+    # Of data: from here to WRITTEN_LIMIT one call for all pages costs less than a fault for each.
+    POPULATE_LEAST = 0x10000
 
 
 cdef struct Room:
@@ -46,6 +55,7 @@ cdef struct Room:
     # Of a file, as p_vaddr: what is copied into huge pages; empty if nothing is.
     uint64_t huge_start
     uint64_t huge_end
+    const Phdr* data             # of a file: small, mapped beside the rest if that can be; or NULL
 
 
 cdef inline void measure_bytes(Room* room, const Layout* layout) noexcept nogil:
@@ -71,10 +81,24 @@ cdef inline void measure_bytes(Room* room, const Layout* layout) noexcept nogil:
         room.size = align_up(end, HUGE_PAGE) - layout.start
 
 
+cdef inline bint is_small_data(
+    const Layout* layout, const Phdr* segment, uint64_t before
+) noexcept nogil:
+    """Few pages, of the file only, directly behind those `before`, and mapped by themselves."""
+    cdef uint64_t start = align_down(segment.p_vaddr, layout.page)
+    return segment.p_flags == PF_R | PF_W and segment.p_filesz != 0 and start == before \
+        and layout.end == align_up(segment.p_vaddr + segment.p_filesz, layout.page) \
+        and layout.end - start < POPULATE_LEAST \
+        and segment.p_offset - segment.p_vaddr \
+        != layout.first_load.p_offset - layout.first_load.p_vaddr
+
+
 cdef inline void measure_written(Room* room, const Layout* layout) noexcept nogil:
-    """Of a file: its writable end."""
+    """Of a file: its writable end, or its small data."""
     cdef uint32_t i
     cdef const Phdr* segment
+    cdef const Phdr* last = layout.first_load
+    cdef uint64_t before = 0
     cdef uint64_t start = 0
     cdef uint64_t first_end = 0
     cdef uint64_t end = 0
@@ -83,6 +107,8 @@ cdef inline void measure_written(Room* room, const Layout* layout) noexcept nogi
         segment = &layout.phdrs[i]
         if segment.p_type != PT_LOAD or segment.p_memsz == 0:
             continue
+        before = align_up(last.p_vaddr + last.p_memsz, layout.page)
+        last = segment
         if segment.p_flags != PF_R | PF_W:
             copied = 0
         elif segment.p_filesz != 0:
@@ -91,6 +117,8 @@ cdef inline void measure_written(Room* room, const Layout* layout) noexcept nogi
                 first_end = segment.p_vaddr + segment.p_filesz
             end = segment.p_vaddr + segment.p_filesz
             copied += segment.p_filesz
+    if is_small_data(layout, last, before):
+        room.data = last
     if copied < HUGE_LEAST or copied > WRITTEN_LIMIT:
         return
     # The load bias is a multiple of the image's own alignment, too.
@@ -114,21 +142,48 @@ cdef inline void measure(Room* room, const Layout* layout, const File* file) noe
     room.is_huge = False
     room.huge_start = 0
     room.huge_end = 0
+    room.data = NULL
     if file.descriptor < 0:
         measure_bytes(room, layout)
     else:
         measure_written(room, layout)
 
 
+cdef inline bint map_side_by_side(
+    const Layout* layout, const File* file, const Room* room, uint64_t end, uint64_t* base
+) noexcept nogil:
+    """Up to `end`, if there is room below it."""
+    cdef uint64_t size = align_down(room.data.p_vaddr, layout.page) - layout.start
+    if end <= room.size:
+        return False
+    base[0] = end - room.size
+    if not memory_map_if_free(
+        base[0], size, PROT_READ, file.descriptor,
+        align_down(layout.first_load.p_offset, layout.page)
+    ):
+        return False
+    if memory_map_if_free(
+        base[0] + size, room.size - size, PROT_READ | PROT_WRITE, file.descriptor,
+        align_down(room.data.p_offset, layout.page)
+    ):
+        return True
+    memory_release(base[0], size)
+    return False
+
+
 cdef inline int reserve(
-    const Layout* layout, const File* file, const Room* room, uint64_t* base, const char* name,
-    Error* error
+    const Layout* layout, const File* file, Room* room, const uint64_t* place, uint64_t* base,
+    const char* name, Error* error
 ) noexcept nogil:
     """The address range of all segments, aligned; of a file, with the file mapped into it."""
     cdef bint aligned = room.alignment > layout.page
     cdef uint64_t size = room.size + room.alignment if aligned else room.size
     cdef uint64_t wanted
     cdef long result
+    if room.data != NULL and not aligned \
+            and map_side_by_side(layout, file, room, load_u64(place), base):
+        return 0
+    room.data = NULL
     if file.descriptor >= 0 and not aligned:
         result = memory_reserve_file(
             size, file.descriptor, align_down(layout.first_load.p_offset, layout.page)

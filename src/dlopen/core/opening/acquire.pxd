@@ -118,7 +118,7 @@ cdef inline Outcome load_file(
     image = new_image(path, is_from_bytes and transaction.files.read != NULL)
     if image == NULL:
         return no_memory(transaction, path)
-    code = map_image(&linker.process, file, image, False, transaction.error)
+    code = map_image(linker, file, image, False, transaction.error)
     if code:
         image_free_records(image)
         return outcome_of(transaction, code)

@@ -15,7 +15,7 @@ from dlopen.core.elf.layout cimport (
     check_header, check_layout, check_object, refuse_executable_stack,
 )
 from dlopen.core.elf.structures cimport Ehdr, Phdr
-from dlopen.core.host.linker cimport Process
+from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_dynamic
 from dlopen.core.image.image cimport Image, bytes_end, bytes_start, image_free_records
 from dlopen.core.memory.file cimport File, file_read
@@ -73,7 +73,7 @@ cdef inline int read_header(
 
 
 cdef inline int map_image(
-    Process* process, File* file, Image* image, bint to_look_at, Error* error
+    Linker* linker, File* file, Image* image, bint to_look_at, Error* error
 ) noexcept nogil:
     """Header, segments, dynamic section: checked and mapped. On failure the image is not
     mapped, and the caller frees its records. `to_look_at` is as for read_header."""
@@ -85,7 +85,7 @@ cdef inline int map_image(
     image.layout.phnum = header.e_phnum
     image.machine = machine_of(header.e_machine)
     image.is_foreign = not runs_here(&header)
-    image.layout.page = process.page
+    image.layout.page = linker.process.page
     image.layout.last_address = image.machine.last_address
     image.layout.headers_offset = header.e_phoff
     image.layout.phdrs = <Phdr*>allocate(header.e_phnum * sizeof(Phdr))
@@ -99,7 +99,9 @@ cdef inline int map_image(
     if code == 0 and not to_look_at:
         code = refuse_executable_stack(&image.layout, name, error)
     if code == 0:
-        code = map_segments(&image.layout, file, &image.bytes_bias, name, error)
+        code = map_segments(
+            &image.layout, file, &linker.registry.place, &image.bytes_bias, name, error
+        )
     if code:
         return code
     image.load_bias = image.bytes_bias   # it runs where it is
