@@ -116,3 +116,32 @@ def test_what_is_found_is_what_glibc_finds(steps: Steps, seed: int) -> None:
     asked += [f"open:./{made[order[place]].name}:n" for place in gone]
     asked += [f"call:{len(order) + i}:{called[order[place]]}" for i, place in enumerate(gone)]
     steps.both(*asked)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_while_globals_come_and_go(steps: Steps, seed: int) -> None:
+    """Mostly the last ones go: what joins then stands where they have stood."""
+    chance = random.Random(seed)
+    for number in range(10):
+        value = number * 100
+        steps.library(
+            f"global{number}",
+            "\n".join(
+                f"int {name}(void) {{ return {value + _NAMES.index(name)}; }}"
+                for name in chance.sample(_NAMES, 5)
+            ),
+            f"-Wl,--hash-style={chance.choice(_HASH_STYLES)}",
+        )
+    steps.library("user", _source(chance, 99, [], "see"), "-fno-inline")
+    asked: list[str] = []
+    opened: list[tuple[int, int]] = []  # the handle, and which of them
+    for handle in range(0, 60, 2):
+        while len(opened) == 9 or (opened and chance.random() < 0.5):
+            place = -1 if chance.random() < 0.7 else chance.randrange(len(opened))
+            asked.append(f"close:{opened.pop(place)[0]}")
+        number = chance.choice([n for n in range(10) if n not in {other for _, other in opened}])
+        asked.append(f"open:./libglobal{number}.so:ng")
+        opened.append((handle, number))
+        asked += [f"open:./libuser.so:{chance.choice('nl')}", f"call:{handle + 1}:see"]
+        asked.append(f"close:{handle + 1}")
+    steps.both(*asked)

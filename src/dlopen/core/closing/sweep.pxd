@@ -28,7 +28,9 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, first_image, first_listed, next_image, next_listed,
 )
 from dlopen.core.image.scope_lists cimport leave_scope
-from dlopen.core.image.snapshot cimport leave_globals, make_snapshot, publish_snapshot
+from dlopen.core.image.snapshot cimport (
+    begin_leaving, leave_globals, list_to_leave, make_snapshot, publish_snapshot, stay_global,
+)
 from dlopen.core.symbols.unique cimport UniqueTable, remove_unique
 
 
@@ -215,6 +217,7 @@ cdef inline bint sweep(
     cdef Image* image
     cdef const Image* oldest = NULL
     cdef Snapshot* snapshot = NULL
+    cdef size_t leaving
     cdef Image* first = closed if goes_first else NULL
     if first != NULL:
         oldest = first_of_namespace(registry, first)
@@ -233,9 +236,13 @@ cdef inline bint sweep(
         if not bound_meanwhile(registry, dead):
             break
         give_back_dead(registry, dead)
-    if have_globals(dead):
-        snapshot = make_snapshot(registry, registry.hosts.count)
+    leaving = begin_leaving(dead)
+    if leaving != 0:
+        snapshot = make_snapshot(
+            registry, registry.hosts.count, list_to_leave(registry, leaving)
+        )
         if snapshot == NULL:
+            stay_global(dead)
             order.count = 0
             give_back_dead(registry, dead)
             return False
@@ -243,7 +250,6 @@ cdef inline bint sweep(
         image = <Image*>dead.items[i]
         image.life.is_deferred = True       # a destructor may make a thread_local object
         remove_uniques(&linker.uniques, image)
-        leave_globals(registry, image)
         hide_image(registry, image)
     # Only what these need can have been theirs, unless a swap has put others in their place.
     set_leaving(dead, True)
@@ -258,17 +264,9 @@ cdef inline bint sweep(
             image = next_image(image)
     set_leaving(dead, False)
     if snapshot != NULL:
+        leave_globals(registry, snapshot)
         publish_snapshot(registry, snapshot)
     return True
-
-
-cdef inline bint have_globals(const Pointers* images) noexcept nogil:
-    """The global scope changes with them."""
-    cdef size_t i
-    for i in range(images.count):
-        if load_u32(&(<const Image*>images.items[i]).life.is_global):
-            return True
-    return False
 
 
 cdef inline void give_back_dead(Registry* registry, Pointers* dead) noexcept nogil:

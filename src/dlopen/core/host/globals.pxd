@@ -13,7 +13,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.base.atomics cimport load_u32, load_u64, store_u64
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free, pointers_reserve
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.abi cimport (
     AT_ENTRY, AT_PHDR, AT_PHNUM, RTLD_LAZY, RTLD_NOLOAD, HostDebug, HostInfo, getauxval,
@@ -26,7 +26,9 @@ from dlopen.core.host.probes cimport IN_THE_IMAGE, find_in_scope, is_in_scope, p
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport Registry, Snapshot
-from dlopen.core.image.snapshot cimport join_globals, make_snapshot, publish_snapshot
+from dlopen.core.image.snapshot cimport (
+    join_globals, list_to_join, make_snapshot, publish_snapshot,
+)
 
 
 cdef enum:
@@ -156,15 +158,17 @@ cdef inline void find_new(GlobalSearch* search, void* program) noexcept nogil:
 
 cdef inline bint join_found(Registry* registry, const Pointers* found) noexcept nogil:
     """What is there still joins the global scope; False without memory, and nothing has."""
-    cdef Snapshot* snapshot = NULL
+    cdef Snapshot* snapshot
     cdef size_t i
     lock_acquire(&registry.lock)
-    if pointers_reserve(&registry.globals, found.count):
-        snapshot = make_snapshot(registry, registry.hosts.count)
+    snapshot = make_snapshot(
+        registry, registry.hosts.count, list_to_join(registry, found.count, False)
+    )
     if snapshot != NULL:
         for i in range(found.count):
-            if is_present(registry, <const Image*>found.items[i]):
-                join_globals(registry, <Image*>found.items[i])
+            if is_present(registry, <const Image*>found.items[i]) \
+                    and not is_counted(<const Image*>found.items[i]):
+                join_globals(snapshot, <Image*>found.items[i])
         publish_snapshot(registry, snapshot)
     lock_release(&registry.lock)
     return snapshot != NULL

@@ -28,7 +28,10 @@ from dlopen.core.host.unwinder cimport rebind_unwinder
 from dlopen.core.image.image cimport Image, image_free_records
 from dlopen.core.image.listing cimport add_host_image, remove_host_image, reserve_images
 from dlopen.core.image.registry cimport Registry, Snapshot, retire_image
-from dlopen.core.image.snapshot cimport leave_globals, make_snapshot, publish_snapshot
+from dlopen.core.image.snapshot cimport (
+    LEAVES_GLOBALS, copy_globals, drop_snapshot, join_globals, leave_globals, make_snapshot,
+    publish_snapshot,
+)
 
 
 cdef inline bint has_stayed(
@@ -108,7 +111,8 @@ cdef inline void retire_gone_hosts(Registry* registry, const Pointers* now) noex
             place = (place + 1) % now.count
             tried += 1
         if tried == now.count:
-            leave_globals(registry, image)
+            if load_u32(&image.life.is_global):
+                store_u32(&image.life.is_global, LEAVES_GLOBALS)
             remove_host_image(registry, image)
             retire_image(registry, image)
 
@@ -187,6 +191,7 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
     cdef Collection collection
     cdef Registry* registry = &linker.registry
     cdef Snapshot* snapshot
+    cdef Image* image
     cdef size_t i
     cdef bint published = False
     cdef bint rebound = True
@@ -206,15 +211,22 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
         collection.count = 0
     iterate_hosts(linker, collect_hosts, &collection)
     lock_acquire(&registry.lock)
-    snapshot = make_snapshot(registry, collection.images.count)
+    snapshot = make_snapshot(
+        registry, collection.images.count,
+        copy_globals(registry, collection.images.count if known == NULL else 0),
+    )
     collection.failed = collection.failed or snapshot == NULL \
         or not reserve_images(registry, &collection.fresh)
     keep_pinned_records(registry, &collection)
     if not collection.failed \
             and registry.host_generation == (0 if known == NULL else known.host_generation):
         retire_gone_hosts(registry, &collection.images)
+        leave_globals(registry, snapshot)
         for i in range(collection.fresh.count):
-            add_host_image(registry, <Image*>collection.fresh.items[i])
+            image = <Image*>collection.fresh.items[i]
+            add_host_image(registry, image)
+            if load_u32(&image.life.is_global):      # what the process was started with
+                join_globals(snapshot, image)
         pointers_free(&registry.hosts)
         registry.hosts = collection.images
         registry.host_adds = collection.adds
@@ -222,6 +234,8 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
         registry.host_generation += 1
         publish_snapshot(registry, snapshot)
         published = True
+    else:
+        drop_snapshot(registry, snapshot)
     lock_release(&registry.lock)
     if published:
         # Without the lock, but `known`'s reader section, or being the first, keeps them.
@@ -230,7 +244,6 @@ cdef inline int refresh_hosts(Linker* linker, const Snapshot* known) noexcept no
         for i in range(collection.fresh.count):
             image_free_records(<Image*>collection.fresh.items[i])
         pointers_free(&collection.images)
-        release(snapshot)
     pointers_free(&collection.fresh)
     if collection.failed or not rebound:
         return HOSTS_UNKNOWN

@@ -48,16 +48,24 @@ cdef extern from *:
     bint unlikely(bint condition) noexcept nogil         # Cython's name of __builtin_expect
 
 
+cdef struct GlobalList:          # image/snapshot.pxd: places are written under the lock
+    Retired retired              # first, as Snapshot's
+    size_t capacity
+    size_t used                  # so many places were ever written
+    size_t indexed               # so many of the first an index was made of: written once
+    Image* items[0]              # atomic
+
+
 cdef struct Snapshot:            # immutable once published: what seldom changes, for readers
     Retired retired              # first: `reclaim_alone` tells a block by that
     size_t host_count
     Image** hosts                # in the host's order; behind this struct, in the same block
     uint64_t host_adds, host_subs        # glibc's counters when they were read
     uint64_t host_generation     # counts how often they were
+    # The global scope, to be read with `global_at`: the process's start, then as they joined.
     size_t global_count
-    Image** globals              # the global scope: the process's start, then as they joined
-    uint64_t global_generation   # Registry's
-    uint64_t global_departures   # Registry's
+    Image** globals
+    GlobalList* list             # that holds them
     # How many of the first globals are the program's, and go only when we say so: the process's
     # start, and ours that came before any of the host's and any of another namespace.
     size_t lasting_count
@@ -75,7 +83,7 @@ cdef struct SymbolIndex:         # of a list of images, immutable: symbols/index
     SymbolEntry* end
     uint32_t shift               # of a word's product, which leaves the number of a slot
     size_t count                 # images
-    uint64_t departures          # of that of the global scope: Registry's when it was made
+    const void* list             # GlobalList, of that of the global scope
 
 
 cdef struct Waiter:              # on the waiting thread's stack; in Registry.waiters under the lock
@@ -132,11 +140,7 @@ cdef struct Registry:
     LiveObject* live_objects
     uint64_t host_adds, host_subs  # as Snapshot's
     uint64_t host_generation
-    # Image*, the host's and ours, in the order in which they joined the global scope after
-    # the process's start: image/snapshot.pxd.
-    Pointers globals
-    uint64_t global_generation   # counts changes of the global scope
-    uint64_t global_departures   # those but for what joined, as the last: others keep their places
+    GlobalList* globals          # owned; the snapshot's: image/snapshot.pxd
     # Of the first of the global scope, made when it was searched enough: symbols/global_index.pxd.
     # Written under the lock, read with load_pointer; NULL: none.
     SymbolIndex* global_index

@@ -19,6 +19,7 @@ from dlopen.core.host.abi cimport HostInfo
 from dlopen.core.host.iterate cimport iterate_hosts
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.image.snapshot cimport global_at
 from dlopen.core.opening.transaction cimport Transaction
 from dlopen.core.relocation.words cimport Word, WordWalk, next_word, words_of
 from dlopen.core.symbols.lookup cimport may_have_hash, symbol_name
@@ -76,7 +77,7 @@ cdef inline int ask_late_globals(HostInfo* info, size_t size, void* data) noexce
     sought.is_current = info.dlpi_adds == sought.snapshot.host_adds \
         and info.dlpi_subs == sought.snapshot.host_subs
     for i in range(sought.snapshot.global_count if sought.is_current else 0):
-        image = sought.snapshot.globals[i]
+        image = global_at(sought.snapshot, i)
         if is_late(image) and may_define_any(sought, image) \
                 and not pointers_add(sought.definers, image):
             sought.failed = True
@@ -91,7 +92,7 @@ cdef inline bint find_definers(Transaction* transaction, const Snapshot* snapsho
     cdef bint pays
     memset(&sought, 0, sizeof(sought))
     for i in range(snapshot.global_count):
-        sought.limit += is_late(snapshot.globals[i])
+        sought.limit += is_late(global_at(snapshot, i))
     if sought.limit == 0 or logs(LOG_DEBUG):
         return True
     sought.limit = smaller(sought.limit * NAMES_FOR_IMAGE, MOST_NAMES)

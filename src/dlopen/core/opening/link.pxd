@@ -6,7 +6,8 @@ from libc.stdint cimport uint32_t
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_pointer
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_LOADING, Request,
+    DLOPEN_E_STATE, DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE,
+    DLOPEN_STATE_LOADING, Request,
 )
 from dlopen.core.base.details cimport DETAIL_VERSION_MISSING
 from dlopen.core.base.errors cimport error_name_symbol, error_needed_by, fail, fail_memory
@@ -29,7 +30,7 @@ from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.known cimport host_by_name
 from dlopen.core.opening.scopes cimport collect_scopes, make_search_list
 from dlopen.core.opening.transaction cimport (
-    DONE, Outcome, Transaction, no_memory, outcome_of, pin,
+    DONE, Outcome, Transaction, no_memory, outcome_of, pin, rely_on,
 )
 from dlopen.core.opening.tree cimport sort_tree
 from dlopen.core.relocation.batch cimport Batch
@@ -143,6 +144,18 @@ cdef inline bint ask_for_static_tls(void* context, const Definition* definition)
     return ask_host_for_static_tls((<Transaction*>context).linker, definition)
 
 
+cdef inline int keep_bound(void* context, Image* image) noexcept nogil:
+    """For Batch.keep_bound. What is searched of ours stays readable in the reader section of the
+    open; what is bound to must not be just going."""
+    cdef Transaction* transaction = <Transaction*>context
+    if rely_on(transaction, image):
+        return 0
+    if transaction.no_memory:
+        return fail_memory(transaction.error, image_name(image))
+    transaction.is_stale = True
+    return DLOPEN_E_STATE
+
+
 cdef inline Outcome make_scopes(Transaction* transaction) noexcept nogil:
     """One that is linked by hand (`is_exact`) has its list already."""
     cdef Image* root = <Image*>transaction.loaded.items[0]
@@ -211,6 +224,7 @@ cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
     transaction.scopes.error = transaction.error
     batch.scopes = &transaction.scopes
     batch.ask_for_static_tls = ask_for_static_tls
+    batch.keep_bound = keep_bound
     batch.context = transaction
     batch.error = transaction.error
     batch.lazy = request.mode & RTLD_NOW == 0 and not linker.process.bind_now

@@ -8,7 +8,6 @@ and the open starts again.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_INITIALISING
 from dlopen.core.base.growable cimport Pointers, pointer_at, pointers_add, pointers_reserve
@@ -26,7 +25,9 @@ from dlopen.core.image.listing cimport add_image, is_present, reserve_images
 from dlopen.core.image.registry cimport Registry, Snapshot, this_thread
 from dlopen.core.image.scope_lists cimport free_wider_scopes, take_wider_scopes, widen_scope
 from dlopen.core.image.shown cimport reserve_shown, show_image
-from dlopen.core.image.snapshot cimport join_globals, make_snapshot, publish_snapshot
+from dlopen.core.image.snapshot cimport (
+    drop_snapshot, join_globals, list_to_join, make_snapshot, publish_snapshot,
+)
 from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.transaction cimport (
     DONE, TRY_AGAIN, Outcome, Transaction, no_memory, whether_again,
@@ -228,11 +229,12 @@ cdef inline Outcome publish(Transaction* transaction) noexcept nogil:
         publish_uniques(transaction)
         store_u64(&registry.adds, registry.adds + transaction.loaded.count)
         if snapshot != NULL:
-            join_tree(registry, root)
+            join_tree(snapshot, root)
             publish_snapshot(registry, snapshot)
+    else:
+        drop_snapshot(registry, snapshot)
     lock_release(&registry.lock)
     if outcome != DONE:
-        release(snapshot)
         give_back_all_hosts(transaction)
     else:
         end_claim(registry, &transaction.claim)      # who waits finds it now
@@ -251,9 +253,9 @@ cdef inline Snapshot* make_room_for_globals(
     Registry* registry, const Image* root
 ) noexcept nogil:
     """Under the lock, for `join_tree`: the snapshot that will show it, or NULL without memory."""
-    if not pointers_reserve(&registry.globals, root.scope.search_list.images.count):
-        return NULL
-    return make_snapshot(registry, registry.hosts.count)
+    return make_snapshot(registry, registry.hosts.count, list_to_join(
+        registry, root.scope.search_list.images.count, root.namespace_id == 0
+    ))
 
 
 cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
@@ -271,7 +273,7 @@ cdef inline bint join_scopes(Registry* registry, Image* root) noexcept nogil:
     return True
 
 
-cdef inline bint join_tree(Registry* registry, const Image* root) noexcept nogil:
+cdef inline bint join_tree(Snapshot* snapshot, const Image* root) noexcept nogil:
     """Under the lock: an image and its dependencies join the global scope, which has room for
     them. False if all are there."""
     cdef size_t i
@@ -281,7 +283,8 @@ cdef inline bint join_tree(Registry* registry, const Image* root) noexcept nogil
         image = <Image*>root.scope.search_list.images.items[i]
         if image.is_host or load_u32(&image.life.is_global):
             continue
-        joined = join_globals(registry, image)
+        join_globals(snapshot, image)
+        joined = True
         if image.is_from_bytes:
             store_u32(&image.life.is_visible, 1)
     return joined
@@ -295,14 +298,16 @@ cdef inline bint make_global(Linker* linker, Image* root) noexcept nogil:
     cdef size_t i
     cdef Image* image
     cdef void* handle
+    cdef bint complete
     lock_acquire(&registry.lock)
     snapshot = make_room_for_globals(registry, root)
-    if snapshot != NULL and join_tree(registry, root):
+    complete = snapshot != NULL
+    if complete and join_tree(snapshot, root):
         publish_snapshot(registry, snapshot)
-    elif snapshot != NULL:
-        release(snapshot)
+    else:
+        drop_snapshot(registry, snapshot)
     lock_release(&registry.lock)
-    if snapshot == NULL:
+    if not complete:
         return False
     if root.namespace_id != 0:
         return True              # the host's are global in the base, or nowhere

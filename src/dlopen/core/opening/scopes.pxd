@@ -8,13 +8,16 @@ from dlopen.core.host.globals cimport GLOBALS_CHANGE, GLOBALS_UNKNOWN, look_for_
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, SearchList
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
+from dlopen.core.image.snapshot cimport global_at
 from dlopen.core.opening.definers cimport defines_nothing, find_definers
 from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
 from dlopen.core.opening.tree cimport (
     add_dependencies_of, add_unmarked, put_filtees_first, put_hosts_last,
 )
 from dlopen.core.symbols.global_index cimport index_of_globals
-from dlopen.core.symbols.scopes cimport Scopes, collect_family, collect_globals, take_process
+from dlopen.core.symbols.scopes cimport (
+    Scopes, collect_family, collect_globals, take_globals, take_process,
+)
 
 
 cdef inline bint make_search_list(
@@ -44,9 +47,12 @@ cdef inline bint make_search_list(
 
 
 cdef inline bint keep(void* keeper, Image* image) noexcept nogil:
-    """A KeepImage. What is replaced is in nobody's scope."""
+    """A KeepImage. What is replaced is in nobody's scope. Of ours what is bound to is kept then
+    (opening/link.pxd, `keep_bound`)."""
     cdef Transaction* transaction = <Transaction*>keeper
-    return image != replaced_by(transaction) and rely_on(transaction, image)
+    return image != replaced_by(transaction) and (
+        not image.is_host or rely_on(transaction, image)
+    )
 
 
 cdef inline bint keep_definer(void* keeper, Image* image) noexcept nogil:
@@ -60,7 +66,18 @@ cdef inline bint has_lasting_globals(
     """All of them, so that each has its place; of the base's namespace."""
     cdef size_t count = snapshot.lasting_count
     return count == 0 or scopes.globals.count >= count \
-        and scopes.globals.items[count - 1] == snapshot.globals[count - 1]
+        and scopes.globals.items[count - 1] == global_at(snapshot, count - 1)
+
+
+cdef inline bint collect_late_globals(
+    Transaction* transaction, const Snapshot* snapshot
+) noexcept nogil:
+    """Where some may go meanwhile, or are not meant. False without memory."""
+    return (
+        transaction.namespace_id != 0 or find_definers(transaction, snapshot)
+    ) and collect_globals(
+        snapshot, transaction.namespace_id, keep_definer, transaction, &transaction.scopes
+    )
 
 
 cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:
@@ -74,10 +91,9 @@ cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:
     transaction.is_stale = transaction.is_stale or found == GLOBALS_CHANGE
     take_process(transaction.snapshot, transaction.namespace_id, scopes)
     snapshot = current_snapshot(&linker.registry)
-    if transaction.namespace_id == 0 and not find_definers(transaction, snapshot) \
-            or not collect_globals(
-                snapshot, transaction.namespace_id, keep_definer, transaction, scopes
-            ):
+    if (replaced_by(transaction) != NULL or not take_globals(
+        snapshot, transaction.namespace_id, scopes
+    )) and not collect_late_globals(transaction, snapshot):
         return False
     # Not where one could not be kept, or is to be replaced.
     if transaction.namespace_id == 0 and has_lasting_globals(scopes, snapshot):

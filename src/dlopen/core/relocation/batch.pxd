@@ -17,6 +17,9 @@ from dlopen.core.symbols.scopes cimport Scopes
 # Tells where the storage of an image of the host's is, for initial-exec references.
 ctypedef bint (*AskForStaticTls)(void* context, const Definition* definition) noexcept nogil
 
+# An image that another one binds to stays from now on; 0, or a DLOPEN_E_* if it is just going.
+ctypedef int (*KeepBound)(void* context, Image* image) noexcept nogil
+
 
 cdef struct Deferred:            # a place whose value an IFUNC resolver gives
     Deferred* next
@@ -38,7 +41,8 @@ cdef struct DeferredTls:         # a place that waits for where its module's sto
 cdef struct Batch:
     const Scopes* scopes         # of all of them
     AskForStaticTls ask_for_static_tls
-    void* context                # of that
+    KeepBound keep_bound
+    void* context                # of both
     bint no_foreign_code
     bint lazy                    # RTLD_LAZY: functions are bound when they are called first
     bint is_resolved             # the resolvers have run

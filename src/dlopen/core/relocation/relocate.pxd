@@ -20,7 +20,7 @@ from dlopen.core.base.details cimport (
     DETAIL_RELR_PLACE, DETAIL_RESOLVER_OUTSIDE,
 )
 from dlopen.core.base.errors cimport fail_memory
-from dlopen.core.base.growable cimport pointers_add_once, pointers_hold
+from dlopen.core.base.growable cimport pointers_add, pointers_hold
 from dlopen.core.base.log cimport LOG_TRACE, logs
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC
 from dlopen.core.elf.structures cimport Rela, relocation_symbol, relocation_type, symbol_type
@@ -75,9 +75,11 @@ cdef inline int bind(
     if definer != NULL and definer != image and definer != cache.bound:
         cache.bound = definer
         if not definer.host.is_startup and not pointers_hold(&image.needs.dependencies, definer) \
-                and not pointers_add_once(&image.needs.bindings, definer):
-            return fail_memory(batch.error, image_name(image))
-    return 0
+                and not pointers_hold(&image.needs.bindings, definer):
+            code = batch.keep_bound(batch.context, definer)
+            if code == 0 and not pointers_add(&image.needs.bindings, definer):
+                code = fail_memory(batch.error, image_name(image))
+    return code
 
 
 cdef inline int apply(

@@ -73,7 +73,7 @@ cdef inline void take_place(Swap* swap, Snapshot* snapshot) noexcept nogil:
             take_place_in_lists(swap, image)
         image = next_image(image)
     if snapshot != NULL:
-        replace_global(registry, old, successor)
+        replace_global(registry, snapshot, old, successor)
         publish_snapshot(registry, snapshot)
     if load_u32(&old.life.is_visible):
         store_u32(&successor.life.is_visible, 1)

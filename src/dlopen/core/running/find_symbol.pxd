@@ -17,6 +17,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.checked cimport is_code
 from dlopen.core.image.image cimport Image, is_linked, symbol_count
 from dlopen.core.image.registry cimport Snapshot
+from dlopen.core.image.snapshot cimport global_at
 from dlopen.core.running.scopes cimport (
     Borrowed, borrow_scopes, give_back_scopes, take_lasting_scopes,
 )
@@ -125,10 +126,12 @@ cdef inline bint lookup_everywhere(
     Definition* definition
 ) noexcept nogil:
     """The global scope of a namespace."""
+    cdef Image* image
     cdef size_t i
     for i in range(snapshot.global_count):
-        if is_global_in(snapshot.globals[i], namespace_id) and export_of(
-            linker, snapshot.globals[i], reference, definition
+        image = global_at(snapshot, i)
+        if is_global_in(image, namespace_id) and export_of(
+            linker, image, reference, definition
         ):
             return True
     return False
@@ -165,7 +168,7 @@ cdef inline bint lookup_next(
     cdef Image* loader
     if caller.is_host:
         for i in range(snapshot.global_count):
-            image = snapshot.globals[i]
+            image = global_at(snapshot, i)
             if seen and is_global_in(image, 0) and export_of(
                 linker, image, reference, definition
             ):

@@ -10,7 +10,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport release
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_E_HANDLE, DLOPEN_E_STATE, DLOPEN_STATE_READY, Error
 from dlopen.core.base.details cimport (
@@ -24,7 +23,7 @@ from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
-from dlopen.core.image.snapshot cimport make_snapshot
+from dlopen.core.image.snapshot cimport copy_globals, drop_snapshot, make_snapshot
 from dlopen.core.running.exchange cimport take_place
 from dlopen.core.running.make_moves cimport close_places_of_moves, make_move, open_places_of_moves
 from dlopen.core.running.moves cimport Move, Swap, find_moves, free_moves
@@ -41,7 +40,7 @@ cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
     stale[0] = registry.generation != swap.generation \
         or swap.linker.patches.reloadable_uses != swap.uses
     if not stale[0] and load_u32(&swap.old.life.is_global):
-        snapshot = make_snapshot(registry, registry.hosts.count)
+        snapshot = make_snapshot(registry, registry.hosts.count, copy_globals(registry, 0))
         if snapshot == NULL:
             code = fail_memory(swap.error, image_name(swap.successor))
     # Open all places: the kernel may refuse.
@@ -55,8 +54,8 @@ cdef inline int commit(Swap* swap, bint* stale) noexcept nogil:
         # Take the place of the old one, in scopes, dependencies and searches by name.
         take_place(swap, snapshot)
         snapshot = NULL
+    drop_snapshot(registry, snapshot)
     lock_release(&registry.lock)
-    release(snapshot)
     return code
 
 

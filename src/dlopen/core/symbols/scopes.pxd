@@ -31,6 +31,7 @@ from dlopen.core.elf.constants cimport STB_GNU_UNIQUE
 from dlopen.core.elf.structures cimport Sym, symbol_binding
 from dlopen.core.image.image cimport Image, SearchList
 from dlopen.core.image.registry cimport Snapshot, SymbolIndex
+from dlopen.core.image.snapshot cimport global_at
 from dlopen.core.symbols.index cimport SearchedList, lookup_in_index, lookup_in_searched
 from dlopen.core.symbols.lookup cimport (
     Definition, Reference, is_export, list_in_scope, lookup_export, lookup_in_image,
@@ -109,11 +110,25 @@ cdef inline bint collect_globals(
 ) noexcept nogil:
     """What the process was started with, if it is the base, then what was opened RTLD_GLOBAL, by
     the host and by us. False without memory."""
+    cdef Image* image
     cdef size_t i
     for i in range(snapshot.global_count):
-        if is_global_in(snapshot.globals[i], namespace_id) and keep(keeper, snapshot.globals[i]) \
-                and not pointers_add(&scopes.globals, snapshot.globals[i]):
+        image = global_at(snapshot, i)
+        if is_global_in(image, namespace_id) and keep(keeper, image) \
+                and not pointers_add(&scopes.globals, image):
             return False
+    return True
+
+
+cdef inline bint take_globals(
+    const Snapshot* snapshot, int64_t namespace_id, Scopes* scopes
+) noexcept nogil:
+    """All that `collect_globals` finds, where there is nothing to keep: each of them lasts, and is
+    readable in the caller's reader section. Else False."""
+    if namespace_id != 0 or snapshot.lasting_count != snapshot.global_count:
+        return False
+    scopes.globals.items = <void**>snapshot.globals
+    scopes.globals.count = snapshot.global_count
     return True
 
 
@@ -125,7 +140,7 @@ cdef inline void take_process(
         return
     scopes.process.items = <void**>snapshot.globals
     while scopes.process.count < snapshot.global_count \
-            and snapshot.globals[scopes.process.count].host.is_startup:
+            and global_at(snapshot, scopes.process.count).host.is_startup:
         scopes.process.count += 1
 
 
