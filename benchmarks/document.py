@@ -169,6 +169,7 @@ def not_measured(report: Report) -> str:
 
 GROUPS = {
     "small": ["Open and close"],
+    "arena": ["In the arena"],
     "first": ["First open of a process"],
     "bytes": ["From bytes"],
     "scale": ["One more library", "Chained libraries"],

@@ -119,18 +119,30 @@ def system(soname: str) -> Callable[[], Path]:
 
 
 MATHS = ["libm.so.6"]  # one for the process, which libc loads
-SMALL: dict[str, Callable[[], dict[str, Command]]] = {
-    "tiny C": partial(opening_worker, "open", libraries.tiny),
-    "chain of three": partial(opening_worker, "open", libraries.chain),
-    "C++": partial(opening_worker, "open", libraries.cxx, loaded=["libstdc++.so.6"]),
-    "zlib": partial(opening_worker, "open", system("libz.so.1")),
-    "sqlite3": partial(opening_worker, "open", system("libsqlite3.so.0"), loaded=MATHS),
-    "libpng": partial(opening_worker, "open", system("libpng16.so.16"), loaded=MATHS),
-    "freetype": partial(opening_worker, "open", system("libfreetype.so.6"), loaded=MATHS),
-    "zstd": partial(opening_worker, "open", system("libzstd.so.1")),
-    "lz4": partial(opening_worker, "open", system("liblz4.so.1")),
-    "sqlite3, and libm with it": partial(opening_worker, "open", system("libsqlite3.so.0")),
+CASES: dict[str, tuple[Callable[[], Path], Sequence[str]]] = {  # and what libc has loaded before
+    "tiny C": (libraries.tiny, []),
+    "chain of three": (libraries.chain, []),
+    "C++": (libraries.cxx, ["libstdc++.so.6"]),
+    "zlib": (system("libz.so.1"), []),
+    "sqlite3": (system("libsqlite3.so.0"), MATHS),
+    "libpng": (system("libpng16.so.16"), MATHS),
+    "freetype": (system("libfreetype.so.6"), MATHS),
+    "zstd": (system("libzstd.so.1"), []),
+    "lz4": (system("liblz4.so.1"), []),
+    "sqlite3, and libm with it": (system("libsqlite3.so.0"), []),
 }
+
+
+def small(task: str) -> dict[str, Callable[[], dict[str, Command]]]:
+    """The small libraries, each with this task of opening.c."""
+    return {
+        name: partial(opening_worker, task, find, loaded=loaded)
+        for name, (find, loaded) in CASES.items()
+    }
+
+
+SMALL = small("open")
+ARENA = small("arena")
 HOST_LIBRARIES = 170  # as many as a browser engine needs
 
 
@@ -402,9 +414,10 @@ def bigs() -> list[Row]:
 def all_rows() -> list[Row]:
     """Of the quick run and of the full one."""
     goals = {"open+close": Goal(0.8, 0.75), "close": Goal(0.9)}
-    small = [Row("Open and close", name, made, goals) for name, made in SMALL.items()]
     return [
-        *small,
+        *(Row("Open and close", name, made, goals) for name, made in SMALL.items()),
+        *(Row("In the arena", name, made, {"open+close": Goal(0.5, 0.4)})
+          for name, made in ARENA.items()),
         *first_opens(),
         *from_bytes(),
         *scale(),
@@ -413,7 +426,7 @@ def all_rows() -> list[Row]:
         *threads(),
         *faces(),
         *bigs(),
-    ]
+    ]  # fmt: skip
 
 
 def chosen(full: bool, rounds: int | None) -> list[Row]:

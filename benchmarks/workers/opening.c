@@ -1,6 +1,7 @@
 /* Opening and closing; see side.h.
  *
  *   open PATH [HELD]...     open and close, while HELD are open
+ *   arena PATH              the same; ours reads it into the arena
  *   first PATH              the first open of this process, once
  *   life PATH               the same, and its close
  *   fill FOLDER COUNT       so many copies opened one after the other, and closed
@@ -192,9 +193,9 @@ static const struct task {
   int least;
   void (*round)(long);
 } tasks[] = {
-  { "open", 1, round_open },   { "first", 1, round_life },  { "life", 1, round_life },
-  { "fill", 2, round_fill },   { "scale", 4, round_scale }, { "bytes", 1, round_bytes },
-  { "counting", 1, round_open }, { "memory", 2, round_memory },
+  { "open", 1, round_open },     { "arena", 1, round_open },  { "first", 1, round_life },
+  { "life", 1, round_life },     { "fill", 2, round_fill },   { "scale", 4, round_scale },
+  { "bytes", 1, round_bytes },   { "counting", 1, round_open }, { "memory", 2, round_memory },
 };
 
 int main(int count, char **arguments)
@@ -202,7 +203,8 @@ int main(int count, char **arguments)
   work = begin(count, arguments);
   for (size_t i = 0; i < sizeof tasks / sizeof *tasks; i++) {
     if (strcmp(work.task, tasks[i].name) || work.count < tasks[i].least) continue;
-    if (!strcmp(work.task, "open")) {
+    if (!strcmp(work.task, "arena") && request_open) loader.open = open_into_arena;
+    if (!strcmp(work.task, "open") || !strcmp(work.task, "arena")) {
       double ignored;
       for (int held = 1; held < work.count; held++) hold(work.arguments[held], RTLD_NOW);
       need_unloaded(work.arguments[0]);

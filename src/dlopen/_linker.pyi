@@ -10,6 +10,7 @@ PRIVATE: Final[int]
 NO_FOREIGN_CODE: Final[int]
 REPLACE_IN_TREE: Final[int]
 RELOADABLE: Final[int]
+ARENA: Final[int]
 ABI: Final[int]
 VERSION: Final[str]
 

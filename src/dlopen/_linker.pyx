@@ -11,8 +11,8 @@ What is read there goes into a `Stream`, and becomes Python objects afterwards.
 from libc.stdint cimport uintptr_t
 
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_RELOADABLE, DLOPEN_REPLACE_IN_TREE,
-    DLOPEN_abi,
+    DLOPEN_ABI, DLOPEN_ARENA, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_RELOADABLE,
+    DLOPEN_REPLACE_IN_TREE, DLOPEN_abi,
 )
 
 include "binding/declarations.pxi"
@@ -30,6 +30,7 @@ PRIVATE = DLOPEN_PRIVATE
 NO_FOREIGN_CODE = DLOPEN_NO_FOREIGN_CODE
 REPLACE_IN_TREE = DLOPEN_REPLACE_IN_TREE
 RELOADABLE = DLOPEN_RELOADABLE
+ARENA = DLOPEN_ARENA
 ABI = DLOPEN_ABI
 VERSION = package_version.decode()
 

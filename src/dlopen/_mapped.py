@@ -99,6 +99,7 @@ class Place:
     """A `Namespace`, as far as what is opened in it needs to know it."""
 
     _number: int | None = None
+    _arena = False
 
     def __init__(self, name: str) -> None:
         self._name = name

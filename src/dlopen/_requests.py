@@ -24,7 +24,7 @@ class Request(Record):
     mode: int
     """`RTLD_*` and `PRIVATE`."""
     flags: int
-    """DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE of dlopen.h."""
+    """DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE, DLOPEN_ARENA of dlopen.h."""
     replacements: list[tuple[bytes, bytes | None, int]]
     kept: list[Kept]
     """What they lead to, alive as long as the image is mapped."""

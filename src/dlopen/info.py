@@ -120,6 +120,8 @@ class Info(Record):
     tls: ThreadLocal | None
     relro_size: int
     """Bytes that are made read-only after relocation: whole pages of PT_GNU_RELRO; 0 for none."""
+    arena_size: int
+    """Bytes of the arena that it was read into (`arena=True`); 0: it is mapped, or was copied."""
     load_bias: int
     """Run address - p_vaddr (`dlpi_addr`)."""
     map_start: int

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         replace: Mapping[str, Replacement] | None
         replace_in: Literal["tree"] | None
         files: Files | None
+        arena: bool
 
     class PlacedKeywords(Keywords, total=False):
         """With what a namespace gives itself."""
@@ -96,6 +97,9 @@ class Library(Mapped):
             a path, or None, a `zipfile.ZipFile`, a `zipfile.Path` or a folder of
             `importlib.resources`.  See below.
         namespace: Where it is loaded, as by `Namespace.load`; None: where the program is.
+        arena: Whether it, and what is loaded with it, is read into memory that closed libraries
+            have left, if it is small, instead of being mapped: quicker where many small libraries
+            come and go.  See the guide for what that costs.
 
     Raises:
         LoadError: It cannot be found, read, mapped or linked.
@@ -140,6 +144,7 @@ class Library(Mapped):
         replace_in: Literal["tree"] | None = None,
         files: Files | None = None,
         namespace: Place | None = None,
+        arena: bool = False,
     ) -> None:
         if replace_in not in (None, "tree"):
             raise ValueError(f"replace_in is None or 'tree', not {replace_in!r}")
@@ -150,7 +155,8 @@ class Library(Mapped):
             if not isinstance(namespace, Place):
                 raise TypeError(f"a namespace is a Namespace, not {namespace!r}")
             place = namespace._entered()
-        in_tree = _linker.REPLACE_IN_TREE if replace_in else 0
+            arena = arena or namespace._arena
+        flags = (_linker.REPLACE_IN_TREE if replace_in else 0) | (_linker.ARENA if arena else 0)
         replacements, kept = None, None
         if replace is not None:
             with late:
@@ -170,15 +176,15 @@ class Library(Mapped):
                 from dlopen._requests import Request
                 from dlopen.reloading import Reloading
 
-            name, text, flags = _linker.asked(path, mode)
+            name, text, modes = _linker.asked(path, mode)
             data, self._given_data = self._given_data, None
-            request = Request(name, flags, in_tree, replacements or [], kept or [], read, place)
+            request = Request(name, modes, flags, replacements or [], kept or [], read, place)
             self._reloading = or_log(Reloading, text, request, is_from_file=data is None)
             image = or_log(self._reloading.load, text, data)
             self._has_ending = True
             self._adopt(image, text, type_, namespace is None)
         else:
-            _open(self, path, mode, type_, in_tree, replacements, read, place)
+            _open(self, path, mode, type_, flags, replacements, read, place)
             if kept:
                 keep(self._open_image(), kept, in_tree=replace_in is not None)
         if namespace is not None:

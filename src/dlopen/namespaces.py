@@ -41,6 +41,7 @@ class Namespace(Place):
         name: For messages; need not be unique.
         path: Folders in which libraries are searched, for what they need, too: after the RPATH of
             the library that needs it, before all else that ld.so(8) names.
+        arena: For all that is loaded into it: see `Library`.
 
     Raises:
         ValueError: A folder with a colon or a null byte in its name.
@@ -50,7 +51,9 @@ class Namespace(Place):
     collection or at the interpreter's end: use `close`, or `with`.
     """
 
-    def __init__(self, name: str, path: Iterable[str | os.PathLike[str]] = ()) -> None:
+    def __init__(
+        self, name: str, path: Iterable[str | os.PathLike[str]] = (), *, arena: bool = False
+    ) -> None:
         if isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path holds folders, and is none itself: [{path!r}]")
         # Not resolved: a symbolic link may lead elsewhere later.
@@ -61,6 +64,7 @@ class Namespace(Place):
         sys.audit("dlopen.namespace", name, folders)
         super().__init__(name)
         self._path = folders
+        self._arena = arena
         self._modules: dict[str, ModuleType] = {}
         self._block: Block | None = None  # in which its modules are where the interpreter's are
         self._number = _linker.new_namespace(os.fsencode(":".join(folders)) or None)

@@ -33,6 +33,7 @@ def run_benchmark(folder: Path, only: str, rounds: int = 2) -> tuple[list[dict[s
     ("only", "metrics"),
     [
         ("Open and close: tiny C", {"open", "close", "open+close"}),
+        ("In the arena: tiny C", {"open", "close", "open+close"}),
         ("First open of a process: tiny C, preloaded", {"open"}),
         ("From bytes: tiny C", {"open+close"}),
         ("Chained libraries: one", {"open", "close"}),

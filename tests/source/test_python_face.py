@@ -152,8 +152,12 @@ def test_a_keyword_of_an_open_is_written_in_four_places() -> None:
     assert {"gil", "reload", "files"} <= set(keywords)
     texts = sources()
     trees = {name: ast.parse(texts[name]) for name in OPENING}
+    # A namespace's own keyword, of the same name, is stated, explained and kept there.
+    own = {"arena": r"namespaces: Namespace(\.__init__)?,"}
+    assert own.keys() < inspect.signature(dlopen.Namespace).parameters.keys()
     for keyword in keywords:
         found = {f"{name}: {place}" for name in OPENING for place in places(keyword, trees[name])}
+        found = {place for place in found if not re.match(own.get(keyword, "$"), place)}
         assert len(found) <= PLACES, (keyword, sorted(found))
         assert len(found) >= 3, keyword
 

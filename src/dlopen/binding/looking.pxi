@@ -274,6 +274,7 @@ def info(uintptr_t image):
             "flags_1": found.flags_1,
             "tls": (found.tls_size, found.tls_align, found.tls_module_id),
             "relro_size": found.relro_size,
+            "arena_size": found.arena_size,
             "state": STATES.get(found.state, "unknown"),
             "is_host": bool(found.is_host),
             "is_global": bool(found.is_global),

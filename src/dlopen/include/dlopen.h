@@ -103,6 +103,12 @@ struct DLOPEN_error {
 
 #define DLOPEN_RELOADABLE 16u       /* with bytes: found by its name as a file's image is, and ready for DLOPEN_swap: it shares no unique definitions */
 
+/* What this open loads is read into memory that closed images have left, if it is small (128 KiB in memory), instead
+ * of being mapped: faster where many small libraries come and go.  Its file is not in /proc/PID/maps, and its pages
+ * are shared with no other process.  What is larger, asks for a greater alignment than a page, or may not be
+ * executed once it was written (PR_SET_MDWE, execmem of SELinux) is mapped as ever.  Up to 2 MiB are kept. */
+#define DLOPEN_ARENA 32u
+
 /* What a reference is bound to instead of what the scope has: one symbol of one version. */
 struct DLOPEN_replacement {
   const char *name;
@@ -265,6 +271,7 @@ struct DLOPEN_info {
   int64_t namespace_id;          /* 0: the program's */
   const char *machine;           /* that its code is for: "x86-64", "AArch64", "RISC-V", "LoongArch" */
   uint64_t relro_size;           /* bytes that are made read-only after relocation, whole pages of PT_GNU_RELRO; 0 when none */
+  uint64_t arena_size;           /* bytes of the arena that it was read into (DLOPEN_ARENA); 0: it is mapped, or was copied from bytes */
 };
 int DLOPEN_info(DLOPEN_image *image, struct DLOPEN_info *info);
 const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL past the end */

@@ -47,7 +47,9 @@ cdef int map_it(const char* bytes, uint64_t size, uint64_t distance) noexcept no
     memcpy(image.layout.phdrs, bytes + header.e_phoff, header.e_phnum * sizeof(Phdr))
     code = check_layout(&image.layout, size, b"it", &error)
     if code == 0:
-        code = map_segments(&image.layout, &file, &place, &image.bytes_bias, b"it", &error)
+        code = map_segments(
+            &image.layout, &file, &place, NULL, &image.slot, &image.bytes_bias, b"it", &error
+        )
     # Nothing is there.
     image.load_bias = image.bytes_bias + distance
     image.map_start = image.load_bias + image.layout.start
@@ -75,7 +77,7 @@ cdef public int unit_link(const char* bytes, uint64_t size, uint64_t distance) n
     code = relocate_image(&batch, &image)
     if code == 0:
         move_dynamic_pointers(&image)
-        code = protect_relro(&image.layout, image.bytes_bias, b"it", &error)
+        code = protect_relro(&image.layout, image.bytes_bias, NULL, b"it", &error)
     return code
 
 

@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "dlopen.h" nogil:
     enum:
         DLOPEN_ABI, DLOPEN_PRIVATE, DLOPEN_NO_FOREIGN_CODE, DLOPEN_KEEP_AS_LIBC
-        DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE
+        DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE, DLOPEN_ARENA
         DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
         DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
         DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
@@ -125,6 +125,7 @@ cdef extern from "dlopen.h" nogil:
         int64_t namespace_id
         const char* machine
         uint64_t relro_size
+        uint64_t arena_size
     ctypedef struct PublicRelocation "struct DLOPEN_relocation":
         uint64_t place
         int64_t addend

@@ -117,7 +117,7 @@ cdef extern from *:
         MADV_HUGEPAGE, MADV_POPULATE_WRITE
         PR_SET_VMA, PR_SET_VMA_ANON_NAME
         EINTR, ENOENT, ENOTDIR, ENOMEM, EINVAL, EISDIR, EPERM, ESRCH, EMFILE, ENFILE, EIO, ENOSYS
-        EEXIST, ERANGE, AT_EMPTY_PATH
+        EACCES, EEXIST, ERANGE, AT_EMPTY_PATH
     cdef struct FileStatus "stat":
         uint64_t st_dev
         uint64_t st_ino

@@ -59,6 +59,7 @@ cdef enum:                       # a lock may be taken while those of lower rank
     RANK_TLS = 2                 # Tls.lock
     RANK_RECLAIMING = 3          # Registry.reclaiming
     RANK_REGISTRY = 4            # Registry.lock
+    RANK_ARENA = 5               # Arena.lock
     LEAF_BIT = 31
 
 
@@ -71,6 +72,8 @@ cdef inline const char* rank_name(uint32_t bit) noexcept nogil:
         return b"Registry.reclaiming"
     if bit == RANK_REGISTRY:
         return b"Registry.lock"
+    if bit == RANK_ARENA:
+        return b"Arena.lock"
     return b"a leaf"
 
 

@@ -111,6 +111,8 @@ cdef inline int fill_info(
     info.nodelete = image.life.nodelete
     info.machine = &image.machine.name[0]
     info.relro_size = relro_size(&image.layout)
+    if image.slot != NULL:
+        info.arena_size = image.slot.size
     reader_leave(&linker.registry, phase)
     return 0
 

@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from dlopen.core.base.environment cimport Environment
 from dlopen.core.base.growable cimport Pointers, Text
 from dlopen.core.base.lock cimport (
-    RANK_DEBUGGER, RANK_RECLAIMING, RANK_REGISTRY, RANK_TLS, Lock, give_rank,
+    RANK_ARENA, RANK_DEBUGGER, RANK_RECLAIMING, RANK_REGISTRY, RANK_TLS, Lock, give_rank,
 )
 from dlopen.core.base.registrations cimport Key
 from dlopen.core.host.abi cimport HostDebug, HostFunctions, HostHabits
@@ -200,6 +200,7 @@ cdef inline void rank_locks(Linker* linker) noexcept nogil:
     give_rank(&linker.tls.lock, RANK_TLS)
     give_rank(&linker.registry.reclaiming, RANK_RECLAIMING)
     give_rank(&linker.registry.lock, RANK_REGISTRY)
+    give_rank(&linker.registry.arena.lock, RANK_ARENA)
 
 
 cdef inline const char* program_name(const Process* process) noexcept nogil:

@@ -19,6 +19,7 @@ from dlopen.core.base.words cimport smaller
 from dlopen.core.elf.constants cimport PF_R
 from dlopen.core.elf.layout cimport Layout, segment_holding
 from dlopen.core.elf.structures cimport Dyn, Half, Phdr, Rela, Sym, Word, Xword
+from dlopen.core.memory.arena cimport Slot
 from dlopen.core.memory.memory cimport memory_read, memory_write
 
 
@@ -321,6 +322,7 @@ cdef struct Image:
     Flag no_foreign_code         # constructors and resolvers of it do not run
     Flag shares_family           # its namespace has a record: host/namespaces.pxd
     uint64_t asked_length        # atomic: 1 + `asked_name_length`, once it was asked for
+    Slot* slot                   # of the arena, which it is in; NULL: it is mapped
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
 
     # Guarded by Registry.lock.

@@ -33,6 +33,7 @@ from dlopen.core.image.retirement cimport (
     NOTHING_RETIRED, RETIRED_SINCE, RETIRED_WAITING, Retirement, retire,
 )
 from dlopen.core.image.shown cimport Shown
+from dlopen.core.memory.arena cimport Arena, give_back_slot
 from dlopen.core.memory.memory cimport memory_release
 
 
@@ -154,6 +155,7 @@ cdef struct Registry:
     uint32_t readers[2]          # atomic: base/single_thread.pxd
     uint32_t phase               # atomic: the generation that new readers join
     Retirement retirement
+    Arena arena                  # has a lock of its own
     # Taken before `lock`: one thread at a time changes `phase`, and frees what is retired. Not held
     # while it waits for readers.
     Lock reclaiming
@@ -263,7 +265,9 @@ cdef inline void free_retired(Registry* registry, Retired* entry) noexcept nogil
     while entry != NULL:
         next = entry.next
         if entry.image != NULL:  # which holds the entry
-            if not entry.image.is_host:
+            if entry.image.slot != NULL:
+                give_back_slot(entry.image.slot)
+            elif not entry.image.is_host:
                 unmap_with_neighbours(entry.image, &start, &end)
             image_free_records(entry.image)
         elif entry.block == entry:       # a block that begins with it
@@ -334,12 +338,14 @@ cdef inline void before_fork(Registry* registry) noexcept nogil:
     """Takes all locks of the registry, in their order."""
     lock_acquire(&registry.reclaiming)
     lock_acquire(&registry.lock)
+    lock_acquire(&registry.arena.lock)
     allocator_acquire()
 
 
 cdef inline void after_fork(Registry* registry) noexcept nogil:
     """In the parent, and at the end in the child."""
     allocator_release()
+    lock_release(&registry.arena.lock)
     lock_release(&registry.lock)
     lock_release(&registry.reclaiming)
 

@@ -8,7 +8,8 @@ A large writable segment is populated at once, since relocation is about to touc
 pages; a small one costs less by its page faults, and keeps none that nothing touches. Of half a
 megabyte or more, what is written is copied into huge pages (memory/room.pxd).
 
-Bytes are copied into anonymous memory, each segment once.
+Bytes are copied into anonymous memory, each segment once. A small file may be
+read instead, into memory that is used again and again: memory/arena.pxd.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -20,28 +21,21 @@ from dlopen.core.base.details cimport (
     DETAIL_CANNOT_PROTECT_RELRO, DETAIL_CANNOT_PROTECT_TEXT,
 )
 from dlopen.core.base.errors cimport fail_system
-from dlopen.core.base.kernel cimport PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
+from dlopen.core.base.kernel cimport PROT_NONE, PROT_READ, PROT_WRITE
 from dlopen.core.base.words cimport align_down, align_up, larger, smaller
-from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X, PT_LOAD
+from dlopen.core.elf.constants cimport PF_W, PF_X, PT_LOAD
 from dlopen.core.elf.layout cimport Layout, relro_size, relro_start
 from dlopen.core.elf.structures cimport Phdr
+from dlopen.core.memory.arena cimport (
+    Arena, Slot, give_back_slot, protect_constants, protect_sealed, take_slot,
+)
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.memory cimport (
-    is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_name, memory_protect,
-    memory_release, memory_take_huge_pages, memory_take_pages,
+    MEMORY_NAME_SIZE, is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_name,
+    memory_name_of, memory_protect, memory_release, memory_take_huge_pages, memory_take_pages,
+    protection_of,
 )
 from dlopen.core.memory.room cimport POPULATE_LEAST, WRITTEN_LIMIT, Room, measure, reserve
-
-
-cdef inline int protection_of(const Phdr* segment) noexcept nogil:
-    cdef int protection = PROT_NONE
-    if segment.p_flags & PF_R:
-        protection |= PROT_READ
-    if segment.p_flags & PF_W:
-        protection |= PROT_WRITE
-    if segment.p_flags & PF_X:
-        protection |= PROT_EXEC
-    return protection
 
 
 cdef inline int map_file_segment(
@@ -160,11 +154,12 @@ cdef inline int copy_segment(
     return code
 
 
-cdef inline int map_segments(
-    const Layout* layout, File* file, uint64_t* place, uint64_t* bytes_bias, const char* name,
-    Error* error
+cdef inline int map_all(
+    const Layout* layout, const File* file, uint64_t* place, uint64_t* bytes_bias,
+    const char* name, Error* error
 ) noexcept nogil:
-    """Maps all of them; on failure nothing stays mapped. *place is that of Registry."""
+    """On failure nothing stays mapped. *place is that of Registry."""
+    cdef char text[MEMORY_NAME_SIZE]
     cdef uint32_t i
     cdef uint64_t base = 0
     cdef uint64_t bias
@@ -180,7 +175,8 @@ cdef inline int map_segments(
         return code
     bias = base - layout.start
     if file.descriptor < 0:
-        memory_name(base, room.size, name)
+        memory_name_of(name, &text[0])
+        memory_name(base, room.size, &text[0])
     if room.is_huge:
         memory_take_huge_pages(base, room.size)
     elif room.content != 0:
@@ -215,6 +211,70 @@ cdef inline int map_segments(
     return 0
 
 
+cdef inline int read_run(
+    const Layout* layout, const File* file, const Slot* slot, uint64_t start, uint64_t end,
+    uint64_t zeroes_end, uint64_t offset, const char* name, Error* error
+) noexcept nogil:
+    """[start, end) of what the file has from `offset` on, as p_vaddr; and zeroes around it, from
+    the page that it begins in to `zeroes_end`, where another image has been."""
+    cdef uint64_t bias = slot.start - layout.start
+    if slot.is_used:
+        memory_clear(bias + align_down(start, layout.page), start & (layout.page - 1))
+        memory_clear(bias + end, zeroes_end - end)
+    return file_read(file, <void*>(bias + start), end - start, offset, name, error) \
+        if end != start else 0
+
+
+cdef inline int read_into_slot(
+    const Layout* layout, const File* file, const Slot* slot, const char* name, Error* error
+) noexcept nogil:
+    """All segments. Those that follow each other in the file as in memory in one call, with what
+    is between them, as a mapping would have it."""
+    cdef const Phdr* first = NULL
+    cdef const Phdr* last = NULL
+    cdef const Phdr* segment = NULL
+    cdef uint32_t i
+    cdef int code = 0
+    for i in range(layout.phnum + 1):
+        if i < layout.phnum:
+            segment = &layout.phdrs[i]
+            if segment.p_type != PT_LOAD or segment.p_memsz == 0:
+                continue
+            if last != NULL and last.p_filesz == last.p_memsz and segment.p_filesz != 0 \
+                    and segment.p_vaddr - last.p_vaddr == segment.p_offset - last.p_offset \
+                    and align_down(segment.p_vaddr, layout.page) \
+                    == align_up(last.p_vaddr + last.p_memsz, layout.page):
+                last = segment
+                continue
+        if first != NULL and code == 0:
+            code = read_run(
+                layout, file, slot, first.p_vaddr, last.p_vaddr + last.p_filesz,
+                align_up(last.p_vaddr + last.p_memsz, layout.page), first.p_offset, name, error
+            )
+        first = segment
+        last = segment
+    return code
+
+
+cdef inline int map_segments(
+    const Layout* layout, const File* file, uint64_t* place, Arena* arena, Slot** slot,
+    uint64_t* bytes_bias, const char* name, Error* error
+) noexcept nogil:
+    """All of them: into a slot of the arena, if one is given (not NULL) and they fit there, else
+    mapped, with *place of Registry. On failure nothing stays."""
+    cdef int code
+    slot[0] = take_slot(arena, layout, name) if arena != NULL else NULL
+    if slot[0] == NULL:
+        return map_all(layout, file, place, bytes_bias, name, error)
+    bytes_bias[0] = slot[0].start - layout.start
+    code = read_into_slot(layout, file, slot[0], name, error)
+    if code == 0 and protect_constants(slot[0], layout):
+        return 0
+    give_back_slot(slot[0])
+    slot[0] = NULL
+    return code if code else map_all(layout, file, place, bytes_bias, name, error)
+
+
 cdef inline int protect_text(
     const Layout* layout, uint64_t bias, bint writable, const char* name, Error* error
 ) noexcept nogil:
@@ -239,14 +299,17 @@ cdef inline int protect_text(
 
 
 cdef inline int protect_relro(
-    const Layout* layout, uint64_t bias, const char* name, Error* error
+    const Layout* layout, uint64_t bias, const Slot* slot, const char* name, Error* error
 ) noexcept nogil:
-    """PT_GNU_RELRO becomes read-only."""
+    """PT_GNU_RELRO becomes read-only; in a slot with what is constant before it."""
     cdef uint64_t size = relro_size(layout)
     cdef long result
     if size == 0:
         return 0
-    result = memory_protect(bias + relro_start(layout), size, PROT_READ)
+    if slot != NULL:
+        result = protect_sealed(slot, bias + relro_start(layout))
+    else:
+        result = memory_protect(bias + relro_start(layout), size, PROT_READ)
     if result < 0:
         return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT_RELRO, result)
     return 0

@@ -14,10 +14,24 @@ from libc.string cimport memcpy, memset
 from dlopen.core.base.atomics cimport add_u32, load_pointer, store_pointer
 from dlopen.core.base.kernel cimport (
     MADV_HUGEPAGE, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE,
-    MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, kernel_advise, kernel_map, kernel_name_memory,
-    kernel_protect, kernel_unmap,
+    MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE,
+    kernel_advise, kernel_map, kernel_name_memory, kernel_protect, kernel_unmap,
 )
 from dlopen.core.base.strings cimport strchr, strrchr
+from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X
+from dlopen.core.elf.structures cimport Phdr
+
+
+cdef inline int protection_of(const Phdr* segment) noexcept nogil:
+    """Of what a PT_LOAD maps."""
+    cdef int protection = PROT_NONE
+    if segment.p_flags & PF_R:
+        protection |= PROT_READ
+    if segment.p_flags & PF_W:
+        protection |= PROT_WRITE
+    if segment.p_flags & PF_X:
+        protection |= PROT_EXEC
+    return protection
 
 
 cdef inline bint is_memory_error(long result) noexcept nogil:
@@ -78,18 +92,18 @@ cdef inline void memory_take_pages(uint64_t address, uint64_t size) noexcept nog
     kernel_advise(address, size, MADV_POPULATE_WRITE)
 
 
-cdef inline void memory_name(uint64_t address, uint64_t size, const char* name) noexcept nogil:
-    """Of zeroes that an image is copied into, for who looks at /proc/PID/maps; where the kernel
-    can. The path is left out: there is room for 79 characters. Our other memory has no name: a
-    sandbox may end a process for a prctl(2) that it does not know, and an open from bytes is
-    asked for."""
-    cdef char text[80]
+cdef enum:
+    MEMORY_NAME_SIZE = 80        # as prctl(2) has it
+
+
+cdef inline void memory_name_of(const char* name, char* text) noexcept nogil:
+    """What the memory of an image is called, in MEMORY_NAME_SIZE bytes: its path is left out."""
     cdef const char* base = strrchr(name, 0x2f)
     cdef size_t length = 8
-    memcpy(&text[0], b"dlopen: ", length)
+    memcpy(text, b"dlopen: ", length)
     if base != NULL:
         name = base + 1
-    while name[0] != 0 and length < sizeof(text) - 1:
+    while name[0] != 0 and length < MEMORY_NAME_SIZE - 1:
         # What the kernel refuses (prctl(2)), and what is not ASCII.
         if name[0] < 0x20 or name[0] > 0x7e or strchr(b"\\`$[]", name[0]) != NULL:
             text[length] = 0x3f
@@ -98,7 +112,13 @@ cdef inline void memory_name(uint64_t address, uint64_t size, const char* name) 
         length += 1
         name += 1
     text[length] = 0
-    kernel_name_memory(address, size, &text[0])
+
+
+cdef inline void memory_name(uint64_t address, uint64_t size, const char* text) noexcept nogil:
+    """Of zeroes that an image is copied into, for who looks at /proc/PID/maps; where the kernel
+    can. Our other memory has no name: a sandbox may end a process for a prctl(2) that it does not
+    know, and an open from bytes, or into the arena, is asked for."""
+    kernel_name_memory(address, size, text)
 
 
 cdef inline long memory_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:

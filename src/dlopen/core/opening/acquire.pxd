@@ -6,8 +6,9 @@ from libc.string cimport memset
 
 from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport (
-    DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN, DLOPEN_E_STOPPED,
-    DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE, DLOPEN_REJECTED_HOSTS, Request,
+    DLOPEN_ARENA, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN,
+    DLOPEN_E_STOPPED, DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE,
+    DLOPEN_REJECTED_HOSTS, Request,
 )
 from dlopen.core.base.details cimport (
     DETAIL_CANNOT_OPEN, DETAIL_CLASS_32, DETAIL_FILES_STOPPED, DETAIL_HOSTS_CODE,
@@ -118,7 +119,10 @@ cdef inline Outcome load_file(
     image = new_image(path, is_from_bytes and transaction.files.read != NULL)
     if image == NULL:
         return no_memory(transaction, path)
-    code = map_image(linker, file, image, False, transaction.error)
+    code = map_image(
+        linker, &linker.registry.arena if request.flags & DLOPEN_ARENA else NULL, file, image,
+        False, transaction.error
+    )
     if code:
         image_free_records(image)
         return outcome_of(transaction, code)

@@ -87,7 +87,7 @@ cdef inline int map_only(
         if image == NULL:
             code = fail_memory(error, request.name)
         else:
-            code = map_image(linker, file, image, True, error)
+            code = map_image(linker, NULL, file, image, True, error)
             if code:
                 image_free_records(image)
                 image = NULL

@@ -305,6 +305,6 @@ cdef inline Outcome protect_images(Transaction* transaction) noexcept nogil:
         if code == 0 and load_u32(&image.life.state) == DLOPEN_STATE_LOADING:
             forget_ranges(image)
             code = protect_relro(
-                &image.layout, image.bytes_bias, image_name(image), transaction.error
+                &image.layout, image.bytes_bias, image.slot, image_name(image), transaction.error
             )
     return outcome_of(transaction, code)

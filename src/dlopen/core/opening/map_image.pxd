@@ -18,6 +18,7 @@ from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_dynamic
 from dlopen.core.image.image cimport Image, bytes_end, bytes_start, image_free_records
+from dlopen.core.memory.arena cimport Arena, give_back_slot
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.mapping cimport map_segments
 from dlopen.core.memory.memory cimport memory_release
@@ -73,10 +74,11 @@ cdef inline int read_header(
 
 
 cdef inline int map_image(
-    Linker* linker, File* file, Image* image, bint to_look_at, Error* error
+    Linker* linker, Arena* arena, File* file, Image* image, bint to_look_at, Error* error
 ) noexcept nogil:
-    """Header, segments, dynamic section: checked and mapped. On failure the image is not
-    mapped, and the caller frees its records. `to_look_at` is as for read_header."""
+    """Header, segments, dynamic section: checked and mapped, or read into the arena, if that is
+    not NULL. On failure the image is not mapped, and the caller frees its records. `to_look_at` is
+    as for read_header."""
     cdef Ehdr header
     cdef const char* name = image.link_map.l_name
     cdef int code = read_header(file, &header, to_look_at, name, error)
@@ -100,7 +102,8 @@ cdef inline int map_image(
         code = refuse_executable_stack(&image.layout, name, error)
     if code == 0:
         code = map_segments(
-            &image.layout, file, &linker.registry.place, &image.bytes_bias, name, error
+            &image.layout, file, &linker.registry.place, arena, &image.slot, &image.bytes_bias,
+            name, error
         )
     if code:
         return code
@@ -121,6 +124,9 @@ cdef inline int map_image(
 
 cdef inline void unmap_image(Image* image) noexcept nogil:
     """Again does no harm."""
-    if image.map_end != 0:
+    if image.slot != NULL:
+        give_back_slot(image.slot)
+    elif image.map_end != 0:
         memory_release(bytes_start(image), bytes_end(image) - bytes_start(image))
-        image.map_end = 0
+    image.slot = NULL
+    image.map_end = 0
