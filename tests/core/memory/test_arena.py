@@ -169,27 +169,23 @@ ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(address)(1)
     assert (done.stdout, done.returncode) == ("closed\n", -11)
 
 
-def anonymous() -> int:
-    return sum(
-        one.end - one.start for one in maps() if not one.path or one.path.startswith("[anon:dlopen")
-    )
-
-
 def test_no_more_is_kept_than_promised(tmp_path: Path) -> None:
     sizes = [1000 * number for number in range(2, 27)]
     paths = [compile_library(tmp_path, f"lib{size}.so", COUNTING % (1, size)) for size in sizes]
     code = """
 import json, sys
-from core.memory.test_arena import anonymous
 import dlopen
+from support.fixtures import maps
 paths = json.loads(sys.argv[1])
-for arena in (False, True):     # the first time for what the records of so many take
-    before = anonymous()
-    opened = [dlopen.Library(path, dlopen.PRIVATE, arena=arena) for path in paths * 2]
-    size = sum(library.info.arena_size for library in opened)
-    for library in opened:
-        library.close()
-print(size, anonymous() - before)
+opened = [dlopen.Library(path, dlopen.PRIVATE, arena=True) for path in paths * 2]
+places = [(library.info.map_start, library.info.map_end) for library in opened]
+for library in opened:
+    library.close()
+kept = [
+    min(one.end, end) - max(one.start, start)
+    for one in maps() for start, end in places if one.start < end and start < one.end
+]
+print(sum(end - start for start, end in places), sum(kept))
 """
     size, kept = map(int, run_python(code, json.dumps([str(one) for one in paths])).stdout.split())
     assert size > KEPT + LARGEST
