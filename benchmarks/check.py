@@ -79,7 +79,7 @@ CHECKS: dict[str, Check] = {
         f"open and close: {name}": Check(rows.SMALL[name])
         for name in ("tiny C", "chain of three", "C++", "zlib", "sqlite3")
     },
-    "in the arena: tiny C": Check(rows.ARENA["tiny C"]),
+    "in the arena: tiny C": Check(rows.ARENA["tiny C"], [INSTRUCTIONS, CALLS]),
     "counting": Check(counting, [INSTRUCTIONS, CALLS]),
     "first open, preloaded": once(
         partial(rows.preloaded, partial(rows.opening_worker, "first", libraries.tiny))
