@@ -66,7 +66,9 @@ def _source(chance: random.Random, number: int, defined: list[str], called: str)
     return "\n".join(lines)
 
 
-def _libraries(steps: Steps, chance: random.Random, count: int) -> tuple[list[Path], list[str]]:
+def _libraries(
+    steps: Steps, chance: random.Random, count: int, most_needs: int = 6
+) -> tuple[list[Path], list[str]]:
     made: list[Path] = []
     called: list[str] = []
     for number in range(count):
@@ -86,7 +88,7 @@ def _libraries(steps: Steps, chance: random.Random, count: int) -> tuple[list[Pa
                 f"random{number}",
                 _source(chance, number, defined, called[-1]),
                 *flags,
-                needs=chance.sample(made, min(len(made), chance.randrange(7))),
+                needs=chance.sample(made, min(len(made), chance.randrange(most_needs + 1))),
             )
         )
     return made, called
@@ -144,4 +146,32 @@ def test_while_globals_come_and_go(steps: Steps, seed: int) -> None:
         opened.append((handle, number))
         asked += [f"open:./libuser.so:{chance.choice('nl')}", f"call:{handle + 1}:see"]
         asked.append(f"close:{handle + 1}")
+    steps.both(*asked)
+
+
+_MISSING = "\n".join(
+    [
+        *(f"__attribute__((weak)) void missing_{i}(void);" for i in range(4000)),
+        "void (*missing[])(void) = {",
+        *(f"  missing_{i}," for i in range(4000)),
+        "};",
+    ]
+)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_one_open_of_many_finds_is_what_glibc_finds(steps: Steps, seed: int) -> None:
+    """All are new at once: their search list has an index from the start (symbols/index.pxd).
+
+    Of the global scope, two of them in it, there is one when many names have been missing there.
+    """
+    chance = random.Random(100 + seed)
+    made, called = _libraries(steps, chance, 16, most_needs=2)
+    steps.library("missing", _MISSING)
+    steps.library("all", "int all(void) { return 0; }", needs=chance.sample(made, len(made)))
+    asked = [f"open:./{library.name}:nkg" for library in chance.sample(made, 2)]
+    asked.append("open:./libmissing.so:n")
+    asked.append(f"open:./liball.so:{['n', 'l', 'ng', 'nd', 'n', 'n'][seed]}")
+    asked += [f"call:3:{name}" for name in called]
+    asked += [f"find:3:{name}" for name in _NAMES]
     steps.both(*asked)

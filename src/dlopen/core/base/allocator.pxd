@@ -19,7 +19,8 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.base.faults cimport FAULT_ALLOCATION, fault_at, note_block
 from dlopen.core.base.kernel cimport (
-    MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, kernel_map, kernel_unmap,
+    MADV_HUGEPAGE, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE,
+    kernel_advise, kernel_map, kernel_unmap,
 )
 from dlopen.core.base.lock cimport Lock, is_forking, lock_acquire, lock_release
 from dlopen.core.base.words cimport align_up
@@ -62,6 +63,10 @@ cdef enum:
     LARGEST_CLASS_SIZE = 98304
     CHUNK_SIZE = 1 << 20         # never unmapped; below the size of a huge page
     PAGE = 4096
+    # Of what is about to be filled: from here on a huge page costs less than small ones, though
+    # only a quarter of it may be needed.
+    HUGE_LEAST = 0x80000
+    HUGE_PAGE = 0x200000
 
 
 cdef extern from *:
@@ -143,7 +148,17 @@ cdef inline void* allocate(uint64_t size) noexcept nogil:
     """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
     cdef void* block = NULL
     if not fault_at(FAULT_ALLOCATION):
-        block = take_block(size, True)
+        block = take_block(size, True, False)
+        note_block(block, True)
+    return block
+
+
+cdef inline void* allocate_table(uint64_t size) noexcept nogil:
+    """As allocate, for what is about to be written all over: a large one has all its pages at
+    once."""
+    cdef void* block = NULL
+    if not fault_at(FAULT_ALLOCATION):
+        block = take_block(size, True, True)
         note_block(block, True)
     return block
 
@@ -153,16 +168,17 @@ cdef inline void* allocate_unset(uint64_t size) noexcept nogil:
     memory."""
     cdef void* block = NULL
     if not fault_at(FAULT_ALLOCATION):
-        block = take_block(size, False)
+        block = take_block(size, False, False)
         note_block(block, True)
     return block
 
 
-cdef inline void* take_block(uint64_t size, bint zeroed) noexcept nogil:
+cdef inline void* take_block(uint64_t size, bint zeroed, bint populated) noexcept nogil:
     """With its header. NULL without memory."""
     cdef uint64_t whole
     cdef uint32_t size_class
     cdef long mapped
+    cdef int advice
     cdef char* block = NULL
     cdef bint is_fresh = False
     if size > <uint64_t>0x7fffffffffff:
@@ -171,10 +187,13 @@ cdef inline void* take_block(uint64_t size, bint zeroed) noexcept nogil:
         return dlopen_malloc(size, zeroed)
     whole = size + HEADER_SIZE
     if whole > LARGEST_CLASS_SIZE or is_allocating():
-        whole = align_up(whole, PAGE)
+        whole = align_up(whole, HUGE_PAGE if populated and whole >= HUGE_LEAST else PAGE)
         mapped = kernel_map(0, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if mapped < 0 and mapped > -4096:
             return NULL
+        if populated:
+            advice = MADV_HUGEPAGE if whole >= HUGE_PAGE else MADV_POPULATE_WRITE
+            kernel_advise(<uint64_t>mapped, whole, advice)
         (<BlockHeader*>mapped).size = whole
         (<BlockHeader*>mapped).size_class = CLASS_COUNT
         return <char*>mapped + HEADER_SIZE

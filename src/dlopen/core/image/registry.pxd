@@ -74,15 +74,15 @@ cdef struct Snapshot:            # immutable once published: what seldom changes
 
 cdef struct SymbolEntry:         # of SymbolIndex
     uint32_t word                # of a chain of DT_GNU_HASH, and a bit that is set; 0: empty
-    uint32_t place               # in the list, of the first image that has it
-    uint32_t symbol              # its first one there that has
+    uint32_t number              # of the first symbol of the list that has it
 
 
 cdef struct SymbolIndex:         # of a list of images, immutable: symbols/index.pxd
     Retired retired              # first, as Snapshot's
     SymbolEntry* entries         # a hash table, linear probing; in the same block as this struct
     SymbolEntry* end
-    uint32_t shift               # of a word's product, which leaves the number of a slot
+    # By image: the number of the first symbol in its hash table; and that behind all.
+    uint32_t* numbers
     size_t count                 # images
     const void* list             # GlobalList, of that of the global scope
 

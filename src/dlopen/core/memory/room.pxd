@@ -18,6 +18,7 @@ would take, and who asks it learns it too late. If there is not, the kernel find
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from dlopen.core.base.allocator cimport HUGE_LEAST, HUGE_PAGE
 from dlopen.core.base.atomics cimport load_u64
 from dlopen.core.base.contract cimport DLOPEN_E_MAP, Error
 from dlopen.core.base.details cimport DETAIL_CANNOT_MAP
@@ -37,11 +38,8 @@ from dlopen.core.memory.memory cimport (
 cdef enum:
     # Of bytes: from here on one call for all pages costs less than a fault for each.
     COPY_POPULATE_LEAST = 0x10000
-    # From here on a huge page costs less, though only a quarter of it may be filled.
-    HUGE_LEAST = 0x80000
     # Above this, pages of a file that nothing may ever touch cost more than the faults they save.
     WRITTEN_LIMIT = 0x1000000
-    HUGE_PAGE = 0x200000
     # Of data: from here to WRITTEN_LIMIT one call for all pages costs less than a fault for each.
     POPULATE_LEAST = 0x10000
 

@@ -37,6 +37,7 @@ from dlopen.core.relocation.batch cimport Batch
 from dlopen.core.relocation.relocate cimport relocate_image
 from dlopen.core.relocation.resolvers cimport resolvers_fill_static_tls, run_resolvers
 from dlopen.core.relocation.thread_local cimport relocate_deferred_tls
+from dlopen.core.symbols.index cimport expect_lookups
 from dlopen.core.symbols.lookup cimport Definition, Reference
 from dlopen.core.symbols.report cimport report_scope, report_textrel, report_version
 from dlopen.core.symbols.scopes cimport shares_uniques
@@ -229,6 +230,7 @@ cdef inline void begin_batch(Transaction* transaction) noexcept nogil:
     batch.error = transaction.error
     batch.lazy = request.mode & RTLD_NOW == 0 and not linker.process.bind_now
     batch.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
+    expect_lookups(&transaction.searched, batch.lazy)
 
 
 cdef inline int relocate_with_text(Batch* batch, Image* image) noexcept nogil:

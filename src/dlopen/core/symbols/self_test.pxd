@@ -17,7 +17,7 @@ from dlopen.core.elf.constants cimport SHN_UNDEF, STB_GNU_UNIQUE
 from dlopen.core.elf.structures cimport Sym, symbol_binding
 from dlopen.core.image.image cimport Image, SearchList, Tables
 from dlopen.core.image.registry cimport SymbolEntry, SymbolIndex
-from dlopen.core.symbols.index cimport find_word, note_steps
+from dlopen.core.symbols.index cimport find_word, note_steps, place_of
 from dlopen.core.symbols.lookup cimport is_defined, is_export, list_in_scope, symbol_version
 from dlopen.core.symbols.scopes cimport Scopes, add_steps
 
@@ -83,7 +83,7 @@ cdef inline bint may_come_first(
         start = index.count
         entry = find_word(index, word)
         if entry != NULL:
-            reached[0] = pointer_at(images, entry.place) == image
+            reached[0] = pointer_at(images, place_of(index, entry.number)) == image
             return not reached[0]
     for i in range(start, images.count):
         other = <const Image*>pointer_at(images, i)
