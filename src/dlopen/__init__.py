@@ -87,7 +87,7 @@ else:
         """Threads that ask at once wait for the same import, and set the same names."""
         for module, names in _LATE.items():
             if name == module or name in names:
-                with _late:
+                with _late():
                     found = __import__(f"{__name__}.{module}", fromlist=names)
                 globals().update({known: getattr(found, known) for known in names})
                 return globals()[name]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import atexit
 import os
-from _thread import RLock, get_ident
+from _thread import RLock
+from _thread import _local as local
 from _weakref import ref
+from time import monotonic
 
 from dlopen import _linker
 
@@ -38,25 +40,48 @@ def new_lock() -> Any:
     return lock
 
 
-late = new_lock()
-"""For `with`, around imports that are not made by `import dlopen`.
+class _Importing(local):
+    lock: Any = None
 
-A child that is forked while another thread imports a module would wait for ever when it imports
-that one, too: so a fork waits for such threads.
-"""
+
+_importing = _Importing()
+_imports: set[ref[Any]] = set()  # the locks in it, of all threads
+_gate = new_lock()  # before another one is made
+_held: list[Any] = []  # by the thread that forks
 _LONGEST_IMPORT = 5.0  # seconds: one may be waiting for what the thread has that forks
-_forking: set[int] = set()  # the thread that holds `late` for a fork
+
+
+def late() -> Any:
+    """Give a lock for `with`, around imports that are not made by `import dlopen`.
+
+    A child that is forked while another thread imports a module would wait for ever when it imports
+    that one, too: so a fork waits for such threads, and they for a fork.  They do not wait for each
+    other, and each has a lock of its own: what imports modules (`sys.meta_path`) may have one,
+    and import from here while it is held.
+    """
+    if _importing.lock is None:
+        with _gate:
+            lock = new_lock()
+            _imports.add(ref(lock, _imports.discard))
+            _importing.lock = lock
+    return _importing.lock
 
 
 def _before_fork() -> None:
-    if late.acquire(timeout=_LONGEST_IMPORT):
-        _forking.add(get_ident())
+    limit = monotonic() + _LONGEST_IMPORT
+    if not _gate.acquire(timeout=_LONGEST_IMPORT):
+        return
+    _held.append(_gate)
+    for reference in _imports.copy():
+        lock: Any = reference()
+        if lock is not None and lock.acquire(timeout=max(0, limit - monotonic())):
+            _held.append(lock)
 
 
 def _after_fork() -> None:
-    if get_ident() in _forking:
-        _forking.discard(get_ident())
-        late.release()
+    if _gate._is_owned():
+        while _held:
+            _held.pop().release()
 
 
 def in_child(act: Callable[[], object]) -> None:
@@ -76,6 +101,7 @@ def _begin_child() -> None:
         if lock is not None and not lock._is_owned():
             lock._at_fork_reinit()
     _after_fork()
+    _held.clear()  # of another thread that was forking, too
     for act in _in_child:
         act()
 

@@ -37,7 +37,7 @@ class Mapped(_linker.Opened):
         return self._own_lock or self._guard_by(new_lock())
 
     def _describe(self) -> Info:
-        with late:
+        with late():
             from dlopen.info import Info  # noqa: PLC0415  (seldom needed)
 
         return Info(self._open_image(), self)

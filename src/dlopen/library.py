@@ -159,20 +159,20 @@ class Library(Mapped):
         flags = (_linker.REPLACE_IN_TREE if replace_in else 0) | (_linker.ARENA if arena else 0)
         replacements, kept = None, None
         if replace is not None:
-            with late:
+            with late():
                 from dlopen._replacing import keep, kept_of, replacements_for
 
             replacements, kept = replacements_for(replace), kept_of(replace)
         read = None
         if files is not None:
-            with late:
+            with late():
                 from dlopen._files import reader
 
             read = reader(files)
         is_usual = not (gil or use_errno or reload)
         type_ = Function if is_usual else function_type(gil, use_errno, reload)
         if reload:
-            with late:
+            with late():
                 from dlopen._requests import Request
                 from dlopen.reloading import Reloading
 
@@ -222,7 +222,7 @@ class Library(Mapped):
 
     def _inside(self) -> Passage:
         """For `with`: the current version is not unmapped meanwhile."""
-        with late:
+        with late():
             from dlopen._gate import Passage
 
         return Passage(self._reloading.gate if self._reloading else None)
@@ -376,7 +376,7 @@ class Library(Mapped):
             TypeError: A replacement cannot be one.
             Exception: At the end: what a callback raised.
         """
-        with late:
+        with late():
             from dlopen.patching import Patch
 
         return Patch(self, {**(replacements or {}), **names})

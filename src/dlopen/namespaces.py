@@ -128,7 +128,7 @@ class Namespace(Place):
         in a block, others that enter one wait, and those that import a module which the block has
         imported get that one.
         """
-        with late:
+        with late():
             from dlopen._importing import Block  # noqa: PLC0415  (slow to import)
 
         self._entered()

@@ -48,6 +48,8 @@ class Operation:
     ends_with: str = ""
     # Without memory for the record of a thread_local object its library stays.
     may_stay: bool = False
+    # The process's first image: an unwinder may come with it.
+    is_first: bool = False
 
 
 def close(_: object, library: Any) -> None:
@@ -289,9 +291,19 @@ def first_operations() -> list[Operation]:
         return dlopen.Library.from_bytes(content["libinitial.so"], name="libinitial.so")
 
     return [
-        Operation("first Library", lambda _: dlopen.Library(path("libchain.so")), finish=close),
-        Operation("first Library by search", lambda _: dlopen.Library("libchain.so"), finish=close),
-        Operation("first Library.from_bytes", first_bytes, finish=close),
+        Operation(
+            "first Library",
+            lambda _: dlopen.Library(path("libchain.so")),
+            finish=close,
+            is_first=True,
+        ),
+        Operation(
+            "first Library by search",
+            lambda _: dlopen.Library("libchain.so"),
+            finish=close,
+            is_first=True,
+        ),
+        Operation("first Library.from_bytes", first_bytes, finish=close, is_first=True),
         Operation("first libraries()", lambda _: len(dlopen.libraries())),
         Operation("first find()", lambda _: dlopen.find("libchain.so")),
     ]
@@ -384,6 +396,23 @@ def difference(what: str, expected: list[str], got: list[str]) -> str:
     return f"{what} differs: {'  '.join(changes)}" if changes else ""
 
 
+def without_unwinder(expected: list[str], got: list[str]) -> tuple[list[str], list[str]]:
+    """But for libgcc_s, and the blocks of its record.
+
+    It was brought in, for good, where libc's symbol table could not be opened (host/redirect.pxd).
+    """
+    library = "/libgcc_s.so.1"
+    if any(library in line for line in expected) or not any(library in line for line in got):
+        return expected, got
+    count = next(line for line in got if line.startswith("images "))
+    one_less = f"images {int(count.split()[1]) - 1}"
+    return [line for line in expected if not line.startswith("blocks ")], [
+        one_less if line == count else line
+        for line in got
+        if library not in line and not line.startswith("blocks ")
+    ]
+
+
 def try_operation(operation: Operation, point: int, stride: int) -> tuple[int, int]:
     reference = try_point(operation, 0, False)
     if reference["wrong"]:
@@ -394,12 +423,14 @@ def try_operation(operation: Operation, point: int, stride: int) -> tuple[int, i
         for number in range(point or 1, 5000, stride):
             outcome = try_point(operation, number, stays)
             wrong = outcome["wrong"]
+            opened, ended = reference["opened"], reference["ended"]
+            if not wrong and "opened" in outcome and operation.is_first and outcome["hit"]:
+                opened, outcome["opened"] = without_unwinder(opened, outcome["opened"])
+                ended, outcome["ended"] = without_unwinder(ended, outcome["ended"])
             if not wrong and "opened" in outcome:
-                wrong = difference(
-                    "with it done, the state", reference["opened"], outcome["opened"]
-                )
+                wrong = difference("with it done, the state", opened, outcome["opened"])
                 if not (wrong or (operation.may_stay and outcome["hit"])):
-                    wrong = difference("after it, the state", reference["ended"], outcome["ended"])
+                    wrong = difference("after it, the state", ended, outcome["ended"])
             if wrong:
                 print(
                     f"FAILED {operation.name}, point {number}{' and all after it' * stays}: {wrong}"

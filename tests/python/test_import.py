@@ -186,6 +186,44 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(dlopen.libraries()
     assert run_python(code).stdout == "0 True\n0 True\n"
 
 
+def test_an_importer_with_a_lock_imports_too() -> None:
+    """A thread that holds it does not wait for one that waits for it."""
+    code = """
+import importlib.machinery, signal, sys, threading
+import dlopen
+
+class Locking(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path, target=None):
+        if name != "dlopen.watching":
+            return None
+        spec = super().find_spec(name, path, target)
+        execute = spec.loader.exec_module
+        def wait(module):
+            begun.set()
+            held.wait()
+            with lock:
+                execute(module)
+        spec.loader.exec_module = wait
+        return spec
+
+def hold():
+    begun.wait()
+    with lock:
+        held.set()
+        print(dlopen.Mode.__name__, flush=True)
+
+signal.alarm(20)
+lock, begun, held = threading.Lock(), threading.Event(), threading.Event()
+sys.meta_path.insert(0, Locking)
+thread = threading.Thread(target=hold)
+thread.start()
+print(dlopen.watch.__name__)
+thread.join()
+"""
+    assert run_python(code).stdout.splitlines() == ["Mode", "watch"]
+
+
 def test_what_is_registered_later_ends_first(tmp_path: Path) -> None:
     """Though nothing of patches was imported when it was registered."""
     source = "int rand(void); int often(void) { return rand(); }"

@@ -138,7 +138,7 @@ cdef inline int release_in(const char* node) noexcept nogil:
 
 
 cdef inline int newest_release(const Image* libc) noexcept nogil:
-    """The N of the last GLIBC_2.N that it defines: each release has the nodes of those before it."""
+    """The N of its last GLIBC_2.N: each release defines the nodes of those before it."""
     cdef const Version* version
     cdef uint32_t i
     cdef int newest = 0
