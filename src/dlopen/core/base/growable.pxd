@@ -23,6 +23,13 @@ cdef struct Pointers:
     size_t capacity
 
 
+cdef inline void pointers_begin(Pointers* array) noexcept nogil:
+    """Empty, without memory of its own."""
+    array.items = NULL
+    array.count = 0
+    array.capacity = 0
+
+
 cdef inline bint pointers_reserve(Pointers* array, size_t more) noexcept nogil:
     """So many can be added now, and it does not fail; False without memory, and the array is as
     before."""

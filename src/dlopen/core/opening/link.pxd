@@ -58,12 +58,32 @@ cdef inline bint has_version(const Image* library, const Version* needed) noexce
     return False
 
 
+cdef inline bint is_named(const Image* image, const char* name) noexcept nogil:
+    return answers_to(image, name) or same_file_name(image, name)
+
+
+cdef inline const Image* dependency_named(const Image* image, const char* name) noexcept nogil:
+    """The one that a verneed entry names; NULL: none does."""
+    cdef const Pointers* images = &image.needs.dependencies
+    cdef size_t count = images.count
+    cdef size_t i = 0
+    # As a rule the name is that of a DT_NEEDED, stands once in the string table, and its library
+    # has the same place: it is asked first.
+    while i < image.tables.needed.count and image.tables.needed.items[i] != <const void*>name:
+        i += 1
+    if i < count and is_named(<const Image*>images.items[i], name):
+        return <const Image*>images.items[i]
+    for i in range(count):
+        if is_named(<const Image*>images.items[i], name):
+            return <const Image*>images.items[i]
+    return NULL
+
+
 cdef inline int check_versions_of(Transaction* transaction, const Image* image) noexcept nogil:
     """Each version that verneed asks of a library must be defined by it, if it defines
     any; a weak one may be missing. In the file's order, so that the error names the one that
     libc's does."""
     cdef uint32_t place = image.tables.first_needed
-    cdef size_t i
     cdef const Version* needed
     cdef const Image* library
     while place != 0:
@@ -71,12 +91,7 @@ cdef inline int check_versions_of(Transaction* transaction, const Image* image) 
         place = needed.next
         if needed.library == NULL or needed.hash == 0 or needed.flags & VER_FLG_WEAK:
             continue
-        library = NULL
-        for i in range(image.needs.dependencies.count):
-            library = <const Image*>image.needs.dependencies.items[i]
-            if answers_to(library, needed.library) or same_file_name(library, needed.library):
-                break
-            library = NULL
+        library = dependency_named(image, needed.library)
         if library == NULL:
             library = host_by_name(&transaction.linker.registry, needed.library)
         report_version(image, needed, library)

@@ -2,10 +2,8 @@
 lock, and without memory where that does.
 """
 
-from libc.string cimport memset
-
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY
-from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
+from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_begin, pointers_free
 from dlopen.core.host.counts cimport count_host_image
 from dlopen.core.host.host_lock cimport close_host
 from dlopen.core.host.linker cimport Linker
@@ -15,7 +13,7 @@ from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.symbols.global_index cimport index_of_globals
 from dlopen.core.symbols.lookup cimport Definition, Reference
 from dlopen.core.symbols.scopes cimport (
-    Scopes, collect_family, collect_globals, free_scopes, take_process,
+    Scopes, begin_scopes, collect_family, collect_globals, free_scopes, take_process,
 )
 
 
@@ -59,9 +57,11 @@ cdef inline void take_lasting_scopes(
     """The first of what is global, up to one that may go when the host likes: most is found there,
     at no cost. `scopes.is_part`, unless that is all. To be given back, in any case."""
     cdef Scopes* scopes = &borrowed.scopes
-    memset(borrowed, 0, sizeof(Borrowed))
+    begin_scopes(scopes)
     borrowed.linker = linker
     borrowed.snapshot = snapshot
+    pointers_begin(&borrowed.handles)
+    borrowed.failed = False
     scopes.own_names = linker.own_names
     scopes.refuses_unversioned = linker.habits.asserts_versions
     scopes.share_unique = share_unique_while_running
@@ -83,7 +83,7 @@ cdef inline void borrow_scopes(const Image* asker, Borrowed* borrowed) noexcept 
     """All of them, where those that stay anyhow are not all: libraries that the host opened
     RTLD_GLOBAL by itself. These, rare, cost memory and a lock of the host's."""
     cdef Scopes* scopes = &borrowed.scopes
-    memset(&scopes.globals, 0, sizeof(Pointers))
+    pointers_begin(&scopes.globals)
     scopes.global_index = NULL
     scopes.global_steps = NULL
     scopes.is_part = False
