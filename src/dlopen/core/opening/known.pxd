@@ -23,8 +23,9 @@ from dlopen.core.image.listing cimport comes_before
 from dlopen.core.image.naming cimport answers_to, base_name, has_base_name, same_file_name
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot, this_thread
 from dlopen.core.memory.file cimport File
+from dlopen.core.opening.loaded cimport find_loaded, is_meant
 from dlopen.core.opening.texts cimport holds_text, remember_name
-from dlopen.core.opening.transaction cimport Transaction, is_meant, replaced_by, rely_on
+from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
 from dlopen.core.search.candidates cimport is_path_in_files
 from dlopen.core.symbols.lookup cimport list_in_scope
 from dlopen.core.symbols.scopes cimport is_of_namespace
@@ -177,12 +178,11 @@ cdef inline Image* loaded_by_name(
     cdef const char* name = wanted.name
     cdef Image* asker = wanted.asker
     cdef Image* image
-    cdef size_t i
-    for i in range(transaction.loaded.count):
-        if answers_to(<Image*>transaction.loaded.items[i], name):
-            return <Image*>transaction.loaded.items[i]
-    if wanted.own_only:
-        return NULL
+    image = find_loaded(
+        &transaction.loaded_index, &transaction.loaded, name, &transaction.file
+    )
+    if image != NULL or wanted.own_only:
+        return image
     image = loaded_with_asker(transaction, asker, name, 0, 0)
     if image != NULL:
         return image
@@ -236,12 +236,9 @@ cdef inline Image* loaded_by_file(
     cdef Asked asked
     cdef size_t i
     cdef Image* image
-    for i in range(transaction.loaded.count):
-        image = <Image*>transaction.loaded.items[i]
-        if is_meant(image, NULL, file.device, file.inode):
-            return image
-    if wanted.own_only:
-        return NULL
+    image = find_loaded(&transaction.loaded_index, &transaction.loaded, NULL, file)
+    if image != NULL or wanted.own_only:
+        return image
     image = loaded_with_asker(transaction, wanted.asker, NULL, file.device, file.inode)
     if image != NULL:
         return image

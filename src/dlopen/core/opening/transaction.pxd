@@ -29,13 +29,13 @@ from dlopen.core.host.refresh cimport HOSTS_CHANGED, HOSTS_UNKNOWN, refresh_host
 from dlopen.core.host.static_tls cimport take_back_tls
 from dlopen.core.host.uniques cimport UniqueHosts, free_unique_hosts
 from dlopen.core.image.image cimport Image, Unique, image_free_records
-from dlopen.core.image.naming cimport answers_to
 from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport (
     Claim, Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
 from dlopen.core.memory.file cimport File, Files
 from dlopen.core.opening.claims cimport Wait, end_claim
+from dlopen.core.opening.loaded cimport LoadedIndex, free_loaded_index
 from dlopen.core.opening.map_image cimport unmap_image
 from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.relocation.batch cimport Batch
@@ -66,6 +66,7 @@ cdef struct Transaction:
     uint32_t phase
     uint64_t generation          # of the registry at the start
     Pointers loaded              # Image*: new ones, breadth first
+    LoadedIndex loaded_index     # of these, where they are many
     Pointers pinned              # Image*: published ones of ours that it relies on
     Pointers counted             # void*: handles of the host's, to give back
     Pointers definers            # Image*: opening/definers.pxd, if `knows_definers`
@@ -139,15 +140,6 @@ cdef inline bint rely_on(Transaction* transaction, Image* image) noexcept nogil:
         transaction.no_memory = True
     close_host(transaction.linker, handle)
     return False
-
-
-cdef inline bint is_meant(
-    const Image* image, const char* name, uint64_t device, uint64_t inode
-) noexcept nogil:
-    """By the name, or by the file where that is NULL."""
-    if name != NULL:
-        return answers_to(image, name)
-    return not image.is_from_bytes and image.inode == inode and image.device == device
 
 
 # The transaction -----------------------------------------------------------------
@@ -233,6 +225,7 @@ cdef inline void end(Transaction* transaction) noexcept nogil:
         release(unique)
     release(transaction.uniques)
     pointers_free(&transaction.loaded)
+    free_loaded_index(&transaction.loaded_index)
     pointers_free(&transaction.pinned)
     pointers_free(&transaction.counted)
     pointers_free(&transaction.definers)
