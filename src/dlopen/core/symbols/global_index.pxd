@@ -82,11 +82,15 @@ cdef inline const SymbolIndex* index_of_globals(
 ) noexcept nogil:
     """As known_index; made now if that pays. In a handler that may have interrupted who holds a
     lock it is left as it is."""
+    cdef const SymbolIndex* known = known_index(registry, snapshot)
     cdef SymbolIndex* index
     cdef SymbolIndex* old
     cdef Pointers images
+    # What is searched behind one that has all that can be in it makes no other one pay.
+    if known != NULL and known.count == snapshot.lasting_count:
+        return known
     if not index_pays(registry, snapshot) or locks_held != 0:
-        return known_index(registry, snapshot)
+        return known
     memset(&images, 0, sizeof(images))
     index = make_global_index(snapshot, &images)
     lock_acquire(&registry.lock)
