@@ -260,6 +260,39 @@ cdef inline uint64_t room_of(const void* pointer) noexcept nogil:
     return (<const BlockHeader*>(<const char*>pointer - HEADER_SIZE)).size - HEADER_SIZE
 
 
+cdef struct Releases:            # blocks to be given back together
+    FreeBlock* first             # linked by `next`
+
+
+cdef inline void release_later(Releases* releases, void* pointer) noexcept nogil:
+    """By `release_all`, in one hold of the lock; NULL is allowed. Nobody reads it any more."""
+    cdef FreeBlock* block
+    if pointer == NULL:
+        return
+    block = <FreeBlock*>(<char*>pointer - HEADER_SIZE)
+    if DLOPEN_USES_MALLOC or block.header.size_class == CLASS_COUNT:
+        release(pointer)
+        return
+    note_block(pointer, False)
+    block.next = releases.first
+    releases.first = block
+
+
+cdef inline void release_all(Releases* releases) noexcept nogil:
+    """In a signal handler that has interrupted the allocator they are lost."""
+    cdef FreeBlock* block = releases.first
+    cdef FreeBlock* next
+    if block == NULL or is_allocating():
+        return
+    allocator_acquire()
+    while block != NULL:
+        next = block.next
+        block.next = heap.free_blocks[block.header.size_class]
+        heap.free_blocks[block.header.size_class] = block
+        block = next
+    allocator_release()
+
+
 cdef inline char* copy_text(const char* text, size_t length) noexcept nogil:
     """A NUL-terminated copy of `length` bytes; NULL without memory."""
     cdef char* copy = <char*>allocate_unset(length + 1)

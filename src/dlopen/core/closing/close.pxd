@@ -69,13 +69,11 @@ cdef inline void collect_once(Linker* linker, Image* closed) noexcept nogil:
     reclaim(&linker.registry, True)
 
 
-cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept nogil:
-    """One open less; unloads what nothing holds any more."""
+cdef inline int close_in_full(Linker* linker, Image* image, Error* error) noexcept nogil:
+    """As close_image, where `uncount` has not."""
     cdef Registry* registry = &linker.registry
     cdef void* handle = NULL
     cdef bint valid
-    if uncount(registry, image):
-        return 0
     seal_what_is_left(linker)
     lock_acquire(&registry.lock)
     valid = is_image(registry, image) and image.life.open_count != 0
@@ -94,6 +92,11 @@ cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept
     else:
         collect(linker, image)
     return 0
+
+
+cdef inline int close_image(Linker* linker, Image* image, Error* error) noexcept nogil:
+    """One open less; unloads what nothing holds any more."""
+    return 0 if uncount(&linker.registry, image) else close_in_full(linker, image, error)
 
 
 cdef inline int closed_if_failed(Linker* linker, int code, Image** image) noexcept nogil:

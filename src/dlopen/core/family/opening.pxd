@@ -18,7 +18,7 @@ from dlopen.core.base.details cimport (
 )
 from dlopen.core.base.errors cimport fail, fail_system
 from dlopen.core.base.kernel cimport EINVAL
-from dlopen.core.closing.close cimport close_image, closed_if_failed
+from dlopen.core.closing.close cimport close_in_full, closed_if_failed
 from dlopen.core.family.errors cimport (
     HOST_NAMESPACES, LM_ID_BASE, LM_ID_CALLER, LM_ID_NEWLM, bad_handle, clear_message, drop_error,
     host_was_asked, keep_message, new_error, pending_message,
@@ -35,7 +35,7 @@ from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
 from dlopen.core.opening.counting cimport count_again, uncount
-from dlopen.core.opening.open cimport open_image
+from dlopen.core.opening.open cimport open_in_full
 
 
 # Handles ------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ cdef inline void* open_for_caller(
         code = fail_system(error, DLOPEN_E_INVALID, name, DETAIL_DLOPEN_MODE, -EINVAL)
     else:
         code = closed_if_failed(
-            linker, open_image(linker, &request, &image, error), &image
+            linker, open_in_full(linker, &request, &image, error), &image
         )
     if code == 0:
         drop_error(error)
@@ -163,7 +163,7 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
     if stays:
         return 0                 # libc does not count what cannot go
     if image != NULL:
-        if close_image(linker, image, NULL) == 0:
+        if close_in_full(linker, image, NULL) == 0:
             return 0
         if pending_message == NULL:
             bad_handle(linker, b"")

@@ -9,10 +9,10 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from dlopen.core.arch.table cimport Machine
-from dlopen.core.base.allocator cimport release
+from dlopen.core.base.allocator cimport Releases, release, release_all, release_later
 from dlopen.core.base.atomics cimport load_u32, load_u64, store_u64
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED
-from dlopen.core.base.growable cimport Pointers, pointers_free
+from dlopen.core.base.growable cimport Pointers
 from dlopen.core.base.kernel cimport kernel_close
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.base.words cimport smaller
@@ -478,49 +478,53 @@ cdef inline void forget_ranges(Image* image) noexcept nogil:
     image.tables.range_count = 0
 
 
+cdef inline void release_list(Releases* releases, const Pointers* array, bint items) noexcept nogil:
+    """Later, and its items if it owns them."""
+    cdef size_t i
+    for i in range(array.count if items else 0):
+        release_later(releases, array.items[i])
+    release_later(releases, array.items)
+
+
 cdef inline void image_free_records(Image* image) noexcept nogil:
     """All that the image owns but its mapping and its host handles, and itself."""
-    cdef size_t i
     cdef Name* name
     cdef Unique* unique = image.uniques
+    cdef Releases releases
+    releases.first = NULL
     while unique != NULL:
         image.uniques = unique.sibling
-        release(unique)
+        release_later(&releases, unique)
         unique = image.uniques
     if image.host.is_program or not image.is_host and (
         image.names.count == 0 or image.path != image.names.items[0]
     ):
-        release(image.path)
-    for i in range(image.names.count if not image.is_host else 0):
-        release(image.names.items[i])
-    pointers_free(&image.names)
+        release_later(&releases, image.path)
+    release_list(&releases, &image.names, not image.is_host)
     while image.further_names != NULL:
         name = image.further_names
         image.further_names = name.next
-        release(name)
-    for i in range(image.thread_local.descriptors.count):
-        release(image.thread_local.descriptors.items[i])
-    pointers_free(&image.thread_local.descriptors)
-    for i in range(image.host.copied.count):
-        release(image.host.copied.items[i])
-    pointers_free(&image.host.copied)
-    pointers_free(&image.tables.needed)
-    pointers_free(&image.tables.filter_entries)
-    pointers_free(&image.needs.dependencies)
-    pointers_free(&image.needs.filtees)
-    pointers_free(&image.needs.sorted)
-    pointers_free(&image.needs.bindings)
-    pointers_free(&image.needs.host_handles)
-    pointers_free(&image.scope.search_list.images)
-    release(image.listing.keys)
-    release(image.calls.definers)
-    release(image.changes.replacements)
+        release_later(&releases, name)
+    release_list(&releases, &image.thread_local.descriptors, True)
+    release_list(&releases, &image.host.copied, True)
+    release_list(&releases, &image.tables.needed, False)
+    release_list(&releases, &image.tables.filter_entries, False)
+    release_list(&releases, &image.needs.dependencies, False)
+    release_list(&releases, &image.needs.filtees, False)
+    release_list(&releases, &image.needs.sorted, False)
+    release_list(&releases, &image.needs.bindings, False)
+    release_list(&releases, &image.needs.host_handles, False)
+    release_list(&releases, &image.scope.search_list.images, False)
+    release_later(&releases, image.listing.keys)
+    release_later(&releases, image.calls.definers)
+    release_later(&releases, image.changes.replacements)
     if image.kept_file != 0:
         kernel_close(image.kept_file - 1)
-    release(image.scope.lists)
-    release(image.tables.versions)
-    forget_ranges(image)
-    release(image.host.probe)
+    release_later(&releases, image.scope.lists)
+    release_later(&releases, image.tables.versions)
+    release_later(&releases, image.tables.ranges)
+    release_later(&releases, image.host.probe)
     if not image.is_host:
-        release(image.layout.phdrs)
-    release(image)
+        release_later(&releases, image.layout.phdrs)
+    release_later(&releases, image)
+    release_all(&releases)

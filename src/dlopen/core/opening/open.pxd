@@ -152,11 +152,10 @@ cdef inline Outcome open_once(
     return outcome
 
 
-cdef inline int open_image(
+cdef inline int open_in_full(
     Linker* linker, const Request* request, Image** result, Error* error
 ) noexcept nogil:
-    """Opens what the request says, by name or from bytes: 0 and the image, counted, or the
-    error."""
+    """As open_image, of what `count_again` has not counted."""
     cdef Namespace* space = NULL
     cdef Wait wait
     cdef Image* root = NULL
@@ -167,10 +166,6 @@ cdef inline int open_image(
         return fail(error, DLOPEN_E_INVALID, request.name, DETAIL_EMPTY_NAME)
     if request.bytes != NULL and request.name == NULL:
         return fail(error, DLOPEN_E_INVALID, b"", DETAIL_BYTES_NAME)
-    root = count_again(&linker.registry, request)
-    if root != NULL:
-        result[0] = root
-        return 0
     if not enter_namespace(linker, request.namespace_id, &space):
         return fail_system(error, DLOPEN_E_INVALID, request.name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
     if is_unmet():               # the first handle of the host's shows it; the faces say it
@@ -195,3 +190,15 @@ cdef inline int open_image(
     if outcome == TRY_AGAIN:
         return fail(error, DLOPEN_E_STATE, request.name, DETAIL_KEPT_REPLACING)
     return code
+
+
+cdef inline int open_image(
+    Linker* linker, const Request* request, Image** result, Error* error
+) noexcept nogil:
+    """Opens what the request says, by name or from bytes: 0 and the image, counted, or the
+    error."""
+    cdef Image* image = count_again(&linker.registry, request)
+    if image == NULL:
+        return open_in_full(linker, request, result, error)
+    result[0] = image
+    return 0

@@ -11,8 +11,9 @@ may have been asked for: these are run and asked again.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
-from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.allocator cimport allocate_unset, release
 from dlopen.core.base.atomics cimport load_pointer, store_pointer
 from dlopen.core.base.contract cimport Error, Request
 from dlopen.core.base.errors cimport fail_memory
@@ -33,7 +34,7 @@ from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport (
     Claim, Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
 )
-from dlopen.core.memory.file cimport File, Files
+from dlopen.core.memory.file cimport File, Files, file_init
 from dlopen.core.opening.claims cimport Wait, end_claim
 from dlopen.core.opening.loaded cimport LoadedIndex, free_loaded_index
 from dlopen.core.opening.map_image cimport unmap_image
@@ -41,7 +42,7 @@ from dlopen.core.opening.texts cimport free_texts
 from dlopen.core.relocation.batch cimport Batch
 from dlopen.core.relocation.resolvers cimport free_deferred
 from dlopen.core.search.cache cimport CacheUse, forget_cache
-from dlopen.core.search.trail cimport Trail
+from dlopen.core.search.trail cimport Trail, trail_init
 from dlopen.core.symbols.index cimport SearchedList, free_searched
 from dlopen.core.symbols.scopes cimport Scopes, free_scopes
 from dlopen.core.symbols.unique cimport UniqueTable
@@ -85,11 +86,11 @@ cdef struct Transaction:
     Wait* wait                   # of the open, which may take several transactions; NULL: none
     Image* root
     bint is_itself               # the root was asked for as itself, and not by what others may have
-    Trail trail                  # of the name that is looked for at the moment
     CacheUse cache               # for all searches of it
-    File file                    # the one that is looked at
     bint is_stale                # an image is there, but what `snapshot` has of it is old
     bint no_memory               # what is there could not all be looked at, or kept
+    Trail trail                  # of the name that is looked for at the moment
+    File file                    # the one that is looked at
     bint knows_definers          # of the late globals of the host's no other need be searched
 
 
@@ -149,9 +150,12 @@ cdef inline Transaction* begin(
     Linker* linker, const Request* request, Error* error
 ) noexcept nogil:
     """Not on the stack, which may be a small thread's. NULL without memory."""
-    cdef Transaction* transaction = <Transaction*>allocate(sizeof(Transaction))
+    cdef Transaction* transaction = <Transaction*>allocate_unset(sizeof(Transaction))
     if transaction == NULL:
         return NULL
+    memset(transaction, 0, <size_t>(<char*>&transaction.trail - <char*>transaction))
+    trail_init(&transaction.trail)
+    file_init(&transaction.file)
     transaction.linker = linker
     transaction.request = request
     transaction.error = error

@@ -3,6 +3,7 @@ error of a name that is not found tells path and reason, DLOPEN_find the rule, t
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.growable cimport Text, text_add_bytes, text_free
@@ -17,6 +18,14 @@ cdef struct Trail:               # the candidates of one search, for errors and 
     int32_t results[256]
     size_t count
     bint other_class             # one of them is an ELF file of 32 bits
+
+
+cdef inline void trail_init(Trail* trail) noexcept nogil:
+    """Empty; of the results nothing is read that was not counted."""
+    memset(&trail.paths, 0, sizeof(trail.paths))
+    memset(&trail.origins, 0, sizeof(trail.origins))
+    trail.count = 0
+    trail.other_class = False
 
 
 cdef inline void trail_free(Trail* trail) noexcept nogil:
