@@ -65,6 +65,7 @@ COMPARED_TYPES = TLS_TYPES | {
     elf64.R_64, elf64.R_PC32, elf64.R_GLOB_DAT, elf64.R_JUMP_SLOT, elf64.R_RELATIVE, elf64.R_32,
     elf64.R_SIZE32, elf64.R_SIZE64, elf64.R_IRELATIVE,
 }  # fmt: skip
+HUGE_LEAST = 0x80000  # src/dlopen/core/base/allocator.pxd
 RELR = "RELR"
 DYNAMIC = "DYNAMIC"  # a word of the dynamic section: no relocation's, but glibc changes some
 OTHER = "a number"  # a size
@@ -278,25 +279,32 @@ class Dump:
         return False
 
     def protection(self, image: Image) -> list[tuple[int, int, str, int]]:
-        """(offset from the bias, end, permissions, inode) over the pages of PT_LOADs."""
+        """(offset from the bias, end, permissions, inode) over the pages of PT_LOADs.
+
+        Much data has no inode: this linker copies it into huge pages.
+        """
+        loads = [one for one in open_elf(image.path).segments if one.type == elf64.PT_LOAD]
+        written = [one for one in loads if one.flags & elf64.PF_W]
+        copied = written if sum(one.file_size for one in written) >= HUGE_LEAST else []
         spans = []
-        for segment in open_elf(image.path).segments:
-            if segment.type == elf64.PT_LOAD:
-                start = image.bias + segment.address
-                spans.append((start & -4096, (start + segment.memory_size + 4095) & -4096))
+        for segment in loads:
+            start = image.bias + segment.address
+            end = (start + segment.memory_size + 4095) & -4096
+            spans.append((start & -4096, end, segment not in copied))
         found: list[tuple[int, int, str, int]] = []
         first = bisect.bisect_right(self._mappings, spans[0][0], key=itemgetter(1))
         for low, high, permissions, inode, _ in self._mappings[first:]:
             if low >= spans[-1][1]:
                 break
-            for start, end in spans:
+            for start, end, has_inode in spans:
                 if low < end and start < high:
                     part = (max(low, start) - image.bias, min(high, end) - image.bias)
                     last = found[-1] if found else None
-                    if last and last[1:] == (part[0], permissions, inode):
-                        found[-1] = (last[0], part[1], permissions, inode)
+                    of_file = (permissions, inode if has_inode else 0)
+                    if last and last[1:] == (part[0], *of_file):
+                        found[-1] = (last[0], part[1], *of_file)
                     else:
-                        found.append((*part, permissions, inode))
+                        found.append((*part, *of_file))
         return found
 
     @cached_property
