@@ -209,7 +209,7 @@ __attribute__((unused)) static void hold_copies(const char *folder, long count, 
 
 static int has_name(struct dl_phdr_info *info, size_t size, void *name)
 {
-  return size && !strcmp(info->dlpi_name, name);
+  return size && !strcmp(info->dlpi_name, (const char *)name);
 }
 
 /* A library that stays would make the second open a lookup. */

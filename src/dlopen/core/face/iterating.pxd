@@ -21,19 +21,26 @@ from dlopen.core.image.shown cimport (
 )
 
 
-cdef struct HostVisit:
+cdef enum:                       # Visit.stage: what is to be given back
+    VISITS_NONE = 0
+    VISITS_HOSTS = 1
+    VISITS_OWN = 2
+
+
+cdef struct Visit:
     Linker* linker
     PhdrVisitor visit
     void* data
     uint64_t our_adds, our_subs
     uint64_t adds, subs          # the host's and ours, as the visitor is told
+    uint32_t stage               # VISITS_*
     uint32_t phase               # of our readers
     bint stopped
 
 
 cdef inline int pass_host_info(HostInfo* info, size_t size, void* data) noexcept nogil:
     """The host makes `info` anew for each image: it may be written."""
-    cdef HostVisit* visit = <HostVisit*>data
+    cdef Visit* visit = <Visit*>data
     cdef int result
     info.dlpi_adds += visit.our_adds
     info.dlpi_subs += visit.our_subs
@@ -44,72 +51,81 @@ cdef inline int pass_host_info(HostInfo* info, size_t size, void* data) noexcept
     return result
 
 
-cdef inline int visit_hosts(void* data) noexcept nogil:
-    """The guarded part of `iterate`: the host's images."""
-    return (<HostVisit*>data).linker.host.dl_iterate_phdr(pass_host_info, data)
-
-
-cdef inline void end_visit_of_hosts(void* data) noexcept nogil:
-    """However it has ended."""
-    leave_host(&(<HostVisit*>data).linker.host_use)
-
-
-cdef inline int visit_own(void* data) noexcept nogil:
-    """The guarded part of `iterate`: our images, in a reader section."""
-    cdef const HostVisit* host = <const HostVisit*>data
-    cdef const ShownTable* table = current_shown(&host.linker.registry.shown)
+cdef inline int visit_own(const Visit* visit) noexcept nogil:
+    """Our images, in a reader section."""
+    cdef const ShownTable* table = current_shown(&visit.linker.registry.shown)
     cdef const ShownEntry* entry
+    cdef const ShownEntry* end
     cdef const Image* image
     cdef HostInfo info
+    cdef PhdrVisitor function = visit.visit
+    cdef void* data = visit.data
+    cdef uint64_t adds = visit.adds
+    cdef uint64_t subs = visit.subs
     cdef int result = 0
-    cdef size_t i
-    for i in range(shown_count(table)):
-        entry = &table.entries[i]
+    if table == NULL:
+        return 0
+    entry = &table.entries[0]
+    end = entry + shown_count(table)
+    while entry != end and not result:
         image = shown_image(entry)
-        if image == NULL:
-            continue
-        # All of it each time: what the visitor was given it may write into.
-        info.dlpi_addr = entry.load_bias
-        info.dlpi_name = entry.name
-        info.dlpi_phdr = entry.phdrs
-        info.dlpi_phnum = <uint16_t>entry.phnum
-        info.dlpi_tls_modid = entry.module_id
-        info.dlpi_tls_data = block_of_thread(image) if entry.module_id else NULL
-        info.dlpi_adds = host.adds
-        info.dlpi_subs = host.subs
-        result = host.visit(&info, sizeof(info), host.data)
-        if result:
-            break
+        if image != NULL:
+            # All of it each time: what the visitor was given it may write into.
+            info.dlpi_addr = entry.load_bias
+            info.dlpi_name = entry.name
+            info.dlpi_phdr = entry.phdrs
+            info.dlpi_phnum = <uint16_t>entry.phnum
+            info.dlpi_tls_modid = entry.module_id
+            info.dlpi_tls_data = block_of_thread(image) if entry.module_id else NULL
+            info.dlpi_adds = adds
+            info.dlpi_subs = subs
+            result = function(&info, sizeof(info), data)
+        entry += 1
     return result
 
 
-cdef inline void end_visit_of_own(void* data) noexcept nogil:
+cdef inline int visit_all(void* data) noexcept nogil:
+    """The guarded part of `iterate`: the host's images, then ours."""
+    cdef Visit* visit = <Visit*>data
+    cdef Linker* linker = visit.linker
+    cdef int result
+    enter_host(&linker.host_use)
+    visit.stage = VISITS_HOSTS
+    result = linker.host.dl_iterate_phdr(pass_host_info, data)
+    end_visit(data)
+    if visit.stopped:
+        return result
+    visit.phase = reader_enter(&linker.registry)
+    visit.stage = VISITS_OWN
+    return visit_own(visit)
+
+
+cdef inline void end_visit(void* data) noexcept nogil:
     """However it has ended."""
-    reader_leave(
-        &(<const HostVisit*>data).linker.registry, (<const HostVisit*>data).phase
-    )
+    cdef Visit* visit = <Visit*>data
+    cdef uint32_t stage = visit.stage
+    visit.stage = VISITS_NONE
+    if stage == VISITS_HOSTS:
+        leave_host(&visit.linker.host_use)
+    elif stage == VISITS_OWN:
+        reader_leave(&visit.linker.registry, visit.phase)
 
 
-cdef inline int iterate(Linker* linker, PhdrVisitor visit, void* data) noexcept nogil:
+cdef inline int iterate(Linker* linker, PhdrVisitor function, void* data) noexcept nogil:
     """The host's images, then ours. The visitor is foreign code: it runs without our lock,
     in a reader section, so that what it looks at stays mapped. It may throw."""
-    cdef HostVisit host
-    cdef int result
-    host.linker = linker
-    host.visit = visit
-    host.data = data
+    cdef Visit visit
     if load_u64(&linker.registry.adds) == 0:     # none of ours, ever
-        return linker.host.dl_iterate_phdr(host.visit, data)
+        return linker.host.dl_iterate_phdr(function, data)
+    visit.linker = linker
+    visit.visit = function
+    visit.data = data
     # Read before the images are: a reader that keeps what it saw must see a change later.
-    host.our_adds = load_u64(&linker.registry.adds)
-    host.our_subs = load_u64(&linker.registry.subs)
-    host.stopped = False
-    enter_host(&linker.host_use)
-    result = in_section(visit_hosts, end_visit_of_hosts, &host)
-    if host.stopped:
-        return result
-    host.phase = reader_enter(&linker.registry)
-    return in_section(visit_own, end_visit_of_own, &host)
+    visit.our_adds = load_u64(&linker.registry.adds)
+    visit.our_subs = load_u64(&linker.registry.subs)
+    visit.stage = VISITS_NONE
+    visit.stopped = False
+    return in_section(visit_all, end_visit, &visit)
 
 
 cdef struct FindResult:          # struct dl_find_object of <dlfcn.h>

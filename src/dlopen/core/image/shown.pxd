@@ -111,7 +111,7 @@ cdef inline const ShownTable* current_shown(const Shown* shown) noexcept nogil:
 
 cdef inline size_t shown_count(const ShownTable* table) noexcept nogil:
     """Of entries, those of what has gone included."""
-    return load_u64(&table.used) if table != NULL else 0
+    return load_u64(&table.used)
 
 
 cdef inline const Image* shown_image(const ShownEntry* entry) noexcept nogil:
