@@ -19,7 +19,8 @@ cdef enum:
 
 
 cdef inline Image* next_need(Image* image, const Image* blank, bint with_bindings) noexcept nogil:
-    """NULL after the last one: dependencies, then what was bound, the last first."""
+    """NULL after the last one: dependencies, of an image opened itself all that it needs from itself
+    on (glibc's l_initfini), then what was bound, the last first."""
     cdef const Needs* kept = &image.needs
     cdef const Pointers* needs = &kept.sorted if kept.sorted.count else &kept.dependencies
     cdef size_t number = image.visit.next
@@ -27,7 +28,7 @@ cdef inline Image* next_need(Image* image, const Image* blank, bint with_binding
         return NULL
     image.visit.next += 1
     if number < needs.count:
-        return <Image*>needs.items[number]
+        return <Image*>needs.items[needs.count - 1 - number if kept.sorted.count else number]
     number -= needs.count
     if not with_bindings or number >= kept.bindings.count:
         return NULL
@@ -81,11 +82,14 @@ cdef inline bint visit_all(
     return complete
 
 
-cdef inline bint sort_for_constructors(const Pointers* images, Pointers* order) noexcept nogil:
+cdef inline bint sort_for_constructors(
+    const Pointers* images, bint is_new, Pointers* order
+) noexcept nogil:
     """`order` gets the images, dependencies first and the root (the first) last, also in a
-    cycle. Uses Image.visit.mark: under Registry.lock."""
+    cycle. `is_new`: the root is being loaded, and has no list of its own yet where a cycle leads
+    back to it. Uses Image.visit.mark: under Registry.lock."""
     cdef Image* root = <Image*>images.items[0]
-    if not visit_all(images, True, root, False, order):
+    if not visit_all(images, True, root if is_new else NULL, False, order):
         return False
     pointers_remove(order, root)
     return pointers_add(order, root)

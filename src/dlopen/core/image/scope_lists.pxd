@@ -88,6 +88,7 @@ cdef inline void leave_scope(Image* image) noexcept nogil:
             if not holds_own:
                 neighbour = &image.scope.search_list
                 holds_own = True
+                image.life.has_outlived = True
             elif neighbour == NULL:
                 following = i + 1            # its own is there
                 while scope[following].is_leaving:

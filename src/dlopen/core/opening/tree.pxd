@@ -6,6 +6,8 @@ Filtees (DT_FILTER, DT_AUXILIARY) stand before the image that names them in ever
 from libc.stddef cimport size_t
 from libc.string cimport memset
 
+from dlopen.core.base.atomics cimport load_u32
+from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING
 from dlopen.core.base.errors cimport error_clear, error_needed_by
 from dlopen.core.base.growable cimport (
     Pointers, pointer_at, pointers_add, pointers_add_once, pointers_free,
@@ -146,21 +148,29 @@ cdef inline void put_hosts_last(Pointers* images) noexcept nogil:
 
 cdef inline bint sort_tree(Image* root) noexcept nogil:
     """Under the lock: the order of what a root needs, which is a dependency's own from its
-    first open on. False without memory."""
+    first open on; not of one that has outlived the open which brought it in, as glibc gives that one
+    a list without an order. False without memory."""
     cdef const Pointers* closure = &root.scope.search_list.images
-    cdef Pointers needed
+    cdef Pointers needed, order
     cdef size_t i
     cdef bint complete
-    if root.is_host or root.needs.sorted.count:
+    if root.is_host or root.needs.sorted.count or root.life.has_outlived:
         return True
     memset(&needed, 0, sizeof(needed))
+    memset(&order, 0, sizeof(order))
     # Itself first, which a filter is not in its list.
     complete = pointers_add(&needed, root)
     for i in range(closure.count):
         if closure.items[i] != root and not (<const Image*>closure.items[i]).is_host:
             complete = complete and pointers_add(&needed, closure.items[i])
-    complete = complete and sort_for_constructors(&needed, &root.needs.sorted)
-    if not complete:
-        root.needs.sorted.count = 0
+    # Not into its list at once: a cycle that leads back to it goes by its dependencies.
+    complete = complete and sort_for_constructors(
+        &needed, load_u32(&root.life.state) == DLOPEN_STATE_LOADING, &order
+    )
     pointers_free(&needed)
+    if complete:
+        pointers_free(&root.needs.sorted)
+        root.needs.sorted = order
+    else:
+        pointers_free(&order)
     return complete
