@@ -103,7 +103,7 @@ struct DLOPEN_error {
 
 #define DLOPEN_RELOADABLE 16u       /* with bytes: found by its name as a file's image is, and ready for DLOPEN_swap: it shares no unique definitions */
 
-/* What this open loads is read into memory that closed images have left, if it is small (128 KiB in memory), instead
+/* What this open loads is read into memory that closed images have left, if it is small (256 KiB in memory), instead
  * of being mapped: faster where many small libraries come and go.  Its file is not in /proc/PID/maps, and its pages
  * are shared with no other process.  What is larger, asks for a greater alignment than a page, or may not be
  * executed once it was written (PR_SET_MDWE, execmem of SELinux) is mapped as ever.  Up to 2 MiB are kept. */

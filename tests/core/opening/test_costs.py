@@ -30,6 +30,7 @@ static long faults(void) {
   return usage.ru_minflt;
 }
 static void mark(const char *text) { if (write(-1, text, strlen(text)) == 0) abort(); }
+static int into_arena;
 static void *open_bytes(const char *path) {
   static char bytes[1 << 25];
   static size_t size;
@@ -39,6 +40,7 @@ static void *open_bytes(const char *path) {
   struct DLOPEN_request request = {
     .size = sizeof request, .name = path, .bytes = bytes, .bytes_size = size, .mode = RTLD_NOW
   };
+  if (into_arena) request.bytes = NULL, request.flags = DLOPEN_ARENA;
   mark("opens");
   if (loader_open(&request, &image, &error)) failed("from bytes", "no");
   return image;
@@ -58,6 +60,7 @@ static int from_bytes(const char *linker, const char *path) {
 }
 int main(int argc, char **argv) {
   long before = 0, opened = 0;
+  into_arena = argc > 3;
   if (argc > 2) return from_bytes(argv[2], argv[1]);
   for (int round = 0; round < 8; round++) {
     mark("opens");
@@ -238,6 +241,27 @@ def test_bytes_are_copied_into_pages_that_cost_least(
     last = text[text.rindex('"opens"') : text.rindex('"closes"')]
     given = re.findall(r"^madvise\(0x\w+, \d+, (\w+)", last, re.MULTILINE)
     assert [one.replace("MADV_POPULATE_WRITE", "0x17") for one in given] == advice, last
+
+
+def test_nothing_is_mapped_where_a_slot_of_the_arena_is_left(
+    tmp_path: Path, libdlopen: Path
+) -> None:
+    source = SMALL + "int check(void) { return answer(); }"
+    library = compile_library(tmp_path, "libcosts.so", source, flags=["-Wl,-z,now"])
+    program = compile_program(tmp_path, "costs", PROGRAM)
+    trace = tmp_path / "trace"
+    done = run([need_tool("strace"), "-o", trace, program, library, libdlopen, "arena"])
+    assert done.stdout == "42\n42\n"
+    text = trace.read_text()
+    last = text[text.rindex('"opens"') : text.rindex('"ends"')]
+    opening, closing = (
+        [re.split(r"\W", line)[0] for line in part.splitlines()[1:-1]]
+        for part in last.split('"closes"')
+    )
+    read = ["pread64", "pread64"]
+    protected = ["mprotect", "mprotect"]
+    assert opening == [*FILE, *read, *protected, "close", *RELRO], last
+    assert [name for name in closing if name != "write"] == ["mprotect"], last
 
 
 def test_an_image_from_bytes_has_its_name_in_the_list_of_mappings(

@@ -33,7 +33,7 @@ from dlopen.core.memory.memory cimport (
 
 cdef enum:
     # Of an image in memory. Above it reading costs more than mapping.
-    ARENA_LARGEST = 0x20000
+    ARENA_LARGEST = 0x40000
     # Of slots that nobody has; those that were left first are given back to the kernel.
     ARENA_KEPT = 0x200000
     MAX_PIECES = 8
@@ -148,27 +148,21 @@ cdef inline bint is_open(const Slot* slot, uint32_t number) noexcept nogil:
 
 
 cdef inline bint open_pieces(const Slot* slot) noexcept nogil:
-    """All that is between segments' gaps can be written again, and none executed; neighbours in
-    one call. False where the kernel has no memory for it."""
+    """All can be written and nothing executed, whatever code of the image has made of its own
+    pages; one call for what no gap divides. False where the kernel has no memory for it."""
     cdef uint32_t first = 0
-    cdef uint32_t last, i
-    cdef bint done = True
+    cdef uint32_t last
     while first < slot.piece_count:
         last = first
-        i = first
-        while i < slot.piece_count and slot.pieces[i].protection != PROT_NONE:
-            if not is_open(slot, i):
-                last = i + 1
-            i += 1
-        while first < last and is_open(slot, first):
-            first += 1
-        if first < last:
-            done = memory_protect(
-                piece_start(slot, first), piece_start(slot, last) - piece_start(slot, first),
-                PROT_READ | PROT_WRITE
-            ) == 0 and done
-        first = i + 1
-    return done
+        while last < slot.piece_count and slot.pieces[last].protection != PROT_NONE:
+            last += 1
+        if first < last and memory_protect(
+            piece_start(slot, first), piece_start(slot, last) - piece_start(slot, first),
+            PROT_READ | PROT_WRITE
+        ) < 0:
+            return False
+        first = last + 1
+    return True
 
 
 cdef inline bint protect_constants(Slot* slot, const Layout* layout) noexcept nogil:
