@@ -335,6 +335,24 @@ int check(void) { return one[0] + two[0] + three[0]++; }
         assert {m.permissions for m in inside} == {"rw-p"}
 
 
+def test_what_lies_between_segments_cannot_be_touched(tmp_path: Path) -> None:
+    source = COUNTING % (1, 3000) + '__attribute__((section(".far"))) int far_away = 5;'
+    flags = ["-Wl,--section-start=.far=0x20000"]
+    path = compile_library(tmp_path, "libgap.so", source, flags=flags)
+    for _ in range(2):
+        with dlopen.Library(path, arena=True) as library:
+            info = library.info
+            assert info.arena_size == info.map_end - info.map_start
+            assert [library.add(1), library.add(1)] == [2, 4]
+            assert library.variable("far_away", ctypes.c_int).value == 5
+            inside = [m for m in maps() if m.start < info.map_end and info.map_start < m.end]
+        again = [m for m in maps() if m.start < info.map_end and info.map_start < m.end]
+        for found in (inside, again):
+            (gap,) = [m for m in found if m.permissions == "---p"]
+            assert gap.end == info.load_bias + 0x20000
+        assert {m.permissions for m in again} == {"rw-p", "---p"}
+
+
 def test_a_child_has_an_arena_of_its_own(counting: Path) -> None:
     code = f"""
 import os
