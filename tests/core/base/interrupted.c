@@ -21,6 +21,10 @@ static int (*call_target)(void);
 static DLOPEN_image *first, *user;
 static volatile long traps, seen_closing, answers[3], slept;
 static void (*volatile in_trap)(void);
+static volatile int is_child;
+static uintptr_t *volatile stack;    /* of what was interrupted */
+
+#define TRAP_FLAG 0x100
 
 static void check(int holds, const char *what) {
   if (!holds) failed(what, "");
@@ -33,7 +37,9 @@ static void trapped(int number, siginfo_t *information, void *data) {
   uintptr_t at = (uintptr_t)((ucontext_t *)data)->uc_mcontext.gregs[REG_RIP];
   if (at < start || at >= end) return;
   traps++;
+  stack = (uintptr_t *)((ucontext_t *)data)->uc_mcontext.gregs[REG_RSP];
   if (in_trap) in_trap();
+  if (is_child) ((ucontext_t *)data)->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
 }
 
 static int find_linker(struct dl_phdr_info *info, size_t size, void *data) {
@@ -47,7 +53,6 @@ static int find_linker(struct dl_phdr_info *info, size_t size, void *data) {
   return start != 0;
 }
 
-#define TRAP_FLAG 0x100
 static inline void step(void) {
   __asm__ volatile ("pushfq; orq %0, (%%rsp); popfq" : : "i" (TRAP_FLAG) : "memory", "cc");
 }
@@ -193,8 +198,15 @@ static volatile int is_forking;
 static void before_fork(void) { if (is_forking) step_no_more(); }
 static void after_fork(void) { if (is_forking) step(); }
 
+static void *idle(void *unused) {
+  pause();
+  return unused;
+}
+
 static void forking(void) {
   int status = 0;
+  pthread_t thread;
+  check(pthread_create(&thread, NULL, idle, NULL) == 0, "a second thread");
   check(dlopen("./liblate.so", RTLD_NOW | RTLD_GLOBAL) != NULL, "late");
   user = open_one("./liblateuser.so", RTLD_LAZY);
   call_late = (int (*)(void))library_find(user, "call_late");
@@ -216,10 +228,62 @@ static void forking(void) {
   check(slept < 100, "it sleeps in a handler"); /* a page may have to be read */
 }
 
+/* A handler that forks in the middle of an open or a close, of a process of one thread: what it has
+ * interrupted goes on in the child too, from where it was. */
+enum { FORK_EACH = 67 };              /* traps */
+static volatile long forked, next_fork;
+
+/* Libc's own lock would stay taken in the child: in a callback of its dl_iterate_phdr. */
+static int is_called_back(void) {
+  for (int i = 0; i < 256; i++)
+    if (stack[i] - (uintptr_t)dl_iterate_phdr < 0x400) return 1;
+  return 0;
+}
+
+static void fork_here(void) {
+  int status = 0;
+  if (traps < next_fork || is_called_back()) return;
+  next_fork = traps + FORK_EACH;
+  pid_t child = fork();
+  if (child == 0) {
+    in_trap = NULL;
+    is_child = 1;
+    alarm(20);
+    return;
+  }
+  check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7,
+        "a child");
+  forked++;
+}
+
+static void forking_inside(void) {
+  library_close(open_one("./libuser.so", RTLD_NOW)); /* what is done once is done */
+  in_trap = fork_here;
+  step();
+  user = open_one("./libuser.so", RTLD_LAZY);
+  call_target = (int (*)(void))library_find(user, "call_target");
+  int answer = call_target();
+  int code = loader_close(user, NULL);
+  step_no_more();
+  in_trap = NULL;
+  check(code == 0 && answer == 1, "an open, a call and a close");
+  user = open_one("./libuser.so", RTLD_NOW);
+  call_target = (int (*)(void))library_find(user, "call_target");
+  check(call_target() == 1, "once more");
+  uintptr_t place = (uintptr_t)call_target;
+  library_close(user);
+  DLOPEN_image *image;
+  struct DLOPEN_symbol symbol;
+  check(loader_address((void *)place, &image, &symbol) != 0, "it has gone");
+  if (is_child) _exit(7);
+  check(forked > 50 && traps > 5000, "forks");
+}
+
 static const struct {
   const char *name;
   void (*run)(void);
-} scenarios[] = {{"closing", closing}, {"reading", reading}, {"reading_late", reading_late}, {"forking", forking}};
+} scenarios[] = {{"closing", closing}, {"reading", reading}, {"reading_late", reading_late}, {"forking", forking},
+               {"forking_inside", forking_inside}};
 
 int main(int argc, char **argv) {
   if (argc < 3) return 2;

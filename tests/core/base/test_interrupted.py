@@ -11,7 +11,9 @@ from support.fixtures import compile_library, compile_program, run
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("scenario", ["closing", "reading", "reading_late", "forking"])
+@pytest.mark.parametrize(
+    "scenario", ["closing", "reading", "reading_late", "forking", "forking_inside"]
+)
 def test_at_every_instruction(tmp_path: Path, libdlopen: Path, scenario: str) -> None:
     compile_library(tmp_path, "libfirst.so", "int target(void) { return 1; }")
     compile_library(tmp_path, "libsecond.so", "int target(void) { return 2; }")
