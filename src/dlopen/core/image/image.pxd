@@ -170,8 +170,8 @@ cdef struct Listing:             # image/listing.pxd: written under Registry.loc
     uint64_t number              # grows from one to the next
     uint64_t shown_at            # image/shown.pxd: 1 + its entry there; 0: none
     uint32_t is_present          # atomic; 0: nobody knows it, or only by handle and address
+    uint32_t key_count
     uint32_t* keys               # owned, of its names: image/known_by.pxd
-    size_t key_count
 
 
 cdef struct Life:
@@ -255,15 +255,15 @@ cdef struct Changes:
 cdef struct HostRecord:
     # What is kept of an image of the host's: host/. Set before it is published, but for what is
     # found when it is first asked for: atomic, and the same for each who looks.
-    bint is_startup              # in the process since its start, never unloaded
-    bint is_program
-    bint is_c_library            # libc or the loader, whose dl* names we answer for
-    bint is_cxx_runtime          # whose __cxa_thread_atexit we answer for
-    bint is_family               # one of those that there is only one of in a process
-    bint asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
+    Flag is_startup              # in the process since its start, never unloaded
+    Flag is_program
+    Flag is_c_library            # libc or the loader, whose dl* names we answer for
+    Flag is_cxx_runtime          # whose __cxa_thread_atexit we answer for
+    Flag is_family               # one of those that there is only one of in a process
+    Flag asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
+    Flag has_probe               # `probe` was looked for; under the host's lock
     const Phdr* phdrs            # the host's own, to know the image by; not to be read
     char* probe                  # owned: an exported name, to ask libc whether it is global; atomic
-    bint has_probe               # it was looked for; under the host's lock
     Pointers copied              # char*, owned: what could go with it, its texts
     void* handle                 # link map; NULL: it was not asked for
     uint32_t is_identified       # Image.device and .inode were looked for
