@@ -145,7 +145,9 @@ cdef inline int newest_release(const Image* libc) noexcept nogil:
     cdef int release
     for i in range(libc.tables.version_count):
         version = &libc.tables.versions[i]
-        release = release_in(version.name) if version.name != NULL and version.library == NULL else 0
+        if version.name == NULL or version.library != NULL:
+            continue
+        release = release_in(version.name)
         if release > newest:
             newest = release
     return newest

@@ -189,7 +189,8 @@ cdef struct Life:
     Flag is_deferred             # closed, and unloaded when the last of `live_objects` has gone
     Flag is_finished             # its destructors have run
     Flag is_abandoned            # some of those of its close have not: one has thrown an exception
-    Flag has_outlived            # the open that brought it in: it has got its list of that before its own
+    # The open that brought it in: it has got its list of that before its own.
+    Flag has_outlived
     # Atomic: the thread that runs the constructors, and links what was mapped.
     uint64_t initialiser
     const void* pinner           # atomic: the transaction that pinned it last; NULL: that has ended

@@ -19,8 +19,8 @@ cdef enum:
 
 
 cdef inline Image* next_need(Image* image, const Image* blank, bint with_bindings) noexcept nogil:
-    """NULL after the last one: dependencies, of an image opened itself all that it needs from itself
-    on (glibc's l_initfini), then what was bound, the last first."""
+    """NULL after the last one: dependencies, of an image opened itself all that it needs from
+    itself on (glibc's l_initfini), then what was bound, the last first."""
     cdef const Needs* kept = &image.needs
     cdef const Pointers* needs = &kept.sorted if kept.sorted.count else &kept.dependencies
     cdef size_t number = image.visit.next

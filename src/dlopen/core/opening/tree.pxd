@@ -148,8 +148,8 @@ cdef inline void put_hosts_last(Pointers* images) noexcept nogil:
 
 cdef inline bint sort_tree(Image* root) noexcept nogil:
     """Under the lock: the order of what a root needs, which is a dependency's own from its
-    first open on; not of one that has outlived the open which brought it in, as glibc gives that one
-    a list without an order. False without memory."""
+    first open on; not of one that has outlived the open which brought it in, as glibc gives that
+    one a list without an order. False without memory."""
     cdef const Pointers* closure = &root.scope.search_list.images
     cdef Pointers needed, order
     cdef size_t i
