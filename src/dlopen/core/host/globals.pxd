@@ -12,7 +12,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.atomics cimport load_u32, load_u64, store_u64
+from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.abi cimport (
@@ -22,7 +22,7 @@ from dlopen.core.host.functions cimport find_host_debug
 from dlopen.core.host.host_lock cimport close_host, open_host
 from dlopen.core.host.iterate cimport holds_linker, iterate_hosts
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.host.probes cimport IN_THE_IMAGE, find_in_scope, is_in_scope, pick_probes
+from dlopen.core.host.probes cimport IN_THE_IMAGE, find_in_scope, is_in_scope
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.listing cimport is_present
 from dlopen.core.image.registry cimport Registry, Snapshot
@@ -75,21 +75,15 @@ cdef struct GlobalSearch:
     Pointers found               # Image*: known to be global now
     size_t counted               # of `known`: in the global scope, as far as we know
     size_t most                  # of `known`: that could be
-    uint32_t count               # that libc has there; 0: not known
     bint is_current              # `known` is what the host has
-    bint needs_probes
     bint failed
 
 
-cdef inline int look_at_scope(HostInfo* info, size_t size, void* data) noexcept nogil:
-    """A PhdrVisitor, for one call: while it lasts nothing is loaded or unloaded."""
+cdef inline int compare_counters(HostInfo* info, size_t size, void* data) noexcept nogil:
+    """A PhdrVisitor, for one call."""
     cdef GlobalSearch* search = <GlobalSearch*>data
     search.is_current = info.dlpi_adds == search.known.host_adds \
         and info.dlpi_subs == search.known.host_subs
-    if search.linker.habits.global_count != NULL:
-        search.count = load_u32(search.linker.habits.global_count)
-    if search.is_current and search.needs_probes:
-        search.failed = not pick_probes(search.known)
     return 1
 
 
@@ -139,21 +133,28 @@ cdef inline void take_all(GlobalSearch* search) noexcept nogil:
             search.failed = not pointers_add(&search.found, search.known.hosts[i])
 
 
-cdef inline void find_new(GlobalSearch* search, void* program) noexcept nogil:
-    """GlobalSearch.found, or not with `is_current` or `failed`. No lock may be held."""
+cdef inline void find_new(GlobalSearch* search, uint32_t count) noexcept nogil:
+    """GlobalSearch.found; `count` is what libc had in its scope, 0: not known. No lock may be held.
+
+    What is being closed has left the scope before the counters tell: another one in its stead would
+    make the same number. So the number holds if the counters are still the same after a call that
+    has waited for libc's lock."""
     cdef size_t wanted = 0       # of `known`; 0: not known
-    iterate_hosts(search.linker, look_at_scope, search)
-    if search.count != 0:
-        wanted = search.count - linker_counts(search, program)
-    if not search.is_current or wanted == search.counted:
+    cdef void* program = open_host(search.linker, NULL, RTLD_LAZY | RTLD_NOLOAD)
+    if program == NULL:
+        search.failed = True
         return
-    if wanted == search.most:
-        take_all(search)
-        return
-    search.needs_probes = True
-    iterate_hosts(search.linker, look_at_scope, search)
+    if count != 0:
+        iterate_hosts(search.linker, compare_counters, search)
     if search.is_current:
+        wanted = count - linker_counts(search, program)
+    if wanted == 0:
+        ask_for_each(search, program, search.most)
+    elif wanted == search.most:
+        take_all(search)
+    else:
         ask_for_each(search, program, wanted)
+    close_host(search.linker, program)
 
 
 cdef inline bint join_found(Registry* registry, const Pointers* found) noexcept nogil:
@@ -174,42 +175,21 @@ cdef inline bint join_found(Registry* registry, const Pointers* found) noexcept 
     return snapshot != NULL
 
 
-cdef enum:                       # of look_for_globals
-    GLOBALS_FOUND = 0
-    GLOBALS_CHANGE = 1           # the host's images are others by now
-    GLOBALS_UNKNOWN = 2          # for want of memory
-
-
-cdef inline int look_for_globals(Linker* linker, const Snapshot* known) noexcept nogil:
+cdef inline bint look_for_globals(Linker* linker, const Snapshot* known) noexcept nogil:
     """The host's images of `known` that are in the global scope are there for us, too, from the
-    next snapshot on. No lock may be held."""
+    next snapshot on. No lock may be held. False without memory."""
     cdef GlobalSearch search
-    cdef void* program
-    cdef uint64_t asked = 0
-    cdef uint32_t count = 0      # as libc has it; 0: not known
     memset(&search, 0, sizeof(search))
     search.linker = linker
     search.known = known
-    search.is_current = True
-    if linker.habits.global_count != NULL:
-        count = load_u32(linker.habits.global_count)
-        # What leaves the scope is unloaded, and makes another generation.
-        asked = known.host_generation << 32 | count
-        if load_u64(&linker.host_use.asked_globals) == asked:
-            return GLOBALS_FOUND
     count_known(&search)
-    if count == 0 or count != search.counted:
-        program = open_host(linker, NULL, RTLD_LAZY | RTLD_NOLOAD)
-        if program == NULL:
-            return GLOBALS_UNKNOWN
-        find_new(&search, program)
-        close_host(linker, program)
+    if search.most == search.counted:
+        return True              # nobody is left to be asked
+    find_new(
+        &search,
+        load_u32(linker.habits.global_count) if linker.habits.global_count != NULL else 0
+    )
     search.failed = search.failed \
         or search.found.count != 0 and not join_found(&linker.registry, &search.found)
     pointers_free(&search.found)
-    if search.failed:
-        return GLOBALS_UNKNOWN
-    if not search.is_current:
-        return GLOBALS_CHANGE
-    store_u64(&linker.host_use.asked_globals, asked)
-    return GLOBALS_FOUND
+    return not search.failed

@@ -48,12 +48,10 @@ cdef struct StaticStorage:       # host/static_tls.pxd; guarded by Tls.lock
     bint is_changing             # a thread opens or closes some
 
 
-cdef struct HostUse:             # host/host_lock.pxd, globals.pxd; atomic
+cdef struct HostUse:             # host/host_lock.pxd; atomic
     uint32_t entered             # threads that are in the host's loader for us
     uint32_t forking             # threads that fork
     uint32_t knows_handles       # one of its handles was seen to be the image's link map
-    # Which of Snapshot.host_generation are global is known while libc counts so many there.
-    uint64_t asked_globals
 
 
 cdef enum:

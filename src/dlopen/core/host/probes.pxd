@@ -11,7 +11,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport copy_text
-from dlopen.core.base.atomics cimport load_pointer, store_pointer
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_FUNC, STT_OBJECT, VERSYM_HIDDEN
 from dlopen.core.elf.structures cimport Sym, symbol_type
@@ -19,7 +18,6 @@ from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.host_lock cimport enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, Tables, symbol_count
-from dlopen.core.image.registry cimport Snapshot
 from dlopen.core.symbols.lookup cimport is_export, symbol_name
 
 
@@ -55,24 +53,13 @@ cdef inline const char* pick_probe(const Image* image) noexcept nogil:
     return NULL
 
 
-cdef inline bint pick_probes(const Snapshot* known) noexcept nogil:
-    """Of those that came late, where it is not done. Under the host's lock, and all of `known` are
-    there. False without memory."""
-    cdef size_t i
-    cdef Image* image
-    cdef const char* probe
-    for i in range(known.host_count):
-        image = known.hosts[i]
-        if image.host.is_startup or image.host.has_probe:
-            continue
-        probe = pick_probe(image)
-        if probe != NULL:
-            probe = copy_text(probe, strlen(probe))
-            if probe == NULL:
-                return False
-        store_pointer(&image.host.probe, probe)
-        image.host.has_probe = True
-    return True
+cdef inline bint keep_probe(Image* image) noexcept nogil:
+    """Of one that comes late and is new. Under the host's lock; False without memory."""
+    cdef const char* probe = pick_probe(image)
+    if probe == NULL:
+        return True
+    image.host.probe = copy_text(probe, strlen(probe))
+    return image.host.probe != NULL
 
 
 cdef enum Finding:
@@ -98,7 +85,7 @@ cdef inline Finding find_in_scope(
 
 cdef inline bint is_in_scope(Linker* linker, void* program, Image* image) noexcept nogil:
     """With no lock held; False, too, if it has gone."""
-    cdef const char* probe = <const char*>load_pointer(&image.host.probe)
+    cdef const char* probe = image.host.probe
     cdef Finding finding = NOWHERE
     cdef void* borrowed
     cdef uint64_t i

@@ -22,6 +22,7 @@ from dlopen.core.host.globals cimport find_global_count
 from dlopen.core.host.iterate cimport Collection, count_host_images, holds_linker, iterate_hosts
 from dlopen.core.host.libraries cimport is_c_library
 from dlopen.core.host.linker cimport Linker, Preparation
+from dlopen.core.host.probes cimport keep_probe
 from dlopen.core.host.read_image cimport keep_what_can_go, pinned_record, read_host_image
 from dlopen.core.host.startup cimport add_needed_names, mark_startup
 from dlopen.core.host.unwinder cimport rebind_unwinder
@@ -164,6 +165,7 @@ cdef inline int collect_hosts(HostInfo* info, size_t size, void* data) noexcept 
     """A PhdrVisitor, for one call: the passes over the host's list, while nothing is unloaded."""
     cdef Collection* found = <Collection*>data
     cdef Linker* linker = found.linker
+    cdef Image* image
     cdef size_t i
     linker.host.dl_iterate_phdr(count_host_images, found)
     if found.known == NULL and not counts_images(&linker.preparation, found):
@@ -178,8 +180,9 @@ cdef inline int collect_hosts(HostInfo* info, size_t size, void* data) noexcept 
     else:
         found.failed = not appends_images(&linker.preparation, found)
     for i in range(found.fresh.count):
-        found.failed = found.failed or not (<Image*>found.fresh.items[i]).host.is_startup \
-            and not keep_what_can_go(<Image*>found.fresh.items[i])
+        image = <Image*>found.fresh.items[i]
+        if not image.host.is_startup:
+            found.failed = found.failed or not keep_what_can_go(image) or not keep_probe(image)
     found.failed = found.failed or not add_needed_names(found)
     return 1
 

@@ -262,9 +262,8 @@ cdef struct HostRecord:
     Flag is_cxx_runtime          # whose __cxa_thread_atexit we answer for
     Flag is_family               # one of those that there is only one of in a process
     Flag asks_for_frames         # has slots for _dl_find_object or dl_iterate_phdr
-    Flag has_probe               # `probe` was looked for; under the host's lock
     const Phdr* phdrs            # the host's own, to know the image by; not to be read
-    char* probe                  # owned: an exported name, to ask libc whether it is global; atomic
+    char* probe                  # owned: an exported name, to ask libc whether it is global
     Pointers copied              # char*, owned: what could go with it, its texts
     void* handle                 # link map; NULL: it was not asked for
     uint32_t is_identified       # Image.device and .inode were looked for

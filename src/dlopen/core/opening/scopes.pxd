@@ -4,7 +4,7 @@ of the global scope as it is now, for symbols/scopes.pxd to ask in order."""
 from libc.stddef cimport size_t
 
 from dlopen.core.base.lock cimport lock_acquire, lock_release
-from dlopen.core.host.globals cimport GLOBALS_CHANGE, GLOBALS_UNKNOWN, look_for_globals
+from dlopen.core.host.globals cimport look_for_globals
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, SearchList
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot
@@ -85,12 +85,16 @@ cdef inline bint collect_scopes(Transaction* transaction) noexcept nogil:
     cdef Linker* linker = transaction.linker
     cdef Scopes* scopes = &transaction.scopes
     cdef const Snapshot* snapshot
-    cdef int found = look_for_globals(linker, transaction.snapshot)
-    if found == GLOBALS_UNKNOWN:
+    if not look_for_globals(linker, transaction.snapshot):
         return False
-    transaction.is_stale = transaction.is_stale or found == GLOBALS_CHANGE
     take_process(transaction.snapshot, transaction.namespace_id, scopes)
+    # Who has found out that one is global says so, and publishes it, in one hold of the lock.
+    lock_acquire(&linker.registry.lock)
     snapshot = current_snapshot(&linker.registry)
+    lock_release(&linker.registry.lock)
+    # Of what another thread has found meanwhile nobody has asked that.
+    if snapshot.host_generation != transaction.snapshot.host_generation:
+        transaction.is_stale = True
     if (replaced_by(transaction) != NULL or not take_globals(
         snapshot, transaction.namespace_id, scopes
     )) and not collect_late_globals(transaction, snapshot):
