@@ -3,6 +3,7 @@ of the global scope as it is now, for symbols/scopes.pxd to ask in order."""
 
 from libc.stddef cimport size_t
 
+from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.globals cimport look_for_globals
 from dlopen.core.host.linker cimport Linker
@@ -66,7 +67,7 @@ cdef inline bint has_lasting_globals(
     """All of them, so that each has its place; of the base's namespace."""
     cdef size_t count = snapshot.lasting_count
     return count == 0 or scopes.globals.count >= count \
-        and scopes.globals.items[count - 1] == global_at(snapshot, count - 1)
+        and pointer_at(&scopes.globals, count - 1) == global_at(snapshot, count - 1)
 
 
 cdef inline bint collect_late_globals(
