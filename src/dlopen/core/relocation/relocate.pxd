@@ -29,6 +29,7 @@ from dlopen.core.image.image cimport (
     Image, Tables, image_name, load_word, replacement_of, store_word,
 )
 from dlopen.core.image.relr cimport RelrWalk, relr_group, relr_of, take_word
+from dlopen.core.relocation.ahead cimport BLOCK, look_ahead
 from dlopen.core.relocation.batch cimport Batch, Cache, Place, bad_relocation
 from dlopen.core.relocation.lazy cimport (
     can_bind_lazily, leave_lazy, prepare_lazy_calls, reserved_size,
@@ -162,6 +163,8 @@ cdef inline int relocate_addresses(
         if relocation_width(THIS_MACHINE, number) != 8 \
                 or not lies_in(writable, relocation.r_offset, 8):
             return 0
+        if done[0] % BLOCK == 0 and left >= BLOCK:
+            look_ahead(batch.scopes.searched, image, relocation, left)
         code = bind(
             batch, image, cache, relocation_symbol(relocation), kind == DLOPEN_R_JUMP_SLOT, NULL
         )

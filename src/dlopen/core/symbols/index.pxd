@@ -84,6 +84,11 @@ cdef inline SymbolEntry* first_slot(const SymbolIndex* index, uint32_t word) noe
     return &index.entries[<uint64_t><uint32_t>(word * 0x9e3779b1U) * slots >> 32]
 
 
+cdef inline void prefetch_word(const SymbolIndex* index, uint32_t hash) noexcept nogil:
+    """Where `find_word` will begin."""
+    prefetch(first_slot(index, (hash >> 1) | WORD_USED))
+
+
 cdef inline size_t place_of(const SymbolIndex* index, uint32_t number) noexcept nogil:
     """In the list, of the image that has the symbol: the last whose first one is not above it."""
     cdef size_t low = 0
@@ -141,7 +146,7 @@ cdef inline void add_words(SymbolIndex* index, const Image* image, size_t place)
         return
     for i in range(count):
         if i + AHEAD < count:
-            prefetch(first_slot(index, (tables.chains[i + AHEAD] >> 1) | WORD_USED))
+            prefetch_word(index, tables.chains[i + AHEAD])
         add_word(index, tables.chains[i], first + i)
 
 
