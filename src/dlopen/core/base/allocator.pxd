@@ -109,6 +109,11 @@ cdef extern from *:
     Allocator heap "dlopen_heap"
 
 
+cdef inline bint is_in_first_chunk(const void* address) noexcept nogil:
+    """It is the heap's, though libc's loader sees a variable of libdlopen.so there."""
+    return <uint64_t>address - <uint64_t>heap.first_chunk < FIRST_CHUNK_SIZE
+
+
 cdef inline uint32_t size_class_of(uint64_t size) noexcept nogil:
     """The smallest class that holds `size` bytes, which are not 0."""
     cdef uint64_t last = size - 1

@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport thread_pointer
+from dlopen.core.base.allocator cimport is_in_first_chunk
 from dlopen.core.base.contract cimport DLOPEN_E_UNSUPPORTED, Error
 from dlopen.core.base.details cimport DETAIL_DLINFO_REQUEST
 from dlopen.core.base.errors cimport fail, fail_memory
@@ -42,6 +43,9 @@ cdef inline int family_dladdr(
     cdef int code
     if image == NULL:
         reader_leave(&linker.registry, phase)
+        # A thread's storage, say: no object's, as under libc.
+        if is_in_first_chunk(address):
+            return 0
         enter_host(&linker.host_use)
         if flags:
             code = linker.host.dladdr1(address, info, extra, flags)
