@@ -4,9 +4,9 @@ child starts from.
 No thread is in the host's loader for us, and all of our locks are held, until it has happened. The
 child has one thread: what others have of tables and counts is given up.
 
-Where the process has one thread before, there is nothing to wait for and nothing to give up. What is
-not at rest then is this thread's own, which a signal's handler that forks has interrupted, and which
-goes on in both when that returns.
+Where the process has one thread before, there is nothing to wait for and nothing to give up. What
+is not at rest then is this thread's own, which a signal's handler that forks has interrupted, and
+which goes on in both when that returns.
 """
 
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release, set_forking

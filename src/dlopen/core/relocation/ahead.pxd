@@ -22,7 +22,7 @@ from dlopen.core.symbols.index cimport (
 
 
 cdef enum:
-    BLOCK = 16                   # entries of a table; a processor has about as many misses under way
+    BLOCK = 16                   # entries of a table: about as many misses are under way at once
 
 
 cdef struct Ahead:               # of the symbols of a block
