@@ -220,7 +220,8 @@ def operations() -> list[Operation]:
         Operation("Library of the program", lambda _: dlopen.Library(None), finish=close),
         Operation("Library of libc", lambda _: dlopen.Library("libc.so.6"), finish=close),
         Operation("Library again", opener("libleaf.so"), opener("libleaf.so"), close_both),
-        Operation("Library of what is missing", missing),
+        # What it asked the system's cache is kept mapped, whether it is done again or not.
+        Operation("Library of what is missing", missing, lambda: missing(None)),
         Operation(
             "Library with files",
             lambda _: dlopen.Library("libchain.so", files=content),
