@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-glibc lint types bench bench-full bench-docs bench-check differential machines programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-arch test-glibc lint types bench bench-full bench-docs bench-check differential machines programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a c
 
 test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew
 	@$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)'
+
+test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch64, riscv64 or loongarch64; all of them by default
+	$(PREPARE) test libraries
+	@$(RUN) tools/machines.py $(ARCH) $(ARGS)
 
 differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test

@@ -11,6 +11,7 @@ import pytest
 import dlopen
 from support import fixtures
 from support.fixtures import BUILD, LANGUAGE_MARKS, compiler, missing
+from support.machines import machine
 
 
 def pytest_configure() -> None:
@@ -29,6 +30,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for name, language in LANGUAGE_MARKS.items():
         if item.get_closest_marker(name):
             compiler(language)
+    only_on = item.get_closest_marker("only_on")
+    if only_on and machine().name not in only_on.args:
+        pytest.skip(f"not of {machine().name}")
 
 
 @pytest.fixture(scope="session")

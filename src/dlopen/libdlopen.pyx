@@ -8,8 +8,7 @@ needs an interpreter: the linker drops all that Cython's module initialisation a
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 
-from dlopen.core.arch.machine cimport runs_images
-from dlopen.core.arch.processor cimport find_xsave
+from dlopen.core.arch.processor cimport prepare_processor
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, Patched, PublicImage, PublicReplacement,
@@ -44,7 +43,7 @@ from dlopen.core.family.information cimport family_dladdr, family_dlinfo
 from dlopen.core.family.opening cimport family_dlclose, family_dlmopen, family_dlopen
 from dlopen.core.family.symbols cimport family_dlsym, forward
 from dlopen.core.host.abi cimport AT_PAGESZ, PhdrVisitor, getauxval
-from dlopen.core.host.assumptions cimport is_unmet, note_unmet, say_habits, say_unmet, unmet_text
+from dlopen.core.host.assumptions cimport is_unmet, say_habits, say_unmet, unmet_text
 from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.functions cimport bind_host_functions
 from dlopen.core.host.host_lock cimport close_host
@@ -115,10 +114,8 @@ cdef bint prepare(Linker* linker) noexcept nogil:
     linker.process.page = getauxval(AT_PAGESZ)
     (&startup).in_use = 1
     name_own_functions(linker.own_names)
-    if not runs_images():
-        note_unmet(&linker.preparation, b"images of this machine cannot be run yet", b"")
-    elif bind_host_functions(linker):
-        find_xsave(linker.host.processor_features)
+    if bind_host_functions(linker):
+        prepare_processor(linker.host.processor_features)
         read_arguments(linker)
         # The handlers of fork come before a lock of ours or of the host's loader is taken.
         usable = dlopen_expect_fork() and dlopen_begin() and make_keys(linker) \

@@ -6,6 +6,7 @@ Lines of the comment before a case that begin with one of these words are for th
     differs: REASON        its output under the preload is what follows `ours:`, not glibc's
     ours: TEXT             a line of that output
     needs: VERSION         of glibc, for what older ones do not have
+    emulated: REASON       why it means nothing under an emulator
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ class Case:
     differs: str
     ours: str
     needs: tuple[int, ...]
+    emulated: str
 
     def __str__(self) -> str:
         return f"{self.program}-{self.name}"
 
 
 def _case(program: str, name: str, comment: str) -> Case:
-    fields: dict[str, list[str]] = {"env": [], "differs": [], "ours": [], "needs": []}
+    fields: dict[str, list[str]] = {
+        name: [] for name in ("env", "differs", "ours", "needs", "emulated")
+    }
     current: list[str] = []
     for line in comment.splitlines():
         word, colon, rest = line.strip(" *").partition(":")
@@ -53,6 +57,7 @@ def _case(program: str, name: str, comment: str) -> Case:
         " ".join(fields["differs"]).strip(),
         "".join(line.strip() + "\n" for line in fields["ours"]),
         tuple(int(part) for line in fields["needs"] for part in line.split(".")),
+        " ".join(fields["emulated"]),
     )
 
 

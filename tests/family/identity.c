@@ -167,7 +167,8 @@ CASE(a_descriptor) {
     show_known(handle, name);
 }
 
-/* What the process was started with is as good. */
+/* What the process was started with is as good.
+   emulated: the name of libc that the program knows is none outside the emulator */
 CASE(a_name_of_libc) {
     Dl_info info;
     if (!dladdr((void *)puts, &info)) _exit(99);

@@ -207,6 +207,14 @@ CASE(find_object_of_a_library) {
 }
 
 /* needs: 2.35 */
+CASE(find_object_without_unwind_tables) {
+    struct dl_find_object found;
+    struct link_map *map = must_open("libshape_noframes.so", RTLD_LAZY);
+    SAY("%d\n", _dl_find_object(must_find(map, "shape"), &found));
+    SAY("%d %d\n", found.dlfo_link_map == map, found.dlfo_eh_frame == NULL);
+}
+
+/* needs: 2.35 */
 CASE(find_object_of_its_borders) {
     struct dl_find_object found, again;
     void *handle = must_open("libone.so", RTLD_LAZY);

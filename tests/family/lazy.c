@@ -1,5 +1,6 @@
 /* Lazy binding: RTLD_LAZY, LD_BIND_NOW (ld.so(8)), DF_BIND_NOW (gABI). */
 #include "family.h"
+#include "machines.h"
 
 static void *calls(void) { return must_open("libcalls.so", RTLD_LAZY); }
 
@@ -11,7 +12,7 @@ CASE(a_structure_in_memory) { SAY("%d\n", call(calls(), "call_big")); }
 CASE(a_structure_in_registers) { SAY("%d\n", call(calls(), "call_two")); }
 CASE(variadic) { SAY("%d\n", call(calls(), "call_variadic")); }
 CASE(complex) { SAY("%d\n", call(calls(), "call_complex")); }
-CASE(vectors) { SAY("%d\n", __builtin_cpu_supports("avx") ? call(calls(), "call_vectors") : 0); }
+CASE(vectors) { SAY("%d\n", HAS_WIDE_VECTORS ? call(calls(), "call_vectors") : 0); }
 CASE(errno_is_preserved) { SAY("%d\n", call(calls(), "call_errno")); }
 
 CASE(a_second_call) {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from family.cases import FOLDER
 from support.fixtures import compile_library, compile_program
+from support.machines import machine
 
 # Says when it is initialised and finished; NAME is the only thing that is its own.
 _TRACE = """
@@ -315,6 +316,7 @@ LIBRARIES = {
     "libcallee.so": Library("""
         #include <stdarg.h>
         #include <errno.h>
+        #include "machines.h"
         typedef __int128 wide;
         struct big { long a[8]; };
         struct two { long a; double b; };
@@ -337,12 +339,13 @@ LIBRARIES = {
         _Complex double complex_callee(_Complex double a) { return a * a; }
         int sees_errno(void) { return errno; }
         typedef float v8 __attribute__((vector_size(32)));
-        __attribute__((target("avx"))) v8 vectors(v8 a, v8 b) { return a + b; }
+        WIDE_VECTORS v8 vectors(v8 a, v8 b) { return a + b; }
         int nested(int (*f)(int), int x) { return f(x) + 1; }
     """),
     "libcalls.so": Library(
         """
         #include <errno.h>
+        #include "machines.h"
         typedef __int128 wide;
         struct big { long a[8]; };
         struct two { long a; double b; };
@@ -356,7 +359,7 @@ LIBRARIES = {
         _Complex double complex_callee(_Complex double);
         int sees_errno(void);
         typedef float v8 __attribute__((vector_size(32)));
-        __attribute__((target("avx"))) v8 vectors(v8, v8);
+        WIDE_VECTORS v8 vectors(v8, v8);
         int nested(int (*)(int), int);
         int call_plain(void) { return plain_callee(1, 2, 3, 4, 5, 6, 7, 8); }
         int call_doubles(void) { return (int)doubles(1, 2, 3, 4, 5, 6, 7, 8); }
@@ -371,7 +374,7 @@ LIBRARIES = {
         { _Complex double c = complex_callee(2.0 + 3.0i);
           return (int)(__real__ c * 100 + __imag__ c); }
         int call_errno(void) { errno = 77; return sees_errno(); }
-        __attribute__((target("avx"))) int call_vectors(void) {
+        WIDE_VECTORS int call_vectors(void) {
             v8 a = {1, 2, 3, 4, 5, 6, 7, 8}, b = {8, 7, 6, 5, 4, 3, 2, 1};
             a = vectors(a, b);
             return (int)(a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7]);
@@ -627,8 +630,9 @@ LIBRARIES = {
     "libshape_symbolic.so": _shape("-Wl,-Bsymbolic-functions"),
     "libshape_nocombreloc.so": _shape("-Wl,-z,nocombreloc"),
     "libshape_nostartfiles.so": _shape("-nostartfiles"),
-    "libshape_textrel.so": _shape("-mcmodel=large", "-fno-pic", "-Wl,-z,notext"),
+    "libshape_textrel.so": _shape(*machine().relocated_text, "-Wl,-z,notext"),
     "libshape_noplt.so": _shape("-fno-plt"),
+    "libshape_noframes.so": _shape("-Wl,--no-eh-frame-hdr"),
     "libshape_many.so": Library(
         "".join(f"int many_{i}(void) {{ return {i}; }}" for i in range(500))
     ),
@@ -649,7 +653,7 @@ LIBRARIES = {
     ),
     "libshape_tlsdesc.so": Library(
         "__thread int described = 70; int next_described(void) { return ++described; }",
-        flags=("-mtls-dialect=gnu2",),
+        flags=machine().tls_descriptors,
     ),
     # Moments.
     "libmoment_asks.so": Library(

@@ -121,6 +121,7 @@ CASE(exec_in_a_child) {
     SAY("%d\n", WEXITSTATUS(status));
 }
 
+/* emulated: the shell is this machine's */
 CASE(another_program) { SAY("%d\n", system("echo a child")); }
 
 static void *work_attewalo(void *data) {

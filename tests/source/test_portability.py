@@ -21,8 +21,6 @@ EXCEPTIONS = (
     ("core/base/details.pxd", "(memfd_create", "a text for people: where a file was tried"),
     ("core/search/cache.pxd", "ld.so", "the file's name and magic numbers, which are its format"),
     ("core/search/settings.pxd", "glibc-hwcaps/", "the folder's name, as ld.so(8) has it"),
-    ("core/search/settings.pxd", "x86", "not in the table of the machine yet"),
-    ("core/search/settings.pxd", "haswell", "not in the table of the machine yet"),
     ("core/search/settings.pxd", "lib64", "not in the table of the machine yet"),
     ("core/search/find.pxd", "ld.so.cache", "how a user is told where a library came from"),
     ("core/symbols/scopes.pxd", "search_as_glibc", "the order that dlopen(3) is known for"),

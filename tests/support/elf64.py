@@ -32,6 +32,16 @@ RELOCATION_NAMES = {
     17: "DTPOFF64", 18: "TPOFF64", 24: "PC64", 32: "SIZE32", 33: "SIZE64", 36: "TLSDESC",
     37: "IRELATIVE", 38: "RELATIVE64",
 }  # fmt: skip
+# Of the other machines, the same kinds of relocation by the same names.
+_FOREIGN_NAMES = {
+    183: {0: "NONE", 257: "64", 258: "32", 260: "PC64", 261: "PC32", 1024: "COPY", 1025: "GLOB_DAT",
+          1026: "JUMP_SLOT", 1027: "RELATIVE", 1028: "DTPMOD64", 1029: "DTPOFF64", 1030: "TPOFF64",
+          1031: "TLSDESC", 1032: "IRELATIVE"},
+    243: {0: "NONE", 1: "32", 2: "64", 3: "RELATIVE", 4: "COPY", 5: "JUMP_SLOT", 7: "DTPMOD64",
+          9: "DTPOFF64", 11: "TPOFF64", 12: "TLSDESC", 58: "IRELATIVE"},
+    258: {0: "NONE", 1: "32", 2: "64", 3: "RELATIVE", 4: "COPY", 5: "JUMP_SLOT", 7: "DTPMOD64",
+          9: "DTPOFF64", 11: "TPOFF64", 12: "IRELATIVE", 14: "TLSDESC"},
+}  # fmt: skip
 R_NONE = 0
 R_64, R_PC32, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE, R_32, R_PC64 = 1, 2, 6, 7, 8, 10, 24
 R_SIZE32, R_SIZE64, R_IRELATIVE = 32, 33, 37
@@ -252,6 +262,12 @@ class Elf:
                     for place, info, addend in struct.iter_unpack("<QQq", content)
                 ]
         return found
+
+    @property
+    def relocation_names(self) -> set[str]:
+        """Those that there are, as x86-64 calls them."""
+        names = _FOREIGN_NAMES.get(self.machine, RELOCATION_NAMES)
+        return {names[relocation.type] for relocation in self.relocations}
 
     @property
     def is_symbolic(self) -> bool:

@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from support.machines import machine
+
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingType
     from collections.abc import Sequence
@@ -40,6 +42,8 @@ _COMPILERS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "fortran": ("FC", ("gfortran",), ".f90"),
     "asm": ("CC", ("cc", "gcc"), ".S"),
 }
+# Of another machine: what follows its triplet.
+_CROSS_COMPILERS = {"c": "gcc", "c++": "g++", "asm": "gcc"}
 # pytest mark -> language
 LANGUAGE_MARKS = {"cxx": "c++", "rust": "rust", "go": "go", "fortran": "fortran"}
 
@@ -51,6 +55,13 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(what, pytrace=False)
     pytest.skip(what)
+
+
+def _skip(why: str) -> NoReturn:
+    """The test means nothing on the machine that is tested."""
+    import pytest  # noqa: PLC0415  (not in children)
+
+    pytest.skip(why)
 
 
 def need_tool(name: str) -> str:
@@ -79,6 +90,10 @@ def compiler(language: str) -> str:
     """
     variable, names, _ = _COMPILERS[language]
     chosen = os.environ.get(variable)
+    if machine().is_foreign:
+        if language not in _CROSS_COMPILERS:
+            _skip(f"there is no compiler of {language} for {machine().name}")
+        chosen = f"{machine().triplet}-{_CROSS_COMPILERS[language]}"
     for name in [chosen] if chosen else names:
         for folder in os.get_exec_path():
             path = shutil.which(name, path=folder)
@@ -118,7 +133,10 @@ def _compile(
         link += [f"-L{library.parent}", f"-l:{library.name}"]
 
     key = hashlib.sha256(_compiler_version(path))
-    for part in (language, name, *mode, *flags, *(library.name for library in libraries)):
+    for part in (
+        *(language, name, *machine().always, *mode, *flags),
+        *(library.name for library in libraries),
+    ):
         key.update(part.encode() + b"\0")
     for content in (text, *(file.read_bytes() for file in (*headers, *libraries))):
         key.update(hashlib.sha256(content).digest())
@@ -142,6 +160,7 @@ def _compile(
                 command = [
                     path,
                     "-O1",
+                    *machine().always,
                     *(f"-I{folder}" for folder in INCLUDES),
                     *include,
                     *mode,
@@ -217,13 +236,14 @@ def run(
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program with `env` added to the environment; its output is text, and captured."""
+    words, environment = machine().run(str(command[0]), os.environ, env or {})
     done = subprocess.run(
-        [str(part) for part in command],
+        [*words, *(str(part) for part in command)],
         capture_output=True,
         text=True,
         errors="backslashreplace",
         timeout=timeout,
-        env={**os.environ, **(env or {})},
+        env=environment,
         cwd=cwd,
         check=False,
     )
@@ -249,6 +269,8 @@ def run_python(
 
     The child can import `support`.  With `check` its exit status must be 0.
     """
+    if machine().is_foreign:
+        _skip(f"there is no Python of {machine().name} here")
     path = os.pathsep.join(filter(None, [str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH")]))
     return run(
         # -u: os._exit does not lose what was printed.

@@ -13,6 +13,8 @@ from differential.built import retype
 from support import elf64
 from support.elf64 import Elf
 
+pytestmark = pytest.mark.only_on("x86_64")
+
 # `answer` is what the word at `place` is expected to satisfy.
 _ASM = """
 .data

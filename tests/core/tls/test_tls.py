@@ -12,26 +12,32 @@ from pathlib import Path
 import pytest
 
 from core.steps import Steps
-from support.elf64 import PT_TLS, RELOCATION_NAMES, Elf
+from support.elf64 import PT_TLS, Elf
 from support.fixtures import run_python
+from support.machines import machine
 
 REGISTERS = Path(__file__).with_name("registers.c")
 
 # model -> flags, and the relocations that it makes of an exported variable
+_DYNAMIC = ["-ftls-model=global-dynamic", *machine().tls_traditional]
 MODELS = {
-    "global-dynamic": (["-ftls-model=global-dynamic"], {"DTPMOD64", "DTPOFF64"}),
-    "local-dynamic": (["-ftls-model=global-dynamic", "-DSTORAGE=static"], {"DTPMOD64"}),
+    "global-dynamic": (_DYNAMIC, {"DTPMOD64", "DTPOFF64"}),
+    "local-dynamic": ([*_DYNAMIC, "-DSTORAGE=static"], {"DTPMOD64"}),
     "initial-exec": (["-ftls-model=initial-exec"], {"TPOFF64"}),
-    "descriptors": (["-mtls-dialect=gnu2"], {"TLSDESC"}),
+    "descriptors": (list(machine().tls_descriptors), {"TLSDESC"}),
 }
-DYNAMIC = ["global-dynamic", "local-dynamic", "descriptors"]
+if not machine().tls_descriptors:
+    del MODELS["descriptors"]
+DYNAMIC = [model for model in MODELS if model != "initial-exec"]
+MOST = [model for model in DYNAMIC if model != "local-dynamic"]
 # Those that refer to another library's.
-REFERRING = ["global-dynamic", "initial-exec", "descriptors"]
+REFERRING = [model for model in MODELS if model != "local-dynamic"]
 models = pytest.mark.parametrize("model", MODELS)
 languages = pytest.mark.parametrize("language", ["c", pytest.param("c++", marks=pytest.mark.cxx)])
 
 COUNTER = """
 #include <stdint.h>
+#include "machines.h"
 #ifndef STORAGE
 #define STORAGE
 #endif
@@ -40,10 +46,10 @@ extern "C" {
 #endif
 STORAGE __thread int counter = 40;
 STORAGE __thread int zero;
-STORAGE __thread char line[3] __attribute__((aligned(64))) = {7};
+STORAGE __thread char line[3] __attribute__((aligned(STATIC_STORAGE_ALIGNMENT))) = {7};
 int count(void) { return ++counter; }
 int count_zero(void) { return ++zero; }
-int aligned(void) { return (uintptr_t)line % 64 == 0 ? line[0] : -1; }
+int aligned(void) { return (uintptr_t)line % STATIC_STORAGE_ALIGNMENT == 0 ? line[0] : -1; }
 void *counter_at(void) { return &counter; }
 #ifdef __cplusplus
 }
@@ -52,8 +58,7 @@ void *counter_at(void) { return &counter; }
 
 
 def tls_relocations(path: Path) -> set[str]:
-    names = {RELOCATION_NAMES[relocation.type] for relocation in Elf(path).relocations}
-    return names & {"DTPMOD64", "DTPOFF64", "TPOFF64", "TLSDESC"}
+    return Elf(path).relocation_names & {"DTPMOD64", "DTPOFF64", "TPOFF64", "TLSDESC"}
 
 
 def with_model(
@@ -189,16 +194,17 @@ def test_storage_that_does_not_begin_aligned(steps: Steps) -> None:
     """p_vaddr modulo p_align is not 0 where the linker put .tdata after odd data."""
     script = steps.directory / "odd.ld"
     script.write_text(
-        "SECTIONS { .tdata (ALIGN(4096) + 16) : SUBALIGN(16) { *(.tdata) } } INSERT AFTER .eh_frame"
+        "SECTIONS { .tdata (ALIGN(4096) + 8) : SUBALIGN(8) { *(.tdata) } } INSERT AFTER .eh_frame"
     )
     source = """
-    __thread long words[3] __attribute__((aligned(16))) = {1, 2, 3};
-    __thread long big[64] __attribute__((aligned(64)));
+    #include "machines.h"
+    __thread long words[3] = {1, 2, 3};
+    __thread long big[64] __attribute__((aligned(STATIC_STORAGE_ALIGNMENT)));
     #include <stdint.h>
     int sum(void) { return words[0] + words[1] + words[2] + big[0]; }
-    int aligned(void) { return (uintptr_t)big % 64; }
+    int aligned(void) { return (uintptr_t)big % STATIC_STORAGE_ALIGNMENT; }
     """
-    path = steps.library("a", source, f"-Wl,-T,{script}")
+    path = steps.library("a", source, f"-Wl,-T,{script}", "-Wl,-z,separate-code")
     segment = Elf(path).segment(PT_TLS)
     assert segment is not None
     assert segment.address % segment.align
@@ -234,7 +240,7 @@ def test_a_reference_to_another_library(steps: Steps, home: str, user: str) -> N
     assert lines[-2:] == ["closed", "0"]
 
 
-@pytest.mark.parametrize("model", ["global-dynamic", "descriptors"])
+@pytest.mark.parametrize("model", MOST)
 def test_a_reference_to_a_library_that_is_open(steps: Steps, model: str) -> None:
     with_model(steps, "b", model, DEFINES)
     path = with_model(steps, "a", model, REFERS % {"name": "a"})
@@ -567,7 +573,7 @@ def test_touched_first_when_the_thread_ends(steps: Steps) -> None:
     assert steps.both(*walk) == ["opened", *["0"] * 3, "41", "41", "41", "closed"]
 
 
-@pytest.mark.parametrize("model", ["global-dynamic", "descriptors"])
+@pytest.mark.parametrize("model", MOST)
 def test_errno_is_kept(steps: Steps, model: str) -> None:
     source = """
     #include <errno.h>
@@ -582,6 +588,7 @@ def test_errno_is_kept(steps: Steps, model: str) -> None:
 # Descriptors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.only_on("x86_64")
 @pytest.mark.parametrize("flags", [(), ("-DSTATIC",)], ids=["dynamic", "static"])
 def test_a_descriptor_keeps_all_registers(steps: Steps, flags: tuple[str, ...]) -> None:
     source = REGISTERS.read_text()
@@ -595,6 +602,7 @@ def test_a_descriptor_keeps_all_registers(steps: Steps, flags: tuple[str, ...]) 
     assert steps.ours("worker", "open:./liba.so", "worker", *look) == ["opened", *["0"] * 6]
 
 
+@pytest.mark.only_on("x86_64")
 def test_a_descriptor_of_the_hosts_storage_keeps_all_registers(steps: Steps) -> None:
     host = "__thread char variable[70000] = {1}; int size(void) { return sizeof variable; }"
     steps.library("host", host)
@@ -613,7 +621,7 @@ def test_a_descriptor_of_the_hosts_storage_keeps_all_registers(steps: Steps) -> 
 # Static TLS ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["global-dynamic", "descriptors"])
+@pytest.mark.parametrize("model", MOST)
 def test_two_models_in_one_library_see_one_variable(steps: Steps, model: str) -> None:
     # As Mesa's drivers. A name of its own for each: the linker takes the strongest of a name.
     source = COUNTER.replace(

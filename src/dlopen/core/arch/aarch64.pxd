@@ -37,11 +37,10 @@ cdef extern from *:
       .got_resolver = 2,
       .got_reserved = 3,
       .variant_call = 0x80,               /* STO_AARCH64_VARIANT_PCS */
-      .resolver_arguments = DLOPEN_RESOLVER_HWCAP_AND_STRUCT,
       .tls_variant = 1,
       .moves_dynamic_pointers = 1,
+      .runs_init = 1,
       .cache_flags = 0x0a03,
-      .platform = "aarch64",
       .breakpoint = 0xd4200000,           /* brk 0 */
       .breakpoint_size = 4,
     };

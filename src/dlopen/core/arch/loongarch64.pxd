@@ -36,11 +36,9 @@ cdef extern from *:
       .got_resolver = 0,
       .got_image = 1,
       .got_reserved = 2,
-      .resolver_arguments = DLOPEN_RESOLVER_STRUCT,
       .tls_variant = 1,
       .moves_dynamic_pointers = 1,
       .cache_flags = 0x1203,              /* FLAG_LARCH_FLOAT_ABI_DOUBLE */
-      .platform = "loongarch64",
       .breakpoint = 0x002a0005,           /* break 5 */
       .breakpoint_size = 4,
     };

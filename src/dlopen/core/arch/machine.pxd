@@ -10,7 +10,7 @@ from dlopen.core.arch.aarch64 cimport aarch64
 from dlopen.core.arch.loongarch64 cimport loongarch64
 from dlopen.core.arch.riscv64 cimport riscv64
 from dlopen.core.arch.table cimport (
-    RESOLVER_NOTHING, ROWS, SECOND_ROWS, Machine, RelocationRow,
+    ROWS, SECOND_ROWS, Machine, RelocationRow,
 )
 from dlopen.core.arch.x86_64 cimport x86_64
 from dlopen.core.base.contract cimport (
@@ -149,20 +149,6 @@ cdef inline int fail_for_machine(
         error.offset = 18
         error.value = number
     return DLOPEN_E_UNSUPPORTED
-
-
-cdef inline bint runs_images() noexcept nogil:
-    """False if the core cannot run images on the machine that it was built for: these two are in
-    the tables, and not yet in the code (call_resolver, host/static_tls.pxd)."""
-    return THIS_MACHINE.resolver_arguments == RESOLVER_NOTHING and THIS_MACHINE.tls_variant == 2
-
-
-ctypedef uint64_t (*Resolver)() noexcept nogil
-
-
-cdef inline uint64_t call_resolver(uint64_t resolver) noexcept nogil:
-    """Of an IFUNC: foreign code, which says where the function is."""
-    return (<Resolver>resolver)()
 
 
 cdef inline bint holds_breakpoint(const void* code) noexcept nogil:

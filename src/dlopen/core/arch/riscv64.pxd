@@ -35,11 +35,9 @@ cdef extern from *:
       .got_image = 1,
       .got_reserved = 2,
       .variant_call = 0x80,               /* STO_RISCV_VARIANT_CC */
-      .resolver_arguments = DLOPEN_RESOLVER_HWCAP_AND_PROBE,
       .tls_variant = 1,
       .dtv_offset = 0x800,
       .cache_flags = 0x1003,              /* FLAG_RISCV_FLOAT_ABI_DOUBLE */
-      .platform = "riscv64",
       .breakpoint = 0x9002,               /* c.ebreak */
       .breakpoint_size = 2,
     };

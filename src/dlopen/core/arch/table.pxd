@@ -12,13 +12,6 @@ cdef extern from *:
     """
     #include "dlopen.h"
 
-    enum {                       /* what a resolver of an IFUNC is called with */
-      DLOPEN_RESOLVER_NOTHING,
-      DLOPEN_RESOLVER_HWCAP_AND_STRUCT,   /* AT_HWCAP with bit 62; {size, AT_HWCAP, AT_HWCAP2 …} */
-      DLOPEN_RESOLVER_HWCAP_AND_PROBE,    /* AT_HWCAP, __riscv_hwprobe, NULL */
-      DLOPEN_RESOLVER_STRUCT              /* {size, AT_HWCAP} */
-    };
-
     /* One type of relocation that a linker leaves to the loader. */
     struct dlopen_relocation_row {
       uint8_t kind;              /* enum DLOPEN_relocation_kind; 0: none of these types */
@@ -49,7 +42,6 @@ cdef extern from *:
       uint8_t got_reserved;      /* so many words come before those of the calls */
       uint8_t variant_call;      /* st_other: a convention of its own, for which a lazy call does
                                     not keep the registers */
-      uint8_t resolver_arguments;
 
       /* Thread-local storage ("ELF Handling For Thread-Local Storage"). */
       uint8_t tls_variant;       /* 1: blocks lie above the thread pointer; 2: below */
@@ -58,8 +50,8 @@ cdef extern from *:
       /* Of Linux and glibc there. */
       uint8_t moves_dynamic_pointers;     /* libc's loader adds the load bias to those in the
                                              dynamic section (its DL_RO_DYN_SECTION is 0) */
+      uint8_t runs_init;         /* DT_INIT; newer ports have DT_INIT_ARRAY only, but run DT_FINI */
       uint16_t cache_flags;      /* of an entry of ld.so.cache: a library for it and this libc */
-      char platform[12];         /* $PLATFORM, and a folder of the older search */
       char hwcaps[3][12];        /* folders of glibc-hwcaps, the best first: for the processor's
                                     levels 4 to 2; "": none */
       uint32_t breakpoint;       /* the instruction that debuggers put into code … */
@@ -67,7 +59,6 @@ cdef extern from *:
     };
     """
     enum:
-        RESOLVER_NOTHING "DLOPEN_RESOLVER_NOTHING"
         ROWS "(sizeof ((struct dlopen_machine *) 0)->rows / 2)"
         SECOND_ROWS "(sizeof ((struct dlopen_machine *) 0)->second_rows / 2)"
 
@@ -94,12 +85,11 @@ cdef extern from *:
         uint8_t got_image
         uint8_t got_reserved
         uint8_t variant_call
-        uint8_t resolver_arguments
         uint8_t tls_variant
         uint16_t dtv_offset
         uint8_t moves_dynamic_pointers
+        uint8_t runs_init
         uint16_t cache_flags
-        char platform[12]
         char hwcaps[3][12]
         uint32_t breakpoint
         uint8_t breakpoint_size

@@ -34,11 +34,10 @@ cdef extern from *:
       .got_image = 1,
       .got_resolver = 2,
       .got_reserved = 3,
-      .resolver_arguments = DLOPEN_RESOLVER_NOTHING,
       .tls_variant = 2,
       .moves_dynamic_pointers = 1,
+      .runs_init = 1,
       .cache_flags = 0x0303,
-      .platform = "x86_64",
       .hwcaps = {"x86-64-v4", "x86-64-v3", "x86-64-v2"},   /* levels 4 to 2: processor.pxd */
       .breakpoint = 0xcc,                 /* int3 */
       .breakpoint_size = 1,

@@ -147,12 +147,14 @@ cdef inline int find_object(Linker* linker, void* address, void* answer) noexcep
         return 0
     phase = reader_enter(&linker.registry)
     image = image_at(&linker.registry, <uint64_t>address)
-    if image != NULL and image.layout.eh_frame_header != NULL:
+    if image != NULL:
         result.flags = 0
         result.map_start = <void*>image.map_start
         result.map_end = <void*>image.map_end
         result.link_map = &image.link_map
-        result.eh_frame = <void*>(image.load_bias + image.layout.eh_frame_header.p_vaddr)
+        result.eh_frame = NULL
+        if image.layout.eh_frame_header != NULL:
+            result.eh_frame = <void*>(image.load_bias + image.layout.eh_frame_header.p_vaddr)
         code = 0
     reader_leave(&linker.registry, phase)
     return code

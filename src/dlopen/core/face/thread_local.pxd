@@ -6,7 +6,7 @@ from libc.stdint cimport uint64_t
 from dlopen.core.arch.machine cimport THIS_MACHINE, make_block_aligned
 from dlopen.core.base.kernel cimport kernel_end_process, kernel_write
 from dlopen.core.base.strings cimport strlen
-from dlopen.core.host.abi cimport HostFunctions
+from dlopen.core.host.abi cimport HostFunctions, host_block
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.running.calls cimport EXIT_LOOKUP
 from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
@@ -16,12 +16,9 @@ cdef inline void* block_at_first_touch(Linker* linker, uint64_t module) noexcept
     """The first touch in a thread, or a descriptor of the host's. There is no way to report a
     failure: the process ends, with glibc's words and status."""
     cdef const char* message = b"cannot allocate memory for thread-local data: ABORT\n"
-    cdef TlsIndex index
     cdef char* block
     if not is_own_module(module):
-        index.module = module
-        index.offset = 0
-        return linker.host.tls_get_addr(&index)
+        return host_block(&linker.host, module)
     block = make_block(&linker.tls, module)
     if block == NULL:
         kernel_write(2, message, strlen(message))

@@ -8,6 +8,7 @@ usable, by one thread, and only read from then on.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.image.image cimport LinkMap
 from dlopen.core.image.registry cimport ObjectDestructor
@@ -126,3 +127,11 @@ cdef extern from "<sys/auxv.h>" nogil:
     unsigned long getauxval(unsigned long kind)
     enum:
         AT_PHDR, AT_PHNUM, AT_ENTRY, AT_PAGESZ, AT_SECURE, AT_SYSINFO_EHDR, AT_EXECFN
+
+
+cdef inline char* host_block(const HostFunctions* host, uint64_t module) noexcept nogil:
+    """The calling thread's storage of a module of the host's, which is made at the first touch."""
+    cdef TlsIndex index
+    index.module = module
+    index.offset = <uint64_t>0 - THIS_MACHINE.dtv_offset
+    return <char*>host.tls_get_addr(&index)

@@ -7,7 +7,7 @@ a preloaded wrapper nor our own exports stand before them.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.arch.processor cimport FEATURES_FUNCTION
+from dlopen.core.arch.processor cimport FEATURES_FUNCTION, NEEDS_FEATURES
 from dlopen.core.base.single_thread cimport is_single_threaded
 from dlopen.core.elf.constants cimport DT_DEBUG, PT_DYNAMIC, PT_PHDR
 from dlopen.core.elf.structures cimport Dyn, Phdr
@@ -125,6 +125,6 @@ cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
         map = map.l_next
     if missing == NULL and host.tls_get_addr == NULL:
         missing = b"__tls_get_addr"
-    if missing == NULL and host.processor_features == NULL and FEATURES_FUNCTION[0] != 0:
+    if missing == NULL and host.processor_features == NULL and NEEDS_FEATURES:
         missing = FEATURES_FUNCTION
     return functions_are_there(linker, found, missing)

@@ -11,13 +11,12 @@ from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.strings cimport strcmp, strrchr
 from dlopen.core.base.words cimport smaller
-from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval
+from dlopen.core.host.abi cimport AT_SYSINFO_EHDR, getauxval, host_block
 from dlopen.core.host.assumptions cimport note_unmet
 from dlopen.core.host.iterate cimport Collection
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.naming cimport answers_to, has_base_name
-from dlopen.core.tls.modules cimport TlsIndex
 
 
 cdef inline bint is_needed_as(
@@ -58,13 +57,10 @@ cdef inline bint add_needed_names(const Collection* found) noexcept nogil:
 cdef inline bint find_static_tls_of_host(Linker* linker, Image* image) noexcept nogil:
     """Where the storage of an image that the process started with is: always static. libc's errno
     shows it, which is at such a distance. False with `note_unmet`."""
-    cdef TlsIndex index
     cdef uint64_t block
     if image.thread_local.module_id == 0:
         return True
-    index.module = image.thread_local.module_id
-    index.offset = 0
-    block = <uint64_t>linker.host.tls_get_addr(&index)
+    block = <uint64_t>host_block(&linker.host, image.thread_local.module_id)
     image.thread_local.offset = <int64_t>(block - thread_pointer())
     image.thread_local.is_static = True
     # Of the libc whose function it is: each namespace of the host's has one of its own.
@@ -95,6 +91,7 @@ cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
     """Which images the process was started with: the closure of the program's needs, and
     all that stand before its last member, since the host appends what it loads later. False with
     `note_unmet`."""
+    cdef uint64_t vdso = getauxval(AT_SYSINFO_EHDR)
     cdef size_t boundary = 1
     cdef size_t i, j, k
     cdef Image* image
@@ -119,6 +116,5 @@ cdef inline bint mark_startup(Linker* linker, Pointers* images) noexcept nogil:
         if not find_static_tls_of_host(linker, image):
             return False
         # The vDSO is in nobody's scope.
-        image.life.is_global = image.load_bias == 0 \
-            or image.load_bias != getauxval(AT_SYSINFO_EHDR)
+        image.life.is_global = not image.map_start <= vdso < image.map_end
     return True

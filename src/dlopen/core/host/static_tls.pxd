@@ -10,6 +10,7 @@ left free to align a block, nor anything nearer: so a donor is made so large tha
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
 
+from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
 from dlopen.core.base.details cimport DETAIL_STATIC_TLS_FILE
@@ -37,6 +38,11 @@ cdef extern from "<dlfcn.h>" nogil:
 
 cdef enum:
     DONOR_PATIENCE = 10000       # turns of sched_yield(2)
+
+
+cdef inline int64_t distance(const Donor* donor) noexcept nogil:
+    """From the thread pointer, the farther the greater."""
+    return donor.offset if THIS_MACHINE.tls_variant == 1 else -donor.offset
 
 
 cdef inline const DonorFile* donor_file(void* handle) noexcept nogil:
@@ -164,10 +170,11 @@ cdef inline void* open_donor(
     uint64_t first_byte, long* problem
 ) noexcept nogil:
     """A donor of at least this size; the host's handle, or NULL. The host puts a block at the next
-    distance where its first byte is aligned; where that begins, a donor of one byte tells."""
+    distance where its first byte is aligned; below the thread pointer, where that begins, a donor
+    of one byte tells."""
     cdef void* probe
     cdef uint64_t used
-    if alignment > 1:
+    if alignment > 1 and THIS_MACHINE.tls_variant == 2:
         probe = open_donor_of_size(linker, NULL, 0, 1, 1, 0, problem)
         if probe == NULL:
             return NULL
@@ -295,7 +302,7 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
     image.thread_local.donor = donor
     lock_acquire(&linker.tls.lock)
     link = &linker.static_storage.donors       # the farthest first
-    while link[0] != NULL and link[0].offset < donor.offset:
+    while link[0] != NULL and distance(link[0]) > distance(donor):
         link = &link[0].next
     donor.next = link[0]
     link[0] = donor

@@ -24,7 +24,7 @@ cdef inline int read_functions(
     """Constructors and destructors, from the values of the dynamic section; an error where they lie
     outside."""
     cdef Tables* tables = &image.tables
-    if present[DT_INIT] and values[DT_INIT] != 0:
+    if image.machine.runs_init and present[DT_INIT] and values[DT_INIT] != 0:
         if not is_code(image, values[DT_INIT]):
             return malformed(image, error, DETAIL_INIT_OUTSIDE, values[DT_INIT])
         tables.init = values[DT_INIT]

@@ -6,7 +6,7 @@ else is final, in dependency order.
 
 from libc.stdint cimport int64_t, uint64_t
 
-from dlopen.core.arch.machine cimport call_resolver
+from dlopen.core.arch.processor cimport call_resolver
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.details cimport DETAIL_TEXT_RESOLVER
 from dlopen.core.base.errors cimport fail_memory

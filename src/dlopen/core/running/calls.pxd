@@ -12,7 +12,7 @@ What goes is there until then, for this one call, of which nothing is kept.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
-from dlopen.core.arch.machine cimport call_resolver
+from dlopen.core.arch.processor cimport call_resolver
 from dlopen.core.base.allocator cimport is_allocating
 from dlopen.core.base.atomics cimport (
     compare_and_swap_pointer, full_fence, load_pointer, load_u32, load_u64, store_pointer,

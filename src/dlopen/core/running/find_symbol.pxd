@@ -6,11 +6,12 @@ All of it runs in a reader section, without our lock.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
-from dlopen.core.arch.machine cimport call_resolver
+from dlopen.core.arch.processor cimport call_resolver
 from dlopen.core.base.atomics cimport load_pointer, load_u64, store_u64
 from dlopen.core.base.growable cimport pointer_at
 from dlopen.core.elf.constants cimport SHN_UNDEF, STT_GNU_IFUNC, STT_TLS
 from dlopen.core.elf.structures cimport Sym, symbol_type
+from dlopen.core.host.abi cimport host_block
 from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.host_lock cimport enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
@@ -25,7 +26,7 @@ from dlopen.core.symbols.lookup cimport (
     Definition, Reference, definition_address, is_export, lookup_in_image, lookup_in_list,
 )
 from dlopen.core.symbols.scopes cimport is_global_in, find_in_scopes
-from dlopen.core.tls.modules cimport TlsIndex, is_own_module, known_block, make_block
+from dlopen.core.tls.modules cimport is_own_module, known_block, make_block
 
 
 cdef inline uint64_t thread_address(
@@ -33,18 +34,16 @@ cdef inline uint64_t thread_address(
 ) noexcept nogil:
     """Of a thread-local symbol, for the calling thread; 0 when it has no storage."""
     cdef const Image* image = definition.image
-    cdef TlsIndex index
+    cdef uint64_t module = image.thread_local.module_id
     cdef char* block
-    index.module = image.thread_local.module_id
-    index.offset = 0
-    if index.module == 0:
+    if module == 0:
         return 0
-    if is_own_module(index.module):
-        block = known_block(index.module)
+    if is_own_module(module):
+        block = known_block(module)
         if block == NULL:
-            block = make_block(&linker.tls, index.module)
+            block = make_block(&linker.tls, module)
     else:
-        block = <char*>linker.host.tls_get_addr(&index)
+        block = host_block(&linker.host, module)
     return <uint64_t>block + definition.symbol.st_value if block != NULL else 0
 
 

@@ -10,7 +10,9 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
-from dlopen.core.arch.processor cimport is_intel, isa_level
+from dlopen.core.arch.processor cimport (
+    PLATFORM_PARTS, isa_level, platform_name, platform_parts,
+)
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.environment cimport Environment, environment_value
@@ -35,13 +37,12 @@ cdef inline void add_subfolder(SearchSettings* search, const char* name) noexcep
 
 
 cdef inline void make_subfolders(
-    SearchSettings* search, int level, bint with_platform
+    SearchSettings* search, void* features, bint with_platform
 ) noexcept nogil:
     """In the order in which glibc tries them. `with_platform`: an older one, which has more."""
-    cdef bint has_haswell = level >= 3 and is_intel()
-    cdef const char* parts[4]
-    cdef const char* platform = &THIS_MACHINE.platform[0]
-    cdef int count = 0
+    cdef const char* parts[PLATFORM_PARTS]
+    cdef int level = isa_level(features)
+    cdef int count = platform_parts(features, &parts[0], &search.legacy_hwcap)
     cdef int subset, bit, i
     for i in range(3):
         if THIS_MACHINE.hwcaps[i][0] != 0 and level >= 4 - i:
@@ -49,24 +50,10 @@ cdef inline void make_subfolders(
             text_add(&search.subfolders, &THIS_MACHINE.hwcaps[i][0])
             add_subfolder(search, b"/")
     search.hwcaps_count = <uint32_t>search.subfolder_count
-    if has_haswell:
-        platform = b"haswell"
-    text_add(&search.platform, platform)
-    search.legacy_hwcap = 1
-    if with_platform and level != 0:
-        parts[0] = b"x86_64/"
-        count = 1
-        if has_haswell and level >= 4:
-            parts[1] = b"avx512_1/"
-            count = 2
-            search.legacy_hwcap |= 4
-        parts[count] = b"x86_64/"
-        if has_haswell:
-            parts[count] = b"haswell/"
-        parts[count + 1] = b"tls/"
-        count += 2
+    text_add(&search.platform, platform_name(features))
+    if with_platform:
         # All subsets, as binary numbers downwards, the highest bit's name first.
-        subset = (1 << 4) - 1 if count == 4 else (1 << 3) - 1
+        subset = (<int>1 << count) - 1
         while subset > 0:
             for bit in reversed(range(count)):
                 if subset >> bit & 1:
@@ -247,8 +234,7 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
     memset(&search, 0, sizeof(search))
     search.is_secure = linker.process.is_secure
     make_subfolders(
-        &search, isa_level(linker.host.processor_features),
-        linker.habits.searches_platform_folders
+        &search, linker.host.processor_features, linker.habits.searches_platform_folders
     )
     complete = read_default_folders(linker, snapshot, &search)
     if not linker.process.is_secure:

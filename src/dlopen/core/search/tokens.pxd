@@ -66,7 +66,7 @@ cdef inline bint expand(
     size_t length, Text* text
 ) noexcept nogil:
     """Appends source with $ORIGIN, $LIB and $PLATFORM expanded; False when the element
-    cannot be used: an unknown $ORIGIN, or one in secure execution."""
+    cannot be used: $ORIGIN or $PLATFORM is not known, or it is secure execution."""
     cdef size_t i = 0
     cdef size_t token, plain
     while i < length:
@@ -84,6 +84,8 @@ cdef inline bint expand(
                 continue
             token = token_length(source + i, b"PLATFORM")
             if token != 0 and i + token <= length:
+                if settings.platform.length == 0:
+                    return False
                 text_add_bytes(text, settings.platform.data, settings.platform.length)
                 i += token
                 continue

@@ -27,6 +27,7 @@ from dlopen.core.elf.structures cimport Dyn, Ehdr, Phdr, Rela, Sym
 cdef enum:
     DONOR_SEGMENTS = 4
     DONOR_ENTRIES = 10
+    DONOR_ALIGNMENT = 0x10000    # the largest page of any machine
 
 
 cdef struct DonorFile:           # the file's first bytes, mapped at its own offsets
@@ -56,6 +57,7 @@ cdef inline void fill_donor(
     file.header.e_ident[EI_VERSION] = EV_CURRENT
     file.header.e_type = ET_DYN
     file.header.e_machine = THIS_MACHINE.number
+    file.header.e_flags = THIS_MACHINE.flags
     file.header.e_version = EV_CURRENT
     file.header.e_phoff = sizeof(Ehdr)
     file.header.e_ehsize = sizeof(Ehdr)
@@ -65,7 +67,7 @@ cdef inline void fill_donor(
     file.segments[0].p_flags = PF_R | PF_W
     file.segments[0].p_filesz = whole
     file.segments[0].p_memsz = whole
-    file.segments[0].p_align = 4096
+    file.segments[0].p_align = DONOR_ALIGNMENT
     file.segments[1].p_type = PT_DYNAMIC
     file.segments[1].p_flags = PF_R | PF_W
     file.segments[1].p_offset = <uint64_t>&file.dynamic[0] - <uint64_t>file

@@ -1,0 +1,21 @@
+/* What fixtures of C write differently by machine. */
+#ifndef MACHINES_H
+#define MACHINES_H
+
+/* A function whose arguments may be vectors of 32 bytes, and whether this processor has them. */
+#if defined(__x86_64__)
+#define WIDE_VECTORS __attribute__((target("avx")))
+#define HAS_WIDE_VECTORS __builtin_cpu_supports("avx")
+#else
+#define WIDE_VECTORS
+#define HAS_WIDE_VECTORS 1
+#endif
+
+/* What libc aligns thread-local storage to that it gives to a library when the program runs. */
+#if defined(__x86_64__)
+#define STATIC_STORAGE_ALIGNMENT 64
+#else
+#define STATIC_STORAGE_ALIGNMENT 16
+#endif
+
+#endif

@@ -1,0 +1,103 @@
+"""The machine that fixtures are compiled for and that their programs run on.
+
+It is this one, or the one that the environment variable DLOPEN_TEST_MACHINE names, under qemu-user
+(`make test-arch`). Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One that libdlopen.so runs on."""
+
+    name: str  # as uname(1), qemu-user and meson have it
+    number: int  # e_machine
+    tls_descriptors: tuple[str, ...]  # the compiler's flags for them; none where it has none
+    tls_traditional: tuple[str, ...] = ()  # … for what came before them
+    relocated_text: tuple[str, ...] = ()  # … and for code that holds addresses
+    # What others do without being asked: C++ may throw through C.
+    always: tuple[str, ...] = ()
+
+    @property
+    def is_foreign(self) -> bool:
+        return self.name != platform.machine()
+
+    @property
+    def triplet(self) -> str:
+        return f"{self.name}-linux-gnu"
+
+    @property
+    @cache  # noqa: B019
+    def sysroot(self) -> Path:
+        """Where the libraries are that its programs run with.
+
+        What DLOPEN_TEST_ROOT names, or the compiler's own.
+        """
+        if chosen := os.environ.get("DLOPEN_TEST_ROOT"):
+            return Path(chosen)
+        done = subprocess.run(
+            [f"{self.triplet}-gcc", "-print-file-name=libc.so.6"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return Path(done.stdout.strip()).resolve().parent.parent
+
+    @property
+    @cache  # noqa: B019
+    def glibc(self) -> tuple[int, ...]:
+        """The version of its libc."""
+        if not self.is_foreign:
+            return tuple(map(int, platform.libc_ver()[1].split(".")))
+        content = next(self.sysroot.rglob("libc.so.6")).read_bytes()
+        text = content.partition(b"stable release version ")[2][:16]
+        return tuple(int(part) for part in text.partition(b".\n")[0].decode().split("."))
+
+    def run(
+        self, program: str, environment: Mapping[str, str], variables: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """The words before a program's own, and the environment of the whole.
+
+        `variables` are for the program and not for the emulator.
+        """
+        if not self.is_foreign or not self.is_program(program):
+            return [], {**environment, **variables}
+        words = [f"qemu-{self.name}", "-L", str(self.sysroot)]
+        for name, value in variables.items():
+            words += ["-E", f"{name}={value}"]
+        return words, dict(environment)
+
+    def is_program(self, path: str) -> bool:
+        """A file that only it can run."""
+        try:
+            with Path(path).open("rb") as file:
+                header = file.read(20)
+        except OSError:
+            return False
+        return header[:4] == b"\x7fELF" and int.from_bytes(header[18:20], "little") == self.number
+
+
+MACHINES = {
+    machine.name: machine
+    for machine in (
+        Machine("x86_64", 62, ("-mtls-dialect=gnu2",), (), ("-mcmodel=large", "-fno-pic")),
+        Machine("aarch64", 183, ("-mtls-dialect=desc",), ("-mtls-dialect=trad",)),
+        Machine("riscv64", 243, (), always=("-fasynchronous-unwind-tables",)),
+        Machine("loongarch64", 258, ("-mtls-dialect=desc",), ("-mtls-dialect=trad",)),
+    )
+}
+
+
+@cache
+def machine() -> Machine:
+    """The one that is tested."""
+    return MACHINES[os.environ.get("DLOPEN_TEST_MACHINE") or platform.machine()]
