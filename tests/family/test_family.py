@@ -60,6 +60,9 @@ def test_case(case: Case, folder: Path, preload: Path, tmp_path: Path) -> None:
         pytest.skip(case.emulated)
     glibc = outcome(case, folder, preload, tmp_path / "glibc", ours=False)
     ours = outcome(case, folder, preload, tmp_path / "ours", ours=True)
+    if machine().is_foreign and glibc.endswith("status -11\n"):
+        assert not ours.endswith("status -11\n")
+        pytest.skip("libc itself ends with SIGSEGV under the emulator")
     if case.differs:
         assert ours == case.ours
         native = version == REFERENCE and not machine().is_foreign

@@ -400,8 +400,9 @@ def test_a_breakpoint_at_a_probe(tmp_path: Path, libdlopen: Path) -> None:
     program = compile_program(
         tmp_path, "probes", HERE / "probes.c", flags=[f"-Wl,--dynamic-linker={copy}"]
     )
-    loads = [
+    none, watched = (
         int(run([program, libdlopen, where], cwd=tmp_path).stdout)
         for where in ("none", f"{address:x}")
-    ]
-    assert loads == [0, 1]
+    )
+    # One more where a second namespace of the host's would cut our list off (glibc 2.38).
+    assert (none, watched) in ((0, 1), (0, 2))
