@@ -200,7 +200,7 @@ cdef inline bint is_drained(Registry* registry) noexcept nogil:
 
 
 cdef enum:
-    READERS_PATIENCE = 100       # turns
+    READERS_PATIENCE = 4       # turns
 
 
 cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
