@@ -200,7 +200,8 @@ cdef inline bint is_drained(Registry* registry) noexcept nogil:
 
 
 cdef enum:
-    READERS_PATIENCE = 4       # turns
+    # Turns. Others that open are readers all the time: the last of them frees as well.
+    READERS_PATIENCE = 4
 
 
 cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
