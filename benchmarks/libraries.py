@@ -120,7 +120,9 @@ def system(soname: str) -> Path:
         "import ctypes, sys\n"
         "ctypes.CDLL(sys.argv[1])\n"
         "paths = [line.split(None, 5)[-1].strip() for line in open('/proc/self/maps')]\n"
-        "print(next(path for path in paths if '/' + sys.argv[1] in path))\n"
+        # The file's own name may have another number.
+        "stem = '/' + sys.argv[1].partition('.so')[0] + '.so'\n"
+        "print(next(path for path in paths if stem in path))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, soname], capture_output=True, text=True, check=False
