@@ -6,13 +6,14 @@ Ulrich Drepper, "ELF Handling For Thread-Local Storage", names the models.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.steps import Steps
-from support.elf64 import PT_TLS, Elf
+from support.elf64 import DT_RELA, DT_RELASZ, PT_TLS, Elf
 from support.fixtures import run_python
 from support.machines import machine
 
@@ -620,6 +621,33 @@ def test_a_descriptor_of_the_hosts_storage_keeps_all_registers(steps: Steps) -> 
     """)
     look = in_threads("call:0:check", "call:0:check")
     assert steps.ours("worker", "open:./liba.so", "worker", *look) == ["opened", *["0"] * 6]
+
+
+@pytest.mark.only_on("aarch64", "riscv64", "loongarch64")
+def test_a_descriptor_keeps_the_registers_of_its_machine(steps: Steps) -> None:
+    here = Path(__file__).parent
+    source = (
+        (here / "through.c").read_text().replace("static __thread int round", "static int round")
+    )
+    path = steps.library("a", source, f"-I{here}", "-xassembler-with-cpp", str(here / "through.S"))
+    if machine().name == "riscv64":
+        make_descriptors(path)
+    assert tls_relocations(path) == {"TLSDESC"}
+    look = in_threads("call:0:check", "call:0:check")
+    assert steps.ours("worker", "open:./liba.so", "worker", *look) == ["opened", *["0"] * 6]
+
+
+def make_descriptors(path: Path) -> None:
+    """Of each pair of words for __tls_get_addr, as no compiler of today makes them on RISC-V."""
+    elf = Elf(path)
+    data = bytearray(elf.data)
+    start = elf.offset(elf.tags[DT_RELA])
+    for at in range(start + 8, start + elf.tags[DT_RELASZ], 24):
+        (info,) = struct.unpack_from("<Q", data, at)
+        changed = {7: 12, 9: 0}.get(info & 0xFFFFFFFF)  # DTPMOD64, DTPREL64; TLSDESC, NONE
+        if changed is not None:
+            struct.pack_into("<Q", data, at, (info & ~0xFFFFFFFF | changed) if changed else 0)
+    path.write_bytes(data)
 
 
 # Static TLS ---------------------------------------------------------------------------------------
