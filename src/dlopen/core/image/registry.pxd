@@ -200,8 +200,9 @@ cdef inline bint is_drained(Registry* registry) noexcept nogil:
 
 
 cdef enum:
-    # Turns. Others that open are readers all the time: the last of them frees as well.
-    READERS_PATIENCE = 4
+    # Turns. With few, closes beside others' opens leave more to these, and both lose: threads that
+    # map and unmap at once cost each other more than the wait.
+    READERS_PATIENCE = 100
 
 
 cdef inline void reclaim(Registry* registry, bint wait) noexcept nogil:
