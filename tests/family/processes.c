@@ -121,6 +121,48 @@ CASE(exec_in_a_child) {
     SAY("%d\n", WEXITSTATUS(status));
 }
 
+static int *(*counter_address)(void);
+static pthread_key_t late_key;
+
+static void *touch_once(void *data) {
+    counter_address();
+    return data;
+}
+
+/* Runs at the end of the first thread: its storage is its own until then, whatever others look at. */
+static void look_late(void *data) {
+    int *mine = counter_address(), i;
+    pthread_t thread;
+    (void)data;
+    *mine = 123;
+    for (i = 0; i < 3; i++) {
+        pthread_create(&thread, NULL, touch_once, NULL);
+        pthread_join(thread, NULL);
+    }
+    SAY("%d %d\n", counter_address() == mine, *mine);
+    _exit(0);
+}
+
+CASE(storage_of_a_child_whose_parent_has_ended) {
+    int ends[2];
+    char byte;
+    pid_t parent;
+    counter_address = must_find(must_open("libtls.so", RTLD_LAZY), "address_of_counter");
+    if (pipe(ends) || fork()) {
+        close(ends[1]);
+        wait(NULL);                         /* nothing is left of the parent */
+        (void)!read(ends[0], &byte, 1);     /* until its child has ended */
+        _exit(0);
+    }
+    parent = getpid();
+    counter_address();
+    if (fork()) _exit(0);
+    while (getppid() == parent || kill(parent, 0) == 0) usleep(1000);
+    pthread_key_create(&late_key, look_late);
+    pthread_setspecific(late_key, &late_key);
+    pthread_exit(NULL);
+}
+
 /* emulated: the shell is this machine's */
 CASE(another_program) { SAY("%d\n", system("echo a child")); }
 

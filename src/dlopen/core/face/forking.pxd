@@ -15,7 +15,7 @@ from dlopen.core.closing.thread_exit cimport forget_other_objects
 from dlopen.core.host.host_lock cimport await_hosts_before_fork, has_forked, is_forked
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.registry cimport after_fork, after_fork_in_child, before_fork
-from dlopen.core.tls.modules cimport forget_other_threads
+from dlopen.core.tls.modules cimport forget_other_threads, renew_thread
 
 
 cdef inline void begin_fork(Linker* linker) noexcept nogil:
@@ -43,6 +43,7 @@ cdef inline void end_fork(Linker* linker) noexcept nogil:
 cdef inline void end_fork_in_child(Linker* linker) noexcept nogil:
     """In the child: no other thread is left, nor what it was about."""
     if not is_forking():
+        renew_thread()
         return
     set_forking(False)
     linker.static_storage.is_changing = False

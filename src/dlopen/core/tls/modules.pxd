@@ -297,16 +297,22 @@ cdef inline void thread_ends(Tls* tls, void* table) noexcept nogil:
     lock_release(&tls.lock)
 
 
+cdef inline void renew_thread() noexcept nogil:
+    """In a forked child: the kernel knows this thread by other ids. By the old ones it would be taken
+    for ended as soon as the parent has."""
+    cdef ThreadBlocks* thread = <ThreadBlocks*>thread_blocks
+    if thread != NULL:
+        thread.process = kernel_process_id()
+        thread.thread = kernel_thread_id()
+
+
 cdef inline void forget_tables(ThreadBlocks** list) noexcept nogil:
     """All but this thread's."""
     cdef ThreadBlocks* thread = list[0]
     cdef ThreadBlocks* next
     while thread != NULL:
         next = thread.next
-        if thread == thread_blocks:
-            thread.process = kernel_process_id()
-            thread.thread = kernel_thread_id()
-        else:
+        if thread != thread_blocks:
             unlink_table(thread)
             free_table(thread)
         thread = next
@@ -314,5 +320,6 @@ cdef inline void forget_tables(ThreadBlocks** list) noexcept nogil:
 
 cdef inline void forget_other_threads(Tls* tls) noexcept nogil:
     """In a forked child, which has none of them."""
+    renew_thread()
     forget_tables(&tls.threads)
     forget_tables(&tls.ending)
