@@ -149,33 +149,30 @@ cdef inline void allocator_release() noexcept nogil:
         (&allocates)[0] = 0
 
 
-cdef inline void* allocate(uint64_t size) noexcept nogil:
-    """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
+cdef inline void* allocate_as(uint64_t size, bint zeroed, bint populated) noexcept nogil:
+    """NULL without memory."""
     cdef void* block = NULL
     if not fault_at(FAULT_ALLOCATION):
-        block = take_block(size, True, False)
+        block = take_block(size, zeroed, populated)
         note_block(block, True)
     return block
+
+
+cdef inline void* allocate(uint64_t size) noexcept nogil:
+    """A zeroed block of at least `size` bytes, 16-byte aligned; NULL without memory."""
+    return allocate_as(size, True, False)
 
 
 cdef inline void* allocate_table(uint64_t size) noexcept nogil:
     """As allocate, for what is about to be written all over: a large one has all its pages at
     once."""
-    cdef void* block = NULL
-    if not fault_at(FAULT_ALLOCATION):
-        block = take_block(size, True, True)
-        note_block(block, True)
-    return block
+    return allocate_as(size, True, True)
 
 
 cdef inline void* allocate_unset(uint64_t size) noexcept nogil:
     """A block of at least `size` bytes, 16-byte aligned, that may hold anything; NULL without
     memory."""
-    cdef void* block = NULL
-    if not fault_at(FAULT_ALLOCATION):
-        block = take_block(size, False, False)
-        note_block(block, True)
-    return block
+    return allocate_as(size, False, False)
 
 
 cdef inline void* take_block(uint64_t size, bint zeroed, bint populated) noexcept nogil:

@@ -298,8 +298,8 @@ cdef inline void thread_ends(Tls* tls, void* table) noexcept nogil:
 
 
 cdef inline void renew_thread() noexcept nogil:
-    """In a forked child: the kernel knows this thread by other ids. By the old ones it would be taken
-    for ended as soon as the parent has."""
+    """In a forked child: the kernel knows this thread by other ids. By the old ones it would be
+    taken for ended as soon as the parent has."""
     cdef ThreadBlocks* thread = <ThreadBlocks*>thread_blocks
     if thread != NULL:
         thread.process = kernel_process_id()
