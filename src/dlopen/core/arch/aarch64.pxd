@@ -41,8 +41,38 @@ cdef extern from *:
       .moves_dynamic_pointers = 1,
       .runs_init = 1,
       .cache_flags = 0x0a03,
+      .lib = "lib64",
       .breakpoint = 0xd4200000,           /* brk 0 */
       .breakpoint_size = 4,
     };
+
+    /* Where this is the machine: processor.pxd. */
+    #if defined(__aarch64__)
+    #define DLOPEN_THIS_MACHINE (&dlopen_aarch64)
+    #include <sys/auxv.h>
+    #define dlopen_platform_parts dlopen_platform_parts
+    static int dlopen_platform_parts(void *function, const char **parts, uint64_t *hwcap) {
+        int count = 0;
+        (void)function;
+        *hwcap = 0;
+        if (getauxval(AT_HWCAP) & 1 << 8) {              /* HWCAP_ATOMICS */
+            parts[count++] = "atomics/";
+            *hwcap = 1 << 8;
+        }
+        parts[count++] = "aarch64/";
+        parts[count++] = "tls/";
+        return count;
+    }
+    /* <sys/ifunc.h>: what is there is told by `size`. */
+    static uint64_t dlopen_call_resolver(uint64_t resolver) {
+        const struct { uint64_t size, hwcap, hwcap2, hwcap3, hwcap4; } features = {
+            sizeof features, getauxval(AT_HWCAP), getauxval(AT_HWCAP2), getauxval(29),
+            getauxval(30)                                /* AT_HWCAP3, AT_HWCAP4 */
+        };
+        const uint64_t has_struct = (uint64_t)1 << 62;   /* _IFUNC_ARG_HWCAP */
+        return ((uint64_t (*)(uint64_t, const void *))resolver)(
+            features.hwcap | has_struct, &features);
+    }
+    #endif
     """
     const Machine aarch64 "dlopen_aarch64"

@@ -98,8 +98,9 @@ end_function dlopen_tlsdesc_undefined
         \operation $\kind\()7, $sp, 7 * \size
         .endm
 
-/* … and the others: a vector's upper part is never preserved by a call. */
-        .macro  other_registers operation kind size
+/* … or all: a vector's upper part is never preserved by a call. */
+        .macro  all_registers operation kind size
+        argument_registers \operation, \kind, \size
         \operation $\kind\()8, $sp, 8 * \size
         \operation $\kind\()9, $sp, 9 * \size
         \operation $\kind\()10, $sp, 10 * \size
@@ -124,6 +125,24 @@ end_function dlopen_tlsdesc_undefined
         \operation $\kind\()29, $sp, 29 * \size
         \operation $\kind\()30, $sp, 30 * \size
         \operation $\kind\()31, $sp, 31 * \size
+        .endm
+
+/* One of these two macros for what the processor has: vectors of 32 (LASX) or 16 bytes (LSX), or
+ * floating point alone.  `access` is st or ld; clobbers `scratch`. */
+        .macro  vectors registers access scratch
+        la.local \scratch, dlopen_vector_size
+        ld.wu   \scratch, \scratch, 0
+        beqz    \scratch, .Lfloats\@
+        addi.d  \scratch, \scratch, -16
+        beqz    \scratch, .Lhalves\@
+        \registers xv\access, xr, 32
+        b       .Ldone\@
+.Lhalves\@:
+        \registers v\access, vr, 16
+        b       .Ldone\@
+.Lfloats\@:
+        \registers f\access\().d, f, 8
+.Ldone\@:
         .endm
 
 /* The argument points to a TlsIndex: module id and offset.  The table of this thread is
@@ -175,39 +194,15 @@ function dlopen_tlsdesc_dynamic
         move    $fp, $sp
         .cfi_def_cfa $fp, 176
         addi.d  $sp, $sp, -1024
-        la.local $t0, dlopen_vector_size
-        ld.wu   $t0, $t0, 0
-        beqz    $t0, 3f
-        addi.d  $t0, $t0, -16
-        beqz    $t0, 2f
-        argument_registers xvst, xr, 32
-        other_registers xvst, xr, 32
-        b       4f
-2:      argument_registers vst, vr, 16
-        other_registers vst, vr, 16
-        b       4f
-3:      argument_registers fst.d, f, 8
-        other_registers fst.d, f, 8
-4:      ld.d    $a0, $a0, 0
+        vectors all_registers, st, $t0
+        ld.d    $a0, $a0, 0
         bl      dlopen_make_block
         ld.d    $t0, $fp, 120
         ld.d    $t0, $t0, 8
         add.d   $a0, $a0, $t0
         sub.d   $a0, $a0, $tp
-        la.local $t0, dlopen_vector_size
-        ld.wu   $t0, $t0, 0
-        beqz    $t0, 3f
-        addi.d  $t0, $t0, -16
-        beqz    $t0, 2f
-        argument_registers xvld, xr, 32
-        other_registers xvld, xr, 32
-        b       4f
-2:      argument_registers vld, vr, 16
-        other_registers vld, vr, 16
-        b       4f
-3:      argument_registers fld.d, f, 8
-        other_registers fld.d, f, 8
-4:      move    $sp, $fp
+        vectors all_registers, ld, $t0
+        move    $sp, $fp
         .cfi_def_cfa $sp, 176
         ld.d    $t0, $sp, 128
         movgr2fcsr $fcsr0, $t0
@@ -248,31 +243,13 @@ function dlopen_lazy_call
         move    $fp, $sp
         .cfi_def_cfa_register $fp
         addi.d  $sp, $sp, -256
-        la.local $t2, dlopen_vector_size
-        ld.wu   $t2, $t2, 0
-        beqz    $t2, 3f
-        addi.d  $t2, $t2, -16
-        beqz    $t2, 2f
-        argument_registers xvst, xr, 32
-        b       4f
-2:      argument_registers vst, vr, 16
-        b       4f
-3:      argument_registers fst.d, f, 8
-4:      move    $a0, $t0
+        vectors argument_registers, st, $t2
+        move    $a0, $t0
         srli.d  $a1, $t1, 3
         bl      dlopen_bind_call
         move    $t1, $a0
-        la.local $t2, dlopen_vector_size
-        ld.wu   $t2, $t2, 0
-        beqz    $t2, 3f
-        addi.d  $t2, $t2, -16
-        beqz    $t2, 2f
-        argument_registers xvld, xr, 32
-        b       4f
-2:      argument_registers vld, vr, 16
-        b       4f
-3:      argument_registers fld.d, f, 8
-4:      move    $sp, $fp
+        vectors argument_registers, ld, $t2
+        move    $sp, $fp
         .cfi_def_cfa_register $sp
         arguments ld.d
         ld.d    $a0, $sp, 72

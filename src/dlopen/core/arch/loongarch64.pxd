@@ -39,8 +39,27 @@ cdef extern from *:
       .tls_variant = 1,
       .moves_dynamic_pointers = 1,
       .cache_flags = 0x1203,              /* FLAG_LARCH_FLOAT_ABI_DOUBLE */
+      .lib = "lib64",
       .breakpoint = 0x002a0005,           /* break 5 */
       .breakpoint_size = 4,
     };
+
+    /* Where this is the machine: processor.pxd. */
+    #if defined(__loongarch_lp64)
+    #define DLOPEN_THIS_MACHINE (&dlopen_loongarch64)
+    #include <sys/auxv.h>
+    /* For loongarch64.S: bytes of a vector register (LASX, LSX), or 0. */
+    __attribute__((visibility("hidden"))) uint32_t dlopen_vector_size;
+    #define dlopen_prepare_processor dlopen_prepare_processor
+    static void dlopen_prepare_processor(void *function) {
+        uint64_t hwcap = getauxval(AT_HWCAP);
+        (void)function;
+        dlopen_vector_size = hwcap & 1 << 5 ? 32 : hwcap & 1 << 4 ? 16 : 0;
+    }
+    static uint64_t dlopen_call_resolver(uint64_t resolver) {
+        const struct { uint64_t size, hwcap; } features = {sizeof features, getauxval(AT_HWCAP)};
+        return ((uint64_t (*)(const void *))resolver)(&features);
+    }
+    #endif
     """
     const Machine loongarch64 "dlopen_loongarch64"

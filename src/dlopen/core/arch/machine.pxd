@@ -23,15 +23,6 @@ from dlopen.core.elf.structures cimport Ehdr
 
 cdef extern from *:
     """
-    #if defined(__x86_64__)
-    #define DLOPEN_THIS_MACHINE (&dlopen_x86_64)
-    #elif defined(__aarch64__)
-    #define DLOPEN_THIS_MACHINE (&dlopen_aarch64)
-    #elif defined(__riscv) && __riscv_xlen == 64
-    #define DLOPEN_THIS_MACHINE (&dlopen_riscv64)
-    #elif defined(__loongarch_lp64)
-    #define DLOPEN_THIS_MACHINE (&dlopen_loongarch64)
-    #endif
     /* Defined in arch/<machine>.S. TLS descriptors call the first three, with a calling
        convention of their own: never to be called from here. */
     #define DLOPEN_ASSEMBLY __attribute__((visibility("hidden")))
@@ -44,19 +35,11 @@ cdef extern from *:
     DLOPEN_ASSEMBLY void *dlopen_make_block_aligned(uint64_t module);
     /* Of a variable that is one thread's: a signal handler of its comes before or after, which
        takes one instruction, and not the processor's lock. */
+    #ifndef dlopen_exchange_in_thread
     static inline void *dlopen_exchange_in_thread(void **p, void *v) {
-    #ifdef __x86_64__
-        void *before = __atomic_load_n(p, __ATOMIC_RELAXED);
-        int done;
-        do
-            __asm__ volatile ("cmpxchgq %3, %1"
-                              : "+a" (before), "+m" (*p), "=@ccz" (done) : "r" (v) : "memory");
-        while (!done);
-        return before;
-    #else
         return __atomic_exchange_n(p, v, __ATOMIC_RELAXED);
-    #endif
     }
+    #endif
     #define dlopen_exchange_of_thread(p, v) dlopen_exchange_in_thread((void **)(p), (void *)(v))
     """
     const Machine* THIS_MACHINE "DLOPEN_THIS_MACHINE"

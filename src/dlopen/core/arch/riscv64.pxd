@@ -38,8 +38,35 @@ cdef extern from *:
       .tls_variant = 1,
       .dtv_offset = 0x800,
       .cache_flags = 0x1003,              /* FLAG_RISCV_FLOAT_ABI_DOUBLE */
+      .lib = "lib64/lp64d",
       .breakpoint = 0x9002,               /* c.ebreak */
       .breakpoint_size = 2,
     };
+
+    /* Where this is the machine: processor.pxd. */
+    #if defined(__riscv) && __riscv_xlen == 64
+    #define DLOPEN_THIS_MACHINE (&dlopen_riscv64)
+    #include <sys/auxv.h>
+    #define DLOPEN_FEATURES_FUNCTION "__riscv_hwprobe"   /* not before glibc 2.40 */
+    #define dlopen_platform_parts dlopen_platform_parts
+    static int dlopen_platform_parts(void *function, const char **parts, uint64_t *hwcap) {
+        (void)function;
+        *hwcap = 0;
+        parts[0] = "tls/";
+        return 1;
+    }
+    static void *dlopen_hwprobe;
+    /* For riscv64.S: the processor has vector registers. */
+    __attribute__((visibility("hidden"))) int dlopen_has_vectors;
+    #define dlopen_prepare_processor dlopen_prepare_processor
+    static void dlopen_prepare_processor(void *function) {
+        dlopen_hwprobe = function;
+        dlopen_has_vectors = getauxval(AT_HWCAP) >> ('V' - 'A') & 1;     /* COMPAT_HWCAP_ISA_V */
+    }
+    static uint64_t dlopen_call_resolver(uint64_t resolver) {
+        return ((uint64_t (*)(uint64_t, void *, void *))resolver)(
+            getauxval(AT_HWCAP), dlopen_hwprobe, 0);
+    }
+    #endif
     """
     const Machine riscv64 "dlopen_riscv64"

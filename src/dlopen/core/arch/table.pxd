@@ -1,8 +1,9 @@
 """What a table of a machine says: in `x86_64`, `aarch64`, `riscv64` and `loongarch64` of this room.
 
 All tables are compiled on every host: an image of any of these machines can be mapped and looked
-at. What code must do that is not data, for the machine that this library was built for, is in its
-assembly file.
+at. What is no data is compiled for that machine only: what is asked of the processor, behind the
+table, by the names of processor.pxd; and its assembly file. Nothing outside this room differs by
+machine.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -52,6 +53,8 @@ cdef extern from *:
                                              dynamic section (its DL_RO_DYN_SECTION is 0) */
       uint8_t runs_init;         /* DT_INIT; newer ports have DT_INIT_ARRAY only, but run DT_FINI */
       uint16_t cache_flags;      /* of an entry of ld.so.cache: a library for it and this libc */
+      char lib[12];              /* the folder of libraries, $LIB, of a libc that is built as it is
+                                    written; Debian and others have their own */
       char hwcaps[3][12];        /* folders of glibc-hwcaps, the best first: for the processor's
                                     levels 4 to 2; "": none */
       uint32_t breakpoint;       /* the instruction that debuggers put into code … */
@@ -90,6 +93,7 @@ cdef extern from *:
         uint8_t moves_dynamic_pointers
         uint8_t runs_init
         uint16_t cache_flags
+        char lib[12]
         char hwcaps[3][12]
         uint32_t breakpoint
         uint8_t breakpoint_size

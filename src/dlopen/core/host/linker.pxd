@@ -107,7 +107,7 @@ cdef struct SearchSettings:      # found once, on the first search; written befo
     Text subfolders              # strings one after another, "" last
     size_t subfolder_count
     uint32_t hwcaps_count        # how many of them are glibc-hwcaps folders, best first
-    uint32_t legacy_hwcap        # bits that an entry of ld.so.cache may ask for
+    uint64_t legacy_hwcap        # bits that an entry of ld.so.cache may ask for
     bint is_secure               # in secure execution $ORIGIN leads nowhere
 
 

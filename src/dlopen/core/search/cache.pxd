@@ -178,9 +178,7 @@ cdef inline bint search_cache_file(
                 best_priority = priority
             continue
         # The older scheme: bits that all must be this machine's (bit 63: tls).
-        if entry.hwcap & ~(
-            settings.legacy_hwcap | <uint64_t>0x8000000000000000 | <uint64_t>0xf000000000000
-        ):
+        if entry.hwcap & ~(settings.legacy_hwcap | <uint64_t>0x8000000000000000):
             continue
         if best == NULL:
             best = cache + entry.value

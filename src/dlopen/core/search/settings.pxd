@@ -150,6 +150,15 @@ cdef inline bint ask_host_for_folders(
     return complete
 
 
+cdef inline void add_default_folder(
+    SearchSettings* search, const char* above, const char* name
+) noexcept nogil:
+    text_add(&search.default_folders, above)
+    text_add(&search.default_folders, name)
+    text_add_bytes(&search.default_folders, b"/", 2)
+    search.default_count += 1
+
+
 cdef inline bint read_default_folders(
     Linker* linker, const Snapshot* snapshot, SearchSettings* search
 ) noexcept nogil:
@@ -167,11 +176,13 @@ cdef inline bint read_default_folders(
             if search.lib.length == 0 and strncmp(paths[i].dls_name, b"/lib", 4) == 0:
                 text_add(&search.lib, paths[i].dls_name + 1)
         release(info)
-    if search.default_count == 0:
-        text_add_bytes(&search.default_folders, b"/lib64/\0/usr/lib64/\0/lib/\0/usr/lib/", 36)
-        search.default_count = 4
     if search.lib.length == 0:
-        text_add(&search.lib, b"lib64")
+        text_add(&search.lib, &THIS_MACHINE.lib[0])
+    if search.default_count == 0:
+        add_default_folder(search, b"/", &THIS_MACHINE.lib[0])
+        add_default_folder(search, b"/usr/", &THIS_MACHINE.lib[0])
+        add_default_folder(search, b"/", b"lib")
+        add_default_folder(search, b"/usr/", b"lib")
     return complete
 
 
