@@ -124,9 +124,9 @@ docs: ## the documentation, in build/docs; warnings are errors
 	$(PREPARE) docs
 	@$(RUN) -m mkdocs build --strict --site-dir build/docs $(ARGS)
 
-wheel: ## the source archive of the last commit and the wheel from it, in dist
-	$(PREPARE) wheel
-	@$(RUN) -m build --outdir dist $(ARGS)
+wheel: ## the source archive of the last commit and the wheel from it, in dist; ARCH=aarch64, riscv64 or loongarch64: for that machine
+	$(PREPARE) wheel $(if $(ARCH),build)
+	@$(RUN) $(if $(ARCH),tools/machine_wheel.py $(ARCH),-m build --outdir dist) $(ARGS)
 
 clean: ## remove all that the tasks made
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache
