@@ -32,7 +32,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             compiler(language)
     only_on = item.get_closest_marker("only_on")
     if only_on and machine().name not in only_on.args:
-        pytest.skip(f"not of {machine().name}")
+        pytest.skip(only_on.kwargs.get("reason", f"not of {machine().name}"))
+    if machine().is_foreign:
+        if item.get_closest_marker("in_process"):
+            pytest.skip(f"the interpreter of the tests is none of {machine().name}")
+        if emulated := item.get_closest_marker("emulated"):
+            pytest.skip(emulated.kwargs["reason"])
 
 
 @pytest.fixture(scope="session")

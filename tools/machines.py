@@ -20,7 +20,13 @@ from test_glibc import fail, step
 # What programs of C and C++ need.
 RUNTIME = ("libc6", "libgcc-s1", "libgomp1", "libstdc++6")
 # Tests whose programs are compiled for the machine, and run there by themselves.
-TESTS = ("tests/family", "tests/core/tls", "tests/core/closing")
+TESTS = (
+    "tests/family",
+    *(
+        f"tests/core/{room}"
+        for room in ("closing", "face", "image", "relocation", "running", "search", "tls")
+    ),
+)
 
 
 @dataclass(frozen=True)

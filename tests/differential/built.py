@@ -133,7 +133,7 @@ fixed = 0x1234
 
 
 def retype(library: Path, symbol: str, type_: int) -> None:
-    """Give the R_X86_64_64 relocations against `symbol` another type.
+    """Give the relocations of a whole address against `symbol` another type.
 
     For types that the psABI has and a linker does not write for this use.
     """
@@ -143,10 +143,10 @@ def retype(library: Path, symbol: str, type_: int) -> None:
     start = elf.offset(elf.tags[elf64.DT_RELA])
     changed = 0
     for at in range(start, start + elf.tags[elf64.DT_RELASZ], 24):
-        if struct.unpack_from("<Q", data, at + 8)[0] == index << 32 | elf64.R_64:
+        if struct.unpack_from("<Q", data, at + 8)[0] == index << 32 | elf.relocation_numbers["64"]:
             struct.pack_into("<Q", data, at + 8, index << 32 | type_)
             changed += 1
-    assert changed, f"{library} has no R_X86_64_64 against {symbol}"
+    assert changed, f"{library} has no such relocation against {symbol}"
     library.write_bytes(data)
 
 

@@ -285,6 +285,8 @@ class Mover:
                 elf.put(segment["p_offset"], elf.offset_of(address))
                 elf.put(segment["p_vaddr"], address)
         else:
+            if what in ("RELA", "JMPREL"):
+                self._part_relocations()
             field = elf.tag(what)
             assert field
             old = elf.get(field)
@@ -296,6 +298,14 @@ class Mover:
                 if old <= place < old + size:
                     elf.put(record["r_offset"], place + address - old)
             elf.put(field, address)
+
+    def _part_relocations(self) -> None:
+        """RISC-V's linker counts those of the PLT in DT_RELASZ, too."""
+        elf = self.elf
+        table, size = elf.value("RELA"), elf.tag("RELASZ")
+        own, plt = elf.value("JMPREL"), elf.value("PLTRELSZ")
+        if size and table + elf.get(size) == own + plt:
+            elf.put(size, elf.get(size) - plt)
 
     def _size_of_section(self, address: int) -> int:
         elf = self.elf

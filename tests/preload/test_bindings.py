@@ -6,7 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from support.fixtures import compile_library, run
+
+pytestmark = pytest.mark.in_process
 
 SOURCE = "int counter = 40; int add(int a, int b) { counter++; return a + b; }"
 PROGRAM = """

@@ -38,10 +38,19 @@ _FOREIGN_NAMES = {
           1026: "JUMP_SLOT", 1027: "RELATIVE", 1028: "DTPMOD64", 1029: "DTPOFF64", 1030: "TPOFF64",
           1031: "TLSDESC", 1032: "IRELATIVE"},
     243: {0: "NONE", 1: "32", 2: "64", 3: "RELATIVE", 4: "COPY", 5: "JUMP_SLOT", 7: "DTPMOD64",
-          9: "DTPOFF64", 11: "TPOFF64", 12: "TLSDESC", 58: "IRELATIVE"},
+          9: "DTPOFF64", 11: "TPOFF64", 12: "TLSDESC", 57: "PC32", 58: "IRELATIVE"},
     258: {0: "NONE", 1: "32", 2: "64", 3: "RELATIVE", 4: "COPY", 5: "JUMP_SLOT", 7: "DTPMOD64",
-          9: "DTPOFF64", 11: "TPOFF64", 12: "IRELATIVE", 14: "TLSDESC"},
+          9: "DTPOFF64", 11: "TPOFF64", 12: "IRELATIVE", 14: "TLSDESC", 99: "PC32", 109: "PC64"},
 }  # fmt: skip
+
+
+def relocation_numbers(machine: int) -> dict[str, int]:
+    """Of the machine of this e_machine, by x86-64's names."""
+    numbers = {name: n for n, name in _FOREIGN_NAMES.get(machine, RELOCATION_NAMES).items()}
+    numbers.setdefault("GLOB_DAT", numbers["64"])
+    return numbers
+
+
 R_NONE = 0
 R_64, R_PC32, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE, R_32, R_PC64 = 1, 2, 6, 7, 8, 10, 24
 R_SIZE32, R_SIZE64, R_IRELATIVE = 32, 33, 37
@@ -268,6 +277,11 @@ class Elf:
         """Those that there are, as x86-64 calls them."""
         names = _FOREIGN_NAMES.get(self.machine, RELOCATION_NAMES)
         return {names[relocation.type] for relocation in self.relocations}
+
+    @property
+    def relocation_numbers(self) -> dict[str, int]:
+        """Of its machine, by these names."""
+        return relocation_numbers(self.machine)
 
     @property
     def is_symbolic(self) -> bool:

@@ -103,6 +103,16 @@ def compiler(language: str) -> str:
 
 
 @cache
+def _folder_of_lld() -> Path:
+    """For -B: a compiler of another machine looks for ld.lld among its own programs only."""
+    folder = BUILD / "lld"
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (folder / "ld.lld").symlink_to(need_tool("ld.lld"))
+    return folder
+
+
+@cache
 def _compiler_version(path: str) -> bytes:
     """Nothing where it does not run."""
     argument = "version" if Path(path).name == "go" else "--version"
@@ -127,6 +137,8 @@ def _compile(
     if isinstance(source, Path):
         headers += source.parent.glob("*.h")
     include = [f"-I{source.parent}"] if isinstance(source, Path) else []
+    if "-fuse-ld=lld" in flags:
+        flags = [f"-B{_folder_of_lld()}", *flags]
     link: list[str] = []
     for library in libraries:
         # By -l, not by path: a path would become the DT_NEEDED of a library without a soname.

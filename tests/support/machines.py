@@ -24,6 +24,8 @@ class Machine:
     tls_descriptors: tuple[str, ...]  # the compiler's flags for them; none where it has none
     tls_traditional: tuple[str, ...] = ()  # … for what came before them
     relocated_text: tuple[str, ...] = ()  # … and for code that holds addresses
+    # … and for DT_RELR, which GNU ld writes for few machines
+    packed: tuple[str, ...] = ("-fuse-ld=lld", "-Wl,--pack-dyn-relocs=relr")
     # What others do without being asked: C++ may throw through C.
     always: tuple[str, ...] = ()
 
@@ -89,10 +91,23 @@ class Machine:
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("x86_64", 62, ("-mtls-dialect=gnu2",), (), ("-mcmodel=large", "-fno-pic")),
+        Machine(
+            "x86_64",
+            62,
+            ("-mtls-dialect=gnu2",),
+            (),
+            ("-mcmodel=large", "-fno-pic"),
+            ("-Wl,-z,pack-relative-relocs",),
+        ),
         Machine("aarch64", 183, ("-mtls-dialect=desc",), ("-mtls-dialect=trad",)),
         Machine("riscv64", 243, (), always=("-fasynchronous-unwind-tables",)),
-        Machine("loongarch64", 258, ("-mtls-dialect=desc",), ("-mtls-dialect=trad",)),
+        Machine(
+            "loongarch64",
+            258,
+            ("-mtls-dialect=desc",),
+            ("-mtls-dialect=trad",),
+            packed=("-Wl,-z,pack-relative-relocs",),
+        ),
     )
 }
 

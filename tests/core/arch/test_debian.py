@@ -10,6 +10,8 @@ import dlopen
 from core.arch.readelf import as_mapped, as_readelf_says
 from support.fixtures import REPOSITORY, missing
 
+pytestmark = pytest.mark.in_process
+
 LIBRARIES = REPOSITORY / "build" / "libraries"
 ARCHITECTURES = {"amd64": "x86-64", "arm64": "AArch64", "riscv64": "RISC-V", "loong64": "LoongArch"}
 ENOUGH = 50

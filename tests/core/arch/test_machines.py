@@ -14,6 +14,10 @@ from core.steps import Steps
 from support import elf64
 from support.fixtures import BUILD, compile_library, libdlopen, need_tool, run, run_python
 
+pytestmark = pytest.mark.in_process
+
+pytestmark = pytest.mark.in_process
+
 # e_machine and e_flags of the machines that are known: of libraries that Debian's programs load.
 HEADERS = {
     "x86-64": (62, 0),

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.in_process
+
 CORE = Path(__file__).parents[3] / "src" / "dlopen" / "core"
 TABLE = (CORE / "base" / "details.pxd").read_text()
 ROWS = re.findall(r'D\((\w+),\s*\\*\s*((?:"[^"]*"[\s\\]*)+),\s*\\*\s*("[^"]*")\)', TABLE)

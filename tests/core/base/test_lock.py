@@ -12,6 +12,8 @@ import pytest
 from support.fixtures import run_python
 from support.units import compile_unit
 
+pytestmark = pytest.mark.in_process
+
 CORE = Path(__file__).parents[3] / "src" / "dlopen" / "core"
 UNIT = """
 from libc.stdint cimport uint32_t

@@ -72,6 +72,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[int]:
     return [int(text) for text in run_python(code, str(unit)).stdout.split()]
 
 
+@pytest.mark.in_process
 def test_only_where_libc_has_l_info_is_there_something_of_ours(places: list[int]) -> None:
     zeroes, records, further, after, no_rpath, no_runpath, _size = places
     assert (zeroes, records) == (PUBLIC, L_INFO)
@@ -80,6 +81,7 @@ def test_only_where_libc_has_l_info_is_there_something_of_ours(places: list[int]
     assert after >= 1264
 
 
+@pytest.mark.in_process
 @pytest.mark.parametrize("member", ["l_tls_modid", "l_tls_offset"])
 def test_what_libthread_db_reads_is_zeroes(places: list[int], member: str) -> None:
     """As libc says it for gdb and lldb: bits, how many, the offset."""
@@ -97,5 +99,6 @@ def test_libc_survives_a_handle_of_ours(tmp_path: Path, libdlopen: Path) -> None
     assert done.stdout == f"1 1 {library}: shared object not open 1 1 1 "
 
 
+@pytest.mark.in_process
 def test_a_record_is_small(places: list[int]) -> None:
     assert places[-1] <= 2032

@@ -9,6 +9,7 @@ import pytest
 from core.steps import Steps
 from malformed.elf import OTHERS, READ_ONLY, RELOCATED, Elf, Mover
 from support.fixtures import run_python
+from support.machines import machine
 
 SOURCE = Path(__file__).with_name("unaligned.c")
 STEPS = (
@@ -45,15 +46,18 @@ def make(steps: Steps, what: str) -> Path:
     flags = [f"-Wl,--version-script={script}", "-Wl,-z,lazy", "-Wl,--build-id", "-fno-builtin"]
     flags.append("-Wl,--hash-style=sysv" if what == "HASH" else "-Wl,--hash-style=gnu")
     if what == "RELR":
-        flags.append("-Wl,-z,pack-relative-relocs")
+        flags += machine().packed
     return steps.library("a", SOURCE.read_text(), *flags)
 
 
 @pytest.mark.parametrize("odd", [1, 2, 4, 6, 7])
 @pytest.mark.parametrize("what", [*READ_ONLY, *RELOCATED, *OTHERS])
 def test_one_table(steps: Steps, what: str, odd: int) -> None:
-    moved(make(steps, what), {what: odd})
-    assert steps.both(*STEPS) == SAID
+    path = make(steps, what)
+    moved(path, {what: odd})
+    # libc wants a version of its own beside DT_RELR, which older linkers do not write.
+    is_libcs = what != "RELR" or b"GLIBC_ABI_DT_RELR" in path.read_bytes()
+    assert (steps.both if is_libcs else steps.ours)(*STEPS) == SAID
 
 
 def test_all_tables(steps: Steps) -> None:

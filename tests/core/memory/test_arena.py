@@ -15,6 +15,8 @@ import dlopen
 from support.elf64 import PF_W, PT_LOAD, Elf
 from support.fixtures import compile_library, maps, run_python
 
+pytestmark = pytest.mark.in_process
+
 PAGE = resource.getpagesize()
 LARGEST = 256 << 10
 KEPT = 2 << 20

@@ -14,6 +14,8 @@ from elftools.elf.enums import ENUM_RELOC_TYPE_x64 as TYPES
 from support.fixtures import compile_library, run_python
 from support.units import compile_unit
 
+pytestmark = pytest.mark.in_process
+
 HERE = Path(__file__).parent
 SOURCE = """
 int number = 7, *own = &number, zeroes[3000];

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
 
 from support.fixtures import compile_library, compile_program, need_tool, run
+from support.machines import machine
 
 # In a mount namespace of its own, where each argument is the cache once.
 _PROGRAM = """
@@ -30,22 +32,43 @@ int main(int argc, char **argv) {
 """
 
 
+# <dl-cache.h> of glibc: the flags of its machines' libraries.
+_FLAGS = {"aarch64": 0x0A03, "riscv64": 0x1003, "loongarch64": 0x1203}
+
+
+def write_cache(path: Path, library: Path) -> None:
+    """As ldconfig(8) does, which knows this system's machine only."""
+    name, start = library.name.encode() + b"\0", 48 + 24
+    strings = name + bytes(library) + b"\0"
+    head = struct.pack("<20sII20x", b"glibc-ld.so.cache1.1", 1, len(strings))
+    entry = struct.pack("<iIIIQ", _FLAGS[machine().name], start, start + len(name), 0, 0)
+    path.write_bytes(head + entry + strings)
+
+
+def make_cache(path: Path, settings: Path, library: Path) -> None:
+    if machine().is_foreign:
+        write_cache(path, library)
+        return
+    places = [Path("/sbin/ldconfig"), Path("/usr/sbin/ldconfig")]
+    ldconfig = next((path for path in places if path.exists()), None)
+    run([ldconfig or need_tool("ldconfig"), "-X", "-f", settings, "-C", path])
+
+
 @pytest.fixture
 def caches(tmp_path: Path) -> list[Path]:
     """Two that name different files for one soname, and one without it."""
-    places = [Path("/sbin/ldconfig"), Path("/usr/sbin/ldconfig")]
-    ldconfig = next((path for path in places if path.exists()), None)
     made = []
     for number in (1, 2, 0):
         folder = tmp_path / str(number)
         folder.mkdir()
+        library = folder / "libother.so"
         if number:
             source = f"int number(void) {{ return {number}; }}"
-            compile_library(folder, "libcached.so", source, flags=["-Wl,-soname,libcached.so"])
+            library = compile_library(folder, "libcached.so", source)
         settings = folder / "ld.so.conf"
         settings.write_text(f"{folder}\n")
         made.append(folder / "cache")
-        run([ldconfig or need_tool("ldconfig"), "-X", "-f", settings, "-C", made[-1]])
+        make_cache(made[-1], settings, library)
     return made
 
 
