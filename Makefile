@@ -58,10 +58,14 @@ machines: build ## Debian's libraries of all machines that are known, compared w
 	@$(RUN) tools/debian_libraries.py build/libraries amd64 arm64 riscv64 loong64
 	@$(RUN) -m pytest -s -m "slow or not slow" tests/core/arch $(ARGS)
 
-programs: build ## programs of Debian, and test suites of others, under the preload; installs them, with sudo
-	$(PREPARE) test programs
+programs: build ## programs of Debian, and test suites of others, under the preload; installs them, with sudo; ARCH=…: that machine's, under qemu-user
+	$(PREPARE) test $(if $(ARCH),,programs)
+ifdef ARCH
+	@PYTHONPATH=tests $(RUN) tools/machine_programs.py $(ARCH) $(ARGS)
+else
 	@sh tests/programs/install
 	@$(RUN) -m pytest -m "slow or not slow" tests/programs $(ARGS)
+endif
 
 lint: ## style of Python and Cython, and the traps that neither Cython nor the C compiler sees
 	$(PREPARE) lint

@@ -13,6 +13,23 @@ from debian_libraries import write_settings
 from test_glibc import step
 
 
+def note(folder: Path, packages: list[Path]) -> None:
+    """The root lists them as installed: dpkg-query(1) tells their versions with --admindir."""
+    status = folder / "var/lib/dpkg/status"
+    listed: dict[str, str] = {}
+    if status.exists():
+        paragraphs = status.read_text().strip().split("\n\n")
+        listed = {paragraph.partition("\n")[0]: paragraph for paragraph in paragraphs}
+    for package in packages:
+        fields = subprocess.run(
+            ["dpkg-deb", "--field", str(package)], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        name, _, rest = fields.partition("\n")
+        listed[name] = f"{name}\nStatus: install ok installed\n{rest}"
+    status.parent.mkdir(parents=True, exist_ok=True)
+    status.write_text("".join(f"{paragraph}\n\n" for paragraph in listed.values()))
+
+
 def unpack(folder: Path, release: str, architecture: str, packages: list[str]) -> None:
     """Into the folder, whatever it holds already."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
@@ -25,7 +42,8 @@ def unpack(folder: Path, release: str, architecture: str, packages: list[str]) -
              *packages],
             check=True, env=environment, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        for package in sorted((root / "cache/archives").glob("*.deb")):
+        fetched = sorted((root / "cache/archives").glob("*.deb"))
+        for package in fetched:
             # Through a tar that keeps links between folders: /lib is one in newer releases.
             with subprocess.Popen(
                 ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
@@ -35,6 +53,7 @@ def unpack(folder: Path, release: str, architecture: str, packages: list[str]) -
                      "--no-same-owner", "--exclude=./dev"],
                     stdin=archive.stdout, check=True,
                 )  # fmt: skip
+        note(folder, fetched)
 
 
 def unpack_once(folder: Path, architecture: str, release: str, packages: list[str]) -> None:

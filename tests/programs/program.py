@@ -5,12 +5,15 @@ The head of a script says what it is, on one line, and then what it needs:
     # packages: those of Debian, which bring the commands
     # python: projects of PyPI; `python` is then the one of .venv
     # quick                         (part of `make test`)
+    # emulated: COMMANDS            of Debian, or `python`: all that it needs on another machine
+    # not: MACHINE REASON           why it means nothing there
     # mask: EXPRESSION REASON       of output that differs between two runs without us
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,12 +25,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support.fixtures import BUILD
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROWS = Path(__file__).with_name("rows")
-MEASURED = BUILD.parent / "programs"
+MEASURED = Path(BUILD.parent, "programs", machine().name)
+# Where its programs are, and `python`; of another machine those that start them: tools/emulated.py.
+DEBIAN = os.environ.get("DLOPEN_TEST_PROGRAMS", "/usr/bin")
+PYTHON = Path(os.environ.get("DLOPEN_TEST_PYTHON", Path(sys.executable).parent))
 _EVENTS = {
     "open": "opened",
     "load": "loaded",
@@ -51,6 +58,8 @@ class Program:
     python: tuple[str, ...]
     quick: bool
     masks: tuple[str, ...]
+    emulated: tuple[str, ...]
+    left_out: dict[str, str]
 
 
 @dataclass
@@ -70,7 +79,7 @@ def read(path: Path) -> Program:
     for line in lines:
         key, _, value = line.partition(":")
         head.setdefault(key, []).append(value.strip())
-    assert set(head) <= {"packages", "python", "quick", "mask"}, path
+    assert set(head) <= {"packages", "python", "quick", "mask", "emulated", "not"}, path
     return Program(
         path.stem,
         path,
@@ -79,17 +88,23 @@ def read(path: Path) -> Program:
         tuple(" ".join(head.get("python", ())).split()),
         "quick" in head,
         tuple(mask.split()[0] for mask in head.get("mask", ())),
+        tuple(" ".join(head.get("emulated", ())).split()),
+        {name: reason for name, _, reason in (line.partition(" ") for line in head.get("not", ()))},
     )
 
 
 def programs() -> list[Program]:
-    return [read(path) for path in sorted(ROWS.glob("*.sh"))]
+    """Those that the machine can run."""
+    found = [read(path) for path in sorted(ROWS.glob("*.sh"))]
+    return [program for program in found if program.emulated or not machine().is_foreign]
 
 
 def version_of(package: str) -> str | None:
     """None if it is not installed."""
+    where = [f"--admindir={machine().sysroot}/var/lib/dpkg"] if machine().is_foreign else []
+    form = "--showformat=${db:Status-Status} ${Version}"
     done = subprocess.run(
-        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package],
+        ["dpkg-query", *where, "--show", form, package],
         capture_output=True,
         text=True,
         check=False,
@@ -100,16 +115,16 @@ def version_of(package: str) -> str | None:
 
 def version_of_project(name: str) -> str | None:
     """Of a Python project; None if it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    sites = [str(path) for path in PYTHON.parent.glob("lib/python3.*/site-packages")]
+    found = next(iter(metadata.distributions(name=name, path=sites)), None)
+    return None if found is None else found.version
 
 
 def environment(folder: Path) -> dict[str, str]:
     """A short one, that nothing of the caller's gets into."""
     return {
-        "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"{PYTHON}:{DEBIAN}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PROGRAMS": DEBIAN,
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "LC_ALL": "C.UTF-8",
@@ -126,6 +141,9 @@ def run_command(
     ours = {}
     if preload is not None:
         ours = {"LD_PRELOAD": preload, "DLOPEN_LOG": "info", "DLOPEN_LOG_FILE": str(log)}
+        if machine().is_foreign:  # the shell is of this one
+            words = ",".join(f"{name}={value}" for name, value in ours.items())
+            ours = {"QEMU_SET_ENV": words}
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,7 @@
-"""Prints the table of docs/programs.md from the last runs: `python -m programs.table` in tests."""
+"""Prints a table of docs/programs.md from the last runs: `python -m programs.table` in tests.
+
+It is that of another machine with DLOPEN_TEST_MACHINE.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 # C modules of Lua; foreign functions of LuaJIT.
 # packages: lua5.4 lua-socket lua-lpeg lua-cjson lua-sec lua-filesystem luajit
 # quick
+# emulated: lua5.4 luajit
 lua5.4 - <<'END'
 local socket, lpeg, cjson = require "socket", require "lpeg", require "cjson"
 local ssl, lfs = require "ssl", require "lfs"
@@ -19,7 +20,7 @@ echo "$?"
 luajit - <<'END'
 local ffi = require "ffi"
 ffi.cdef "unsigned long crc32(unsigned long, const char *, unsigned); double cos(double); int abs(int);"
-local z, m = ffi.load "z", ffi.load "m"
+local z, m = ffi.load "libz.so.1", ffi.load "libm.so.6"
 print(tonumber(z.crc32(0, "hello", 5)), m.cos(0.5), ffi.C.abs(-3))
 print(pcall(ffi.load, "nonesuch"))
 print(pcall(function() return z.nonesuch end))

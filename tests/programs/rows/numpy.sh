@@ -1,6 +1,7 @@
 # Linear algebra, random numbers and transforms, with the libraries that the wheel brings.
 # packages:
 # python: numpy
+# emulated: python
 python - <<'END'
 import threading, numpy
 print(numpy.__version__)

@@ -1,6 +1,7 @@
 # Providers and engines.
 # packages: openssl
 # quick
+# emulated: openssl
 printf abc >text
 openssl dgst -provider legacy -provider default -md4 text; echo "$?"
 openssl dgst -md4 text 2>/dev/null; echo "$?"

@@ -1,6 +1,8 @@
 # XS modules by the dozen in one script.
 # packages: perl libdbd-sqlite3-perl libxml-libxml-perl
 # quick
+# emulated: perl
+# not: loongarch64 qemu-user asks this system, and not its root, where a program calls statx(2)
 perl - <<'END'
 use strict; use warnings;
 my @modules = qw(

@@ -1,5 +1,7 @@
 # Extension modules, of the standard library and of a gem; foreign functions.
 # packages: ruby ruby-nokogiri
+# emulated: ruby
+# not: loongarch64 qemu-user asks this system, and not its root, where a program calls statx(2)
 ruby <<'END'
 %w[openssl nokogiri fiddle/import zlib digest stringio bigdecimal socket etc json psych ripper
    date io/console strscan objspace coverage pty readline syslog io/nonblock io/wait nkf

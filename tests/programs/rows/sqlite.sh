@@ -1,5 +1,6 @@
 # An extension that needs thirty libraries.
 # packages: sqlite3 libsqlite3-mod-spatialite
+# emulated: sqlite3
 sqlite3 :memory: <<'END' 2>&1
 .load mod_spatialite
 select spatialite_version(), proj4_version(), geos_version();

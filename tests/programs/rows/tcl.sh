@@ -1,6 +1,7 @@
 # `load` of packages.
 # packages: tcl tcl-tls libsqlite3-tcl
 # quick
+# emulated: tclsh
 tclsh <<'END'
 package require sqlite3
 package require tls

@@ -1,6 +1,7 @@
 # Extension modules of many projects, in C, C++, Rust and Cython, in one process.
 # packages:
 # python: cryptography lxml orjson pydantic_core Pillow grpcio pyzmq uvloop gevent h5py shapely
+# emulated: python
 python - <<'END'
 import asyncio, io
 import gevent, grpc, h5py, lxml.etree, numpy, orjson, pydantic_core, shapely, uvloop, zmq
