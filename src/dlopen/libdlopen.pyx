@@ -221,7 +221,7 @@ cdef public void dlopen_keep_environment() noexcept nogil:
 
 
 cdef public void dlopen_finish() noexcept nogil:
-    if the_linker.preparation.ready == READY:
+    if load_u32(&the_linker.preparation.ready) == READY:
         finish_at_exit(&the_linker)
 
 

@@ -37,10 +37,24 @@ cdef extern from *:
        takes one instruction, and not the processor's lock. */
     #ifndef dlopen_exchange_in_thread
     static inline void *dlopen_exchange_in_thread(void **p, void *v) {
-        return __atomic_exchange_n(p, v, __ATOMIC_RELAXED);
+        void *before;
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);         /* what `v` leads to is there */
+        before = __atomic_exchange_n(p, v, __ATOMIC_RELAXED);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        return before;
     }
     #endif
     #define dlopen_exchange_of_thread(p, v) dlopen_exchange_in_thread((void **)(p), (void *)(v))
+    /* A fence, where one of the compiler's read-modify-writes (sequentially consistent) comes just
+       before. That alone need not be one: where it is a load and a store, as on AArch64 before LSE,
+       what follows may be read before the store is seen. */
+    #ifndef DLOPEN_EXCHANGE_IS_FENCE
+    #define DLOPEN_EXCHANGE_IS_FENCE 0
+    #endif
+    static inline void dlopen_fence_after_exchange(void) {
+        if (DLOPEN_EXCHANGE_IS_FENCE) __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        else __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    }
     """
     const Machine* THIS_MACHINE "DLOPEN_THIS_MACHINE"
     const char* tlsdesc_static "dlopen_tlsdesc_static"
@@ -53,6 +67,7 @@ cdef extern from *:
     void* exchange_of_thread "dlopen_exchange_of_thread"(
         void* address, const void* value
     ) noexcept nogil
+    void fence_after_exchange "dlopen_fence_after_exchange"() noexcept nogil
 
 
 cdef inline const Machine* machine_of(uint16_t number) noexcept nogil:

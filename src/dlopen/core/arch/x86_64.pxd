@@ -112,6 +112,8 @@ cdef extern from *:
     static uint64_t dlopen_call_resolver(uint64_t resolver) {
         return ((uint64_t (*)(void))resolver)();
     }
+    /* Intel's manual: "Loads and Stores Are Not Reordered with Locked Instructions". */
+    #define DLOPEN_EXCHANGE_IS_FENCE 1
     /* One instruction, without the processor's lock. */
     #define dlopen_exchange_in_thread dlopen_exchange_in_thread
     static inline void *dlopen_exchange_in_thread(void **p, void *v) {

@@ -6,14 +6,9 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from *:
     """
     #define dlopen_load_pointer(p) __atomic_load_n((void *const *)(p), __ATOMIC_ACQUIRE)
-    /* For who only follows the pointer: an address dependency, which costs nothing, orders that.
-       ThreadSanitizer does not know them. */
-    #ifdef __SANITIZE_THREAD__
-    #define dlopen_load_pointer_to_follow(p) dlopen_load_pointer(p)
-    #else
-    #define dlopen_load_pointer_to_follow(p) __atomic_load_n((void *const *)(p), __ATOMIC_RELAXED)
-    #endif
     #define dlopen_store_pointer(p, v) __atomic_store_n((void **)(p), (void *)(v), __ATOMIC_RELEASE)
+    #define dlopen_load_flag(p) __atomic_load_n((const _Bool *)(p), __ATOMIC_ACQUIRE)
+    #define dlopen_store_flag(p, v) __atomic_store_n((_Bool *)(p), (v), __ATOMIC_RELEASE)
     #define dlopen_load_u32(p) __atomic_load_n((const uint32_t *)(p), __ATOMIC_ACQUIRE)
     #define dlopen_load_u64(p) __atomic_load_n((const uint64_t *)(p), __ATOMIC_ACQUIRE)
     #define dlopen_store_u64(p, v) __atomic_store_n((uint64_t *)(p), (v), __ATOMIC_RELEASE)
@@ -35,10 +30,9 @@ cdef extern from *:
     #define dlopen_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
     """
     void* load_pointer "dlopen_load_pointer"(const void* address) noexcept nogil
-    void* load_pointer_to_follow "dlopen_load_pointer_to_follow"(
-        const void* address
-    ) noexcept nogil
     void store_pointer "dlopen_store_pointer"(void* address, const void* value) noexcept nogil
+    bint load_flag "dlopen_load_flag"(const void* address) noexcept nogil
+    void store_flag "dlopen_store_flag"(void* address, bint value) noexcept nogil
     uint32_t load_u32 "dlopen_load_u32"(const uint32_t* address) noexcept nogil
     uint64_t load_u64 "dlopen_load_u64"(const uint64_t* address) noexcept nogil
     void store_u64 "dlopen_store_u64"(uint64_t* address, uint64_t value) noexcept nogil

@@ -9,7 +9,7 @@ from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport allocate_unset, release
-from dlopen.core.base.atomics cimport load_pointer_to_follow
+from dlopen.core.base.atomics cimport load_pointer
 from dlopen.core.base.strings cimport strlen
 
 
@@ -62,7 +62,7 @@ cdef inline bint pointers_add(Pointers* array, const void* item) noexcept nogil:
 cdef inline void* pointer_at(const Pointers* array, size_t index) noexcept nogil:
     """Of a list whose length stays, and where another thread may exchange one for another
     (running/swap.pxd)."""
-    return load_pointer_to_follow(&array.items[index])
+    return load_pointer(&array.items[index])
 
 
 cdef inline bint pointers_hold(const Pointers* array, const void* item) noexcept nogil:

@@ -17,7 +17,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32
+from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32, load_u64, store_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_RELOCATION, DLOPEN_REJECTED_FILES,
     DLOPEN_REJECTED_HOSTS, DLOPEN_REJECTED_MACHINE, Error,
@@ -46,7 +46,7 @@ cdef extern from *:
         uint32_t level;          /* set before the linker is usable, never changed */
         uint32_t descriptor;     /* atomic: one more than it; 0: none yet */
         uint32_t complained;     /* atomic: the file cannot be opened, which was said */
-        uint64_t device, inode;  /* of the descriptor */
+        uint64_t device, inode;  /* atomic: of the descriptor */
         uint64_t error_device, error_inode;      /* of standard error at the start */
         char path[4096];         /* absolute; "": standard error */
     };
@@ -182,7 +182,8 @@ cdef inline long log_descriptor() noexcept nogil:
     if the_log.path[0] == 0:
         return standard_error()
     if known != 0 and kernel_status_of(<long>known - 1, &status) == 0 \
-            and status.st_ino == the_log.inode and status.st_dev == the_log.device:
+            and status.st_ino == load_u64(&the_log.inode) \
+            and status.st_dev == load_u64(&the_log.device):
         return <long>known - 1
     opened = kernel_open_for_appending(&the_log.path[0])
     if opened < 0:
@@ -192,8 +193,8 @@ cdef inline long log_descriptor() noexcept nogil:
         kernel_close(opened)
         return -1
     # Of two threads one is first: the file is the same.
-    the_log.device = status.st_dev
-    the_log.inode = status.st_ino
+    store_u64(&the_log.device, status.st_dev)
+    store_u64(&the_log.inode, status.st_ino)
     if not compare_and_swap_u32(&the_log.descriptor, known, <uint32_t>opened + 1):
         kernel_close(opened)
         return <long>load_u32(&the_log.descriptor) - 1

@@ -7,6 +7,9 @@ libc writes instead. Without that there are always many threads.
 
 What a signal handler adds here it takes away again before it returns, so that a load and a store
 are as good as one instruction.
+
+Nor is more order wanted of these than the compiler's: there is nobody else to see it, and who makes
+a second thread lets that see all that came before (pthread_create(3)).
 """
 
 from libc.stdint cimport uint32_t
@@ -26,20 +29,29 @@ cdef extern from *:
         __atomic_store_n(word, value, __ATOMIC_RELAXED);
         __atomic_signal_fence(__ATOMIC_SEQ_CST);
     }
-    static inline uint32_t dlopen_count(uint32_t *count, uint32_t more) {
+    /* Of arch/machine.pxd. */
+    static inline void dlopen_fence_after_exchange(void);
+    static inline void dlopen_count_one(uint32_t *count) {
+        if (dlopen_is_alone()) {
+            dlopen_store_alone(count, __atomic_load_n(count, __ATOMIC_RELAXED) + 1);
+        } else {
+            __atomic_fetch_add(count, 1, __ATOMIC_SEQ_CST);
+            dlopen_fence_after_exchange();
+        }
+    }
+    static inline uint32_t dlopen_uncount_one(uint32_t *count) {
         uint32_t before;
         if (!dlopen_is_alone())
-            return __atomic_fetch_add(count, more, __ATOMIC_SEQ_CST);
+            return __atomic_fetch_sub(count, 1, __ATOMIC_SEQ_CST);
         before = __atomic_load_n(count, __ATOMIC_RELAXED);
-        dlopen_store_alone(count, before + more);
+        dlopen_store_alone(count, before - 1);
         return before;
     }
-    #define dlopen_count_one(count) dlopen_count(count, 1)
-    #define dlopen_uncount_one(count) dlopen_count(count, (uint32_t)-1)
     """
     const char* is_single_threaded "dlopen_is_single_threaded"
     bint is_alone "dlopen_is_alone"() noexcept nogil
     void store_alone "dlopen_store_alone"(uint32_t* word, uint32_t value) noexcept nogil
-    # What was there before.
-    uint32_t count_one "dlopen_count_one"(uint32_t* count) noexcept nogil
+    # What follows is not done before others see the count: a fence.
+    void count_one "dlopen_count_one"(uint32_t* count) noexcept nogil
+    # What was there before. All that was done is seen by who sees the count.
     uint32_t uncount_one "dlopen_uncount_one"(uint32_t* count) noexcept nogil

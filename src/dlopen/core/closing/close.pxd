@@ -6,6 +6,7 @@ one unloads it.
 
 from libc.string cimport memset
 
+from dlopen.core.base.atomics cimport store_u32
 from dlopen.core.base.contract cimport DLOPEN_E_CONSTRUCTOR, Error
 from dlopen.core.base.errors cimport fail_handle
 from dlopen.core.base.growable cimport Pointers, pointers_free
@@ -78,7 +79,7 @@ cdef inline int close_in_full(Linker* linker, Image* image, Error* error) noexce
     lock_acquire(&registry.lock)
     valid = is_image(registry, image) and image.life.open_count != 0
     if valid:
-        image.life.open_count -= 1
+        store_u32(&image.life.open_count, image.life.open_count - 1)
         # Who sweeps before this thread does leaves it alone.
         image.life.pins += not image.is_host
         report_close(image)

@@ -4,7 +4,7 @@ binding, a patch, a thread with living objects."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
-from dlopen.core.base.atomics cimport load_u32
+from dlopen.core.base.atomics cimport load_flag
 from dlopen.core.base.contract cimport (
     DLOPEN_HELD_BINDING, DLOPEN_HELD_DEPENDENCY, DLOPEN_HELD_INITIALISING, DLOPEN_HELD_NODELETE,
     DLOPEN_HELD_OPEN, DLOPEN_HELD_PATCH, DLOPEN_HELD_RETAINED, DLOPEN_HELD_THREAD_LOCAL,
@@ -20,6 +20,38 @@ from dlopen.core.image.registry cimport (
 )
 
 
+cdef enum:
+    OWN_HOLDERS = 6
+
+
+cdef inline size_t own_holders(
+    const Registry* registry, const Image* image, uint32_t* holders
+) noexcept nogil:
+    """Under the lock: DLOPEN_HELD_* of the image itself, OWN_HOLDERS at most; how many."""
+    cdef size_t count = 0
+    if not is_image(registry, image):
+        return 0
+    if not image.is_host and image.life.live_objects != 0:
+        holders[count] = DLOPEN_HELD_THREAD_LOCAL
+        count += 1
+    if not image.is_host and image.life.retain_count != 0:
+        holders[count] = DLOPEN_HELD_RETAINED
+        count += 1
+    if image.life.open_count != 0:
+        holders[count] = DLOPEN_HELD_OPEN
+        count += 1
+    if load_flag(&image.life.nodelete):
+        holders[count] = DLOPEN_HELD_NODELETE
+        count += 1
+    if image.changes.patch_uses != 0:
+        holders[count] = DLOPEN_HELD_PATCH
+        count += 1
+    if image.life.state == DLOPEN_STATE_INITIALISING:
+        holders[count] = DLOPEN_HELD_INITIALISING
+        count += 1
+    return count
+
+
 cdef inline size_t visit_holders(
     Registry* registry, Image* image, VisitHolder* visit, void* data
 ) noexcept nogil:
@@ -27,31 +59,17 @@ cdef inline size_t visit_holders(
     cdef uint32_t phase = reader_enter(registry)
     cdef size_t found = 0
     cdef Image* other
-    cdef bint is_mapped, is_live, is_retained, is_bound
+    cdef uint32_t holders[OWN_HOLDERS]
+    cdef size_t i
+    cdef size_t count
+    cdef bint is_bound
     lock_acquire(&registry.lock)
-    is_mapped = is_image(registry, image) and not image.is_host
-    is_live = is_mapped and image.life.live_objects != 0
-    is_retained = is_mapped and image.life.retain_count != 0
+    count = own_holders(registry, image, &holders[0])
     lock_release(&registry.lock)
-    if is_live:
+    for i in range(count):
         found += 1
-        visit(DLOPEN_HELD_THREAD_LOCAL, <PublicImage*>image, data)
-    if is_retained:
-        found += 1
-        visit(DLOPEN_HELD_RETAINED, <PublicImage*>image, data)
+        visit(holders[i], <PublicImage*>image, data)
     if is_image(registry, image):
-        if image.life.open_count != 0:
-            found += 1
-            visit(DLOPEN_HELD_OPEN, <PublicImage*>image, data)
-        if image.life.nodelete:
-            found += 1
-            visit(DLOPEN_HELD_NODELETE, <PublicImage*>image, data)
-        if load_u32(&image.changes.patch_uses) != 0:
-            found += 1
-            visit(DLOPEN_HELD_PATCH, <PublicImage*>image, data)
-        if image.life.state == DLOPEN_STATE_INITIALISING:
-            found += 1
-            visit(DLOPEN_HELD_INITIALISING, <PublicImage*>image, data)
         other = first_image(registry)
         while other != NULL:
             if other == image:

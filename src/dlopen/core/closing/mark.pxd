@@ -7,6 +7,7 @@ initialised; and whatever such an image depends on, bound to, or leads to by a p
 
 from libc.stddef cimport size_t
 
+from dlopen.core.base.atomics cimport load_flag
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING
 from dlopen.core.image.image cimport Image, PatchedPlace, PlaceValue, is_being_linked
 from dlopen.core.image.registry cimport Registry, first_listed, next_listed
@@ -66,13 +67,13 @@ cdef inline void mark_patched(const Image* image) noexcept nogil:
 
 cdef inline bint is_root(const Image* image) noexcept nogil:
     """Held, whatever else refers to it."""
-    return image.life.open_count != 0 or image.life.nodelete or image.life.pins != 0 \
+    return image.life.open_count != 0 or load_flag(&image.life.nodelete) or image.life.pins != 0 \
         or image.life.is_claimed or image.life.state == DLOPEN_STATE_INITIALISING
 
 
 cdef inline bint is_held_for_now(const Image* image) noexcept nogil:
     """Of a root: nobody closes it who would look at it then."""
-    return image.life.open_count == 0 and not image.life.nodelete
+    return image.life.open_count == 0 and not load_flag(&image.life.nodelete)
 
 
 cdef inline void clear_marks(Registry* registry) noexcept nogil:

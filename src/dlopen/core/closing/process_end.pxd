@@ -5,6 +5,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from dlopen.core.base.atomics cimport load_flag, store_flag
 from dlopen.core.base.growable cimport Pointers, pointers_add, pointers_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.closing.destructors cimport run_destructors
@@ -28,8 +29,8 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
     cdef Image* image
     memset(&left, 0, sizeof(left))
     memset(&order, 0, sizeof(order))
-    linker.process.is_exiting = True
     lock_acquire(&registry.lock)
+    linker.process.is_exiting = True
     image = first_image(registry)
     while image != NULL:
         absorb_lazy_bindings(registry, image)
@@ -44,8 +45,9 @@ cdef inline void finish_at_exit(Linker* linker) noexcept nogil:
         take_last_namespace(registry, &left, &order)
         for i in reversed(range(order.count)):
             image = <Image*>order.items[i]
-            if image.life.fini_due:
-                image.life.fini_due = False
+            # Another thread may be running its constructors.
+            if load_flag(&image.life.fini_due):
+                store_flag(&image.life.fini_due, False)
                 run_destructors(image)
         order.count = 0
     pointers_free(&left)

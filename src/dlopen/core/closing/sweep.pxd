@@ -43,9 +43,10 @@ cdef inline void remove_uniques(UniqueTable* uniques, const Image* image) noexce
 
 
 cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept nogil:
-    """Under the lock: what its calls were bound to lately joins `bindings`. Not a definer that has
-    gone: a call that came too late has still to clear its entry. False without memory: it is done
-    another time."""
+    """Under the lock: what its calls were bound to lately joins `bindings`. The mark is taken away
+    before these are read: what is written later sets it again. Not a definer that has gone: a call
+    that came too late has still to clear its entry. False without memory: it is done another
+    time."""
     cdef uint64_t i
     cdef Image* definer
     if is_being_linked(image) or image.calls.definers == NULL \
@@ -59,7 +60,7 @@ cdef inline bint absorb_lazy_bindings(Registry* registry, Image* image) noexcept
                 and load_u32(&image.life.state) != DLOPEN_STATE_CLOSING:
             continue
         if not pointers_add(&image.needs.bindings, definer):
-            store_u32(&image.calls.has_definers, 1)
+            exchange_u32(&image.calls.has_definers, 1)
             return False
         definer.life.references += 1
     return True
@@ -76,7 +77,7 @@ cdef inline bint absorb_all_lazy_bindings(Registry* registry) noexcept nogil:
         complete = absorb_lazy_bindings(registry, image) and complete
         image = next_listed(image)
     if not complete:
-        store_u32(&registry.has_lazy_bindings, 1)
+        exchange_u32(&registry.has_lazy_bindings, 1)
     return complete
 
 
@@ -167,7 +168,7 @@ cdef inline bint bound_meanwhile(Registry* registry, const Pointers* dead) noexc
     there is no memory to look."""
     cdef size_t j
     cdef Image* image = first_image(registry)
-    full_fence()
+    full_fence()                 # after the states, with that of running/calls.pxd
     if not load_u32(&registry.has_lazy_bindings):
         return False
     while image != NULL:

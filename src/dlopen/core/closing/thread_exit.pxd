@@ -8,6 +8,7 @@ destructor, which counts, and unloads the image if that was the last thing to ho
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.atomics cimport store_flag
 from dlopen.core.base.kernel cimport kernel_in_main_thread
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.closing.close cimport collect
@@ -77,7 +78,7 @@ cdef inline int at_thread_exit(
         live.object = object
         link_object(registry, live)
     elif image != NULL:
-        image.life.nodelete = True    # without memory it stays for ever
+        store_flag(&image.life.nodelete, True)   # without memory it stays for ever
     lock_release(&registry.lock)
     if image == NULL or live == NULL:
         release(live)

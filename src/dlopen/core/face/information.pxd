@@ -9,7 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.base.atomics cimport load_u32, load_u64
+from dlopen.core.base.atomics cimport load_flag, load_u32, load_u64
 from dlopen.core.base.contract cimport (
     DLOPEN_E_HANDLE, DLOPEN_E_INVALID, Info, PublicImage, PublicVersion,
 )
@@ -95,12 +95,12 @@ cdef inline int fill_info(
         info.tls_size = image.layout.tls.p_memsz
         info.tls_align = image.layout.tls.p_align
     info.tls_module_id = image.thread_local.module_id
-    info.state = image.life.state
+    info.state = load_u32(&image.life.state)
     info.is_host = image.is_host
-    info.is_global = image.life.is_global
+    info.is_global = load_u32(&image.life.is_global)
     info.is_private = image.is_private
     info.namespace_id = image.namespace_id
-    info.open_count = image.life.open_count
+    info.open_count = load_u32(&image.life.open_count)
     info.symbol_count = <uint32_t>symbol_count_of(image)
     info.relocation_count = count_relocations(image)
     info.needed_count = <uint32_t>image.tables.needed.count
@@ -108,7 +108,7 @@ cdef inline int fill_info(
         info.dependency_count = dependency_count(image)
     info.version_count = count_versions(image)
     info.has_textrel = image.tables.has_textrel
-    info.nodelete = image.life.nodelete
+    info.nodelete = load_flag(&image.life.nodelete)
     info.machine = &image.machine.name[0]
     info.relro_size = relro_size(&image.layout)
     if image.slot != NULL:

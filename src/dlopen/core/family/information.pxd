@@ -6,6 +6,7 @@ from libc.string cimport memcpy, memset
 
 from dlopen.core.arch.machine cimport thread_pointer
 from dlopen.core.base.allocator cimport is_in_first_chunk
+from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport DLOPEN_E_UNSUPPORTED, Error
 from dlopen.core.base.details cimport DETAIL_DLINFO_REQUEST
 from dlopen.core.base.errors cimport fail, fail_memory
@@ -75,7 +76,7 @@ cdef inline int family_dladdr(
 
 cdef inline void* block_of_thread(const Image* image) noexcept nogil:
     """NULL if this thread has not touched it, as glibc answers too."""
-    if image.thread_local.is_static:
+    if load_u32(&image.thread_local.is_static):
         return <void*>(thread_pointer() + <uint64_t>image.thread_local.offset)
     return known_block(image.thread_local.module_id) if image.thread_local.module_id else NULL
 

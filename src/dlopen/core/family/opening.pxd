@@ -9,6 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from dlopen.core.base.atomics cimport load_flag, load_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_E_INVALID, DLOPEN_E_NOT_LOADED, DLOPEN_KEEP_AS_LIBC, Error, Request,
 )
@@ -147,17 +148,19 @@ cdef inline int family_dlclose(Linker* linker, void* handle) noexcept nogil:
     """dlclose(3): 0, or -1 with a message."""
     cdef uint32_t phase
     cdef Image* image
+    cdef bint is_open
     cdef bint stays = False
     clear_message(&linker.host)
     if uncount(&linker.registry, <Image*>handle):
         return 0
     phase = reader_enter(&linker.registry)
     image = image_of_handle(&linker.registry, handle)
-    if image != NULL and image.is_host and image.life.open_count == 0:
+    if image != NULL and image.is_host and load_u32(&image.life.open_count) == 0:
         image = NULL             # not opened through us
     elif image != NULL and not image.is_host:
-        stays = image.life.nodelete and image.life.open_count == 0
-        if image.life.open_count == 0 and not stays:
+        is_open = load_u32(&image.life.open_count) != 0
+        stays = load_flag(&image.life.nodelete) and not is_open
+        if not is_open and not stays:
             bad_handle(linker, image_asked_name(image))
     reader_leave(&linker.registry, phase)
     if stays:

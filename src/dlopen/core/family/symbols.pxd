@@ -6,6 +6,7 @@ What only the host can know is asked by a jump to its function, with the caller'
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from dlopen.core.base.atomics cimport load_flag, store_flag
 from dlopen.core.base.growable cimport pointers_add, pointers_hold
 from dlopen.core.base.lock cimport lock_acquire, lock_release, locks_held
 from dlopen.core.base.log cimport LOG_TRACE, logs
@@ -39,14 +40,15 @@ cdef inline bint keep_for_caller(Registry* registry, Image* caller, Image* defin
     """What RTLD_DEFAULT hands out stays as long as who asked, as under glibc. False without
     memory."""
     cdef bint kept = True
-    if definer.is_host or definer == caller or definer.life.nodelete:
+    if definer.is_host or definer == caller or load_flag(&definer.life.nodelete):
         return True
     if locks_held != 0:
-        definer.life.nodelete = True  # a handler, which may have interrupted who has the lock
+        # A handler, which may have interrupted who has the lock.
+        store_flag(&definer.life.nodelete, True)
         return True
     lock_acquire(&registry.lock)
-    if caller == NULL or caller.is_host or caller.life.nodelete:
-        definer.life.nodelete = True
+    if caller == NULL or caller.is_host or load_flag(&caller.life.nodelete):
+        store_flag(&definer.life.nodelete, True)
     elif not pointers_hold(&caller.needs.dependencies, definer) \
             and not pointers_hold(&caller.needs.bindings, definer):
         kept = pointers_add(&caller.needs.bindings, definer)

@@ -96,8 +96,7 @@ cdef struct Folder:              # once published it stays for ever
     char path[0]                 # ends with a slash
 
 
-cdef struct SearchSettings:      # found once, on the first search; written before `ready` is
-    uint32_t ready
+cdef struct SearchSettings:      # found once, on the first search: search/settings.pxd
     # LD_LIBRARY_PATH as the process was started with; empty in secure execution.
     Text library_path
     Text default_folders         # strings one after another
@@ -118,6 +117,7 @@ cdef struct CacheFile:           # /etc/ld.so.cache as it was at one time: searc
 
 
 cdef struct Search:              # search/
+    uint32_t has_settings        # atomic; they are written before, and never again
     SearchSettings settings
     CacheFile* cache             # owned, the newest; under Registry.lock; NULL: none was needed
     Folder* folders[FOLDER_BUCKETS]      # atomic: chains that only grow, at their heads
@@ -145,7 +145,7 @@ cdef struct Process:             # face/starting.pxd; written before `ready` say
     bint is_secure               # AT_SECURE
     bint bind_now                # LD_BIND_NOW
     bint bind_not                # LD_BIND_NOT: each lazy call is looked up anew
-    bint is_exiting              # its own destructors have run
+    bint is_exiting              # under Registry.lock: its own destructors have run
 
 
 cdef struct Keys:                # of pthread_key_create(3); written before `ready` says READY

@@ -8,6 +8,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
 from dlopen.core.arch.machine cimport thread_pointer
+from dlopen.core.base.atomics cimport store_u32
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.strings cimport strcmp, strrchr
 from dlopen.core.base.words cimport smaller
@@ -62,7 +63,7 @@ cdef inline bint find_static_tls_of_host(Linker* linker, Image* image) noexcept 
         return True
     block = <uint64_t>host_block(&linker.host, image.thread_local.module_id)
     image.thread_local.offset = <int64_t>(block - thread_pointer())
-    image.thread_local.is_static = True
+    store_u32(&image.thread_local.is_static, 1)
     # Of the libc whose function it is: each namespace of the host's has one of its own.
     if not image.map_start <= <uint64_t>linker.host.errno_location < image.map_end:
         return True

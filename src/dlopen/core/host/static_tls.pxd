@@ -12,6 +12,7 @@ from libc.stdio cimport snprintf
 
 from dlopen.core.arch.machine cimport THIS_MACHINE
 from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.atomics cimport store_u32
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, Error
 from dlopen.core.base.details cimport DETAIL_STATIC_TLS_FILE
 from dlopen.core.base.environment cimport environment_value
@@ -298,7 +299,7 @@ cdef inline int add_donor(Linker* linker, Image* image, Error* error) noexcept n
     donor.offset = <int64_t>file.offset
     image.thread_local.offset = donor.offset
     image.thread_local.module_id = file.module
-    image.thread_local.is_static = True
+    store_u32(&image.thread_local.is_static, 1)
     image.thread_local.donor = donor
     lock_acquire(&linker.tls.lock)
     link = &linker.static_storage.donors       # the farthest first
@@ -345,6 +346,15 @@ cdef inline void take_back_tls(Linker* linker, Image* image) noexcept nogil:
         remove_module(&linker.tls, image.thread_local.module_id)
 
 
+cdef inline void keep_answer(Linker* linker, Image* owner, int64_t offset) noexcept nogil:
+    """All threads that ask find the same; readers have no lock."""
+    lock_acquire(&linker.tls.lock)
+    if not owner.thread_local.is_static:
+        owner.thread_local.offset = offset
+        store_u32(&owner.thread_local.is_static, 1)
+    lock_release(&linker.tls.lock)
+
+
 cdef inline bint ask_host_for_static_tls(
     Linker* linker, const Definition* definition
 ) noexcept nogil:
@@ -371,8 +381,7 @@ cdef inline bint ask_host_for_static_tls(
         file = donor_file(handle)
         found = file.module == owner.thread_local.module_id  # and no other library's of this name
         if found:
-            owner.thread_local.offset = <int64_t>(file.offset - definition.symbol.st_value)
-            owner.thread_local.is_static = True
+            keep_answer(linker, owner, <int64_t>(file.offset - definition.symbol.st_value))
         close_host(linker, handle)
     if begun:
         end_donors(linker)

@@ -9,7 +9,7 @@ keeps its own, which lead whoever is just there on to what stays.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.atomics cimport load_pointer_to_follow, store_pointer
+from dlopen.core.base.atomics cimport load_pointer, store_pointer
 from dlopen.core.image.image cimport ADDRESS_LEVELS, Image
 
 
@@ -76,9 +76,9 @@ cdef inline Image* last_before(const Addresses* addresses, uint64_t address) noe
     cdef Image* image
     cdef size_t level
     for level in reversed(range(ADDRESS_LEVELS)):
-        image = <Image*>load_pointer_to_follow(&links[level])
+        image = <Image*>load_pointer(&links[level])
         while image != NULL and image.map_start <= address:
             found = image
             links = &image.listing.by_address[0]
-            image = <Image*>load_pointer_to_follow(&links[level])
+            image = <Image*>load_pointer(&links[level])
     return found

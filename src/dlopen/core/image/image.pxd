@@ -116,9 +116,9 @@ cdef struct Tables:
 cdef struct ThreadLocal:
     # Its thread-local storage: tls/modules.pxd, host/static_tls.pxd. Set before the image is
     # published; of what the host opened after the start, static storage is known once it was
-    # asked for.
+    # asked for: `offset` is written once, under Tls.lock, before `is_static`.
     uint64_t module_id           # 0: it has none
-    bint is_static               # its block is `offset` from every thread's pointer
+    uint32_t is_static           # atomic: its block is `offset` from every thread's pointer
     bint needs_static            # an initial-exec relocation refers to it
     int64_t offset
     void* donor                  # Donor*, of the room that it has; NULL: none
@@ -178,13 +178,14 @@ cdef struct Life:
     # How it is used and where it stands between open and unload: opening/, closing/. Guarded by
     # Registry.lock.
     uint32_t state               # DLOPEN_STATE_*; a futex word, waited for without the lock
-    uint32_t open_count
+    uint32_t open_count          # atomic
     uint32_t pins                # transactions that rely on it
     # Needs of published images that lead to it, one of ours: closing/candidates.pxd.
     uint32_t references
     Flag is_claimed              # DLOPEN_relocate is at it
-    Flag nodelete                # never unloaded
-    Flag has_failed              # a constructor has thrown: each open of it fails
+    Flag nodelete                # atomic, a handler sets it without the lock: never unloaded
+    # Atomic, set by the thread that runs the constructors, before READY says that they have ended.
+    Flag has_failed              # one has thrown: each open of it fails
     Flag fini_due                # constructors ran (or began to), destructors did not
     Flag is_deferred             # closed, and unloaded when the last of `live_objects` has gone
     Flag is_finished             # its destructors have run
@@ -223,7 +224,7 @@ cdef struct Calls:
 
 cdef struct Replacement:         # what a symbol of an image's is bound to instead
     uint32_t symbol
-    uint64_t address
+    uint64_t address             # atomic: a swap changes it
 
 
 cdef struct PlaceValue:          # what a patch has stored in a place
@@ -404,7 +405,7 @@ cdef inline uint64_t replacement_of(const Image* image, uint32_t symbol) noexcep
             high = middle
     if low == image.changes.replacement_count or image.changes.replacements[low].symbol != symbol:
         return 0
-    return image.changes.replacements[low].address
+    return load_u64(&image.changes.replacements[low].address)
 
 
 cdef inline const char* string_at(const Image* image, uint64_t offset) noexcept nogil:

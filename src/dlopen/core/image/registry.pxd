@@ -12,9 +12,10 @@ what followed it, so that a reader who is there misses nothing that stays.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from dlopen.core.arch.machine cimport fence_after_exchange
 from dlopen.core.base.allocator cimport allocator_acquire, allocator_release, release
 from dlopen.core.base.atomics cimport (
-    add_u32, compare_and_swap_u32, full_fence, load_pointer, load_u32, load_u32_seq, store_u32,
+    add_u32, compare_and_swap_u32, load_pointer, load_u32, load_u32_seq, store_u32,
     store_u64,
 )
 from dlopen.core.base.contract cimport DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY
@@ -167,7 +168,11 @@ cdef struct Registry:
 
 cdef inline uint32_t reader_enter(Registry* registry) noexcept nogil:
     """Begins a reader section: what is found in it stays until `reader_leave`, which is
-    given the returned phase. May be nested, and in a signal handler."""
+    given the returned phase. May be nested, and in a signal handler.
+
+    It is counted, and then reads; who frees has taken out, and then looks at the counts
+    (`begin_waiting`). Each has a fence in between: so either the reader is seen, or it does not
+    find what was taken out."""
     cdef uint32_t phase = load_u32(&registry.phase) & 1U
     count_one(&registry.readers[phase])
     reading[phase] += 1
@@ -240,6 +245,7 @@ cdef inline void begin_waiting(Registry* registry) noexcept nogil:
     lock_release(&registry.lock)
     retirement.seen_empty = 0
     add_u32(&registry.phase, 1)
+    fence_after_exchange()       # with that of `reader_enter`
 
 
 cdef inline void reclaim_alone(Registry* registry) noexcept nogil:
@@ -248,7 +254,6 @@ cdef inline void reclaim_alone(Registry* registry) noexcept nogil:
     is there by now."""
     cdef Retirement* retirement = &registry.retirement
     begin_waiting(registry)
-    full_fence()
     while retirement.waiting != NULL and is_drained(registry):
         add_u32(&registry.phase, 1)
         retirement.seen_empty += 1

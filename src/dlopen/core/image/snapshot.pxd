@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport (
-    load_pointer_to_follow, load_u32, store_pointer, store_u32, store_u64,
+    load_pointer, load_u32, store_pointer, store_u32, store_u64,
 )
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.image.image cimport Image
@@ -28,7 +28,7 @@ cdef enum:                       # Life.is_global
 
 cdef inline Image* global_at(const Snapshot* snapshot, size_t place) noexcept nogil:
     """Where the last one has left, another may stand by now."""
-    return <Image*>load_pointer_to_follow(&snapshot.globals[place])
+    return <Image*>load_pointer(&snapshot.globals[place])
 
 
 cdef inline bint is_lasting(const Image* image) noexcept nogil:

@@ -256,7 +256,7 @@ cdef inline int relocate_mapped(
     lock_acquire(&registry.lock)
     image.life.is_claimed = False
     if code and image.life.open_count != 0:
-        image.life.open_count -= 1
+        store_u32(&image.life.open_count, image.life.open_count - 1)
     is_closed[0] = image.life.open_count == 0
     image.life.pins += is_closed[0]
     lock_release(&registry.lock)

@@ -7,7 +7,7 @@ is not certain is left to a transaction, which begins from the start.
 
 from libc.stdint cimport uint32_t
 
-from dlopen.core.base.atomics cimport load_u32
+from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport DLOPEN_KEEP_AS_LIBC, Request
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
@@ -67,7 +67,7 @@ cdef inline Image* count_again(Registry* registry, const Request* request) noexc
     lock_acquire(&registry.lock)
     image = image_to_count(registry, request)
     if image != NULL:
-        image.life.open_count += 1
+        store_u32(&image.life.open_count, image.life.open_count + 1)
     lock_release(&registry.lock)
     if image != NULL:
         report_open(request.name, 0, &image, NULL)
@@ -82,7 +82,7 @@ cdef inline bint uncount(Registry* registry, Image* image) noexcept nogil:
     is_counted = registry.closing.count == 0 and not registry.is_sweep_due \
         and is_image(registry, image) and not image.is_host and image.life.open_count > 1
     if is_counted:
-        image.life.open_count -= 1
+        store_u32(&image.life.open_count, image.life.open_count - 1)
         report_close(image)
     lock_release(&registry.lock)
     return is_counted

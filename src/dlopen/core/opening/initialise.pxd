@@ -9,7 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from dlopen.core.base.atomics cimport load_u32, store_u32
+from dlopen.core.base.atomics cimport load_flag, load_u32, store_flag, store_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_E_CONSTRUCTOR, DLOPEN_STATE_INITIALISING, DLOPEN_STATE_READY, Error,
 )
@@ -152,7 +152,7 @@ cdef inline int initialise_one(
     if load_u32(&image.life.state) != DLOPEN_STATE_INITIALISING \
             or image.life.initialiser != this_thread() or image.life.fini_due:
         return 0
-    image.life.fini_due = True
+    store_flag(&image.life.fini_due, True)
     reader_leave(registry, phase[0])
     if catches:
         construction.linker = linker
@@ -160,7 +160,7 @@ cdef inline int initialise_one(
         thrown = call_caught(construct, &construction)
         if thrown != NULL:
             code = fail_constructor(registry, image, <Thrown*>thrown, error)
-            image.life.has_failed = True
+            store_flag(&image.life.has_failed, True)
     else:
         run_constructors(&linker.process, image)
     phase[0] = reader_enter(registry)
@@ -210,7 +210,7 @@ cdef inline int initialise(
             give_up_constructors(registry, image)
         wait_for(registry, image, &phase)
         is_complete = is_complete and load_u32(&image.life.state) != DLOPEN_STATE_INITIALISING
-        if code == 0 and image.life.has_failed:
+        if code == 0 and load_flag(&image.life.has_failed):
             code = fail(error, DLOPEN_E_CONSTRUCTOR, image_name(image), DETAIL_CONSTRUCTOR_BEFORE)
             name_who_needs(registry, image, error)
     if code == 0 and is_complete and not load_u32(&root.life.is_complete):
@@ -222,7 +222,7 @@ cdef inline int initialise(
 cdef inline void give_up_constructors(Registry* registry, Image* image) noexcept nogil:
     """Those of another image of the same open have failed; nor will its destructors run. If
     this open was made by a constructor of another one's image, that one's are left to it."""
-    image.life.has_failed = True
+    store_flag(&image.life.has_failed, True)
     lock_acquire(&registry.lock)
     store_u32(&image.life.state, DLOPEN_STATE_READY)
     lock_release(&registry.lock)

@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
 from dlopen.core.base.allocator cimport allocate, release
-from dlopen.core.base.atomics cimport load_u32, store_pointer
+from dlopen.core.base.atomics cimport load_u32, store_flag, store_pointer
 from dlopen.core.base.contract cimport (
     DLOPEN_E_STATE, DLOPEN_E_VERSION, DLOPEN_KEEP_AS_LIBC, DLOPEN_NO_FOREIGN_CODE,
     DLOPEN_STATE_LOADING, Request,
@@ -151,7 +151,7 @@ cdef inline int share_unique(
 cdef inline void keep_for_ever(Registry* registry, Image* image) noexcept nogil:
     """As NODELETE: somebody has an address of it whom nobody counts."""
     lock_acquire(&registry.lock)
-    image.life.nodelete = True
+    store_flag(&image.life.nodelete, True)
     lock_release(&registry.lock)
 
 

@@ -8,7 +8,7 @@ and the open starts again.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from dlopen.core.base.atomics cimport load_u32, store_u32, store_u64
+from dlopen.core.base.atomics cimport load_u32, store_flag, store_u32, store_u64
 from dlopen.core.base.contract cimport DLOPEN_NO_FOREIGN_CODE, DLOPEN_STATE_INITIALISING
 from dlopen.core.base.growable cimport Pointers, pointer_at, pointers_add, pointers_reserve
 from dlopen.core.base.lock cimport lock_acquire, lock_release
@@ -358,11 +358,11 @@ cdef inline bint count_root(Transaction* transaction) noexcept nogil:
         if handle != NULL:
             close_host(linker, handle)
         return False
-    root.life.open_count += 1
+    store_u32(&root.life.open_count, root.life.open_count + 1)
     if root.is_host:
         root.host.handle = handle
     elif transaction.request.mode & RTLD_NODELETE:
-        root.life.nodelete = True
+        store_flag(&root.life.nodelete, True)
     lock_release(&linker.registry.lock)
     return True
 

@@ -11,6 +11,7 @@ from dlopen.core.arch.machine cimport (
     THIS_MACHINE, tlsdesc_dynamic, tlsdesc_static, tlsdesc_undefined,
 )
 from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
     DLOPEN_E_UNSUPPORTED, DLOPEN_R_DTPMOD, DLOPEN_R_DTPOFF, DLOPEN_R_TLSDESC, DLOPEN_R_TPOFF,
     DLOPEN_STATE_LOADING,
@@ -38,7 +39,7 @@ cdef inline int store_tls(
         store_word(image, place, owner.thread_local.module_id)
     elif kind == DLOPEN_R_TPOFF:
         store_word(image, place, <uint64_t>owner.thread_local.offset + offset)
-    elif owner.thread_local.is_static:
+    elif load_u32(&owner.thread_local.is_static):
         store_word(image, place, <uint64_t>tlsdesc_static)
         store_word(image, place + 8, <uint64_t>owner.thread_local.offset + offset)
     else:
@@ -97,7 +98,7 @@ cdef inline int relocate_tls(
         deferred.next = batch.deferred_tls
         batch.deferred_tls = deferred
         return 0
-    if kind == DLOPEN_R_TPOFF and not owner.thread_local.is_static and not (
+    if kind == DLOPEN_R_TPOFF and not load_u32(&owner.thread_local.is_static) and not (
         owner.is_host and not batch.no_foreign_code
         and batch.ask_for_static_tls(batch.context, definition)
     ):

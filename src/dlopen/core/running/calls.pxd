@@ -12,11 +12,11 @@ What goes is there until then, for this one call, of which nothing is kept.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
+from dlopen.core.arch.machine cimport fence_after_exchange
 from dlopen.core.arch.processor cimport call_resolver
 from dlopen.core.base.allocator cimport is_allocating
 from dlopen.core.base.atomics cimport (
-    compare_and_swap_pointer, full_fence, load_pointer, load_u32, load_u64, store_pointer,
-    store_u32,
+    compare_and_swap_pointer, exchange_u32, load_pointer, load_u32, load_u64, store_pointer,
 )
 from dlopen.core.base.contract cimport DLOPEN_E_MEMORY, DLOPEN_STATE_CLOSING
 from dlopen.core.base.growable cimport pointers_add, pointers_hold, pointers_reserve
@@ -131,9 +131,10 @@ cdef inline int keep_for_call(
     slot = <void**>&image.calls.definers[number]
     before = load_pointer(slot)
     store_pointer(slot, definer)
-    store_u32(&image.calls.has_definers, 1)
-    store_u32(&linker.registry.has_lazy_bindings, 1)
-    full_fence()
+    # Exchanges, not stores: who takes a mark away sees what all have written who have set it.
+    exchange_u32(&image.calls.has_definers, 1)
+    exchange_u32(&linker.registry.has_lazy_bindings, 1)
+    fence_after_exchange()       # with those of who closes, or swaps
     # What goes together is destroyed in order of dependency.
     if load_u32(&image.life.state) == DLOPEN_STATE_CLOSING or (
         load_u32(&definer.life.state) != DLOPEN_STATE_CLOSING

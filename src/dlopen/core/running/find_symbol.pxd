@@ -57,7 +57,8 @@ cdef inline uint64_t resolved_address(
         return thread_address(linker, definition)
     address = definition_address(definition)
     if symbol_type(definition.symbol) == STT_GNU_IFUNC and definition.symbol.st_shndx != SHN_UNDEF:
-        if definition.image.no_foreign_code or not is_linked(definition.image) or (
+        # In this order: DLOPEN_relocate sets the one before it says the other.
+        if not is_linked(definition.image) or definition.image.no_foreign_code or (
             not definition.image.is_host
             and not is_code(definition.image, definition.symbol.st_value)
         ):

@@ -240,7 +240,7 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
     """Once; False without memory. Two threads may both find out; the first to finish is kept."""
     cdef SearchSettings search
     cdef bint complete
-    if load_u32(&linker.search.settings.ready):
+    if load_u32(&linker.search.has_settings):
         return True
     memset(&search, 0, sizeof(search))
     search.is_secure = linker.process.is_secure
@@ -252,9 +252,9 @@ cdef inline bint prepare_search(Linker* linker, const Snapshot* snapshot) noexce
         read_library_path(linker, snapshot, &search)
     complete = complete and not lacks_memory(&search)
     lock_acquire(&linker.registry.lock)
-    if complete and not linker.search.settings.ready:
+    if complete and not linker.search.has_settings:
         memcpy(&linker.search.settings, &search, sizeof(search))
-        store_u32(&linker.search.settings.ready, 1)
+        store_u32(&linker.search.has_settings, 1)
         memset(&search, 0, sizeof(search))
     lock_release(&linker.registry.lock)
     free_settings(&search)

@@ -6,6 +6,7 @@ nanosecond counts, the caller looks and calls a `log_` function.
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
+from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport Error
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.base.log cimport (
@@ -25,7 +26,7 @@ from dlopen.core.symbols.scopes cimport is_in_set
 cdef inline void add_count(Line* line, const Image* image) noexcept nogil:
     """And ends the line."""
     add(line, b": open count ")
-    add_number(line, image.life.open_count, 10)
+    add_number(line, load_u32(&image.life.open_count), 10)
     end_line(line)
 
 

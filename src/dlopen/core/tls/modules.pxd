@@ -18,6 +18,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from dlopen.core.base.allocator cimport allocate, release
+from dlopen.core.base.atomics cimport store_pointer, store_u64
 from dlopen.core.base.kernel cimport (kernel_process_id, kernel_thread_has_ended, kernel_thread_id)
 from dlopen.core.base.registrations cimport Key, call_at_thread_end
 from dlopen.core.base.lock cimport Lock, lock_acquire, lock_release
@@ -224,7 +225,7 @@ cdef inline ThreadBlocks* table_with(Tls* tls, uint64_t slot) noexcept nogil:
         thread.thread = kernel_thread_id()
         free_ended(tls)
         link_table(&tls.threads, thread)
-        (&thread_blocks)[0] = thread
+        store_pointer(&thread_blocks, thread)
     if slot >= thread.count:
         count = align_up(slot + 1, 16)
         grown = <Block*>allocate(count * sizeof(Block))
@@ -238,8 +239,8 @@ cdef inline ThreadBlocks* table_with(Tls* tls, uint64_t slot) noexcept nogil:
         if thread.count != 0:
             memcpy(grown, old, thread.count * sizeof(Block))
         # In this order: a signal handler of this thread may read it at any moment.
-        thread.blocks = grown
-        thread.count = count
+        store_pointer(&thread.blocks, grown)
+        store_u64(&thread.count, count)
         release(old)
     return thread
 
@@ -272,7 +273,7 @@ cdef inline char* make_block(Tls* tls, uint64_t id) noexcept nogil:
         block = &thread.blocks[slot_of(id)]
         block.allocation = allocation
         block.address = address
-        block.id = id
+        store_u64(&block.id, id)             # the last, likewise
     lock_release(&tls.lock)
     if thread == NULL:
         release(allocation)
