@@ -45,9 +45,9 @@ test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a c
 test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew
 	@$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)'
 
-test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch64, riscv64 or loongarch64; all of them by default
+test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch64, riscv64 or loongarch64; all of them by default; PAGE=65536: with such pages
 	$(PREPARE) test libraries
-	@$(RUN) tools/machines.py $(ARCH) $(ARGS)
+	@$(RUN) tools/machines.py $(ARCH) $(if $(PAGE),--page $(PAGE)) $(ARGS)
 
 differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test

@@ -26,6 +26,7 @@ TESTS = (
         f"tests/core/{room}"
         for room in ("closing", "face", "image", "relocation", "running", "search", "tls")
     ),
+    *(f"tests/core/arch/test_{subject}.py" for subject in ("abis", "processor")),
 )
 
 
@@ -131,6 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="machines", description=__doc__)
     parser.add_argument("machines", nargs="*", metavar="MACHINE", help=", ".join(MACHINES))
     parser.add_argument("--release", help="of Debian, instead of one that has the machine")
+    parser.add_argument("--page", help="its size in bytes, instead of the machine's usual one")
     options, arguments = parser.parse_known_args()
     status = 0
     for name in options.machines or MACHINES:
@@ -147,6 +149,8 @@ def main() -> int:
             "DLOPEN_TEST_ROOT": str(root),
             "LIBDLOPEN": str(library),
         }
+        if options.page:
+            environment["DLOPEN_TEST_PAGE"] = options.page
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-m", "not slow", *TESTS, *arguments],
             check=False, env=environment,

@@ -35,6 +35,38 @@ function dlopen_system_call
         ret
 end_function dlopen_system_call
 
+/* void dlopen_code_written(uint64_t start, uint64_t size)
+ *
+ * By the lines of both caches, where CTR_EL0 does not say that it is not needed: IDC, DIC (Arm ARM,
+ * "Synchronization and coherency issues between data and instruction accesses"). */
+function dlopen_code_written
+        add     x1, x0, x1
+        mrs     x2, ctr_el0
+        mov     x3, #4
+        tbnz    w2, #28, 2f             /* IDC */
+        ubfx    w4, w2, #16, #4         /* DminLine: log2 of its words */
+        lsl     x4, x3, x4
+        neg     x5, x4
+        and     x5, x5, x0
+1:      dc      cvau, x5
+        add     x5, x5, x4
+        cmp     x5, x1
+        b.lo    1b
+2:      dsb     ish
+        tbnz    w2, #29, 4f             /* DIC */
+        and     w4, w2, #15             /* IminLine */
+        lsl     x4, x3, x4
+        neg     x5, x4
+        and     x5, x5, x0
+3:      ic      ivau, x5
+        add     x5, x5, x4
+        cmp     x5, x1
+        b.lo    3b
+        dsb     ish
+4:      isb
+        ret
+end_function dlopen_code_written
+
 /* uint64_t dlopen_thread_pointer(void): what TPREL relocations count from */
 function dlopen_thread_pointer
         mrs     x0, tpidr_el0

@@ -63,13 +63,37 @@ cdef extern from *:
         parts[count++] = "tls/";
         return count;
     }
-    /* <sys/ifunc.h>: what is there is told by `size`. */
+    /* BTI: GNU_PROPERTY_AARCH64_FEATURE_1_BTI, HWCAP2_BTI and PROT_BTI. */
+    #define DLOPEN_CODE_PROPERTY 0xc0000000U             /* GNU_PROPERTY_AARCH64_FEATURE_1_AND */
+    #define dlopen_code_protection dlopen_code_protection
+    static int dlopen_code_protection(uint32_t features) {
+        return features & 1 && getauxval(AT_HWCAP2) & 1 << 17 ? 0x10 : 0;
+    }
+    /* How much there is of the struct of <sys/ifunc.h> depends on the release of libc; 0: nothing.
+       It tells a resolver of this library's own, before anything of it runs. */
+    static uint64_t dlopen_told_size;
+    #ifdef __GLIBC__
+    static void dlopen_nothing(void) { }
+    static void (*dlopen_note_size(uint64_t hwcap, const uint64_t *features))(void) {
+        if (hwcap >> 62 & 1) dlopen_told_size = features[0];       /* _IFUNC_ARG_HWCAP */
+        return dlopen_nothing;
+    }
+    static void dlopen_ask_size(void) __attribute__((ifunc("dlopen_note_size")));
+    #else
+    static void dlopen_ask_size(void) { }
+    #endif
+    #define dlopen_prepare_processor dlopen_prepare_processor
+    static void dlopen_prepare_processor(void *function) {
+        (void)function;
+        dlopen_ask_size();                               /* keeps the relocation */
+    }
     static uint64_t dlopen_call_resolver(uint64_t resolver) {
-        const struct { uint64_t size, hwcap, hwcap2, hwcap3, hwcap4; } features = {
+        struct { uint64_t size, hwcap, hwcap2, hwcap3, hwcap4; } features = {
             sizeof features, getauxval(AT_HWCAP), getauxval(AT_HWCAP2), getauxval(29),
             getauxval(30)                                /* AT_HWCAP3, AT_HWCAP4 */
         };
-        const uint64_t has_struct = (uint64_t)1 << 62;   /* _IFUNC_ARG_HWCAP */
+        uint64_t has_struct = dlopen_told_size ? (uint64_t)1 << 62 : 0;
+        if (dlopen_told_size < features.size) features.size = dlopen_told_size;
         return ((uint64_t (*)(uint64_t, const void *))resolver)(
             features.hwcap | has_struct, &features);
     }

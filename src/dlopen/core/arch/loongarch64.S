@@ -32,6 +32,14 @@ function dlopen_system_call
         ret
 end_function dlopen_system_call
 
+/* void dlopen_code_written(uint64_t start, uint64_t size)
+ *
+ * The caches are coherent: what was fetched ahead is dropped. */
+function dlopen_code_written
+        ibar    0
+        ret
+end_function dlopen_code_written
+
 /* uint64_t dlopen_thread_pointer(void): what TPREL relocations count from */
 function dlopen_thread_pointer
         move    $a0, $tp

@@ -11,6 +11,7 @@ cdef extern from *:
       .name = "LoongArch",
       .flags_mask = 0x7,                  /* EF_LOONGARCH_ABI_MODIFIER_MASK */
       .flags = 0x3,                       /* EF_LOONGARCH_ABI_DOUBLE_FLOAT */
+      .abis = {[1] = "lp64s (soft float)", "lp64f (single)", "lp64d (double)"},
       .last_address = 0x7fffffffffff,
       .rows = {
         [1] = {DLOPEN_R_SYMBOLIC, 4},       /* R_LARCH_32 */

@@ -10,7 +10,7 @@ from dlopen.core.arch.aarch64 cimport aarch64
 from dlopen.core.arch.loongarch64 cimport loongarch64
 from dlopen.core.arch.riscv64 cimport riscv64
 from dlopen.core.arch.table cimport (
-    ROWS, SECOND_ROWS, Machine, RelocationRow,
+    ABIS, ROWS, SECOND_ROWS, Machine, RelocationRow,
 )
 from dlopen.core.arch.x86_64 cimport x86_64
 from dlopen.core.base.contract cimport (
@@ -119,16 +119,25 @@ cdef inline bint runs_here(const Ehdr* header) noexcept nogil:
         and header.e_flags & THIS_MACHINE.flags_mask == THIS_MACHINE.flags
 
 
+cdef inline const char* abi_of(uint32_t flags) noexcept nogil:
+    """Of this machine, by e_flags."""
+    cdef uint32_t number = (flags & THIS_MACHINE.flags_mask) >> THIS_MACHINE.flags_shift
+    if number >= ABIS or THIS_MACHINE.abis[number][0] == 0:
+        return b"one that is not known here"
+    return &THIS_MACHINE.abis[number][0]
+
+
 cdef inline int fail_for_machine(
-    Error* error, const char* name, uint16_t number
+    Error* error, const char* name, uint16_t number, uint32_t flags
 ) noexcept nogil:
-    """A file of this e_machine, which does not run here."""
+    """A file of this e_machine and these e_flags, which does not run here."""
     cdef const Machine* machine = machine_of(number)
     cdef char text[160]
     if machine == THIS_MACHINE:
         snprintf(
-            &text[0], sizeof(text), b"for another machine: it is for %s of another ABI for "
-            b"floating point (e_flags) than this process", &THIS_MACHINE.name[0]
+            &text[0], sizeof(text), b"for another machine: its ABI (e_flags 0x%x) is %s, and that "
+            b"of this process is %s", <unsigned int>flags, abi_of(flags),
+            abi_of(THIS_MACHINE.flags)
         )
     elif machine != NULL:
         snprintf(
@@ -144,8 +153,8 @@ cdef inline int fail_for_machine(
     fail_text(error, DLOPEN_E_UNSUPPORTED, name, &text[0])
     if error != NULL:
         error.detail_number = DETAIL_MACHINE     # for libc's words
-        error.offset = 18
-        error.value = number
+        error.offset = 48 if machine == THIS_MACHINE else 18
+        error.value = flags if machine == THIS_MACHINE else number
     return DLOPEN_E_UNSUPPORTED
 
 

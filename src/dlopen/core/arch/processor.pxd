@@ -8,7 +8,7 @@ A machine says it behind its table. What most have in common is here: a macro of
 says that the machine has its own.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.arch.machine cimport THIS_MACHINE    # their parts come before this
 
@@ -43,6 +43,10 @@ cdef extern from *:
         return 0;
     }
     #endif
+    #ifndef dlopen_code_protection
+    #define DLOPEN_CODE_PROPERTY 0U
+    static int dlopen_code_protection(uint32_t bits) { (void)bits; return 0; }
+    #endif
     #ifndef dlopen_prepare_processor
     static void dlopen_prepare_processor(void *function) { (void)function; }
     #endif
@@ -62,6 +66,10 @@ cdef extern from *:
     int platform_parts "dlopen_platform_parts"(
         void* features, const char** parts, uint64_t* hwcap
     ) noexcept nogil
+    # The property of a file (elf/properties.pxd) that its pages of code may be protected for, and
+    # how (PROT_…, beside PROT_EXEC) if it has these bits. 0: there is no such.
+    uint32_t CODE_PROPERTY "DLOPEN_CODE_PROPERTY"
+    int code_protection "dlopen_code_protection"(uint32_t bits) noexcept nogil
     # What its assembly and its resolvers are told; before the first of them runs.
     void prepare_processor "dlopen_prepare_processor"(void* features) noexcept nogil
     # Of an IFUNC: foreign code, which says where the function is.

@@ -32,6 +32,17 @@ function dlopen_system_call
         ret
 end_function dlopen_system_call
 
+/* void dlopen_code_written(uint64_t start, uint64_t size)
+ *
+ * fence.i is of this hart alone; riscv_flush_icache(start, end, 0), of all that run this process. */
+function dlopen_code_written
+        add     a1, a0, a1
+        li      a2, 0
+        li      a7, 259
+        ecall
+        ret
+end_function dlopen_code_written
+
 /* uint64_t dlopen_thread_pointer(void): what TPREL relocations count from */
 function dlopen_thread_pointer
         mv      a0, tp

@@ -8,8 +8,11 @@ cdef extern from *:
     static const struct dlopen_machine dlopen_riscv64 = {
       .number = 243,
       .name = "RISC-V",
-      .flags_mask = 0x6,                  /* EF_RISCV_FLOAT_ABI */
+      .flags_mask = 0xe,                  /* EF_RISCV_FLOAT_ABI, EF_RISCV_RVE */
       .flags = 0x4,                       /* EF_RISCV_FLOAT_ABI_DOUBLE */
+      .flags_shift = 1,
+      .abis = {"lp64 (soft float)", "lp64f (single)", "lp64d (double)", "lp64q (quad)",
+               "lp64e (RVE)"},
       .last_address = 0x7fffffffffff,     /* sv48; sv39 has 38 bits */
       .rows = {
         [1] = {DLOPEN_R_SYMBOLIC, 4},       /* R_RISCV_32 */

@@ -26,6 +26,8 @@ cdef extern from *:
       char name[12];
       uint32_t flags_mask;       /* bits of e_flags that all images of a process have the same: … */
       uint32_t flags;            /* … the ABI for floating point */
+      uint8_t flags_shift;
+      char abis[8][20];          /* their names, by those bits, shifted */
       uint64_t last_address;     /* that a process can have */
       /* Types of relocations by their numbers, in two stretches. 0 is NONE everywhere. */
       uint32_t first;            /* of the first stretch */
@@ -64,6 +66,7 @@ cdef extern from *:
     enum:
         ROWS "(sizeof ((struct dlopen_machine *) 0)->rows / 2)"
         SECOND_ROWS "(sizeof ((struct dlopen_machine *) 0)->second_rows / 2)"
+        ABIS "(sizeof ((struct dlopen_machine *) 0)->abis / 20)"
 
     ctypedef struct RelocationRow "struct dlopen_relocation_row":
         uint8_t kind
@@ -74,6 +77,8 @@ cdef extern from *:
         char name[12]
         uint32_t flags_mask
         uint32_t flags
+        uint8_t flags_shift
+        char abis[8][20]
         uint64_t last_address
         uint32_t first
         RelocationRow rows[40]

@@ -26,6 +26,18 @@ dlopen_system_call:
         .cfi_endproc
         .size   dlopen_system_call, . - dlopen_system_call
 
+/* void dlopen_code_written(uint64_t start, uint64_t size): the processor sees it by itself */
+        .globl  dlopen_code_written
+        .hidden dlopen_code_written
+        .type   dlopen_code_written, @function
+        .p2align 4
+dlopen_code_written:
+        .cfi_startproc
+        endbr64
+        ret
+        .cfi_endproc
+        .size   dlopen_code_written, . - dlopen_code_written
+
 /* uint64_t dlopen_thread_pointer(void): what TPOFF relocations count from */
         .globl  dlopen_thread_pointer
         .hidden dlopen_thread_pointer

@@ -62,7 +62,6 @@ cdef enum:
     FINE_SHIFT = 10
     LARGEST_CLASS_SIZE = 98304
     CHUNK_SIZE = 1 << 20         # never unmapped; below the size of a huge page
-    PAGE = 4096
     # Of what is about to be filled: from here on a huge page costs less than small ones, though
     # only a quarter of it may be needed.
     HUGE_LEAST = 0x80000
@@ -189,7 +188,8 @@ cdef inline void* take_block(uint64_t size, bint zeroed, bint populated) noexcep
         return dlopen_malloc(size, zeroed)
     whole = size + HEADER_SIZE
     if whole > LARGEST_CLASS_SIZE or is_allocating():
-        whole = align_up(whole, HUGE_PAGE if populated and whole >= HUGE_LEAST else PAGE)
+        if populated and whole >= HUGE_LEAST:
+            whole = align_up(whole, HUGE_PAGE)
         mapped = kernel_map(0, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if mapped < 0 and mapped > -4096:
             return NULL

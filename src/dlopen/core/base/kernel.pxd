@@ -35,6 +35,8 @@ cdef extern from *:
     /* defined in arch/<machine>.S */
     __attribute__((visibility("hidden")))
     long dlopen_system_call(long number, long a, long b, long c, long d, long e, long f);
+    __attribute__((visibility("hidden")))
+    void dlopen_code_written(uint64_t start, uint64_t size);
     /* What every function below calls: see base/faults.pxd. */
     static inline long dlopen_kernel_call(
         long number, long a, long b, long c, long d, long e, long f
@@ -118,6 +120,7 @@ cdef extern from *:
         PR_SET_VMA, PR_SET_VMA_ANON_NAME
         EINTR, ENOENT, ENOTDIR, ENOMEM, EINVAL, EISDIR, EPERM, ESRCH, EMFILE, ENFILE, EIO, ENOSYS
         EACCES, EEXIST, ERANGE, AT_EMPTY_PATH
+    void dlopen_code_written(uint64_t start, uint64_t size) noexcept nogil
     cdef struct FileStatus "stat":
         uint64_t st_dev
         uint64_t st_ino
@@ -310,6 +313,15 @@ cdef inline long kernel_unmap(uint64_t address, uint64_t size) noexcept nogil:
 
 cdef inline long kernel_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:
     return dlopen_system_call(SYS_mprotect, <long>address, <long>size, protection, 0, 0, 0)
+
+
+cdef inline void code_written(uint64_t start, uint64_t size) noexcept nogil:
+    """Bytes that will be executed, and can still be read. Where code is not fetched from where data
+    is stored, a processor may have kept what was there: the kernel sees to that once, for a page
+    that it has just made, and not where one that was executed is written and executed again (a
+    slot of the arena). Another processor has come by an entry of the kernel since it executed
+    what was there, or it would be no safer after munmap(2) and mmap(2) at the same address."""
+    dlopen_code_written(start, size)
 
 
 cdef inline void kernel_advise(uint64_t address, uint64_t size, int advice) noexcept nogil:

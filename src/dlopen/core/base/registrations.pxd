@@ -10,10 +10,17 @@ cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned int Key "pthread_key_t"
     int pthread_key_create(Key* key, void (*destructor)(void* value) noexcept nogil)
     int pthread_setspecific(Key key, const void* value)
-    int pthread_atfork(
+cdef extern from *:
+    """
+    /* What pthread_atfork(3) calls. That itself is an object of libc's, which would be linked in;
+       some systems' allows no guarded jumps (BTI), and then the whole library would not. */
+    extern int __register_atfork(
+        void (*prepare)(void), void (*parent)(void), void (*child)(void), void *dso_handle);
+    """
+    int register_at_fork "__register_atfork"(
         void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil,
-        void (*child)() noexcept nogil
-    )
+        void (*child)() noexcept nogil, void* dso_handle
+    ) nogil
 
 
 cdef inline int make_key(Key* key, void (*destructor)(void* value) noexcept nogil) noexcept nogil:
@@ -32,6 +39,6 @@ cdef inline int call_at_fork(
     void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil,
     void (*child)() noexcept nogil
 ) noexcept nogil:
-    """pthread_atfork(3)."""
+    """pthread_atfork(3), for ever: this library stays."""
     cdef long fault = fault_at(FAULT_REGISTRATION)
-    return <int>-fault if fault else pthread_atfork(prepare, parent, child)
+    return <int>-fault if fault else register_at_fork(prepare, parent, child, NULL)

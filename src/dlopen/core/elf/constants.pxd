@@ -27,6 +27,7 @@ cdef enum:
     PT_GNU_EH_FRAME = 0x6474e550
     PT_GNU_STACK = 0x6474e551
     PT_GNU_RELRO = 0x6474e552
+    PT_GNU_PROPERTY = 0x6474e553
 
     PF_X = 1
     PF_W = 2
@@ -35,6 +36,7 @@ cdef enum:
     SHT_NOTE = 7
     SHF_ALLOC = 2
     NT_STAPSDT = 3
+    NT_GNU_PROPERTY_TYPE_0 = 5
 
     DT_NULL = 0
     DT_NEEDED = 1

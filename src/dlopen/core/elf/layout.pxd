@@ -5,7 +5,7 @@ Layout: which segments there are, in ascending order, and which of the special o
 relies on it.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from dlopen.core.base.contract cimport (
     DLOPEN_E_FORMAT, DLOPEN_E_NOT_ELF, DLOPEN_E_UNSUPPORTED, Error,
@@ -55,7 +55,9 @@ cdef struct Layout:
     const Phdr* relro
     const Phdr* eh_frame_header
     const Phdr* interpreter
-    bint wants_executable_stack
+    uint32_t flags               # e_flags
+    uint8_t wants_executable_stack
+    uint8_t code_protection      # PROT_…, of pages that are executed
 
 
 cdef inline bint looks_like_archive(const Ehdr* header, uint64_t file_size) noexcept nogil:

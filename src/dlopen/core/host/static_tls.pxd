@@ -39,6 +39,7 @@ cdef extern from "<dlfcn.h>" nogil:
 
 cdef enum:
     DONOR_PATIENCE = 10000       # turns of sched_yield(2)
+    STATIC_TLS_MORE = 4096       # an advice is so much more: others take of it, too
 
 
 cdef inline int64_t distance(const Donor* donor) noexcept nogil:
@@ -259,7 +260,7 @@ cdef inline int no_static_tls(Linker* linker, const Image* image, Error* error) 
             b"cannot allocate memory in static TLS block: %llu bytes are needed, %llu are left; "
             b"GLIBC_TUNABLES=glibc.rtld.optional_static_tls=%llu, set before the program starts, "
             b"makes room", <unsigned long long>segment.p_memsz, <unsigned long long>left,
-            <unsigned long long>(segment.p_memsz + 4096)
+            <unsigned long long>(segment.p_memsz + STATIC_TLS_MORE)
         )
     return fail_text(error, DLOPEN_E_MEMORY, image_name(image), &text[0])
 

@@ -318,7 +318,7 @@ cdef inline void move_dynamic_pointers(Image* image) noexcept nogil:
 cdef inline int refuse(const Image* image, const char* name, Error* error) noexcept nogil:
     """What is well-formed but cannot be opened, by the name that was asked for."""
     if image.is_foreign:
-        return fail_for_machine(error, name, image.machine.number)
+        return fail_for_machine(error, name, image.machine.number, image.layout.flags)
     if image.layout.wants_executable_stack:
         return refuse_executable_stack(&image.layout, name, error)
     if image.tables.flags_1 & DF_1_PIE:

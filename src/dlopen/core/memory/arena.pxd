@@ -27,7 +27,7 @@ from dlopen.core.elf.layout cimport Layout, relro_size, relro_start
 from dlopen.core.elf.structures cimport Phdr
 from dlopen.core.memory.memory cimport (
     MEMORY_NAME_SIZE, is_memory_error, memory_map_zeroes, memory_name, memory_name_of,
-    memory_protect, memory_release, memory_reserve, protection_of,
+    memory_protect, memory_protect_written, memory_release, memory_reserve, protection_of,
 )
 
 
@@ -93,11 +93,11 @@ cdef inline bint add_pieces_of(
     if sealed[0] != 0 and segment.p_flags & PF_W:
         relro = relro_start(layout)
         if start <= relro and relro + sealed[0] <= end:
-            if not add_piece(slot, relro - layout.start, protection_of(segment)) \
+            if not add_piece(slot, relro - layout.start, protection_of(layout, segment)) \
                     or not add_piece(slot, relro + sealed[0] - layout.start, PROT_READ):
                 return False
             sealed[0] = 0
-    return add_piece(slot, end - layout.start, protection_of(segment))
+    return add_piece(slot, end - layout.start, protection_of(layout, segment))
 
 
 cdef inline bint shape_slot(Slot* slot, const Layout* layout) noexcept nogil:
@@ -135,7 +135,7 @@ cdef inline uint64_t piece_start(const Slot* slot, uint32_t number) noexcept nog
 
 cdef inline long protect_piece(const Slot* slot, uint32_t number) noexcept nogil:
     """As its segment wants it."""
-    return memory_protect(
+    return memory_protect_written(
         piece_start(slot, number), slot.start + slot.pieces[number].end - piece_start(slot, number),
         slot.pieces[number].protection
     )

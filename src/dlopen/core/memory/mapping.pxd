@@ -32,8 +32,8 @@ from dlopen.core.memory.arena cimport (
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.memory cimport (
     MEMORY_NAME_SIZE, is_memory_error, memory_clear, memory_map, memory_map_zeroes, memory_name,
-    memory_name_of, memory_protect, memory_release, memory_take_huge_pages, memory_take_pages,
-    protection_of,
+    memory_name_of, memory_protect, memory_protect_written, memory_release, memory_take_huge_pages,
+    memory_take_pages, protection_of,
 )
 from dlopen.core.memory.room cimport POPULATE_LEAST, WRITTEN_LIMIT, Room, measure, reserve
 
@@ -47,7 +47,7 @@ cdef inline int map_file_segment(
     cdef uint64_t file_end = segment.p_vaddr + segment.p_filesz
     cdef uint64_t file_pages_end = align_up(file_end, layout.page) if segment.p_filesz else start
     cdef uint64_t end = align_up(segment.p_vaddr + segment.p_memsz, layout.page)
-    cdef int protection = protection_of(segment)
+    cdef int protection = protection_of(layout, segment)
     cdef bint has_zeroes = segment.p_memsz > segment.p_filesz
     cdef bint populated
     cdef long result = 0
@@ -147,8 +147,10 @@ cdef inline int copy_segment(
         code = file_read(
             file, <void*>(bias + segment.p_vaddr), segment.p_filesz, segment.p_offset, name, error
         )
-    if code == 0 and protection_of(segment) != PROT_READ | PROT_WRITE:
-        result = memory_protect(bias + start, end - start, protection_of(segment))
+    if code == 0 and protection_of(layout, segment) != PROT_READ | PROT_WRITE:
+        result = memory_protect_written(
+            bias + start, end - start, protection_of(layout, segment)
+        )
         if result < 0:
             code = fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT, result)
     return code
@@ -282,17 +284,20 @@ cdef inline int protect_text(
     meanwhile, and get their own protection back."""
     cdef uint32_t i
     cdef const Phdr* segment
-    cdef uint64_t start
+    cdef uint64_t start, size
     cdef long result
     for i in range(layout.phnum):
         segment = &layout.phdrs[i]
         if segment.p_type != PT_LOAD or segment.p_memsz == 0 or segment.p_flags & PF_W:
             continue
         start = align_down(segment.p_vaddr, layout.page)
-        result = memory_protect(
-            bias + start, align_up(segment.p_vaddr + segment.p_memsz, layout.page) - start,
-            PROT_READ | PROT_WRITE if writable else protection_of(segment)
-        )
+        size = align_up(segment.p_vaddr + segment.p_memsz, layout.page) - start
+        if writable:
+            result = memory_protect(bias + start, size, PROT_READ | PROT_WRITE)
+        else:
+            result = memory_protect_written(
+                bias + start, size, protection_of(layout, segment)
+            )
         if result < 0:
             return fail_system(error, DLOPEN_E_PROTECT, name, DETAIL_CANNOT_PROTECT_TEXT, result)
     return 0

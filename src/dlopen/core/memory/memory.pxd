@@ -15,14 +15,15 @@ from dlopen.core.base.atomics cimport add_u32, load_pointer, store_pointer
 from dlopen.core.base.kernel cimport (
     MADV_HUGEPAGE, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE,
     MAP_NORESERVE, MAP_POPULATE, MAP_PRIVATE, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE,
-    kernel_advise, kernel_map, kernel_name_memory, kernel_protect, kernel_unmap,
+    code_written, kernel_advise, kernel_map, kernel_name_memory, kernel_protect, kernel_unmap,
 )
 from dlopen.core.base.strings cimport strchr, strrchr
 from dlopen.core.elf.constants cimport PF_R, PF_W, PF_X
+from dlopen.core.elf.layout cimport Layout
 from dlopen.core.elf.structures cimport Phdr
 
 
-cdef inline int protection_of(const Phdr* segment) noexcept nogil:
+cdef inline int protection_of(const Layout* layout, const Phdr* segment) noexcept nogil:
     """Of what a PT_LOAD maps."""
     cdef int protection = PROT_NONE
     if segment.p_flags & PF_R:
@@ -30,7 +31,7 @@ cdef inline int protection_of(const Phdr* segment) noexcept nogil:
     if segment.p_flags & PF_W:
         protection |= PROT_WRITE
     if segment.p_flags & PF_X:
-        protection |= PROT_EXEC
+        protection |= PROT_EXEC | layout.code_protection
     return protection
 
 
@@ -122,6 +123,15 @@ cdef inline void memory_name(uint64_t address, uint64_t size, const char* text) 
 
 
 cdef inline long memory_protect(uint64_t address, uint64_t size, int protection) noexcept nogil:
+    return kernel_protect(address, size, protection)
+
+
+cdef inline long memory_protect_written(
+    uint64_t address, uint64_t size, int protection
+) noexcept nogil:
+    """As its segment wants it, from now on; until then it could be read and written, and was."""
+    if protection & PROT_EXEC:
+        code_written(address, size)
     return kernel_protect(address, size, protection)
 
 

@@ -1,19 +1,22 @@
 """One file into memory, read and checked: its headers, its segments, its dynamic section. No code
 of it runs."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.machine cimport fail_for_machine, machine_of, runs_here
+from dlopen.core.arch.processor cimport CODE_PROPERTY, code_protection
 from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, Error
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
 from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport strchr, strlen
+from dlopen.core.elf.constants cimport PT_GNU_PROPERTY
 from dlopen.core.elf.layout cimport (
-    check_header, check_layout, check_object, refuse_executable_stack,
+    Layout, check_header, check_layout, check_object, refuse_executable_stack,
 )
+from dlopen.core.elf.properties cimport property_bits
 from dlopen.core.elf.structures cimport Ehdr, Phdr
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_dynamic
@@ -22,6 +25,10 @@ from dlopen.core.memory.arena cimport Arena, give_back_slot
 from dlopen.core.memory.file cimport File, file_read
 from dlopen.core.memory.mapping cimport map_segments
 from dlopen.core.memory.memory cimport memory_release
+
+
+cdef enum:
+    PROPERTIES_SIZE = 1024       # what is longer says nothing to us
 
 
 cdef inline Image* new_image(const char* name, bint in_files) noexcept nogil:
@@ -69,8 +76,33 @@ cdef inline int read_header(
     if code == 0 and not runs_here(header) and not (
         to_look_at and machine_of(header.e_machine) != NULL
     ):
-        code = fail_for_machine(error, name, header.e_machine)
+        code = fail_for_machine(error, name, header.e_machine, header.e_flags)
     return code if code else check_object(header, file.size, name, error)
+
+
+cdef inline int read_properties(
+    const File* file, Layout* layout, const char* name, Error* error
+) noexcept nogil:
+    """Which protection the file asks for its code: before it is mapped, so that it is protected
+    once."""
+    cdef char notes[PROPERTIES_SIZE]
+    cdef const Phdr* segment = NULL
+    cdef int code
+    cdef uint32_t i
+    if CODE_PROPERTY == 0:
+        return 0
+    for i in range(layout.phnum):
+        if layout.phdrs[i].p_type == PT_GNU_PROPERTY:
+            segment = &layout.phdrs[i]
+    if segment == NULL or segment.p_filesz > PROPERTIES_SIZE \
+            or segment.p_offset > file.size or segment.p_filesz > file.size - segment.p_offset:
+        return 0
+    code = file_read(file, &notes[0], segment.p_filesz, segment.p_offset, name, error)
+    if code == 0:
+        layout.code_protection = <uint8_t>code_protection(
+            property_bits(&notes[0], segment.p_filesz, CODE_PROPERTY)
+        )
+    return code
 
 
 cdef inline int map_image(
@@ -90,6 +122,7 @@ cdef inline int map_image(
     image.layout.page = linker.process.page
     image.layout.last_address = image.machine.last_address
     image.layout.headers_offset = header.e_phoff
+    image.layout.flags = header.e_flags
     image.layout.phdrs = <Phdr*>allocate(header.e_phnum * sizeof(Phdr))
     if image.layout.phdrs == NULL:
         return fail_memory(error, name)
@@ -98,6 +131,8 @@ cdef inline int map_image(
     )
     if code == 0:
         code = check_layout(&image.layout, file.size, name, error)
+    if code == 0 and not image.is_foreign:
+        code = read_properties(file, &image.layout, name, error)
     if code == 0 and not to_look_at:
         code = refuse_executable_stack(&image.layout, name, error)
     if code == 0:

@@ -8,7 +8,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.arch.machine cimport THIS_MACHINE
+from dlopen.core.arch.machine cimport runs_here
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.atomics cimport (
     add_u32, compare_and_swap_pointer, load_pointer, load_u32, store_u32,
@@ -38,7 +38,7 @@ cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
     """Or no ELF file."""
     cdef const Ehdr* header = <const Ehdr*>&file.start[0]
     return file.start_size < sizeof(Ehdr) or memcmp(header.e_ident, b"\x7fELF", 4) != 0 \
-        or (header.e_ident[EI_CLASS] == ELFCLASS64 and header.e_machine == THIS_MACHINE.number)
+        or (header.e_ident[EI_CLASS] == ELFCLASS64 and runs_here(header))
 
 
 cdef inline int probe_file(const char* path, File* file) noexcept nogil:
