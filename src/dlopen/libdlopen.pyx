@@ -202,7 +202,7 @@ cdef void* no_handle() noexcept nogil:
 
 cdef bint knows_handle(const void* handle) noexcept nogil:
     """It is the host's, which can be asked for all else; where the linker is not usable."""
-    return the_linker.habits.has_functions and host_knows(&the_linker, handle)
+    return load_u32(&the_linker.habits.has_functions) and host_knows(&the_linker, handle)
 
 
 cdef bint dlopen_begin() noexcept nogil:
@@ -503,7 +503,7 @@ cdef public Answer dlopen_answer_symbol(
     cdef Answer answer
     if ready_linker() != NULL:
         return family_dlsym(&the_linker, handle, name, version, caller)
-    if the_linker.habits.has_functions \
+    if load_u32(&the_linker.habits.has_functions) \
             and (handle == NULL or handle == <void*>(-1) or knows_handle(handle)):
         return forward(&the_linker, version)
     answer.result = no_handle()

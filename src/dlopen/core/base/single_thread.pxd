@@ -17,10 +17,12 @@ from libc.stdint cimport uint32_t
 
 cdef extern from *:
     """
-    /* Of the process, as the heap is. Written once, before the linker is ready; NULL: many. */
+    /* Of the process, as the heap is. Atomic; written once, before the linker is ready, and some
+       locks may be taken before; NULL: many. */
     static const char *dlopen_is_single_threaded;
     static inline int dlopen_is_alone(void) {
-        const volatile char *single = dlopen_is_single_threaded;
+        const volatile char *single = __atomic_load_n(
+            &dlopen_is_single_threaded, __ATOMIC_RELAXED);
         return single && *single;
     }
     /* In order for a signal handler, too. */

@@ -93,7 +93,8 @@ cdef struct HostFunctions:       # libc's own, found in its symbol table: nobody
 
 
 cdef struct HostHabits:          # of its loader, by release: host/assumptions.pxd
-    bint has_functions           # all that are called without a look
+    # Atomic, set when HostFunctions are: all that are called without a look.
+    uint32_t has_functions
     bint fits_link_maps          # debuggers find what they read behind one of ours
     bint has_debug_chain         # HostDebug.r_next is there
     # A list that dlmopen adds is stored in the r_next of its last one, whatever stood there;

@@ -36,7 +36,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 
-from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32
+from dlopen.core.base.atomics cimport compare_and_swap_u32, load_u32, store_u32
 from dlopen.core.base.log cimport LOG_ERROR, LOG_WARN, log_text, logs
 from dlopen.core.base.strings cimport strncmp
 from dlopen.core.host.abi cimport HostHabits
@@ -95,8 +95,9 @@ cdef inline bint functions_are_there(
         compare_and_swap_u32(&unmet_claimed, 0, 1)
     elif missing != NULL:
         note_unmet(&linker.preparation, b"it does not define ", missing)
-    linker.habits.has_functions = has_libc and missing == NULL
-    return linker.habits.has_functions
+    # A thread for which there was no memory may be about to ask (libdlopen.pyx, knows_handle).
+    store_u32(&linker.habits.has_functions, has_libc and missing == NULL)
+    return linker.habits.has_functions != 0
 
 
 cdef inline bint fits_link_map(const uint32_t* descriptor) noexcept nogil:

@@ -8,6 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from dlopen.core.arch.processor cimport FEATURES_FUNCTION, NEEDS_FEATURES
+from dlopen.core.base.atomics cimport store_pointer
 from dlopen.core.base.single_thread cimport is_single_threaded
 from dlopen.core.elf.constants cimport DT_DEBUG, PT_DYNAMIC, PT_PHDR
 from dlopen.core.elf.structures cimport Dyn, Phdr
@@ -71,7 +72,9 @@ cdef inline void take_features(const Image* image, HostFunctions* host) noexcept
 
 cdef inline void take_threads(const Image* image) noexcept nogil:
     """Whether there is more than one; of a libc that does not say it there may be."""
-    (&is_single_threaded)[0] = <const char*>function_in(image, b"__libc_single_threaded")
+    store_pointer(
+        &is_single_threaded, <const void*>function_in(image, b"__libc_single_threaded")
+    )
 
 
 cdef inline bint bind_host_functions(Linker* linker) noexcept nogil:
