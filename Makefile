@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-arch test-glibc lint types bench bench-full bench-docs bench-check differential machines programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-arch test-glibc lint types bench bench-full bench-docs bench-check differential machines machines-docs programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -40,10 +40,10 @@ demo: build ## load a real library of this system from its bytes, call it, unloa
 
 test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a compiler
 	$(PREPARE) test libraries
-	@$(RUN) -m pytest -m "not slow" $(ARGS)
+	@$(RUN) -m pytest -m "not slow" $(if $(ARGS),,--results=build/results/$(shell uname -m)/system.json) $(ARGS)
 
-test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew
-	@$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)'
+test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew; with ARCH=: test-arch with its libc
+	@$(if $(ARCH),$(MAKE) test-arch ARCH='$(ARCH)' ARGS='--release=$(RELEASE) $(ARGS)',$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)')
 
 test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch64, riscv64 or loongarch64; all of them by default; PAGE=65536: with such pages
 	$(PREPARE) test libraries
@@ -52,6 +52,10 @@ test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch6
 differential: build ## every relocated place of all system libraries, compared with the system's loader
 	$(PREPARE) test
 	@$(RUN) -m pytest -m "slow or not slow" tests/differential $(ARGS)
+
+machines-docs: ## tables of docs/machines.md, from the last make test and make test-arch
+	$(PREPARE) test
+	@$(RUN) tools/machines_page.py
 
 machines: build ## Debian's libraries of all machines that are known, compared with readelf; fetches them once
 	$(PREPARE) test

@@ -9,21 +9,35 @@ from pathlib import Path
 import pytest
 
 import dlopen
-from support import fixtures
+from support import features, fixtures
 from support.fixtures import BUILD, LANGUAGE_MARKS, compiler, missing
 from support.machines import machine
+from support.results import Results
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--results", type=Path, help="a file for what became of each test: JSON")
+    parser.addoption(
+        "--few", type=int, metavar="N", help="N tests of each feature of docs/machines.md only"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("--results"):
+        config.pluginmanager.register(Results(path))
     # tmp_path holds libraries that are mapped executable; /tmp may be mounted noexec.
     BUILD.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(BUILD))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(name) for name in LANGUAGE_MARKS):
             item.add_marker("core")
+    if count := config.getoption("--few"):
+        chosen = features.few_of_each((item.nodeid for item in items), count)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in chosen])
+        items[:] = [item for item in items if item.nodeid in chosen]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -32,7 +46,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             compiler(language)
     only_on = item.get_closest_marker("only_on")
     if only_on and machine().name not in only_on.args:
-        pytest.skip(only_on.kwargs.get("reason", f"not of {machine().name}"))
+        if "reason" not in only_on.kwargs:
+            item.user_properties.append(("elsewhere", True))
+        pytest.skip(only_on.kwargs.get("reason", f"it is about {', '.join(only_on.args)}"))
     if machine().is_foreign:
         if item.get_closest_marker("in_process"):
             pytest.skip(f"the interpreter of the tests is none of {machine().name}")

@@ -18,4 +18,15 @@
 #define STATIC_STORAGE_ALIGNMENT 16
 #endif
 
+/* What a debugger writes where it wants to be told. */
+#if defined(__x86_64__)
+#define BREAKPOINT "\xcc"
+#elif defined(__aarch64__)
+#define BREAKPOINT "\x00\x00\x20\xd4"
+#elif defined(__riscv)
+#define BREAKPOINT "\x02\x90"
+#else
+#define BREAKPOINT "\x05\x00\x2a\x00"
+#endif
+
 #endif

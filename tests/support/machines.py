@@ -56,6 +56,14 @@ class Machine:
         return Path(done.stdout.strip()).resolve().parent.parent
 
     @property
+    def release(self) -> str:
+        """The system whose libraries those are, by its name."""
+        if chosen := os.environ.get("DLOPEN_TEST_ROOT"):
+            return Path(chosen).name
+        here = platform.freedesktop_os_release()
+        return here.get("VERSION_CODENAME", here["ID"])
+
+    @property
     @cache  # noqa: B019
     def glibc(self) -> tuple[int, ...]:
         """The version of its libc."""

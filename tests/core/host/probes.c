@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "loader.h"
+#include "machines.h"
 
 static int say_loads(struct dl_phdr_info *info, size_t size, void *loads) {
   (void)size;
@@ -22,10 +23,11 @@ int main(int argc, char **argv) {
   use_loader(argv[1]);
   if (strcmp(argv[2], "none") != 0) {
     char *place = (char *)_r_debug.r_ldbase + strtoul(argv[2], NULL, 16);
-    char *page = (char *)((unsigned long)place & ~4095UL);
-    if (mprotect(page, 4096, PROT_READ | PROT_WRITE)) failed("mprotect", "not writable");
-    *place = (char)0xcc;
-    mprotect(page, 4096, PROT_READ | PROT_EXEC);
+    long size = sysconf(_SC_PAGESIZE);
+    char *page = (char *)((unsigned long)place & -size);
+    if (mprotect(page, size, PROT_READ | PROT_WRITE)) failed("mprotect", "not writable");
+    memcpy(place, BREAKPOINT, sizeof BREAKPOINT - 1);
+    mprotect(page, size, PROT_READ | PROT_EXEC);
   }
   iterate(say_loads, &before);
   library_open("./libanswer.so");

@@ -11,6 +11,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from elftools.elf.elffile import ELFFile
 
 from core.steps import Steps
 from support.fixtures import compile_library, compile_program, need_tool, run
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +43,14 @@ int call_%(name)s(void) { return add_%(name)s(1, 1); }
 LINE = 8  # sum += offset
 CALLED = 42
 ANSWER = "int answer(void) { return 42; }"
+
+# gdb asks nobody, and in English.
+ALONE = {"DEBUGINFOD_URLS": "", "LC_ALL": "C"}
+
+# It goes by address, and is not in the memory that is unmapped.
+stays = pytest.mark.emulated(
+    reason="a breakpoint in an emulator stays where a library was unmapped, for the next one there"
+)
 
 # Threads that come and go while glibc adds lists of its own to the chain.
 THREADS = """
@@ -85,13 +95,52 @@ int main(int argc, char **argv) {
 
 def gdb(command: Sequence[str | Path], *steps: str, cwd: Path | None = None) -> str:
     """What gdb prints when it runs the steps on a program, until the program's end."""
+    if machine().is_foreign:
+        return gdb_of_another_machine(command, *steps)
     arguments = [part for step in ("set breakpoint pending on", *steps) for part in ("-ex", step)]
     done = run(
         [need_tool("gdb"), "-nx", "-batch", *arguments, "--args", *command],
         cwd=cwd,
-        env={"DEBUGINFOD_URLS": "", "LC_ALL": "C"},
+        env=ALONE,
     )
     return done.stdout + done.stderr
+
+
+def gdb_of_another_machine(command: Sequence[str | Path], *steps: str) -> str:
+    """The same, of a program in an emulator, which stands at its first instruction.
+
+    That this process is debugged, no program there can see.
+    """
+    program, socket = Path(command[0]), Path(command[0]).with_name("debugger")
+    words, environment = machine().run(
+        str(program), {**os.environ, "QEMU_GDB": str(socket)}, {"DLOPEN_DEBUGGER": "1"}
+    )
+    if machine().name == "aarch64":
+        # Before 8.1 qemu does not tell gdb which bits of a return address sign it.
+        environment["QEMU_CPU"] = "max,pauth=off"
+    folders = ":".join(str(path.parent) for path in machine().sysroot.rglob("libc.so.6"))
+    arguments = [
+        part
+        for step in (
+            "set sysroot", f"set solib-search-path {folders}:{folders.removesuffix('/lib')}",
+            "set breakpoint pending on", f"file {program}", f"target remote {socket}",
+            *("continue" if step == "run" else step for step in steps),
+        )
+        for part in ("-ex", step)
+    ]  # fmt: skip
+    debugger = need_tool("gdb-multiarch")
+    with subprocess.Popen(
+        [*words, *map(str, command)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as emulator:
+        try:
+            while not socket.exists() and emulator.poll() is None:
+                time.sleep(0.01)
+            done = run([debugger, "-nx", "-batch", *arguments], env=ALONE)
+            said, _ = emulator.communicate(timeout=60)
+        finally:
+            emulator.kill()
+            socket.unlink(missing_ok=True)
+    return done.stdout + done.stderr + said
 
 
 def listed(output: str) -> Iterator[list[str]]:
@@ -151,6 +200,7 @@ def test_breakpoints_backtraces_and_variables(steps: Steps) -> None:
     assert said[0] == said[3], "a descriptor is left open"
 
 
+@stays
 def test_a_library_that_is_loaded_again_elsewhere(steps: Steps) -> None:
     """Closed, opened again and as a private copy: each is found where it is now."""
     file, from_bytes = two_libraries(steps)
@@ -171,6 +221,7 @@ def test_a_library_that_is_loaded_again_elsewhere(steps: Steps) -> None:
     assert f"section .text of {file}" in output
 
 
+@pytest.mark.emulated(reason="gdb cannot attach to what an emulator runs")
 def test_attaching(steps: Steps) -> None:
     file, from_bytes = two_libraries(steps)
     command = [
@@ -208,6 +259,7 @@ def test_attaching(steps: Steps) -> None:
     assert "in add_bytes at" in output
 
 
+@pytest.mark.emulated(reason="there is no Python of that machine here")
 def test_python_under_gdb(steps: Steps) -> None:
     file, _ = two_libraries(steps)
     output = gdb(
@@ -244,6 +296,10 @@ def test_static_tls_under_gdb(steps: Steps) -> None:
     assert "exited normally" in output
 
 
+@pytest.mark.only_on(
+    "x86_64", "loongarch64",
+    reason="GCC 12 for AArch64 and RISC-V says to no debugger where a thread-local variable is",
+)  # fmt: skip
 def test_a_thread_local_variable_under_gdb(steps: Steps) -> None:
     """Its module is not libc's: libthread_db finds no number of it, and says so."""
     source = """
@@ -259,6 +315,7 @@ def test_a_thread_local_variable_under_gdb(steps: Steps) -> None:
     assert "exited normally" in output
 
 
+@stays
 def test_glibc_beside_it_under_gdb(steps: Steps) -> None:
     """Its dlopen, dlmopen, dlsym, dladdr and dlclose, and gdb's knowledge of what they load."""
     file, _ = two_libraries(steps)
@@ -384,19 +441,21 @@ def test_a_breakpoint_at_a_probe(tmp_path: Path, libdlopen: Path) -> None:
 
     The copy of it has one at a function that nobody calls.
     """
-    need_tool("objcopy")
+    objcopy = need_tool(f"{machine().triplet}-objcopy" if machine().is_foreign else "objcopy")
     compile_library(tmp_path, "libanswer.so", ANSWER)
     plain = compile_program(tmp_path, "plain", HERE / "probes.c")
     with plain.open("rb") as file:
         segments = ELFFile(file).iter_segments()
         loader = next(s.get_interp_name() for s in segments if s["p_type"] == "PT_INTERP")
+    if machine().is_foreign:
+        loader = f"{machine().sysroot}{loader}"
     with Path(loader).open("rb") as file:
         table = ELFFile(file).get_section_by_name(".dynsym")
         address = table.get_symbol_by_name("_dl_mcount")[0]["st_value"]
     note, copy = tmp_path / "note", tmp_path / "ld.so"
     note.write_bytes(probe(address))
     remove, add = "--remove-section=.note.stapsdt", f"--add-section=.note.stapsdt={note}"
-    subprocess.run(["objcopy", remove, add, loader, copy], check=True)
+    subprocess.run([objcopy, remove, add, loader, copy], check=True)
     program = compile_program(
         tmp_path, "probes", HERE / "probes.c", flags=[f"-Wl,--dynamic-linker={copy}"]
     )
@@ -404,5 +463,7 @@ def test_a_breakpoint_at_a_probe(tmp_path: Path, libdlopen: Path) -> None:
         int(run([program, libdlopen, where], cwd=tmp_path).stdout)
         for where in ("none", f"{address:x}")
     )
+    # libgcc_s, where libc's table cannot be written (host/redirect.pxd).
+    assert none in (0, 1)
     # One more where a second namespace of the host's would cut our list off (glibc 2.38).
-    assert (none, watched) in ((0, 1), (0, 2))
+    assert watched - none in (1, 2)

@@ -363,8 +363,9 @@ def test_errno_itself(steps: Steps, user: str) -> None:
     assert lines == ["opened", *("33", "0", "0"), *("33", "1", "1"), *("33", "2", "2")]
 
 
-# On LoongArch glibc 2.43 ends with SIGSEGV.
-@pytest.mark.only_on("x86_64", "aarch64", "riscv64")
+@pytest.mark.only_on(
+    "x86_64", "aarch64", "riscv64", reason="on LoongArch glibc 2.43 ends with SIGSEGV"
+)
 @pytest.mark.parametrize("model", REFERRING)
 def test_an_undefined_weak_one(steps: Steps, model: str) -> None:
     source = """
@@ -500,8 +501,10 @@ def test_values_that_are_addresses(steps: Steps, model: str) -> None:
     assert steps.both("worker", "open:./liba.so", "worker", *look) == ["opened", *["60"] * 3]
 
 
-# Nor does its GNU ld 2.44 link this for LoongArch: an assertion of its own fails.
-@pytest.mark.only_on("x86_64", "aarch64", "riscv64")
+@pytest.mark.only_on(
+    "x86_64", "aarch64", "riscv64",
+    reason="GNU ld 2.44 does not link it for LoongArch: an assertion of its own fails",
+)  # fmt: skip
 @models
 def test_values_that_resolvers_give(steps: Steps, model: str) -> None:
     with_model(steps, "a", model, ADDRESSES + IFUNCS, "-fno-builtin")
@@ -588,6 +591,34 @@ def test_errno_is_kept(steps: Steps, model: str) -> None:
     with_model(steps, "a", model, source)
     look = in_threads("call:0:touch")
     assert steps.both("worker", "open:./liba.so", "worker", *look) == ["opened", *["77"] * 3]
+
+
+# Local-exec ---------------------------------------------------------------------------------------
+
+
+def test_local_exec_of_the_program(steps: Steps) -> None:
+    """The program's own block, beside static storage that libraries are given later."""
+    steps.make_program("""
+    static __thread long own[3] __attribute__((tls_model("local-exec"))) = {40, 41, 42};
+    int own_now(void) { own[0]++; return own[0] * 10000 + own[1] * 100 + own[2]; }
+    __thread int shared __attribute__((tls_model("local-exec"))) = 7;
+    """, "-rdynamic", "-fno-pic", "-no-pie")  # fmt: skip
+    with_model(
+        steps,
+        "a",
+        "initial-exec",
+        COUNTER
+        + """
+    extern __thread int shared;
+    int own_now(void);
+    int own(void) { return own_now(); }
+    int see(void) { return ++shared; }
+    """,
+    )
+    look = in_threads("call:0:own", "call:0:see", "call:0:count", "call:0:own")
+    lines = steps.both("worker", "open:./liba.so", "worker", *look, "call:0:own")
+    each = ["414142", "8", "41", "424142"]
+    assert lines == ["opened", *each * 3, "434142"]
 
 
 # Descriptors --------------------------------------------------------------------------------------

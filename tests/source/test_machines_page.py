@@ -1,0 +1,106 @@
+"""docs/machines.md: what its tables say comes from tests, and of each machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from support.features import FEATURES, few_of_each, shows
+from support.fixtures import REPOSITORY
+from support.machines import MACHINES
+
+sys.path.insert(0, str(REPOSITORY / "tools"))
+import machines_page
+from machines_page import NOT_RUN, Run
+
+PAGE = machines_page.PAGE.read_text()
+
+
+@pytest.fixture(scope="module")
+def names() -> list[str]:
+    """All tests."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_each_feature_has_tests(names: list[str]) -> None:
+    assert [name for name in FEATURES if not any(shows(name, test) for test in names)] == []
+
+
+def test_a_few_are_some_of_each(names: list[str]) -> None:
+    chosen = few_of_each(names, 3)
+    for feature in FEATURES:
+        there = sum(shows(feature, name) for name in names)
+        assert sum(shows(feature, name) for name in chosen) >= min(3, there), feature
+    assert len(chosen) <= 3 * len(FEATURES)
+
+
+def test_the_page_has_each_machine_and_feature() -> None:
+    assert list(machines_page.MACHINES) == list(MACHINES)
+    (text,) = re.findall(r"<!-- features -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert rows[0] == ["", *MACHINES]
+    assert [row[0] for row in rows[2:]] == list(FEATURES)
+    assert all(all(row) for row in rows[2:])
+
+
+def test_what_is_not_run_is_there() -> None:
+    assert set(NOT_RUN) < set(machines_page.folders())
+
+
+def run(machine: str, **tests: dict[str, Any]) -> Run:
+    """As of a file; a test's name is that of a case of lazy.c."""
+    path = "tests/family/test_family.py::test_case[lazy-{}]"
+    return Run(
+        machine, "bookworm", "2.36", "qemu 7.2", "",
+        {path.format(name): test for name, test in tests.items()},
+    )  # fmt: skip
+
+
+PASSED = {"outcome": "passed"}
+LEFT_OUT = {"outcome": "left out", "reason": "the shell is this machine's"}
+FAILED = {"outcome": "failed", "reason": "E  assert 1 == 2"}
+ELSEWHERE = {"outcome": "left out", "elsewhere": True, "reason": "it is about x86_64"}
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        ({"a": PASSED, "b": PASSED}, "pass: 2"),
+        ({"a": PASSED, "b": LEFT_OUT}, "pass: 1, left out: 1"),
+        ({"a": PASSED, "b": LEFT_OUT, "c": FAILED}, "**1 of 2 fail**"),
+        ({"a": LEFT_OUT, "b": ELSEWHERE}, LEFT_OUT["reason"]),
+        ({"a": ELSEWHERE}, "no test"),
+    ],
+)
+def test_a_cell(tests: dict[str, dict[str, Any]], expected: str) -> None:
+    found = run("aarch64", **tests)
+    assert machines_page.cell(found, "lazy calls", set(found.tests)) == expected
+    assert machines_page.cell(found, "Python face", set(found.tests)) == "no test"
+
+
+def test_a_folder_that_is_not_run_is_a_gap() -> None:
+    folder = next(iter(NOT_RUN))
+    (reason,) = {NOT_RUN["tests/python"]}
+    everywhere = {"tests/python/test_x.py::test_y", f"{folder}/test_x.py::test_y"}
+    assert machines_page.cell(run("aarch64"), "Python face", everywhere) == reason
+
+
+def test_the_page_is_written() -> None:
+    other = run("riscv64", a=FAILED)
+    found = run("aarch64", a={**PASSED, "differs": "on purpose"}, b=LEFT_OUT)
+    page = machines_page.write(PAGE, [found, run("riscv64", a=PASSED)], [other])
+    assert "| lazy calls | pass: 1, left out: 1 | pass: 1 |" in page
+    assert "| `lazy-a` | on purpose | aarch64 |" in page
+    assert "| riscv64, bookworm | 1 | E  assert 1 == 2 | `test_family.py::test_case[" in page
+    assert "| aarch64 | 2.36 (bookworm) | qemu 7.2 | 1 | 0 | 1 | 0 |" in page
+    assert machines_page.write(page, [found, run("riscv64", a=PASSED)], [other]) == page
+    assert machines_page.summary(found) == (
+        "aarch64, glibc 2.36 of bookworm under qemu 7.2: 1 passed; "
+        "left out: 1 the shell is this machine's"
+    )
