@@ -668,6 +668,19 @@ def test_a_descriptor_keeps_the_registers_of_its_machine(steps: Steps) -> None:
     assert steps.ours("worker", "open:./liba.so", "worker", *look) == ["opened", *["0"] * 6]
 
 
+@pytest.mark.only_on("riscv64")
+def test_a_descriptor_keeps_vectors(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QEMU_CPU", "rv64,v=true,vlen=128")
+    here = Path(__file__).parent
+    source = (
+        (here / "through.c").read_text().replace("static __thread int round", "static int round")
+    )
+    flags = (f"-I{here}", "-DVECTORS", "-xassembler-with-cpp", str(here / "through.S"))
+    make_descriptors(steps.library("a", source, *flags))
+    look = in_threads("call:0:check", "call:0:check")
+    assert steps.ours("worker", "open:./liba.so", "worker", *look) == ["opened", *["0"] * 6]
+
+
 def make_descriptors(path: Path) -> None:
     """Of each pair of words for __tls_get_addr, as no compiler of today makes them on RISC-V."""
     elf = Elf(path)

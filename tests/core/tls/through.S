@@ -1,4 +1,4 @@
-/* void through(const uint64_t in[128], uint64_t out[128], uint64_t *distance)
+/* void through(const uint64_t in[256], uint64_t out[256], uint64_t *distance)
  *
  * Fills what a TLS descriptor has to preserve from `in`, asks where `variable` is, and writes the
  * same registers to `out`. RISC-V: by the pair that __tls_get_addr is given, which the test makes a
@@ -61,12 +61,35 @@ through:
         \float_load ft\n, 256 + \n * 8(\base)
         .endr
         .endm
+#ifdef VECTORS                          /* of 16 bytes each, and their settings */
+        .option arch, +v
+        .macro  all_vectors load, base
+        addi    t0, \base, 1024
+        .irp    n, 0, 8, 16, 24
+        \load   v\n, (t0)
+        addi    t0, t0, 128
+        .endr
+        .endm
+        all_vectors vl8re8.v, s1
+        vsetivli t0, 3, e32, m2, ta, mu
+        csrr    t0, vl
+        csrr    t1, vtype
+        sd      t0, 64(s1)
+        sd      t1, 72(s1)
+#endif
         all     ld, fld, s1
         la.tls.gd a0, variable
         ld      t1, 0(a0)
         jalr    t0, t1
         sd      a0, 0(s3)
         all     sd, fsd, s2
+#ifdef VECTORS
+        csrr    t0, vl
+        csrr    t1, vtype
+        sd      t0, 64(s2)
+        sd      t1, 72(s2)
+        all_vectors vs8r.v, s2
+#endif
         ld      ra, 0(sp)
         ld      s1, 8(sp)
         ld      s2, 16(sp)
