@@ -18,7 +18,7 @@ DEFINES = {
     ".pyx": r"^cdef [^:=#\n]*?\b{}\(",
     ".pxd": r"^cdef [^:=#\n]*?\b{0}\(|^    (?:__attribute__\S+ )?static [^;=#\n]*?\b{0}\(",
     ".pxi": r"^(?:c?p?def) [^:=#\n]*?\b{}\(",
-    ".S": r"^{0}:|^\s+symbol_entry {0}$",
+    ".S": r"^function {0}\b|^\s+symbol_entry {0}$",
 }
 SVG = "{http://www.w3.org/2000/svg}"
 

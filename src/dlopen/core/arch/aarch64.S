@@ -5,13 +5,17 @@
 
         .text
 
-        .macro  function name
+/* `pushed`: so many bytes are on the stack when it begins. */
+        .macro  function name pushed=0
         .globl  \name
         .hidden \name
         .type   \name, %function
         .p2align 4
 \name:
         .cfi_startproc
+        .if \pushed
+        .cfi_adjust_cfa_offset \pushed
+        .endif
         hint    #34                     /* bti c */
         .endm
 
@@ -210,8 +214,7 @@ end_function dlopen_tlsdesc_dynamic
  * chains of compilers), q0 to q7.  A function that takes arguments in SVE's registers has
  * STO_AARCH64_VARIANT_PCS, and is never called this way; under the base standard nothing of them
  * survives a call but the low 64 bits of z8 to z15, which C code preserves. */
-function dlopen_lazy_call
-        .cfi_adjust_cfa_offset 16
+function dlopen_lazy_call pushed=16
         .cfi_rel_offset x30, 8
         stp     x29, x30, [sp, #-240]!
         .cfi_adjust_cfa_offset 240

@@ -2,18 +2,31 @@
 
         .text
 
+/* `pushed`: so many bytes are on the stack above the return address when it begins. */
+        .macro  function name pushed=0
+        .globl  \name
+        .hidden \name
+        .type   \name, @function
+        .p2align 4
+\name:
+        .cfi_startproc
+        .if \pushed
+        .cfi_adjust_cfa_offset \pushed
+        .endif
+        endbr64
+        .endm
+
+        .macro  end_function name
+        .cfi_endproc
+        .size   \name, . - \name
+        .endm
+
 /* long dlopen_system_call(long number, long a, long b, long c, long d, long e, long f)
  *
  *   in   rdi number, rsi rdx rcx r8 r9 and the first stack word the arguments
  *   out  rax what the kernel returned
  *   the kernel takes rdi rsi rdx r10 r8 r9 and clobbers rcx and r11 only */
-        .globl  dlopen_system_call
-        .hidden dlopen_system_call
-        .type   dlopen_system_call, @function
-        .p2align 4
-dlopen_system_call:
-        .cfi_startproc
-        endbr64
+function dlopen_system_call
         movq    %rdi, %rax
         movq    %rsi, %rdi
         movq    %rdx, %rsi
@@ -23,44 +36,23 @@ dlopen_system_call:
         movq    8(%rsp), %r9
         syscall
         ret
-        .cfi_endproc
-        .size   dlopen_system_call, . - dlopen_system_call
+end_function dlopen_system_call
 
 /* void dlopen_code_written(uint64_t start, uint64_t size): the processor sees it by itself */
-        .globl  dlopen_code_written
-        .hidden dlopen_code_written
-        .type   dlopen_code_written, @function
-        .p2align 4
-dlopen_code_written:
-        .cfi_startproc
-        endbr64
+function dlopen_code_written
         ret
-        .cfi_endproc
-        .size   dlopen_code_written, . - dlopen_code_written
+end_function dlopen_code_written
 
 /* uint64_t dlopen_thread_pointer(void): what TPOFF relocations count from */
-        .globl  dlopen_thread_pointer
-        .hidden dlopen_thread_pointer
-        .type   dlopen_thread_pointer, @function
-        .p2align 4
-dlopen_thread_pointer:
-        .cfi_startproc
-        endbr64
+function dlopen_thread_pointer
         movq    %fs:0, %rax
         ret
-        .cfi_endproc
-        .size   dlopen_thread_pointer, . - dlopen_thread_pointer
+end_function dlopen_thread_pointer
 
 /* void *dlopen_make_block_aligned(uint64_t module)
  *
  * Old compilers call __tls_get_addr with a stack that is not aligned. */
-        .globl  dlopen_make_block_aligned
-        .hidden dlopen_make_block_aligned
-        .type   dlopen_make_block_aligned, @function
-        .p2align 4
-dlopen_make_block_aligned:
-        .cfi_startproc
-        endbr64
+function dlopen_make_block_aligned
         pushq   %rbp
         .cfi_adjust_cfa_offset 8
         .cfi_rel_offset %rbp, 0
@@ -71,8 +63,7 @@ dlopen_make_block_aligned:
         leave
         .cfi_def_cfa %rsp, 8
         ret
-        .cfi_endproc
-        .size   dlopen_make_block_aligned, . - dlopen_make_block_aligned
+end_function dlopen_make_block_aligned
 
 /* TLS descriptors (RFC TLSDESC-x86): called with
  *   rax  the descriptor: this function, and its argument
@@ -99,41 +90,21 @@ dlopen_make_block_aligned:
         .endm
 
 /* The argument is the distance. */
-        .globl  dlopen_tlsdesc_static
-        .hidden dlopen_tlsdesc_static
-        .type   dlopen_tlsdesc_static, @function
-        .p2align 4
-dlopen_tlsdesc_static:
-        .cfi_startproc
-        endbr64
+function dlopen_tlsdesc_static
         movq    8(%rax), %rax
         ret
-        .cfi_endproc
-        .size   dlopen_tlsdesc_static, . - dlopen_tlsdesc_static
+end_function dlopen_tlsdesc_static
 
 /* An undefined weak symbol: the argument is the addend, and the address shall be that. */
-        .globl  dlopen_tlsdesc_undefined
-        .hidden dlopen_tlsdesc_undefined
-        .type   dlopen_tlsdesc_undefined, @function
-        .p2align 4
-dlopen_tlsdesc_undefined:
-        .cfi_startproc
-        endbr64
+function dlopen_tlsdesc_undefined
         movq    8(%rax), %rax
         subq    %fs:0, %rax
         ret
-        .cfi_endproc
-        .size   dlopen_tlsdesc_undefined, . - dlopen_tlsdesc_undefined
+end_function dlopen_tlsdesc_undefined
 
 /* The argument points to a TlsIndex: module id and offset.  The table of this thread is
  * that of tls/modules.pxd: blocks, count; a block is id, address, allocation. */
-        .globl  dlopen_tlsdesc_dynamic
-        .hidden dlopen_tlsdesc_dynamic
-        .type   dlopen_tlsdesc_dynamic, @function
-        .p2align 4
-dlopen_tlsdesc_dynamic:
-        .cfi_startproc
-        endbr64
+function dlopen_tlsdesc_dynamic
         pushq   %rcx
         .cfi_adjust_cfa_offset 8
         pushq   %rdx
@@ -212,8 +183,7 @@ dlopen_tlsdesc_dynamic:
         popq    %rcx
         .cfi_adjust_cfa_offset -8
         ret
-        .cfi_endproc
-        .size   dlopen_tlsdesc_dynamic, . - dlopen_tlsdesc_dynamic
+end_function dlopen_tlsdesc_dynamic
 
 /* What a PLT's first entry jumps to, for a call that is not bound yet:
  *   (%rsp)    GOT[1], the Image
@@ -222,14 +192,7 @@ dlopen_tlsdesc_dynamic:
  * It asks uint64_t dlopen_bind_call(Image *, uint64_t) and jumps to the answer with all
  * that may hold an argument as it was: rax (how many vector registers a variadic call uses),
  * rdi rsi rdx rcx r8 r9, r10 (the static chain), the vector registers.  r11 is free. */
-        .globl  dlopen_lazy_call
-        .hidden dlopen_lazy_call
-        .type   dlopen_lazy_call, @function
-        .p2align 4
-dlopen_lazy_call:
-        .cfi_startproc
-        .cfi_adjust_cfa_offset 16
-        endbr64
+function dlopen_lazy_call pushed=16
         pushq   %rbp
         .cfi_adjust_cfa_offset 8
         .cfi_rel_offset %rbp, 0
@@ -277,8 +240,7 @@ dlopen_lazy_call:
         addq    $16, %rsp
         .cfi_adjust_cfa_offset -16
         jmp     *%r11
-        .cfi_endproc
-        .size   dlopen_lazy_call, . - dlopen_lazy_call
+end_function dlopen_lazy_call
 
 /* void *dlsym(void *handle, const char *name)
  * void *dlvsym(void *handle, const char *name, const char *version)

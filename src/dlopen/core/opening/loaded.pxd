@@ -9,6 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.allocator cimport release
+from dlopen.core.base.atomics cimport load_u64
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.image.image cimport Image, Retired
 from dlopen.core.image.index cimport (
@@ -37,7 +38,9 @@ cdef inline bint is_meant(
     """By the name, or by the file where that is NULL."""
     if name != NULL:
         return answers_to(image, name)
-    return not image.is_from_bytes and image.inode == inode and image.device == device
+    # In this order: of the host's they are found when they are asked for, the device first.
+    return not image.is_from_bytes and load_u64(&image.inode) == inode \
+        and load_u64(&image.device) == device
 
 
 cdef inline bint index_loaded(LoadedIndex* index, const Pointers* loaded) noexcept nogil:
