@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import dlopen
 from support import features, fixtures
-from support.fixtures import BUILD, LANGUAGE_MARKS, compiler, missing
+from support.fixtures import BUILD, LANGUAGE_MARKS, compiler, machine_library, missing
 from support.machines import machine
 from support.results import Results
 
@@ -66,6 +65,6 @@ def need_library() -> Callable[[str], Path]:
     """Where a library of the system is; the test is skipped without it, and fails in CI."""
 
     def need(soname: str) -> Path:
-        return Path(dlopen.find(soname).path or missing(f"{soname} is not installed"))
+        return machine_library(soname) or missing(f"{soname} is not installed")
 
     return need

@@ -33,8 +33,6 @@ NOT_RUN = {
     "tests/core/base": _NOT_TRIED,
     "tests/core/host": _NOT_TRIED,
     "tests/core/memory": _NOT_TRIED,
-    "tests/core/opening": _NOT_TRIED,
-    "tests/core/symbols": _NOT_TRIED,
     "tests/differential": _NOT_TRIED,
     "tests/examples": _NOT_TRIED,
     "tests/faults": _NOT_TRIED,

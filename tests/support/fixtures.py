@@ -301,6 +301,16 @@ def libdlopen() -> Path:
     return Path(str(importlib.resources.files("dlopen") / "_lib" / "libdlopen.so")).resolve()
 
 
+def machine_library(soname: str) -> Path | None:
+    """Where programs of the machine that is tested find that library of the system."""
+    import dlopen  # noqa: PLC0415  (not in children)
+
+    if machine().is_foreign:
+        return next(iter(sorted(machine().sysroot.rglob(soname))), None)
+    path = dlopen.find(soname).path
+    return Path(path) if path else None
+
+
 @dataclass(frozen=True)
 class Mapping:
     """One line of /proc/PID/maps; see proc(5)."""

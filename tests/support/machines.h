@@ -29,4 +29,15 @@
 #define BREAKPOINT "\x05\x00\x2a\x00"
 #endif
 
+/* In assembly: a whole function that returns a number. */
+#if defined(__x86_64__)
+#define RETURN_NUMBER(number) mov $number, %eax; ret
+#elif defined(__aarch64__)
+#define RETURN_NUMBER(number) mov w0, number; ret
+#elif defined(__riscv)
+#define RETURN_NUMBER(number) li a0, number; ret
+#elif defined(__loongarch__)
+#define RETURN_NUMBER(number) li.w $a0, number; jr $ra
+#endif
+
 #endif

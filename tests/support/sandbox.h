@@ -25,19 +25,36 @@
 typedef long sandbox_answer(long number, const long *arguments);
 static sandbox_answer *sandbox_answers;
 
+/* Where a signal's frame has the system call's number, and its arguments in turn; the result goes
+ * where the first number says. */
+#if defined(__x86_64__)
+#define SANDBOX_REGISTERS gregs
+#define SANDBOX_NUMBERS REG_RAX, REG_RAX, REG_RDI, REG_RSI, REG_RDX, REG_R10, REG_R8
+#elif defined(__aarch64__)
+#define SANDBOX_REGISTERS regs
+#define SANDBOX_NUMBERS 0, 8, 0, 1, 2, 3, 4
+#elif defined(__riscv)
+#define SANDBOX_REGISTERS __gregs
+#define SANDBOX_NUMBERS 10, 17, 10, 11, 12, 13, 14
+#elif defined(__loongarch__)
+#define SANDBOX_REGISTERS __gregs
+#define SANDBOX_NUMBERS 4, 11, 4, 5, 6, 7, 8
+#endif
+
 static void sandbox_trapped(int signal, siginfo_t *info, void *context) {
   (void)signal, (void)info;
-  greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-  long a[] = {registers[REG_RDI], registers[REG_RSI], registers[REG_RDX],
-              registers[REG_R10], registers[REG_R8]};
+  static const int at[] = {SANDBOX_NUMBERS};
+  ucontext_t *frame = context;
+  long number = (long)frame->uc_mcontext.SANDBOX_REGISTERS[at[1]], a[5];
+  for (int i = 0; i < 5; i++) a[i] = (long)frame->uc_mcontext.SANDBOX_REGISTERS[at[2 + i]];
   int saved = errno;
-  long result = sandbox_answers(registers[REG_RAX], a);
+  long result = sandbox_answers(number, a);
   if (result == SANDBOX_PASS) {
-    result = syscall(registers[REG_RAX], a[0], a[1], a[2], a[3], a[4], SANDBOX_KNOWN);
+    result = syscall(number, a[0], a[1], a[2], a[3], a[4], SANDBOX_KNOWN);
     if (result == -1) result = -errno;
   }
   errno = saved;
-  registers[REG_RAX] = result;
+  frame->uc_mcontext.SANDBOX_REGISTERS[at[0]] = (unsigned long)result;
 }
 
 /* From now on, in all threads that come: each of the `count` calls is trapped. */
@@ -80,8 +97,11 @@ static long sandbox_no_proc(long number, const long *arguments) {
 
 /* From now on there is no /proc. */
 static inline void sandbox_hide_proc(void) {
-  const long numbers[] = {SYS_openat, SYS_newfstatat, SYS_statx, SYS_readlinkat, SYS_faccessat,
-                          SYS_faccessat2};
+  const long numbers[] = {SYS_openat, SYS_statx, SYS_readlinkat, SYS_faccessat, SYS_faccessat2,
+#ifdef SYS_newfstatat
+                          SYS_newfstatat,
+#endif
+  };
   sandbox_trap(sandbox_no_proc, numbers, sizeof numbers / sizeof *numbers);
 }
 #endif

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from support.fixtures import (
     missing,
     run,
 )
+from support.machines import machine
 
 HERE = Path(__file__).parent
 HEADERS = [f"-I{HERE}"]
@@ -66,16 +66,19 @@ def make_program(directory: Path, *flags: str) -> Path:
 
 def both(program: Path, libdlopen: Path, rounds: int, *scenarios: str) -> list[str]:
     """What the scenarios say; the same under glibc."""
-    outputs = [
-        run([program, loader, str(rounds), *scenarios], cwd=program.parent).stdout.splitlines()
-        for loader in ("glibc", str(libdlopen))
-    ]
-    assert outputs[0] == outputs[1]
-    return outputs[1]
+    command = [str(rounds), *scenarios]
+    glibc = run([program, "glibc", *command], cwd=program.parent, check=not machine().is_foreign)
+    if glibc.returncode:
+        pytest.skip("this compiler's unwinder beside that release's libgcc_s crashes under glibc")
+    ours = run([program, libdlopen, *command], cwd=program.parent)
+    assert ours.stdout == glibc.stdout
+    return ours.stdout.splitlines()
 
 
 def llvm_unwinder() -> str:
     """LLVM's libunwind, as Debian and Ubuntu install it; another libunwind has the same name."""
+    if machine().is_foreign:
+        pytest.skip(f"Debian has LLVM's libunwind of {machine().name} among its compilers only")
     found = sorted(Path("/usr/lib").glob("llvm-*/lib/libunwind.so"))
     return str(found[-1]) if found else missing("LLVM's libunwind is not installed")
 
@@ -94,7 +97,7 @@ def test_scenarios(tmp_path: Path, libdlopen: Path, library: tuple[str, ...], ro
     "flags",
     [
         lambda: ["-Wl,--no-as-needed", llvm_unwinder()],
-        lambda: ["-static-libgcc"],
+        lambda: ["-static-libgcc", "-Wl,--allow-shlib-undefined"],
         lambda: ["-Wl,-z,norelro"],
         lambda: ["-no-pie", "-Wl,-z,lazy"],
     ],
@@ -176,14 +179,8 @@ def table(directory: Path, libdlopen: Path, case: str, preload: str = "") -> lis
     program = compile_program(
         directory, "table", HERE / "table.c", flags=["-rdynamic", "-pthread", *HEADERS]
     )
-    done = subprocess.run(
-        [program, libdlopen, case],
-        cwd=directory,
-        env={**os.environ, "LD_PRELOAD": preload},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = {"LD_PRELOAD": preload} if preload else {}
+    done = run([program, libdlopen, case], cwd=directory, env=env, check=False)
     if done.returncode == 77:
         pytest.skip("this kernel has no such thing")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -193,7 +190,7 @@ def table(directory: Path, libdlopen: Path, case: str, preload: str = "") -> lis
 @pytest.mark.cxx
 @pytest.mark.parametrize("case", ["plain", "child", "no gain of execution", "namespace"])
 def test_no_library_is_brought_in(tmp_path: Path, libdlopen: Path, case: str) -> None:
-    """Neither is libc mapped otherwise than before; and what comes later finds our frames."""
+    """Nor is libc mapped otherwise, but for tables beside its code; later ones find our frames."""
     assert table(tmp_path, libdlopen, case) == ["libgcc_s is not there", "42"]
 
 
@@ -217,6 +214,7 @@ def test_the_two_names_in_libcs_table(tmp_path: Path, libdlopen: Path) -> None:
     ]
 
 
+@pytest.mark.in_process
 @pytest.mark.cxx
 def test_between_two_libraries_that_ctypes_has_opened(tmp_path: Path) -> None:
     """From Python: no library is brought in, and an exception goes from the one to the other."""

@@ -14,6 +14,10 @@ import pytest
 
 from support.fixtures import compile_library, compile_program, missing, need_tool, run
 
+pytestmark = pytest.mark.emulated(
+    reason="strace(1) and getrusage(2) count the emulator's system calls and page faults"
+)
+
 # A write to no file is a mark in the list of system calls.
 PROGRAM = """
 #define _GNU_SOURCE

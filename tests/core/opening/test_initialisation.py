@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from core.steps import Steps
+from support.machines import machine
 
 
 def test_dependencies_come_first_and_go_last(steps: Steps) -> None:
@@ -75,8 +76,10 @@ def test_order_within_one_library(steps: Steps) -> None:
     __attribute__((destructor(300))) SAY(last_but_one)
     """
     steps.library("a", source, "-Wl,-init,init,-fini,fini")
+    # glibc calls DT_INIT on older machines only.
+    begin = ["init"] if machine().name in ("x86_64", "aarch64") else []
     assert steps.both("open:./liba.so", "close:0") == [
-        *("init", "first", "second", "opened", "last_but_one", "last", "fini", "closed"),
+        *(*begin, "first", "second", "opened", "last_but_one", "last", "fini", "closed"),
     ]
 
 

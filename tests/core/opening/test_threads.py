@@ -47,7 +47,12 @@ def program(steps: Steps) -> Path:
         "first call",
         "same library",
         "existing library",
-        "waiter not awake",
+        pytest.param(
+            "waiter not awake",
+            marks=pytest.mark.emulated(
+                reason="/proc/self/task/N/syscall shows the emulator's system calls"
+            ),
+        ),
         "fork in constructor",
         "fork under load",
         "stress",
@@ -61,6 +66,7 @@ def test_scenario(steps: Steps, program: Path, scenario: str) -> None:
     assert done.stdout == "done\n"
 
 
+@pytest.mark.emulated(reason="the emulator starts threads too slowly for the short wait")
 def test_one_load_for_many_who_ask_at_once(steps: Steps, program: Path) -> None:
     """Eight threads, twenty times.
 
@@ -110,6 +116,7 @@ assert not any(part.path.endswith(("/liba.so", "/libb.so")) for part in maps())
     )
 
 
+@pytest.mark.emulated(reason="memory of the emulator would be counted, too")
 @pytest.mark.parametrize("loader", ["glibc", "ours"])
 def test_what_a_thread_does_not_ask_dlerror_for(tmp_path: Path, steps: Steps, loader: str) -> None:
     """It is freed when the thread ends: of 20,000 less than 512 KiB are left."""

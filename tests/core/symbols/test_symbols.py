@@ -259,9 +259,9 @@ def test_a_resolver_may_use_what_another_library_relocates(steps: Steps) -> None
 
 def test_a_symbol_without_type_can_be_called(steps: Steps) -> None:
     source = """
+    #include "machines.h"
     .globl untyped
-    untyped: mov $3, %eax
-    ret
+    untyped: RETURN_NUMBER(3)
     .section .note.GNU-stack, "", @progbits
     """
     b = steps.library("b", source, language="asm")
