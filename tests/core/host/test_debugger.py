@@ -459,11 +459,14 @@ def test_a_breakpoint_at_a_probe(tmp_path: Path, libdlopen: Path) -> None:
     program = compile_program(
         tmp_path, "probes", HERE / "probes.c", flags=[f"-Wl,--dynamic-linker={copy}"]
     )
-    none, watched = (
-        int(run([program, libdlopen, where], cwd=tmp_path).stdout)
-        for where in ("none", f"{address:x}")
-    )
+    none, watched, wished = (
+        int(run([program, libdlopen, where], cwd=tmp_path, env=env).stdout)
+        for where, env in (
+            ("none", {}), (f"{address:x}", {}), ("none", {"DLOPEN_DEBUGGER": "gdb"}),
+        )
+    )  # fmt: skip
     # libgcc_s, where libc's table cannot be written (host/redirect.pxd).
     assert none in (0, 1)
     # One more where a second namespace of the host's would cut our list off (glibc 2.38).
     assert watched - none in (1, 2)
+    assert wished == watched

@@ -77,12 +77,15 @@ cdef inline HostDebug* host_debug(Debugger* debugger) noexcept nogil:
 
 
 cdef inline bint probe_is_watched(Debugger* debugger) noexcept nogil:
-    """Looked for once; all threads find the same."""
+    """Looked for once; all threads find the same. An emulator's breakpoint is in no memory: there
+    it is enough that a debugger is wished for."""
     if not load_u32(&debugger.knows_probe):
         store_u64(&debugger.probe, find_host_probe(host_debug(debugger)))
         store_u32(&debugger.knows_probe, 1)
-    return load_u64(&debugger.probe) != 0 \
-        and holds_breakpoint(<const void*>load_u64(&debugger.probe))
+    return load_u64(&debugger.probe) != 0 and (
+        debugger.wish != WISH_NONE
+        or holds_breakpoint(<const void*>load_u64(&debugger.probe))
+    )
 
 
 cdef inline uint64_t find_host_probe(const HostDebug* host) noexcept nogil:
