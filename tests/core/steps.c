@@ -1,7 +1,7 @@
 /* steps LOADER STEP...: carries out the steps one by one and says on standard output what came of
  * each.  LOADER is "glibc", or the path of libdlopen.so; STEP is one of
  *     open:NAME:MODE...    letters of MODE: n(ow) l(azy) g(lobal) o(noload) k(nodelete) d(eepbind)
- *                          p(rivate)
+ *                          p(rivate) a(rena, with libdlopen.so)
  *     bytes:NAME:MODE...   the same from the file's bytes (libdlopen.so only)
  *     close:K              the K-th opened library, from 0
  *     call:K:SYMBOL        int SYMBOL(void)
@@ -274,7 +274,7 @@ static void *read_file(const char *name, size_t *size) {
 
 static void open_library(char *name, int from_bytes) {
   char *letters = strchr(name, ':');
-  int mode = 0;
+  int mode = 0, arena = 0;
   if (letters) *letters++ = 0;
   for (; letters && *letters; letters++) switch (*letters) {
       case 'n': mode |= RTLD_NOW; break;
@@ -284,6 +284,7 @@ static void open_library(char *name, int from_bytes) {
       case 'k': mode |= RTLD_NODELETE; break;
       case 'd': mode |= RTLD_DEEPBIND; break;
       case 'p': mode |= DLOPEN_PRIVATE; break;
+      case 'a': arena = 1; break;
       default: exit(2);
     }
   if (!(mode & (RTLD_NOW | RTLD_LAZY))) mode |= RTLD_NOW;
@@ -292,7 +293,8 @@ static void open_library(char *name, int from_bytes) {
     handle = dlopen(*name ? name : NULL, mode);
   } else {
     struct DLOPEN_request request = {
-        .size = sizeof request, .name = *name ? name : NULL, .mode = mode};
+        .size = sizeof request, .name = *name ? name : NULL, .mode = mode,
+        .flags = arena ? DLOPEN_ARENA : 0};
     DLOPEN_image *image = NULL;
     void *bytes = from_bytes ? read_file(name, &request.bytes_size) : NULL;
     request.bytes = bytes;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,6 +63,18 @@ class Machine:
             return Path(chosen).name
         here = platform.freedesktop_os_release()
         return here.get("VERSION_CODENAME", here["ID"])
+
+    @property
+    def page(self) -> int:
+        """The size of its pages."""
+        if not self.is_foreign:
+            return resource.getpagesize()
+        return int(os.environ.get("DLOPEN_TEST_PAGE", "4096"))
+
+    @property
+    def shows_pages(self) -> bool:
+        """/proc/self/maps is true: qemu 7.2's goes by pages of 4 KiB."""
+        return not self.is_foreign or self.page == 4096
 
     @property
     @cache  # noqa: B019

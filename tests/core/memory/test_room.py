@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.fixtures import compile_library, compile_program, run
+from support.machines import machine
 
 _LIBRARY = "int counter = 42; int *place = &counter; int answer(void) { return *place; }"
 # Each page of where the library was in turn is somebody else's when it is opened again.
@@ -24,7 +25,7 @@ static int visit(struct dl_phdr_info *info, size_t size, void *data) {
     const ElfW(Phdr) *header = &info->dlpi_phdr[i];
     if (header->p_type == PT_LOAD) end = start + header->p_vaddr + header->p_memsz;
   }
-  end = (end + 4095) & ~4095ul;
+  end = (end + PAGE - 1) & -(uintptr_t)PAGE;
   return 1;
 }
 static void *opened(const char *path) {
@@ -36,22 +37,22 @@ static void *opened(const char *path) {
 }
 int main(int argc, char **argv) {
   int again = 0, pages = 0;
-  for (uintptr_t place = 0, first = 0, last = 1; place < last; place += 4096) {
+  for (uintptr_t place = 0, first = 0, last = 1; place < last; place += PAGE) {
     void *handle = opened(argv[1]);
     if (!handle) return 1;
     if (!place) { place = first = start; last = end; }
     again += start == first;
     dlclose(handle);
-    char *page = mmap((void *)place, 4096, PROT_READ | PROT_WRITE,
+    char *page = mmap((void *)place, PAGE, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (page != (void *)place) return 2;
-    memset(page, 0x5a, 4096);
+    memset(page, 0x5a, PAGE);
     if (!(handle = opened(argv[1]))) return 3;
-    if (start < place + 4096 && place < end) return 4;
-    for (int i = 0; i < 4096; i++) if (page[i] != 0x5a) return 5;
+    if (start < place + PAGE && place < end) return 4;
+    for (int i = 0; i < PAGE; i++) if (page[i] != 0x5a) return 5;
     dlclose(handle);
     /* The next one finds this place taken, and is where the first one was. */
-    munmap(page, 4096);
+    munmap(page, PAGE);
     pages++;
     void *taken = mmap((void *)start, end - start, PROT_NONE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -63,7 +64,12 @@ int main(int argc, char **argv) {
 
 
 def test_nothing_that_is_there_is_covered(tmp_path: Path, libdlopen: Path) -> None:
-    library = compile_library(tmp_path, "libroom.so", _LIBRARY, flags=["-Wl,-z,now"])
-    program = compile_program(tmp_path, "room", _PROGRAM)
+    library = compile_library(
+        tmp_path,
+        "libroom.so",
+        _LIBRARY,
+        flags=[f"-Wl,-z,now,-z,separate-code,-z,max-page-size={machine().page}"],
+    )
+    program = compile_program(tmp_path, "room", _PROGRAM, flags=[f"-DPAGE={machine().page}ul"])
     done = run([program, library], env={"LD_PRELOAD": str(libdlopen)}, check=False)
     assert (done.returncode, done.stdout) == (0, "5 again\n")

@@ -64,7 +64,8 @@ cdef extern from *:
         D(ALIGNMENT_LARGE, "ELF load command alignment too large", "") \\
         D(ALIGNMENT_OFFSET, "ELF load command address/offset not properly aligned", "") \\
         D(ALIGNMENT_PAGE, "ELF load command address/offset not page-aligned", "") \\
-        D(SEGMENT_ORDER, "segments overlap, share a page or are not in ascending order", "") \\
+        D(SEGMENT_ORDER, "segments overlap, share a page or are not in ascending order", \\
+          "ELF load command address/offset not page-aligned") \\
         D(TLS_SIZE, "PT_TLS has an impossible size or alignment", "") \\
         D(EXECUTABLE_STACK, \\
           "cannot enable executable stack as shared object requires: if its code does " \\

@@ -36,6 +36,8 @@ cdef enum:
     ARENA_LARGEST = 0x40000
     # Of slots that nobody has; those that were left first are given back to the kernel.
     ARENA_KEPT = 0x200000
+    # Linkers align files to the largest page of the machine, of which 64 KiB are the most common.
+    ARENA_ALIGNMENT = 0x10000
     MAX_PIECES = 8
 
 
@@ -49,6 +51,7 @@ cdef struct Slot:
     Arena* arena
     uint64_t start               # where it is
     uint64_t size
+    uint64_t alignment           # of `start`, at least a page
     uint32_t piece_count
     bint is_used                 # another image has been there: not all of it is zeroes
     Piece pieces[MAX_PIECES]
@@ -106,7 +109,10 @@ cdef inline bint shape_slot(Slot* slot, const Layout* layout) noexcept nogil:
     cdef uint32_t i
     memset(slot, 0, sizeof(Slot))
     slot.size = layout.end - layout.start
-    if slot.size > ARENA_LARGEST or layout.alignment > layout.page:
+    slot.alignment = layout.alignment
+    # The load bias is a multiple of the alignment, and the slot's start then is, too.
+    if slot.size > ARENA_LARGEST or layout.alignment > ARENA_ALIGNMENT \
+            or layout.start & (layout.alignment - 1) != 0:
         return False
     for i in range(layout.phnum):
         if layout.phdrs[i].p_type == PT_LOAD and layout.phdrs[i].p_memsz != 0 \
@@ -117,7 +123,8 @@ cdef inline bint shape_slot(Slot* slot, const Layout* layout) noexcept nogil:
 
 cdef inline bint is_alike(const Slot* slot, const Slot* other) noexcept nogil:
     cdef uint32_t i
-    if slot.piece_count != other.piece_count or slot.size != other.size:
+    if slot.piece_count != other.piece_count or slot.size != other.size \
+            or slot.alignment != other.alignment:
         return False
     for i in range(slot.piece_count):
         if slot.pieces[i].end != other.pieces[i].end \
@@ -220,6 +227,23 @@ cdef inline bint map_pieces(const Slot* slot) noexcept nogil:
     return True
 
 
+cdef inline long reserve_aligned(uint64_t size, uint64_t alignment) noexcept nogil:
+    """Zeroes that can be written; the address, or a negative errno."""
+    cdef long address = memory_reserve(size, True)
+    cdef uint64_t start
+    if is_memory_error(address) or address & (alignment - 1) == 0:
+        return address
+    memory_release(<uint64_t>address, size)
+    address = memory_reserve(size + alignment, True)
+    if is_memory_error(address):
+        return address
+    start = align_up(<uint64_t>address, alignment)
+    if start != <uint64_t>address:
+        memory_release(<uint64_t>address, start - <uint64_t>address)
+    memory_release(start + size, <uint64_t>address + alignment - start)
+    return <long>start
+
+
 cdef inline Slot* new_slot(Arena* arena, const Slot* shape) noexcept nogil:
     """Of zeroes; NULL without memory."""
     cdef Slot* slot = <Slot*>allocate(sizeof(Slot))
@@ -228,7 +252,7 @@ cdef inline Slot* new_slot(Arena* arena, const Slot* shape) noexcept nogil:
         return NULL
     memcpy(slot, shape, sizeof(Slot))
     slot.arena = arena
-    address = memory_reserve(slot.size, True)
+    address = reserve_aligned(slot.size, slot.alignment)
     if is_memory_error(address):
         release(slot)
         return NULL
