@@ -15,6 +15,7 @@ import struct
 import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,14 @@ from differential.report import DRIVER
 from support import elf64
 from support.elf64 import Elf
 from support.fixtures import compile_library, compile_program, make_secure
+from support.machines import machine
 
 # An unused number of the OS-specific range: both linkers must ignore it.
 _IGNORED = 0x60000B0B
 _NODEFLIB = 0x800
 # Slot name -> length of the longest string that it holds.
 _SLOTS = {"needed0": 400, "needed1": 400, "needed2": 400, "rpath": 1500, "runpath": 1500, "flag": 8}
-TREES = 500
+TREES = 100 if machine().is_foreign else 500
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Template:
         rpath: str | None = None,
         runpath: str | None = None,
         nodeflib: bool = False,
-        machine: int = 62,
+        machine_number: int = machine().number,
         elf_class: int = 2,
     ) -> Path:
         data = bytearray(self._data)
@@ -85,7 +87,7 @@ class Template:
                 struct.pack_into("<Q", data, entry, tag)
                 data[string : string + len(encoded)] = encoded
         data[4] = elf_class
-        struct.pack_into("<H", data, 18, machine)
+        struct.pack_into("<H", data, 18, machine_number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # it may be a link
         path.write_bytes(data)
@@ -281,11 +283,12 @@ def test_origin_of_a_link_is_the_links_folder(case: Case, libdlopen: Path) -> No
     case.check(libdlopen, ["real/liba.so", "link/libb.so"])
 
 
+@pytest.mark.only_on("x86_64", "aarch64", reason="has no name of a platform, or another")
 def test_lib_and_platform(case: Case, libdlopen: Path) -> None:
     case.library("liba.so", "libb.so", "libc1.so", runpath="$ORIGIN/$LIB:$ORIGIN/${PLATFORM}/p")
-    for folder in ("lib", "lib64", "lib/x86_64-linux-gnu"):
+    for folder in ("lib", "lib64", f"lib/{machine().triplet}"):
         case.library(f"{folder}/libb.so")
-    for folder in ("x86_64", "haswell", "xeon_phi"):
+    for folder in (machine().name, "haswell", "xeon_phi"):
         case.library(f"{folder}/p/libc1.so")
     case.opened = ["./liba.so"]
     images, failures, _ = case.run(f"glibc:{libdlopen}")
@@ -343,6 +346,26 @@ def test_one_file_by_two_names_is_one_image(case: Case, libdlopen: Path) -> None
     assert case.run(str(libdlopen)) == (images, failures, mapped)
 
 
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_name_by_which_a_file_was_found_again_is_not_searched(
+    case: Case, libdlopen: Path, count: int
+) -> None:
+    # There is a table of their names where an open loads many.
+    chain = [f"libm{number}.so" for number in range(count)]
+    case.library("liba.so", chain[0], rpath="$ORIGIN/x")
+    for name, needed in pairwise(chain):
+        case.library(f"x/{name}", needed)
+    case.library(f"x/{chain[-1]}", "libb.so", "libc1.so")
+    case.library("y/libb.so", "libother.so", runpath="$ORIGIN/nowhere")
+    (case.root / "y/libother.so").symlink_to(f"../x/{chain[0]}")
+    case.library("x/libc1.so", "libother.so")
+    case.library("x/libother.so")
+    case.library_path = f"{case.root}/y"
+    case.opened = ["./liba.so"]
+    loaded = [f"x/{name}" for name in chain]
+    case.check(libdlopen, ["liba.so", *loaded, "y/libb.so", "x/libc1.so"])
+
+
 def test_a_library_of_the_program_is_known_by_name_soname_and_file(
     case: Case, libdlopen: Path
 ) -> None:
@@ -357,7 +380,7 @@ def test_a_library_of_the_program_is_known_by_name_soname_and_file(
     case.check(libdlopen, ["liba.so", "y/libb.so"])
 
 
-@pytest.mark.parametrize("wrong", [{"machine": 183}, {"elf_class": 1}])
+@pytest.mark.parametrize("wrong", [{"machine_number": 3}, {"elf_class": 1}])
 def test_a_file_for_another_machine_is_passed_over(
     case: Case, libdlopen: Path, wrong: dict[str, int]
 ) -> None:
@@ -398,16 +421,20 @@ def test_hwcaps_folders_before_the_folder_itself(case: Case, libdlopen: Path) ->
     case.library("liba.so", "libb.so", "libc1.so", "libd.so", runpath="$ORIGIN/y")
     for level in ("", "glibc-hwcaps/x86-64-v2/", "glibc-hwcaps/x86-64-v99/"):
         case.library(f"y/{level}libb.so")
+    case.library("y/libc1.so")
     for number in range(1, 5):
         case.library(f"y/glibc-hwcaps/x86-64-v{number}/libc1.so")
-    for folder in ("tls/", "x86_64/", "tls/x86_64/", "haswell/", "haswell/avx512_1/x86_64/", ""):
-        case.library(f"y/{folder}libd.so")
+    name = machine().name
+    for folder in ("tls", name, f"tls/{name}", "haswell", f"haswell/avx512_1/{name}", "atomics"):
+        case.library(f"y/{folder}/libd.so")
+    case.library("y/libd.so")
     case.opened = ["./liba.so"]
     images, failures, _ = case.run(f"glibc:{libdlopen}")
     assert (len(images), failures) == (4, [])
     assert case.run(str(libdlopen))[0] == images
 
 
+@pytest.mark.only_on("x86_64", reason="a list of libraries by ldconfig is this system's")
 def test_nodeflib_keeps_out_of_the_default_folders(case: Case, libdlopen: Path) -> None:
     listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True)
     usable = [
@@ -431,6 +458,7 @@ def test_nodeflib_keeps_out_of_the_default_folders(case: Case, libdlopen: Path) 
         assert case.run(str(libdlopen)) == glibc
 
 
+@pytest.mark.emulated(reason="in an emulator no program is secure")
 def test_library_path_counts_for_nothing_in_secure_execution(
     tmp_path_factory: pytest.TempPathFactory, templates: Templates, libdlopen: Path
 ) -> None:
@@ -447,11 +475,13 @@ def test_library_path_counts_for_nothing_in_secure_execution(
 
 
 _NAMES = ("libp.so", "libq.so.1", "libr.so", "libs.so", "libt.so", "libz.so.1")
-_FOLDERS = ("a", "b", "a/c", "lib/x86_64-linux-gnu", "x86_64", "haswell", ".")
+_FOLDERS = ("a", "b", "a/c", f"lib/{machine().triplet}", machine().name, "haswell", ".")
+_OTHER_MACHINES = [number for number in (3, 62, 183, 243) if number != machine().number]
 _LEVELS = (
     *(f"glibc-hwcaps/x86-64-v{level}" for level in (2, 3, 4)),
-    "tls", "x86_64", "haswell", "avx512_1", "tls/haswell", "tls/haswell/avx512_1/x86_64",
-    "haswell/x86_64", "tls/x86_64", "haswell/avx512_1", "avx512_1/x86_64",
+    "tls", machine().name, "haswell", "avx512_1", "tls/haswell",
+    f"tls/haswell/avx512_1/{machine().name}", f"haswell/{machine().name}", f"tls/{machine().name}",
+    "haswell/avx512_1", f"avx512_1/{machine().name}", "atomics", f"tls/{machine().name}/atomics",
 )  # fmt: skip
 
 
@@ -514,7 +544,7 @@ def grow(root: Path, templates: Templates, seed: int) -> Case:
         elif kind < 0.15 and files:
             file.hardlink_to(rng.choice(files))
         elif kind < 0.18:
-            write(file, machine=rng.choice((3, 183, 243)))
+            write(file, machine_number=rng.choice(_OTHER_MACHINES))
         elif kind < 0.21:
             write(file, elf_class=1)
         elif kind < 0.23:

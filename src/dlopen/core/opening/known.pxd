@@ -23,7 +23,7 @@ from dlopen.core.image.listing cimport comes_before
 from dlopen.core.image.naming cimport answers_to, base_name, has_base_name, same_file_name
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot, this_thread
 from dlopen.core.memory.file cimport File
-from dlopen.core.opening.loaded cimport find_loaded, is_meant
+from dlopen.core.opening.loaded cimport find_loaded, is_meant, name_loaded
 from dlopen.core.opening.texts cimport holds_text, remember_name
 from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
 from dlopen.core.search.candidates cimport is_path_in_files
@@ -304,7 +304,9 @@ cdef inline Image* known_by_file(
     """It answers to this name too from now on."""
     cdef Image* image = loaded_from_files(transaction, path) if file.is_from_files \
         else loaded_by_file(transaction, wanted, file)
-    if image != NULL:
+    if image != NULL and not image.is_host and image.listing.number == 0:
+        name_loaded(&transaction.loaded_index, image, wanted.name)
+    elif image != NULL:
         remember_name(&transaction.linker.registry, image, wanted.name)
     return image
 

@@ -8,9 +8,10 @@ memory for them one image is asked after the other.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
-from dlopen.core.base.allocator cimport release
+from dlopen.core.base.allocator cimport copy_text, release
 from dlopen.core.base.atomics cimport load_u64
-from dlopen.core.base.growable cimport Pointers
+from dlopen.core.base.growable cimport Pointers, pointers_add
+from dlopen.core.base.strings cimport strlen
 from dlopen.core.image.image cimport Image, Retired
 from dlopen.core.image.index cimport (
     Index, IndexSearch, begin_search, index_add, index_reserve, next_found,
@@ -98,6 +99,23 @@ cdef inline Image* find_loaded(
         if is_meant(image, name, file.device, file.inode):
             return image
     return NULL
+
+
+cdef inline void name_loaded(
+    LoadedIndex* index, Image* image, const char* name
+) noexcept nogil:
+    """One of them, which nobody else knows yet, answers to a further name; without memory it is
+    found by its file again."""
+    cdef char* copy
+    if answers_to(image, name) or (
+        index.count != 0 and not index_reserve(&index.names, &index.outgrown, 1)
+    ):
+        return
+    copy = copy_text(name, strlen(name))
+    if copy == NULL or not pointers_add(&image.names, copy):
+        release(copy)
+    elif index.count != 0:
+        index_add(&index.names, name_key(name), image)
 
 
 cdef inline void free_loaded_index(LoadedIndex* index) noexcept nogil:
