@@ -49,9 +49,9 @@ test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch6
 	$(PREPARE) test libraries
 	@$(RUN) tools/machines.py $(ARCH) $(if $(PAGE),--page $(PAGE)) $(ARGS)
 
-differential: build ## every relocated place of all system libraries, compared with the system's loader
+differential: build ## every relocated place of all system libraries, compared with the system's loader; ARCH=aarch64: of Debian's for that
 	$(PREPARE) test
-	@$(RUN) -m pytest -m "slow or not slow" tests/differential $(ARGS)
+	@$(RUN) $(if $(ARCH),tools/machine_differential.py $(ARCH),-m pytest -m "slow or not slow" tests/differential) $(ARGS)
 
 machines-docs: ## tables of docs/machines.md, from the last make test and make test-arch
 	$(PREPARE) test

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from support import elf64
 from support.elf64 import Elf
 from support.fixtures import compile_library
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,22 +93,26 @@ int tls_user(void) { return first + shared + *pointer + (local != 0) + aligned +
 _TLS_USER = r"""
 extern __thread int shared, zero[20];
 extern __thread long aligned;
-__attribute__((weak)) extern __thread int nowhere;
 static __thread int own = 3, none;
 __thread int shared_too = 1;
 int *addresses(int index) {
   int *all[] = {&shared, zero + 2, (int *)&aligned, &own, &none, &shared_too};
   return all[index];
 }
+#ifdef WEAK
+__attribute__((weak)) extern __thread int nowhere;
 int *weak_address(void) { return &nowhere; }
+#endif
 """
 # Model -> flags
 TLS_MODELS = {
-    "general": ["-ftls-model=global-dynamic", "-mtls-dialect=gnu"],
-    "local": ["-ftls-model=local-dynamic", "-mtls-dialect=gnu"],
+    "general": ["-ftls-model=global-dynamic", *machine().tls_traditional],
+    "local": ["-ftls-model=local-dynamic", *machine().tls_traditional],
     "initial": ["-ftls-model=initial-exec"],
-    "descriptors": ["-ftls-model=global-dynamic", "-mtls-dialect=gnu2"],
 }
+if machine().tls_descriptors:
+    TLS_MODELS["descriptors"] = ["-ftls-model=global-dynamic", *machine().tls_descriptors]
+# Types that only x86-64 has, or that only its libc takes.
 _NUMBERS = r"""
 .data
 .globl object
@@ -181,21 +186,26 @@ def build(directory: Path) -> list[Path]:
     ):
         add(f"libsysv{number}.so", _USER, "-Wl,--hash-style=sysv", *flags, needs=[base])
     for number, count in enumerate((1, 3, 64, 65, 500)):
-        add(f"librelr{number}.so", _RELR % (count + 1, count - 1), "-Wl,-z,pack-relative-relocs")
+        add(f"librelr{number}.so", _RELR % (count + 1, count - 1), *machine().packed)
     imported = add("libimported.so", "int imported[4];")
     for pad in (1, 2, 3, 5, 7):
         add(f"libunaligned{pad}.so", _UNALIGNED % pad, needs=[imported])
-    add("libunalignedrelr.so", _UNALIGNED % 4, "-Wl,-z,pack-relative-relocs", needs=[imported])
+    add("libunalignedrelr.so", _UNALIGNED % 4, *machine().packed, needs=[imported])
 
     for model, flags in TLS_MODELS.items():
         storage = add(f"libtls{model}.so", _TLS, *flags)
         for other, other_flags in TLS_MODELS.items():
+            # LoongArch's libc crashes for a module id or a distance of nothing.
+            has_weak = machine().name != "loongarch64" or other == "descriptors"
+            how = [*other_flags, *(["-DWEAK"] if has_weak else [])]
             if other != "local":  # only for what is its own
-                add(f"libtls{model}{other}.so", _TLS_USER, *other_flags, needs=[storage])
+                add(f"libtls{model}{other}.so", _TLS_USER, *how, needs=[storage])
 
-    numbers = add("libnumbers.so", _NUMBERS, language="asm")
-    retype(numbers, "elsewhere", elf64.R_PC32)
-    retype(numbers, "nowhere", elf64.R_32)
+    if machine().name == "x86_64":
+        numbers = add("libnumbers.so", _NUMBERS, language="asm")
+        types = elf64.relocation_numbers(machine().number)
+        retype(numbers, "elsewhere", types["PC32"])
+        retype(numbers, "nowhere", types["32"])
     return found
 
 

@@ -3,7 +3,8 @@
 Few: a library is a candidate if a Debian package owns it and this linker would map it itself; it is
 chosen if glibc can open it in the driver and loads at most MOST_IMAGES for it, until its package
 has had its turn MOST_OF_A_PACKAGE times.  All: every library below the system's folders and those
-of this Python's packages, whether glibc can open it or not.
+of this Python's packages, whether glibc can open it or not.  The system of another machine is the
+folder that Debian's packages of that were unpacked into.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from typing import TYPE_CHECKING
 from differential.compare import HOST_FAMILY, NO_ROOM, NOT_FOUND, UNDEFINED
 from support import elf64
 from support.elf64 import Elf, system_libraries
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MOST_OF_A_PACKAGE = 5
 MOST_IMAGES = 6
-ROOTS = [Path("/usr/lib"), Path("/usr/local/lib")]
 NO_PACKAGE = "(of no package)"
-_DPKG = Path("/var/lib/dpkg/info")
+_SYSTEM = machine().sysroot if machine().is_foreign else Path("/")
+ROOTS = [_SYSTEM / "usr/lib", _SYSTEM / "usr/local/lib"]
+_DPKG = _SYSTEM / "var/lib/dpkg/info"
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def owners() -> dict[str, str]:
         package = listing.name.removesuffix(".list").partition(":")[0]
         for line in listing.read_text(errors="surrogateescape").splitlines():
             # Links belong to -dev packages: only the file itself says who owns the library.
-            if ".so" in line and not Path(line).is_symlink():
-                found.setdefault(os.path.realpath(line), package)
+            path = _SYSTEM / line.lstrip("/")
+            if ".so" in line and not path.is_symlink():
+                found.setdefault(os.path.realpath(path), package)
     return found
 
 
@@ -100,7 +104,8 @@ def every_library(refusals: Callable[[list[Candidate]], list[str | None]]) -> li
     owner = owners()
     found: dict[str, Candidate] = {}
     definers: dict[str, list[str]] = defaultdict(list)
-    for elf in system_libraries([*ROOTS, Path(sysconfig.get_path("platlib"))]):
+    roots = ROOTS if machine().is_foreign else [*ROOTS, Path(sysconfig.get_path("platlib"))]
+    for elf in system_libraries(roots):
         path = os.path.realpath(elf.path)
         definers[elf.path.name].append(path)
         found[path] = Candidate(path, owner.get(path, NO_PACKAGE), features(elf))

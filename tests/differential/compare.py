@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING
 
 from support import elf64
 from support.elf64 import Elf, Relocation
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 # One of each in a process, always the host's: their words are not this linker's work.
 HOST_FAMILY = frozenset({
-    "ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6",
+    "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "ld-linux-riscv64-lp64d.so.1",
+    "ld-linux-loongarch-lp64d.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6",
     "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libresolv.so.2",
 })  # fmt: skip
 
@@ -56,32 +58,36 @@ OURS_BY_NATURE = {
 DONOR = re.compile(r"/proc/\d+/fd/")
 DONOR_REASON = "static TLS is had from glibc, which is given a library made for that"
 ALLOCATED_REASON = "the library's own constructors have put an address of their memory there"
+# As what was on the stack: UCX keeps the sa_restorer of a sigaction(2), which RISC-V does not have.
+OVERWRITTEN_REASON = "the library's own constructors have put something else there, in both"
+LAZY_REASON = "a plugin's call, which is bound when a constructor or its thread comes to make it"
 # glibc does not know its own file again when that is opened by path.
 ONCE_REASON = "libc's own libraries are never loaded a second time"
 
 # Types that glibc resolves when it loads a library.
-TLS_TYPES = frozenset({elf64.R_DTPMOD64, elf64.R_DTPOFF64, elf64.R_TPOFF64, elf64.R_TLSDESC})
-COMPARED_TYPES = TLS_TYPES | {
-    elf64.R_64, elf64.R_PC32, elf64.R_GLOB_DAT, elf64.R_JUMP_SLOT, elf64.R_RELATIVE, elf64.R_32,
-    elf64.R_SIZE32, elf64.R_SIZE64, elf64.R_IRELATIVE,
-}  # fmt: skip
+TLS_TYPES = frozenset({"DTPMOD64", "DTPOFF64", "TPOFF64", "TLSDESC"})
+_OF_A_MACHINE = {
+    "x86_64": {"GLOB_DAT", "TLSDESC", "PC32", "32", "SIZE32", "SIZE64"},
+    "aarch64": {"GLOB_DAT", "TLSDESC"},
+    "riscv64": set(),
+    "loongarch64": {"TLSDESC"},
+}
+COMPARED_TYPES = frozenset({
+    "64", "JUMP_SLOT", "RELATIVE", "IRELATIVE", "DTPMOD64", "DTPOFF64", "TPOFF64",
+    *_OF_A_MACHINE[machine().name],
+})  # fmt: skip
 HUGE_LEAST = 0x80000  # src/dlopen/core/base/allocator.pxd
 RELR = "RELR"
+RELATIVE_TYPES = ("RELATIVE", RELR)
 DYNAMIC = "DYNAMIC"  # a word of the dynamic section: no relocation's, but glibc changes some
 OTHER = "a number"  # a size
 IN_A_BLOCK = ", copied for a thread"
 REPORTED_TYPES = sorted(
-    [
-        RELR,
-        DYNAMIC,
-        *(elf64.RELOCATION_NAMES[type_] for type_ in COMPARED_TYPES),
-        *(
-            f"{elf64.RELOCATION_NAMES[type_]}{IN_A_BLOCK}"
-            for type_ in (elf64.R_64, elf64.R_RELATIVE)
-        ),
-    ]
+    [RELR, DYNAMIC, *COMPARED_TYPES, *(f"{name}{IN_A_BLOCK}" for name in ("64", "RELATIVE"))]
 )
 _MASK = (1 << 64) - 1
+# An emulator takes longer; big libraries have the most of it.
+TIMEOUT = 600 if machine().is_foreign else 60
 
 
 # Of all of a system's libraries only so many are kept open and in memory.
@@ -102,7 +108,8 @@ def definitions(path: str) -> dict[str, list[elf64.Symbol]]:
 @cache
 def descriptors(path: str) -> list[int]:
     """Where a library has descriptors of thread-local storage."""
-    return [one.place for one in open_elf(path).relocations if one.type == elf64.R_TLSDESC]
+    elf = open_elf(path)
+    return [one.place for one in elf.relocations if elf.relocation_name(one) == "TLSDESC"]
 
 
 @cache
@@ -119,6 +126,7 @@ class Image:
     bias: int
     path: str  # real path; a name without a slash for what is no file
     is_new: bool
+    shown: str = ""  # the path as the driver has it
     memory: list[tuple[int, bytes]] = field(default_factory=list)
     module: int = 0  # of its thread-local storage; 0: none
     block: int = 0  # where this thread has it
@@ -168,13 +176,13 @@ class Dump:
             elif kind == "closed":
                 closed = True
             elif kind == "left":
-                left.add(rest)
+                left.add(machine().file(rest))
             elif kind in by_index:
                 index, _, text = rest.partition(" ")
-                by_index[kind][int(index)] = text
+                by_index[kind][int(index)] = text if kind == "error" else machine().file(text)
             elif kind in ("host", "image"):
                 bias, _, path = rest.partition(" ")
-                images.append(Image(int(bias, 16), path, kind == "image"))
+                images.append(Image(int(bias, 16), machine().file(path), kind == "image", path))
             elif kind == "thread":
                 thread = int(rest, 16)
             elif kind == "tls":
@@ -321,20 +329,21 @@ def run_driver(
     driver: Path,
     loader: str,
     *steps: str,
-    timeout: float = 60,
+    timeout: float = TIMEOUT,
     cwd: Path = Path("/"),
     env: Mapping[str, str] | None = None,
 ) -> Dump:
     """Carry out driver.c's steps in a process of its own; a crash is an error like any other."""
+    words, environment = machine().run(str(driver), os.environ, env or {})
     try:
         done = subprocess.run(
-            [driver, loader, *steps],
+            [*words, driver, loader, *steps],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=timeout,
             check=False,
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         return Dump([], [], {-1: f"no end after {timeout} s"})
@@ -378,20 +387,21 @@ class Comparison:
 def relocated_places(elf: Elf) -> Iterator[tuple[str, Relocation]]:
     """Each place with the name of its type, and each word of the dynamic section.
 
-    For DT_RELR the addend is what the file has there, in that section the tag of the entry.
+    Where no relocation has the place its type is 0. For DT_RELR the addend is what the file has
+    there, in that section the tag of the entry.
     """
     section = elf.segment(elf64.PT_DYNAMIC)
     if section and elf.is_writable(section.address):
         for place in range(section.address, section.address + section.file_size - 15, 16):
             (tag,) = struct.unpack_from("<Q", elf.data, elf.offset(place))
-            yield DYNAMIC, Relocation(place, elf64.R_NONE, 0, tag)
-            yield DYNAMIC, Relocation(place + 8, elf64.R_NONE, 0, tag)
+            yield DYNAMIC, Relocation(place, 0, 0, tag)
+            yield DYNAMIC, Relocation(place + 8, 0, 0, tag)
     for place in elf.relr:
         (addend,) = struct.unpack_from("<Q", elf.data, elf.offset(place))
-        yield RELR, Relocation(place, elf64.R_RELATIVE, 0, addend)
+        yield RELR, Relocation(place, 0, 0, addend)
     for relocation in elf.relocations:
         if relocation.type:
-            yield elf64.RELOCATION_NAMES.get(relocation.type, str(relocation.type)), relocation
+            yield elf.relocation_name(relocation), relocation
 
 
 @dataclass
@@ -432,7 +442,7 @@ def sorted_places(path: str) -> tuple[list[Relatives], list[tuple[str, Relocatio
     others = []
     for name, relocation in relocated_places(elf):
         place = relocation.place
-        if relocation.type == elf64.R_RELATIVE and not (
+        if name in RELATIVE_TYPES and not (
             tls and tls.address - 8 < place < tls.address + tls.file_size
         ):
             for load in loads:
@@ -454,7 +464,7 @@ def words(
     tls = there.tls
     for name, relocation in places:
         place = relocation.place
-        width = elf64.RELOCATION_WIDTHS.get(relocation.type, 8)
+        width = elf64.RELOCATION_WIDTHS.get(name, 8)
         held = there.bytes_at(there.bias + place, width), here.bytes_at(here.bias + place, width)
         yield name, relocation, *held
         if tls and 0 <= (at := place - tls.address) <= tls.file_size - width:
@@ -462,13 +472,13 @@ def words(
             yield f"{name}{IN_A_BLOCK}", relocation, *held
 
 
-def _target(image: Image, relocation: Relocation, word: int) -> int:
+def _target(image: Image, type_: str, relocation: Relocation, word: int) -> int:
     """What the word says of the symbol: its address, or a number for types that hold one."""
-    place, type_, _, addend = relocation
-    if type_ == elf64.R_64:
-        return (word - addend) & _MASK
-    if type_ == elf64.R_PC32:
-        return (word - (word >> 31 << 32) + image.bias + place - addend) & _MASK
+    if type_ == "64":
+        return (word - relocation.addend) & _MASK
+    if type_ == "PC32":
+        distance = word - (word >> 31 << 32) - relocation.addend
+        return (distance + image.bias + relocation.place) & _MASK
     return word
 
 
@@ -497,17 +507,22 @@ def _describe(located: tuple[str, int] | None, word: int, reference: elf64.Symbo
 
 
 def _describe_tls(
-    dump: Dump, image: Image, relocation: Relocation, word: int, reference: elf64.Symbol | None
+    dump: Dump,
+    image: Image,
+    type_: str,
+    relocation: Relocation,
+    word: int,
+    reference: elf64.Symbol | None,
 ) -> str:
     """What a word of thread-local storage means: whose it is, and the offset there."""
-    place, type_, _, addend = relocation
-    if type_ == elf64.R_TLSDESC:
+    place, _, _, addend = relocation
+    if type_ == "TLSDESC":
         word = image.descriptors[place]
-    if type_ in (elf64.R_TPOFF64, elf64.R_TLSDESC):
+    if type_ in ("TPOFF64", "TLSDESC"):
         located = dump.locate_variable(word)
-        if located is None and type_ == elf64.R_TLSDESC:  # of nothing: an address, not a distance
+        if located is None and type_ == "TLSDESC":  # of nothing: an address, not a distance
             return f"{(dump.thread + word) & _MASK:#x}"
-    elif type_ == elf64.R_DTPMOD64:
+    elif type_ == "DTPMOD64":
         owner = dump.storage(word)
         if owner is None:
             return f"{word:#x}"
@@ -516,7 +531,7 @@ def _describe_tls(
         # The other half of the pair that __tls_get_addr is given (psABI) says whose offset it is.
         pair = image.bytes_at(image.bias + place - 8, 8)
         owner = dump.storage(int.from_bytes(pair, "little")) if pair else None
-        located = (owner, word) if owner else None
+        located = (owner, (word + machine().dtv_offset) & _MASK) if owner else None
     if located is None:
         return f"{word:#x}"
     owner, offset = located
@@ -542,8 +557,42 @@ def _kind_of_binding(dump: Dump, text: str, reference: elf64.Symbol) -> str:
     return OTHER
 
 
+def _is_plugin(dump: Dump, path: str, opened: Iterable[str]) -> bool:
+    """Whether code has opened it, lazily perhaps: neither the driver nor what is needed is that."""
+    elf = open_elf(path)
+    return path not in opened and not any(
+        {elf.path.name, elf.soname} & {*open_elf(image.path).needed}
+        for image in dump.images
+        if "/" in image.path
+    )
+
+
+def _explain(
+    glibc: Dump, ours: Dump, path: str, type_: str, relocation: Relocation, found: tuple[int, int],
+    opened: Iterable[str],
+) -> str | None:  # fmt: skip
+    """Why no linker is at fault when the words that were found differ."""
+    there, here = glibc.new[path], ours.new[path]
+    if glibc.is_allocated(found[0]) and ours.is_allocated(found[1]):
+        # No relocation leads there: not glibc's, which are right.
+        return ALLOCATED_REASON
+    offsets = {(found[0] - there.bias) & _MASK, (found[1] - here.bias) & _MASK}
+    if type_ in RELATIVE_TYPES and relocation.addend & _MASK not in offsets:
+        return OVERWRITTEN_REASON
+    if type_ == "JUMP_SLOT" and _is_plugin(glibc, path, opened):
+        elf = open_elf(path)
+        (unbound,) = struct.unpack_from("<Q", elf.data, elf.offset(relocation.place))
+        return LAZY_REASON if unbound in offsets else None
+    return None
+
+
 def compare_image(
-    result: Comparison, glibc: Dump, ours: Dump, path: str, libdlopen: str | None
+    result: Comparison,
+    glibc: Dump,
+    ours: Dump,
+    path: str,
+    libdlopen: str | None,
+    opened: Iterable[str],
 ) -> None:
     elf = open_elf(path)
     there, here = glibc.new[path], ours.new[path]
@@ -565,17 +614,14 @@ def compare_image(
             places = [*some.places, *places]
     for name, relocation, raw_there, raw_here in words(places, there, here):
         result.places[name] += 1
-        place, type_, index, addend = relocation
-        if (
-            raw_there is None
-            or raw_here is None
-            or (type_ not in COMPARED_TYPES and name != DYNAMIC)
-        ):
+        place, _, index, addend = relocation
+        type_ = name.removesuffix(IN_A_BLOCK)
+        if raw_there is None or raw_here is None or type_ not in (*COMPARED_TYPES, RELR, DYNAMIC):
             differ(place, name, "", "a place that is not compared", "the same")
             continue
         word_there = int.from_bytes(raw_there, "little")
         word_here = int.from_bytes(raw_here, "little")
-        if type_ == elf64.R_RELATIVE and (
+        if type_ in RELATIVE_TYPES and (
             (word_there - there.bias) & _MASK == (word_here - here.bias) & _MASK == addend & _MASK
         ):
             continue
@@ -590,11 +636,11 @@ def compare_image(
         reference = elf.symbols[index] if index else None
         located = None
         if type_ in TLS_TYPES:
-            text_there = _describe_tls(glibc, there, relocation, word_there, reference)
-            text_here = _describe_tls(ours, here, relocation, word_here, reference)
+            text_there = _describe_tls(glibc, there, type_, relocation, word_there, reference)
+            text_here = _describe_tls(ours, here, type_, relocation, word_here, reference)
         else:
-            word_there = _target(there, relocation, word_there)
-            word_here = _target(here, relocation, word_here)
+            word_there = _target(there, type_, relocation, word_there)
+            word_here = _target(here, type_, relocation, word_here)
             located_there, located = glibc.locate(word_there), ours.locate(word_here)
             text_there = _describe(located_there, word_there, reference)
             text_here = text_there
@@ -604,17 +650,14 @@ def compare_image(
             result.bound[_kind_of_binding(glibc, text_there, reference)] += 1
         if text_there == text_here:
             continue
-        if (
-            type_ not in TLS_TYPES
-            and glibc.is_allocated(word_there)
-            and ours.is_allocated(word_here)
-        ):
-            # No relocation leads there: not glibc's, which are right.
-            result.by_nature[ALLOCATED_REASON] += 1
-            continue
         symbol = f"{reference.name}@{reference.version}" if reference else ""
-        reason = OURS_BY_NATURE.get(reference.name) if reference else None
-        if reason and located and located[0] == libdlopen:
+        reason = None
+        if reference and located and located[0] == libdlopen:
+            reason = OURS_BY_NATURE.get(reference.name)
+        if reason is None and type_ not in TLS_TYPES:
+            both = word_there, word_here
+            reason = _explain(glibc, ours, path, type_, relocation, both, opened)
+        if reason:
             result.by_nature[reason] += 1
         else:
             differ(place, name, symbol, text_there, text_here)
@@ -660,8 +703,11 @@ def _refused(glibc: str | None, ours: str | None) -> str:
     return ""
 
 
-def compare(library: str, glibc: Dump, ours: Dump, libdlopen: str | None) -> Comparison:
-    """Compare two dumps of processes that opened `library`."""
+def compare(
+    library: str, glibc: Dump, ours: Dump, libdlopen: str | None, before: Iterable[str] = ()
+) -> Comparison:
+    """Compare two dumps of processes that opened `library`, and others before it."""
+    opened = {library, *before}
     result = Comparison(library)
     if glibc.error or ours.error:
         result.refused = _refused(glibc.error, ours.error)
@@ -684,7 +730,7 @@ def compare(library: str, glibc: Dump, ours: Dump, libdlopen: str | None) -> Com
             result.differences.append(Difference(library, path, 0, "image", "", *where))
         elif not is_host(path):
             result.images += 1
-            compare_image(result, glibc, ours, path, libdlopen)
+            compare_image(result, glibc, ours, path, libdlopen, opened)
     # glibc keeps more than it must: what it unloads, this linker unloads too.
     if glibc.left is not None and (ours.left is None or not ours.left <= glibc.left):
         here = "crashed" if ours.left is None else str(sorted(ours.left - glibc.left))

@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "dlopen.h"
+#include "machines.h"
 
 #define MAX_IMAGES 4096
 
@@ -60,7 +61,9 @@ static __typeof__(DLOPEN_message) *our_message;
 static __typeof__(DLOPEN_symbol_find) *our_symbol;
 static void *(*tls_address)(const uint64_t index[2]); /* of the helper */
 
-/* The calling convention of TLS descriptors: rax in and out, every other register is kept. */
+/* The calling convention of TLS descriptors: one register in and out (and the one for the return
+   address), every other is kept. */
+#if defined(__x86_64__)
 uint64_t call_descriptor(const void *descriptor);
 __asm__(
     "call_descriptor:\n"
@@ -69,6 +72,31 @@ __asm__(
     "  call *(%rax)\n"
     "  addq $8, %rsp\n"
     "  ret\n");
+#elif defined(__aarch64__)
+static uint64_t call_descriptor(const void *descriptor) {
+  register uint64_t x0 __asm__("x0") = (uint64_t)descriptor;
+  __asm__ volatile("ldr x30, [x0]\n\tblr x30" : "+r"(x0) : : "x30", "memory");
+  return x0;
+}
+#elif defined(__loongarch__)
+static uint64_t call_descriptor(const void *descriptor) {
+  register uint64_t a0 __asm__("$a0") = (uint64_t)descriptor;
+  __asm__ volatile("ld.d $ra, $a0, 0\n\tjirl $ra, $ra, 0" : "+r"(a0) : : "$ra", "memory");
+  return a0;
+}
+#else /* libc has none */
+static uint64_t call_descriptor(const void *descriptor) { return (uint64_t)descriptor; }
+#endif
+
+static uint64_t thread_pointer(void) {
+#if defined(__x86_64__)
+  uint64_t pointer;
+  __asm__("movq %%fs:0, %0" : "=r"(pointer));
+  return pointer;
+#else
+  return (uint64_t)__builtin_thread_pointer();
+#endif
+}
 
 struct list {
   struct seen *images;
@@ -133,7 +161,7 @@ static void show_tls(const struct seen *image) {
   uint64_t size = 0;
   for (unsigned i = 0; image->is_new && i < image->phnum; i++)
     if (image->phdr[i].p_type == PT_TLS) size = image->phdr[i].p_filesz;
-  const void *block = tls_address((uint64_t[]){image->module, 0});
+  const void *block = tls_address((uint64_t[]){image->module, (uint64_t)-TLS_DTV_OFFSET});
   fprintf(output, "tls %lx %lx %lx\n", image->module, (uint64_t)block, size);
   fwrite(block, 1, size, output);
   fputc('\n', output);
@@ -275,9 +303,7 @@ int main(int argc, char **argv) {
     }
   }
 
-  uint64_t thread_pointer;
-  __asm__("movq %%fs:0, %0" : "=r"(thread_pointer));
-  fprintf(output, "thread %lx\n", thread_pointer);
+  fprintf(output, "thread %lx\n", thread_pointer());
   unsigned count_after = snapshot(after);
   for (unsigned i = 0; i < count_after; i++) {
     int is_new = 1;

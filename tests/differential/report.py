@@ -36,6 +36,7 @@ from differential.compare import (
     run_driver,
 )
 from support.fixtures import compile_library, compile_program
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -134,7 +135,7 @@ def dump(driver: Path, loader: str, *steps: str, env: Mapping[str, str] | None =
     steps = *steps, f"={driver.with_name(_HELPER)}"
     found = run_driver(driver, loader, *steps, env=env)
     calls = [
-        f"@{place:x}:{image.path}"
+        f"@{place:x}:{image.shown}"
         for image in found.new.values()
         if "/" in image.path and not is_host(image.path)
         for place in descriptors(image.path)
@@ -167,7 +168,10 @@ def compare_some(
         if most is not None and (glibc.error or len(glibc.new) > MOST_IMAGES):
             continue
         here = dump(driver, ours, *steps, env=candidate.env)
-        comparison = compare(candidate.path, glibc, here, str(libdlopen) if libdlopen else None)
+        before = [step.partition(":")[2] for step in candidate.before]
+        comparison = compare(
+            candidate.path, glibc, here, str(libdlopen) if libdlopen else None, before
+        )
         found.append((candidate, comparison))
     return found
 
@@ -223,4 +227,5 @@ def run(
 
 
 def has_cxx() -> bool:
-    return any(map(shutil.which, ("c++", "g++")))
+    names = (f"{machine().triplet}-g++",) if machine().is_foreign else ("c++", "g++")
+    return any(map(shutil.which, names))

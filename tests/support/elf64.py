@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from support.machines import machine
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -26,14 +28,12 @@ DF_SYMBOLIC, DF_TEXTREL, DF_1_PIE = 2, 4, 0x08000000
 STT_TLS, STT_GNU_IFUNC, STB_LOCAL, STB_WEAK, STB_GNU_UNIQUE = 6, 10, 0, 2, 10
 VERSYM_HIDDEN = 0x8000
 
+# By e_machine: the same kinds of relocations have the same names, those of x86-64.
 RELOCATION_NAMES = {
-    0: "NONE", 1: "64", 2: "PC32", 5: "COPY", 6: "GLOB_DAT", 7: "JUMP_SLOT", 8: "RELATIVE",
-    10: "32", 11: "32S", 12: "16", 13: "PC16", 14: "8", 15: "PC8", 16: "DTPMOD64",
-    17: "DTPOFF64", 18: "TPOFF64", 24: "PC64", 32: "SIZE32", 33: "SIZE64", 36: "TLSDESC",
-    37: "IRELATIVE", 38: "RELATIVE64",
-}  # fmt: skip
-# Of the other machines, the same kinds of relocation by the same names.
-_FOREIGN_NAMES = {
+    62: {0: "NONE", 1: "64", 2: "PC32", 5: "COPY", 6: "GLOB_DAT", 7: "JUMP_SLOT", 8: "RELATIVE",
+         10: "32", 11: "32S", 12: "16", 13: "PC16", 14: "8", 15: "PC8", 16: "DTPMOD64",
+         17: "DTPOFF64", 18: "TPOFF64", 24: "PC64", 32: "SIZE32", 33: "SIZE64", 36: "TLSDESC",
+         37: "IRELATIVE", 38: "RELATIVE64"},
     183: {0: "NONE", 257: "64", 258: "32", 260: "PC64", 261: "PC32", 1024: "COPY", 1025: "GLOB_DAT",
           1026: "JUMP_SLOT", 1027: "RELATIVE", 1028: "DTPMOD64", 1029: "DTPOFF64", 1030: "TPOFF64",
           1031: "TLSDESC", 1032: "IRELATIVE"},
@@ -46,18 +46,15 @@ _FOREIGN_NAMES = {
 
 def relocation_numbers(machine: int) -> dict[str, int]:
     """Of the machine of this e_machine, by x86-64's names."""
-    numbers = {name: n for n, name in _FOREIGN_NAMES.get(machine, RELOCATION_NAMES).items()}
+    numbers = {name: number for number, name in RELOCATION_NAMES[machine].items()}
     numbers.setdefault("GLOB_DAT", numbers["64"])
     return numbers
 
 
-R_NONE = 0
-R_64, R_PC32, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE, R_32, R_PC64 = 1, 2, 6, 7, 8, 10, 24
-R_SIZE32, R_SIZE64, R_IRELATIVE = 32, 33, 37
-R_DTPMOD64, R_DTPOFF64, R_TPOFF64, R_TLSDESC = 16, 17, 18, 36
-
 # Bytes written at the place where not 8: psABI, table of relocation types.
-RELOCATION_WIDTHS = {2: 4, 10: 4, 11: 4, 12: 2, 13: 2, 14: 1, 15: 1, 32: 4}
+RELOCATION_WIDTHS = {
+    "PC32": 4, "32": 4, "32S": 4, "16": 2, "PC16": 2, "8": 1, "PC8": 1, "SIZE32": 4
+}  # fmt: skip
 
 
 class Segment(NamedTuple):
@@ -272,11 +269,18 @@ class Elf:
                 ]
         return found
 
+    @cached_property
+    def _relocation_names(self) -> dict[int, str]:
+        return RELOCATION_NAMES.get(self.machine, {})
+
+    def relocation_name(self, relocation: Relocation) -> str:
+        """Its kind; its number where that is of no kind that a linker leaves to the loader."""
+        return self._relocation_names.get(relocation.type) or str(relocation.type)
+
     @property
     def relocation_names(self) -> set[str]:
-        """Those that there are, as x86-64 calls them."""
-        names = _FOREIGN_NAMES.get(self.machine, RELOCATION_NAMES)
-        return {names[relocation.type] for relocation in self.relocations}
+        """Those that there are."""
+        return {self.relocation_name(relocation) for relocation in self.relocations}
 
     @property
     def relocation_numbers(self) -> dict[str, int]:
@@ -293,20 +297,20 @@ class Elf:
 
     @property
     def has_ifunc(self) -> bool:
-        return any(relocation.type == R_IRELATIVE for relocation in self.relocations) or any(
+        return "IRELATIVE" in self.relocation_names or any(
             symbol.type == STT_GNU_IFUNC and symbol.section for symbol in self.symbols
         )
 
     @property
     def has_unaligned_place(self) -> bool:
         return any(
-            relocation.place % RELOCATION_WIDTHS.get(relocation.type, 8)
+            relocation.place % RELOCATION_WIDTHS.get(self.relocation_name(relocation), 8)
             for relocation in self.relocations
         )
 
 
 def system_libraries(roots: list[Path]) -> Iterator[Elf]:
-    """Each ELF64 x86-64 shared library (no program) under `roots`, once, in path order."""
+    """Each shared library (no program) of the machine under `roots`, once, in path order."""
     seen: set[tuple[int, int]] = set()
     for path in sorted(path for root in roots for path in root.rglob("*.so*")):
         if path.is_symlink() or not path.is_file():
@@ -316,7 +320,9 @@ def system_libraries(roots: list[Path]) -> Iterator[Elf]:
             continue
         elf = Elf(path)
         try:
-            if (status.st_dev, status.st_ino) in seen or elf.type != 3 or elf.machine != 62:
+            if (status.st_dev, status.st_ino) in seen or elf.type != 3:
+                continue
+            if elf.machine != machine().number:
                 continue
         except ValueError:
             continue

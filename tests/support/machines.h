@@ -40,4 +40,11 @@
 #define RETURN_NUMBER(number) li.w $a0, number; jr $ra
 #endif
 
+/* What __tls_get_addr adds to an offset: psABI. */
+#if defined(__riscv)
+#define TLS_DTV_OFFSET 0x800
+#else
+#define TLS_DTV_OFFSET 0
+#endif
+
 #endif

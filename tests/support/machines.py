@@ -28,6 +28,7 @@ class Machine:
     relocated_text: tuple[str, ...] = ()  # … and for code that holds addresses
     # … and for DT_RELR, which GNU ld writes for few machines
     packed: tuple[str, ...] = ("-fuse-ld=lld", "-Wl,--pack-dyn-relocs=relr")
+    dtv_offset: int = 0  # that __tls_get_addr adds to an offset: psABI
     # What others do without being asked: C++ may throw through C.
     always: tuple[str, ...] = ()
 
@@ -104,6 +105,11 @@ class Machine:
             words += ["-E", f"{name}={value}"]
         return words, dict(environment)
 
+    def file(self, path: str) -> str:
+        """The file that its programs find at this path, which they have made a real one."""
+        inside = Path(f"{self.sysroot}{path}") if self.is_foreign else None
+        return str(inside.resolve()) if inside and inside.exists() else path
+
     def is_program(self, path: str) -> bool:
         """A file that only it can run."""
         try:
@@ -121,12 +127,12 @@ MACHINES = {
             "x86_64",
             62,
             ("-mtls-dialect=gnu2",),
-            (),
+            ("-mtls-dialect=gnu",),
             ("-mcmodel=large", "-fno-pic"),
             ("-Wl,-z,pack-relative-relocs",),
         ),
         Machine("aarch64", 183, ("-mtls-dialect=desc",), ("-mtls-dialect=trad",)),
-        Machine("riscv64", 243, (), always=("-fasynchronous-unwind-tables",)),
+        Machine("riscv64", 243, (), dtv_offset=0x800, always=("-fasynchronous-unwind-tables",)),
         Machine(
             "loongarch64",
             258,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from differential import built
-from support.elf64 import RELOCATION_NAMES, Elf
+from support.elf64 import Elf
 from support.fixtures import need_tool, run
 
 
@@ -33,7 +33,7 @@ def test_relocations(samples: list[Elf]) -> None:
             for place, info, name in re.findall(pattern, readelf("-r", elf), re.MULTILINE)
         ]
         assert [
-            (found.place, found.symbol << 32 | found.type, RELOCATION_NAMES[found.type])
+            (found.place, found.symbol << 32 | found.type, elf.relocation_name(found))
             for found in elf.relocations
         ] == expected
         total += len(expected)
