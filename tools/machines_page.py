@@ -100,9 +100,11 @@ def outcome(test: Test) -> str:
 
 
 def read(path: Path) -> Run:
-    """With what was run apart for the same release: RELEASE-*.json."""
+    """With what was run apart for the same release, RELEASE-*.json; the last word counts."""
     run = Run(**json.loads(path.read_text()))
-    for part in sorted(path.parent.glob(f"{path.stem}-*.json")):
+    run.tests = {}
+    files = [path, *path.parent.glob(f"{path.stem}-*.json")]
+    for part in sorted(files, key=lambda file: file.stat().st_mtime):
         run.tests |= json.loads(part.read_text())["tests"]
     return run
 

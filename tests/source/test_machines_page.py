@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +92,18 @@ def test_a_folder_that_is_not_run_is_a_gap() -> None:
     (reason,) = {NOT_RUN["tests/python"]}
     everywhere = {"tests/python/test_x.py::test_y", f"{folder}/test_x.py::test_y"}
     assert machines_page.cell(run("aarch64"), "Python face", everywhere) == reason
+
+
+def test_of_two_runs_the_last_word_counts(tmp_path: Path) -> None:
+    whole, apart = tmp_path / "sid.json", tmp_path / "sid-gdb.json"
+    found = run("aarch64", a=FAILED, b=PASSED)
+    whole.write_text(json.dumps(vars(found)))
+    apart.write_text(json.dumps(vars(run("aarch64", a=PASSED, c=PASSED))))
+    for later, expected in ((apart, 3), (whole, 2)):
+        os.utime(later, (later.stat().st_mtime + 60,) * 2)
+        assert machines_page.read(whole).number("passed") == expected
+        assert len(machines_page.read(whole).tests) == 3
+        os.utime(later, (1, 1))
 
 
 def test_the_page_is_written() -> None:
