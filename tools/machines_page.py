@@ -32,7 +32,7 @@ NOT_RUN = {
     "tests/core/arch": "looks at files of all machines, but for two of its files that run",
     "tests/core/base": _NOT_TRIED,
     "tests/core/host": _NOT_TRIED,
-    "tests/core/memory": _NOT_TRIED,
+    "tests/core/memory": "in this process, or in Python, but for two of its files that run",
     "tests/differential": "run by `make differential`, which has a table of its own",
     "tests/examples": _NOT_TRIED,
     "tests/faults": _NOT_TRIED,
@@ -51,6 +51,8 @@ RUN_ALL_THE_SAME = (
     "tests/core/arch/test_abis.py",
     "tests/core/arch/test_processor.py",
     "tests/core/host/test_debugger.py",
+    "tests/core/memory/test_room.py",
+    "tests/core/memory/test_segments.py",
 )
 Test = dict[str, Any]
 

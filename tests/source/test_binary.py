@@ -96,6 +96,16 @@ def test_a_process_that_does_not_call_it_pays_little() -> None:
     assert not weak
 
 
+def test_it_is_not_marked_for_shadow_stacks() -> None:
+    """Else it would come into a process that enforces them, and would have to look at marks."""
+    note = core().get_section_by_name(".note.gnu.property")
+    if note is None:
+        return
+    feature_1_and = (0xC0000002).to_bytes(4, "little") + (4).to_bytes(4, "little")
+    bits = note.data().partition(feature_1_and)[2][:4]
+    assert not int.from_bytes(bits, "little") & 2
+
+
 def test_soname_nodelete_bind_now() -> None:
     assert [entry.soname for entry in dynamic(core(), "DT_SONAME")] == ["libdlopen.so"]
     assert dynamic(core(), "DT_FLAGS_1")[0].entry.d_val & DF_1_NODELETE
