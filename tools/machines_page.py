@@ -30,15 +30,11 @@ _NOT_TRIED = "not tried there"
 NOT_RUN = {
     "tests/benchmarks": "about speed, of which an emulator says nothing",
     "tests/core/arch": "looks at files of all machines, but for two of its files that run",
-    "tests/core/base": _NOT_TRIED,
     "tests/core/host": _NOT_TRIED,
-    "tests/core/memory": "in this process, or in Python, but for two of its files that run",
     "tests/differential": "run by `make differential`, which has a table of its own",
-    "tests/examples": _NOT_TRIED,
     "tests/faults": _NOT_TRIED,
     "tests/fuzz": "libFuzzer runs the linker's own code in this process",
     "tests/malformed": _NOT_TRIED,
-    "tests/preload": _NOT_TRIED,
     "tests/programs": "`make programs ARCH=…` runs what of it there is for the machine",
     "tests/pytest_plugin": _PYTHON,
     "tests/python": _PYTHON,
@@ -51,8 +47,6 @@ RUN_ALL_THE_SAME = (
     "tests/core/arch/test_abis.py",
     "tests/core/arch/test_processor.py",
     "tests/core/host/test_debugger.py",
-    "tests/core/memory/test_room.py",
-    "tests/core/memory/test_segments.py",
 )
 Test = dict[str, Any]
 

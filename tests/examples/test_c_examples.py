@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from support.fixtures import REPOSITORY, compile_library, compile_program, need_tool, run
+from support.fixtures import (
+    REPOSITORY,
+    compile_library,
+    compile_program,
+    libdlopen,
+    need_tool,
+    run,
+)
+from support.machines import machine
 
 LIBRARY = """
 #include <stdio.h>
@@ -26,14 +34,18 @@ int work(void) {
 
 
 def build(directory: Path, name: str) -> Path:
+    source = REPOSITORY / "examples" / f"{name}.c"
+    if machine().is_foreign:  # for which nothing is installed
+        library = libdlopen()
+        return compile_program(
+            directory, name, source, libraries=[library], rpath=str(library.parent)
+        )
     folder = Path(str(files("dlopen") / "_lib" / "pkgconfig"))
     output = run(
         [need_tool("pkg-config"), "--cflags", "--libs", "dlopen"],
         env={"PKG_CONFIG_PATH": str(folder)},
     ).stdout
-    return compile_program(
-        directory, name, REPOSITORY / "examples" / f"{name}.c", flags=shlex.split(output)
-    )
+    return compile_program(directory, name, source, flags=shlex.split(output))
 
 
 def call(program: Path, *libraries: Path) -> subprocess.CompletedProcess[str]:

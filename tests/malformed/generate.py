@@ -33,11 +33,13 @@ from malformed.elf import (
     Field,
     Mover,
 )
+from support.elf64 import relocation_numbers
 
 PAGE = 4096
 ROOM = 1 << 20  # of the array `room` in fixture.c, compiled with ROOM
-R_X86_64_64, R_X86_64_COPY, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT = 1, 5, 6, 7
-R_X86_64_RELATIVE, R_X86_64_IRELATIVE = 8, 37
+# By e_machine: the types that are tried, and one above all that the psABI has for a library.
+TYPES = {62: [*range(43), 249, 250, 255]}
+ABOVE_TYPES = {62: 50, 183: 1040, 243: 100, 258: 140}
 LOCAL_OBJECT = 1  # st_info: STB_LOCAL, STT_OBJECT
 
 
@@ -436,24 +438,27 @@ def relocations(elf: Elf) -> Iterator[Case]:
             for ph in writable
         )
 
+    machine = elf.get(elf.header["e_machine"])
+    numbers = relocation_numbers(machine)
+    types = TYPES.get(machine, sorted({*numbers.values(), ABOVE_TYPES[machine] - 1}))
+    symbolic = {numbers[name] for name in ("64", "GLOB_DAT", "JUMP_SLOT")}
     seen = set()
     for record in all_relocations(elf):
         kind = elf.get(record["r_type"])
         if kind in seen:
             continue
         seen.add(kind)
-        wide = kind in (R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT, R_X86_64_RELATIVE)
+        wide = kind in symbolic or kind == numbers["RELATIVE"]
         yield from each(
             elf,
             record["r_offset"],
             lambda v: refused_if(wide and outside(v)),
             *places,
         )
-        # psABI: types of a shared object end at 42 (R_X86_64_REX_GOTPCRELX).
         yield from each(
-            elf, record["r_type"], lambda v: refused_if(v > 50), *range(43), 249, 250, 255
+            elf, record["r_type"], lambda v: refused_if(v > ABOVE_TYPES[machine]), *types
         )
-        bound = kind in (R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT)
+        bound = kind in symbolic
         yield from each(
             elf,
             record["r_sym"],
@@ -462,7 +467,7 @@ def relocations(elf: Elf) -> Iterator[Case]:
             count,
             1 << 24,
         )
-        resolver = kind == R_X86_64_IRELATIVE
+        resolver = kind == numbers["IRELATIVE"]
         yield from each(
             elf,
             record["r_addend"],
@@ -474,7 +479,7 @@ def relocations(elf: Elf) -> Iterator[Case]:
         changes = [(record["r_offset"], place) for record in records]
         expect = refused_if(outside(place))
         yield Case(f"every r_offset={place:#x}", elf.changed(*changes), expect)
-    for kind in range(43):
+    for kind in types:
         changes = [(record["r_type"], kind) for record in records]
         yield Case(f"every r_type={kind}", elf.changed(*changes), Expect.EITHER)
     # A local symbol's COPY is one of the image's own, here over itself.
@@ -486,7 +491,7 @@ def relocations(elf: Elf) -> Iterator[Case]:
     )
     changes = [
         (symbol["st_info"], LOCAL_OBJECT),
-        (records[0]["r_type"], R_X86_64_COPY),
+        (records[0]["r_type"], numbers["COPY"]),
         (records[0]["r_sym"], number),
         (records[0]["r_offset"], elf.get(symbol["st_value"]) + 8),
     ]

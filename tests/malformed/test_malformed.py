@@ -6,11 +6,9 @@ The cases run in driver.c, in processes of their own.  With DLOPEN_SANITIZED_SIT
 
 from __future__ import annotations
 
-import importlib.resources
 import os
 import shlex
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ import pytest
 
 from malformed import generate
 from malformed.generate import Expect
+from support import fixtures
 from support.elf64 import DF_1_PIE, DT_FLAGS_1, DT_RELR, PT_TLS, Elf
 from support.fixtures import (
     BUILD,
@@ -26,13 +25,16 @@ from support.fixtures import (
     compile_program,
     maps,
     need_tool,
+    run,
     run_python,
 )
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HERE = Path(__file__).resolve().parent
+FOLDER = BUILD / "-".join(["malformed", *([machine().name] if machine().is_foreign else [])])
 SITE = os.environ.get("DLOPEN_SANITIZED_SITE")
 SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if SITE else []
 # The purge of freed blocks before mappings are counted must stay cheap: a small quarantine.
@@ -43,7 +45,7 @@ ENVIRONMENT = {
 KINDS = {
     "gnu": ["-Wl,--hash-style=gnu", f"-Wl,--version-script={HERE / 'fixture.map'}"],
     "sysv": ["-Wl,--hash-style=sysv"],
-    "relr": ["-Wl,--hash-style=gnu", "-Wl,-z,pack-relative-relocs"],
+    "relr": ["-Wl,--hash-style=gnu", *machine().packed],
     "roomy": ["-Wl,--hash-style=gnu", "-DROOM"],
     "roomy sysv": ["-Wl,--hash-style=sysv", "-DROOM"],
 }
@@ -67,13 +69,12 @@ if SITE:
 
 
 def libdlopen() -> Path:
-    package = Path(SITE, "dlopen") if SITE else importlib.resources.files("dlopen")
-    return Path(str(package), "_lib", "libdlopen.so")
+    return Path(SITE, "dlopen/_lib/libdlopen.so") if SITE else fixtures.libdlopen()
 
 
 @pytest.fixture(scope="session")
 def driver() -> Path:
-    directory = BUILD / ("malformed-sanitized" if SITE else "malformed")
+    directory = FOLDER.with_name("malformed-sanitized") if SITE else FOLDER
     library = libdlopen()
     flags = ["-std=gnu17", "-Wall", "-Wextra", "-Werror", *SANITIZE]
     return compile_program(
@@ -87,7 +88,7 @@ def driver() -> Path:
 
 
 def fixture(kind: str) -> Path:
-    directory = BUILD / "malformed" / kind
+    directory = FOLDER / kind
     path = compile_library(directory, "libfixture.so", HERE / "fixture.c", flags=KINDS[kind])
     if kind == "relr" and DT_RELR not in Elf(path).tags:
         need_tool("ld with -z pack-relative-relocs")
@@ -142,14 +143,7 @@ class Summary(dict[str, float]):
 def run_driver(driver: Path, *arguments: str | Path) -> tuple[list[str], Summary]:
     """The lines of the driver and its summary; an unusable argument is an error."""
     command = [str(driver), *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        env={**os.environ, **ENVIRONMENT},
-        text=True,
-        errors="backslashreplace",
-        check=False,
-    )
+    done = run(command, env=ENVIRONMENT, timeout=3600, check=False)
     *lines, last = done.stdout.splitlines() or [""]
     if not last.startswith("cases "):
         pytest.fail(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr[-4000:]}")
@@ -177,7 +171,7 @@ def failures(lines: Sequence[str]) -> str:
     ],
 )
 def test_broken_by_rule(driver: Path, kind: str, rule: generate.Rule) -> None:
-    directory = BUILD / "malformed" / "cases" / f"{kind}-{rule.__name__}{'-sanitized' * bool(SITE)}"
+    directory = FOLDER / "cases" / f"{kind}-{rule.__name__}{'-sanitized' * bool(SITE)}"
     shutil.rmtree(directory, ignore_errors=True)
     cases = generate.write(fixture(kind).read_bytes(), directory, (rule,))
     assert cases
@@ -202,7 +196,7 @@ def test_broken_by_rule(driver: Path, kind: str, rule: generate.Rule) -> None:
 
 def test_broken_dependency(driver: Path) -> None:
     """A good library that needs a broken one: refused by name, and all that was done is undone."""
-    directory = BUILD / "malformed" / f"needed{'-sanitized' * bool(SITE)}"
+    directory = FOLDER / f"needed{'-sanitized' * bool(SITE)}"
     shutil.rmtree(directory, ignore_errors=True)
     good = compile_library(
         directory, "libbroken-00000.so", HERE / "fixture.c", flags=KINDS["gnu"]
@@ -237,7 +231,7 @@ def test_broken_dependency(driver: Path) -> None:
 
 def run_mutations(driver: Path, total: int) -> Summary:
     """Seeds 0 … total-1 shared out over the fixtures and real libraries; the sum of summaries."""
-    bases = [*map(fixture, SMALL), *real_libraries(13)]
+    bases = [*map(fixture, SMALL), *([] if machine().is_foreign else real_libraries(13))]
     each = -(-total // len(bases))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.fixtures import compile_library, compile_program, run
+from support.machines import machine
 
 AUDITOR = """
 #define _GNU_SOURCE
@@ -30,13 +31,15 @@ uintptr_t la_symbind64(Elf64_Sym *symbol, unsigned index, uintptr_t *from, uintp
   return symbol->st_value;
 }
 """
-CALLS = """
-Elf64_Addr la_x86_64_gnu_pltenter(Elf64_Sym *symbol, unsigned index, uintptr_t *from, uintptr_t *to,
-                                  La_x86_64_regs *registers, unsigned *flags, const char *name,
-                                  long *frame) {
+# As <link.h> calls the machine.
+NAME = {"riscv64": "riscv", "loongarch64": "loongarch"}.get(machine().name, machine().name)
+CALLS = f"""
+Elf64_Addr la_{NAME}_gnu_pltenter(Elf64_Sym *symbol, unsigned index, uintptr_t *from, uintptr_t *to,
+                                  La_{NAME}_regs *registers, unsigned *flags, const char *name,
+                                  long *frame) {{
   (void)index, (void)from, (void)to, (void)registers, (void)flags, (void)name, (void)frame;
   return symbol->st_value;
-}
+}}
 """
 LIBRARY = """
 #include <stdexcept>

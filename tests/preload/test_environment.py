@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.fixtures import compile_library, compile_program, run
+from support.machines import machine
 
 # What a program does before it opens libx.so: named by its first argument.
 PROGRAM = """
@@ -187,11 +188,14 @@ def test_the_loader_as_a_command(
     program = compile_program(tmp_path, "program", PROGRAM)
     interpreter = re.search(rb"/lib[^\0]*/ld-[^\0]*", program.read_bytes())
     assert interpreter
+    loader = interpreter[0].decode()
+    if machine().is_foreign:
+        loader = f"{machine().sysroot}{loader}"
     env = preloads()
     path = f"{env['LD_LIBRARY_PATH']}:{folder}"
     for deed in ("", "title"):
         for preloaded in ([], ["--preload", env["LD_PRELOAD"]]):
-            command = [interpreter[0].decode(), "--library-path", path, *preloaded, program, deed]
+            command = [loader, "--library-path", path, *preloaded, program, deed]
             assert run(command, env={"LD_LIBRARY_PATH": "/nowhere"}).stdout == "opened\n", command
 
 

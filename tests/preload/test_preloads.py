@@ -113,6 +113,7 @@ print(database.execute("select x from t").fetchone())
 """
 
 
+@pytest.mark.emulated(reason="neither these libraries nor Python are there for the machine")
 @pytest.mark.cxx
 def test_four_preloads_in_each_order(
     tmp_path: Path,

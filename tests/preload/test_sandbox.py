@@ -14,6 +14,8 @@ import pytest
 
 from support.fixtures import compile_library, compile_program, missing, run
 
+pytestmark = pytest.mark.emulated(reason="qemu-user has no filters of system calls, seccomp(2)")
+
 HEAD = """
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "loader.h"
+#include "machines.h"
 
 enum { THREADS = 8, SLOTS = 24, PATIENCE = 20 };
 
@@ -534,7 +535,7 @@ int main(int argc, char **argv) {
   /* The main thread, which watches, may be blocked itself. */
   signal(SIGALRM, crashed);
   alarm(static_cast<unsigned>(seconds) * 2 + 2 * PATIENCE);
-  const char *const runtime_names[] = {"libc.so.6", "ld-linux-x86-64.so.2", "libstdc++.so.6",
+  const char *const runtime_names[] = {"libc.so.6", LOADER_NAME, "libstdc++.so.6",
                                        "libgcc_s.so.1", "libm.so.6"};
   for (unsigned i = 0; i < RUNTIME; i++)
     check(loader_existing(runtime_names[i], &runtime[i], nullptr) == 0, runtime_names[i]);

@@ -77,6 +77,7 @@ def test_short(tmp_path: Path, libdlopen: Path) -> None:
     assert stress(tmp_path, libdlopen, 1, 2).endswith("done\n")
 
 
+@pytest.mark.in_process
 def test_short_from_python(tmp_path: Path) -> None:
     assert stress_python(tmp_path, 1, 2).endswith("done\n")
 
@@ -93,6 +94,7 @@ def test_a_planted_mistake_is_found(tmp_path: Path, libdlopen: Path, plant: str,
     assert says in stress(tmp_path, libdlopen, 5, 0.6, plant)
 
 
+@pytest.mark.in_process
 @pytest.mark.parametrize(
     ("plant", "says"),
     [("deadlock", "failed: seed 5: a deadlock"), ("leak", "failed: seed 5: still mapped")],

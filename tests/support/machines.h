@@ -18,6 +18,17 @@
 #define STATIC_STORAGE_ALIGNMENT 16
 #endif
 
+/* The file name of libc's loader. */
+#if defined(__x86_64__)
+#define LOADER_NAME "ld-linux-x86-64.so.2"
+#elif defined(__aarch64__)
+#define LOADER_NAME "ld-linux-aarch64.so.1"
+#elif defined(__riscv)
+#define LOADER_NAME "ld-linux-riscv64-lp64d.so.1"
+#else
+#define LOADER_NAME "ld-linux-loongarch-lp64d.so.1"
+#endif
+
 /* What a debugger writes where it wants to be told. */
 #if defined(__x86_64__)
 #define BREAKPOINT "\xcc"

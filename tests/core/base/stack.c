@@ -1,9 +1,11 @@
 /* stack LOADER OPERATION: how many bytes of stack an operation takes: a thread's stack is painted,
  * and looked at afterwards.  LOADER is "glibc", or the path of libdlopen.so, whose dlopen, dlsym and
- * dlclose are called.  Says "OPERATION BYTES", and for `state` what the processor's XSAVE area takes
- * (Intel SDM 1, 13.5). */
+ * dlclose are called.  Says "OPERATION BYTES", and for `state` what x86-64's XSAVE area takes (Intel
+ * SDM 1, 13.5). */
 #define _GNU_SOURCE
+#ifdef __x86_64__
 #include <cpuid.h>
+#endif
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
@@ -80,6 +82,9 @@ int main(int argc, char **argv) {
   stack = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   const char *what = argv[2];
   if (strcmp(what, "state") == 0) {
+#ifndef __x86_64__
+    return printf("state 0\n"), 0;
+#else
     unsigned size = 0, a, b, c, d, low, high;
     __cpuid(1, a, b, c, d);
     if (!(c & bit_OSXSAVE)) return printf("state 512\n"), 0;
@@ -92,6 +97,7 @@ int main(int argc, char **argv) {
     }
     printf("state %u\n", (size + 63) / 64 * 64);
     return 0;
+#endif
   }
   if (strncmp(what, "first-", 6)) {    /* not the first of the process */
     name = "./libother.so";

@@ -13,6 +13,7 @@ import pytest
 from core.steps import Steps
 from support.elf64 import Elf
 from support.fixtures import compile_library, make_secure, run_python
+from support.machines import machine
 
 LINE = re.compile(r"dlopen\[(\d+)\]: (error|warn|info|debug|trace): (.*)")
 LEVELS = ("error", "warn", "info", "debug", "trace")
@@ -130,30 +131,33 @@ def test_the_addresses_are_those_of_the_symbols(steps: Steps) -> None:
             if entry.name == symbol and entry.section and (not version or entry.version == version)
         )
         assert int(address, 16) - int(biases[definer], 16) == value
-    assert texts(text, "trace", r"bind .+: (nowhere) -> nothing \(weak\)") == [("nowhere",)]
+    # By one relocation or two.
+    assert set(texts(text, "trace", r"bind .+: (nowhere) -> nothing \(weak\)")) == {("nowhere",)}
 
 
 def test_the_search_is_that_of_ld_debug(steps: Steps) -> None:
     """Glibc also tells of folders that it then finds missing; we do not look into these."""
-    folders = [steps.directory / name for name in ("a", "b/glibc-hwcaps/x86-64-v2", "b", "c")]
+    subfolder = {"x86_64": "glibc-hwcaps/x86-64-v2"}.get(machine().name, "none")
+    folders = [steps.directory / name for name in ("a", f"b/{subfolder}", "b", "c")]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     leaf = steps.library("leaf")
     top = steps.library("top", needs=[leaf], rpath="$ORIGIN/c:$ORIGIN/missing:$ORIGIN/b")
     other_machine = bytearray(leaf.read_bytes())
-    other_machine[18] = 183
+    other_machine[18:20] = (183 if machine().number != 183 else 62).to_bytes(2, "little")
     Path(folders[0], "libleaf.so").write_bytes(other_machine)
     shutil.move(leaf, folders[2])
     path = ":".join(str(steps.directory / name) for name in ("missing", "a"))
     env = {"LD_LIBRARY_PATH": path, "LD_DEBUG": "libs"}
-    what = (f"open:{top}", "open:libnonesuch.so", "open:libz.so.1")
+    known = "libgomp.so.1" if machine().is_foreign else "libz.so.1"
+    what = (f"open:{top}", "open:libnonesuch.so", f"open:{known}")
     steps.make_program("", rpath="")
 
     def trail(text: str) -> list[str]:
         return [
             file
             for (file,) in debugged(text, "trying file=(.+)")
-            if Path(file).parent.is_dir() and re.search("leaf|none|libz", Path(file).name)
+            if Path(file).parent.is_dir() and re.search("leaf|none|libz|libgomp", Path(file).name)
         ]
 
     glibc = trail(steps.run("glibc", *what, env=env).stderr)
@@ -168,7 +172,8 @@ def test_the_search_is_that_of_ld_debug(steps: Steps) -> None:
     assert results["a", "LD_LIBRARY_PATH"] == "for another machine or word size"
     assert results["c", "RUNPATH"] == os.strerror(2)
     assert results["b", "RUNPATH"] == "found"
-    assert {"ld.so.cache", "default"} <= {origin for _, origin, _ in ours}
+    expected = {"default"} if machine().is_foreign else {"default", "ld.so.cache"}
+    assert expected <= {origin for _, origin, _ in ours}
 
 
 def test_constructors_and_destructors_as_ld_debug(steps: Steps) -> None:
@@ -398,6 +403,7 @@ for thread in threads: thread.join()
     assert sum(text.startswith(f"bind {top}: table -> {top} 0x") for text in told) >= 80
 
 
+@pytest.mark.emulated(reason="the emulator is no set-group-ID program")
 def test_secure_execution_logs_nothing(steps: Steps, library: Path) -> None:
     program = steps.make_program()
     what = f"open:{library}"

@@ -11,6 +11,7 @@ from support.fixtures import compile_library, compile_program, run
 
 pytestmark = pytest.mark.cxx
 
+MEMORY = pytest.mark.emulated(reason="qemu-user does not heed the program's RLIMIT_AS")
 HERE = Path(__file__).parent
 LEAF = "int leaf(int number) { return number + 1; }"
 # More than the heap has left.
@@ -27,7 +28,7 @@ def start(folder: Path, libdlopen: Path | None, *arguments: str | Path) -> Compl
     return run([program, *arguments], env=environment, check=False)
 
 
-@pytest.mark.parametrize("wish", ["memory", "descriptors"])
+@pytest.mark.parametrize("wish", [pytest.param("memory", marks=MEMORY), "descriptors"])
 @pytest.mark.parametrize("by_path", [True, False], ids=["path", "name"])
 def test_a_first_open_that_lacks_something_is_refused_with_a_reason_and_the_next_one_works(
     tmp_path: Path, libdlopen: Path, wish: str, by_path: bool
@@ -43,6 +44,7 @@ def test_a_first_open_that_lacks_something_is_refused_with_a_reason_and_the_next
         assert "Too many open files" in done.stderr
 
 
+@MEMORY
 def test_thread_local_storage_without_memory_ends_the_process_as_libc_does(
     tmp_path: Path, libdlopen: Path
 ) -> None:
@@ -53,6 +55,7 @@ def test_thread_local_storage_without_memory_ends_the_process_as_libc_does(
     assert (done.returncode, done.stderr) == (expected.returncode, expected.stderr)
 
 
+@MEMORY
 def test_an_exception_for_want_of_memory_is_caught_though_the_linker_has_none_either(
     tmp_path: Path, libdlopen: Path
 ) -> None:
@@ -62,6 +65,7 @@ def test_an_exception_for_want_of_memory_is_caught_though_the_linker_has_none_ei
     assert (done.returncode, done.stdout) == (0, expected.stdout)
 
 
+@MEMORY
 def test_what_needs_no_memory_works_without(tmp_path: Path, libdlopen: Path) -> None:
     """What is no handle is refused (libc crashes), and libc's own names are found."""
     done = start(tmp_path, libdlopen, "unknown")

@@ -26,7 +26,8 @@ static void *change(const char *soname, const char *name, const void *other) {
       uintptr_t page = (uintptr_t)symbol & ~(uintptr_t)4095;
       if (strcmp(strings + symbol->st_name, name)) continue;
       uintptr_t size = ((uintptr_t)(symbol + 1) - page + 4095) & ~(uintptr_t)4095;
-      if (mprotect((void *)page, size, PROT_READ | PROT_WRITE)) _exit(98);
+      /* Code may lie in the same pages. */
+      if (mprotect((void *)page, size, PROT_READ | PROT_WRITE | PROT_EXEC)) _exit(98);
       old = (void *)(map->l_addr + symbol->st_value);
       if (other)
         symbol->st_value = (uintptr_t)other - map->l_addr;

@@ -162,12 +162,13 @@ def test_protection(steps: Steps) -> None:
     const int constant = 1; int variable = 2; int zero[5000]; int code(void) { return 1; }
     """
     b = steps.library("b", "int other;")
-    steps.library("a", source, "-Wl,-z,now,-z,separate-code", needs=[b])
+    steps.library("a", source, "-Wl,-z,now", needs=[b])
     names = ["relro", "constant", "variable", "zero", "code"]
     said = steps.both("open:./liba.so", *(f"page:0:{name}" for name in names))
-    assert dict(zip(names, said[1:], strict=True)) == {
+    found = dict(zip(names, said[1:], strict=True))
+    assert found.pop("constant") in ("r--p", "r-xp")  # beside the code with some linkers
+    assert found == {
         "relro": "r--p",
-        "constant": "r--p",
         "variable": "rw-p",
         "zero": "rw-p",
         "code": "r-xp",
