@@ -26,10 +26,10 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-arch test-glibc lint types bench bench-full bench-docs bench-check differential machines machines-docs programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-arch test-arch-python test-glibc lint types bench bench-full bench-docs bench-check differential machines machines-docs programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 build: ## the package, into .venv
 	$(PREPARE) build
@@ -52,6 +52,10 @@ test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch6
 differential: build ## every relocated place of all system libraries, compared with the system's loader; ARCH=aarch64: of Debian's for that
 	$(PREPARE) test
 	@$(RUN) $(if $(ARCH),tools/machine_differential.py $(ARCH),-m pytest -m "slow or not slow" tests/differential) $(ARGS)
+
+test-arch-python: build ## the tests of the Python package for ARCH=aarch64 or riscv64, by its Python under qemu-user
+	$(PREPARE) build test
+	@$(RUN) tools/machine_python.py $(or $(ARCH),aarch64) $(ARGS)
 
 machines-docs: ## tables of docs/machines.md, from the last make test and make test-arch
 	$(PREPARE) test

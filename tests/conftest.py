@@ -48,11 +48,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if "reason" not in only_on.kwargs:
             item.user_properties.append(("elsewhere", True))
         pytest.skip(only_on.kwargs.get("reason", f"it is about {', '.join(only_on.args)}"))
-    if machine().is_foreign:
-        if item.get_closest_marker("in_process"):
-            pytest.skip(f"the interpreter of the tests is none of {machine().name}")
-        if emulated := item.get_closest_marker("emulated"):
-            pytest.skip(emulated.kwargs["reason"])
+    if machine().is_foreign and item.get_closest_marker("in_process"):
+        pytest.skip(f"the interpreter of the tests is none of {machine().name}")
+    emulated = item.get_closest_marker("emulated")
+    if machine().emulator and emulated:
+        pytest.skip(emulated.kwargs["reason"])
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ NOT_RUN = {
     "tests/malformed": _NOT_TRIED,
     "tests/programs": "`make programs ARCH=…` runs what of it there is for the machine",
     "tests/pytest_plugin": _PYTHON,
-    "tests/python": _PYTHON,
+    "tests/python": "driven by Python: `make test-arch-python` runs it, where that was done",
     "tests/source": "reads the source, which is the same for all machines",
     "tests/stress": _NOT_TRIED,
     "tests/support": "about the tests themselves",

@@ -135,6 +135,7 @@ print(*sorted(errors), loaded(), sep="; ")
     )
 
 
+@pytest.mark.emulated(reason="the pages are counted of the emulator")
 def test_linked_by_hand_and_a_thousand_times(tmp_path: Path) -> None:
     code = """
 libraries = [dlopen.Library(name) for name in ("libstdc++.so.6", "libc.so.6", "libgcc_s.so.1")]

@@ -8,6 +8,8 @@ import pytest
 
 from support.fixtures import BUILD, need_tool, run, run_python
 
+pytestmark = pytest.mark.emulated(reason="the compilers of D are for this system")
+
 SOURCE = Path(__file__).parents[1] / "support" / "library.d"
 COMPILERS = {
     "gdc": ["-shared", "-fPIC", "-shared-libphobos", "-o"],

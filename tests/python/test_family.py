@@ -8,9 +8,10 @@ import pytest
 
 import dlopen
 from support.fixtures import compile_library, missing, run_python
+from support.machines import machine
 
 FAMILY = [
-    *("libc.so.6", "ld-linux-x86-64.so.2", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6"),
+    *("libc.so.6", machine().loader, "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6"),
     *("libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libanl.so.1"),
     "libresolv.so.2",  # of GLIBC_PRIVATE
 ]

@@ -17,6 +17,7 @@ import pytest
 
 import dlopen
 from support.fixtures import compile_library, maps, missing, run_python
+from support.machines import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -553,7 +554,7 @@ print(len(mine))
 
 def test_what_must_be_the_hosts_is_not_taken(tmp_path: Path) -> None:
     """There is one libc in a process, and one of each of the others."""
-    names = ("libc.so.6", "libstdc++.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2")
+    names = ("libc.so.6", "libstdc++.so.6", "libgcc_s.so.1", machine().loader)
     source = """
 #include <string>
 extern "C" int length(const char *text) { return std::string(text).size(); }

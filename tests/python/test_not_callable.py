@@ -25,7 +25,8 @@ __thread int mine = 7;
 int common;
 int add(int a, int b) { return a + b; }
 int read_int(int *where) { return *where; }
-__asm__(".globl plain\\n.text\\nplain: movl $42, %eax\\nret");
+__asm__(".section .text.plain, \\"ax\\"\\n.globl plain\\nplain:\\n.text");
+__attribute__((section(".text.plain"))) int plain_with_a_type(void) { return 42; }
 """
 NULLS = ("absolute", "object", "chosen", "V1")
 
@@ -34,7 +35,10 @@ def make(tmp_path: Path, name: str = "liba.so", source: str = SOURCE) -> Path:
     script = tmp_path / "a.map"
     script.write_text("V1 { global: *; };")
     return compile_library(
-        tmp_path, name, source, flags=[f"-Wl,--version-script={script}", "-fcommon"]
+        tmp_path,
+        name,
+        source,
+        flags=[f"-Wl,--version-script={script}", "-fcommon", "-fno-toplevel-reorder"],
     )
 
 

@@ -44,6 +44,7 @@ _COMPILERS: dict[str, tuple[str, tuple[str, ...], str]] = {
 }
 # Of another machine: what follows its triplet.
 _CROSS_COMPILERS = {"c": "gcc", "c++": "g++", "asm": "gcc"}
+_SLOWER = 5  # at most, is what an emulator runs
 # pytest mark -> language
 LANGUAGE_MARKS = {"cxx": "c++", "rust": "rust", "go": "go", "fortran": "fortran"}
 
@@ -90,7 +91,7 @@ def compiler(language: str) -> str:
     """
     variable, names, _ = _COMPILERS[language]
     chosen = os.environ.get(variable)
-    if machine().is_foreign:
+    if machine().emulator:
         if language not in _CROSS_COMPILERS:
             _skip(f"there is no compiler of {language} for {machine().name}")
         chosen = f"{machine().triplet}-{_CROSS_COMPILERS[language]}"
@@ -254,7 +255,7 @@ def run(
         capture_output=True,
         text=True,
         errors="backslashreplace",
-        timeout=timeout,
+        timeout=timeout * (_SLOWER if machine().emulator else 1),
         env=environment,
         cwd=cwd,
         check=False,

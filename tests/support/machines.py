@@ -23,6 +23,8 @@ class Machine:
 
     name: str  # as uname(1), qemu-user and meson have it
     number: int  # e_machine
+    loader: str  # the file name of the system's
+    baseline: str  # the version of libc's oldest symbols
     tls_descriptors: tuple[str, ...]  # the compiler's flags for them; none where it has none
     tls_traditional: tuple[str, ...] = ()  # … for what came before them
     relocated_text: tuple[str, ...] = ()  # … and for code that holds addresses
@@ -35,6 +37,15 @@ class Machine:
     @property
     def is_foreign(self) -> bool:
         return self.name != platform.machine()
+
+    @property
+    def emulator(self) -> str | None:
+        """What its programs are started with.
+
+        DLOPEN_TEST_EMULATOR names it for tests that run under it themselves.
+        """
+        chosen = os.environ.get("DLOPEN_TEST_EMULATOR")
+        return chosen or (f"qemu-{self.name}" if self.is_foreign else None)
 
     @property
     def triplet(self) -> str:
@@ -94,9 +105,9 @@ class Machine:
 
         `variables` are for the program and not for the emulator.
         """
-        if not self.is_foreign or not self.is_program(program):
+        if self.emulator is None or not self.is_program(program):
             return [], {**environment, **variables}
-        words = [f"qemu-{self.name}", "-L", str(self.sysroot)]
+        words = [self.emulator, "-L", str(self.sysroot)]
         if page := os.environ.get("DLOPEN_TEST_PAGE"):
             # qemu 7.2 knows of the last page of a mapping only as far as somebody has asked for it,
             # in pieces of 4 KiB: SVE's loads and stores, which look, fail in the rest of it.
@@ -126,16 +137,35 @@ MACHINES = {
         Machine(
             "x86_64",
             62,
+            "ld-linux-x86-64.so.2",
+            "GLIBC_2.2.5",
             ("-mtls-dialect=gnu2",),
             ("-mtls-dialect=gnu",),
             ("-mcmodel=large", "-fno-pic"),
             ("-Wl,-z,pack-relative-relocs",),
         ),
-        Machine("aarch64", 183, ("-mtls-dialect=desc",), ("-mtls-dialect=trad",)),
-        Machine("riscv64", 243, (), dtv_offset=0x800, always=("-fasynchronous-unwind-tables",)),
+        Machine(
+            "aarch64",
+            183,
+            "ld-linux-aarch64.so.1",
+            "GLIBC_2.17",
+            ("-mtls-dialect=desc",),
+            ("-mtls-dialect=trad",),
+        ),
+        Machine(
+            "riscv64",
+            243,
+            "ld-linux-riscv64-lp64d.so.1",
+            "GLIBC_2.27",
+            (),
+            dtv_offset=0x800,
+            always=("-fasynchronous-unwind-tables",),
+        ),
         Machine(
             "loongarch64",
             258,
+            "ld-linux-loongarch-lp64d.so.1",
+            "GLIBC_2.36",
             ("-mtls-dialect=desc",),
             ("-mtls-dialect=trad",),
             packed=("-Wl,-z,pack-relative-relocs",),

@@ -15,9 +15,9 @@ from support.machines import machine
 
 def _emulator() -> str:
     """Its name and version; nothing where programs run by themselves."""
-    if not machine().is_foreign:
+    if not machine().emulator:
         return ""
-    command = [f"qemu-{machine().name}", "--version"]
+    command = [str(machine().emulator), "--version"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return f"qemu {said[said.index('version') + 1]}"
 
