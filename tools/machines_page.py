@@ -47,6 +47,8 @@ RUN_ALL_THE_SAME = (
     "tests/core/arch/test_abis.py",
     "tests/core/arch/test_processor.py",
     "tests/core/host/test_debugger.py",
+    "tests/core/host/test_globals.py",
+    "tests/core/host/test_unwinding.py",
 )
 Test = dict[str, Any]
 
