@@ -26,10 +26,10 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-arch test-arch-python test-glibc lint types bench bench-full bench-docs bench-check differential machines machines-docs programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-arch test-arch-python test-glibc lint types bench bench-full bench-docs bench-check differential differential-docs machines machines-docs programs debug sanitize faults fuzz stress race docs wheel clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 
 build: ## the package, into .venv
 	$(PREPARE) build
@@ -56,6 +56,10 @@ differential: build ## every relocated place of all system libraries, compared w
 test-arch-python: build ## the tests of the Python package for ARCH=aarch64 or riscv64, by its Python under qemu-user
 	$(PREPARE) build test
 	@$(RUN) tools/machine_python.py $(or $(ARCH),aarch64) $(ARGS)
+
+differential-docs: ## tables of relocated places in docs/machines.md, from the last make differential of each machine
+	$(PREPARE) test
+	@$(RUN) tools/differential_page.py
 
 machines-docs: ## tables of docs/machines.md, from the last make test and make test-arch
 	$(PREPARE) test

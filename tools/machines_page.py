@@ -216,6 +216,19 @@ def differences(runs: list[Run]) -> str:
     )  # fmt: skip
 
 
+def fill(page: str, written: dict[str, str]) -> str:
+    """The page with these texts by name."""
+    for name, text in written.items():
+        page, times = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda match: f"{match[1]}{text}\n{match[2]}",  # noqa: B023
+            page,
+            flags=re.DOTALL,
+        )
+        assert times == 1, name
+    return page
+
+
 def write(page: str, runs: list[Run], others: list[Run]) -> str:
     """The page with all that is written by this."""
     written = {
@@ -227,15 +240,7 @@ def write(page: str, runs: list[Run], others: list[Run]) -> str:
         "releases": counts(others),
         "failures": reasons(runs + others, "failed"),
     }
-    for name, text in written.items():
-        page, times = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda match: f"{match[1]}{text}\n{match[2]}",  # noqa: B023
-            page,
-            flags=re.DOTALL,
-        )
-        assert times == 1, name
-    return page
+    return fill(page, written)
 
 
 def main() -> None:

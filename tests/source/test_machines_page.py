@@ -17,6 +17,7 @@ from support.fixtures import REPOSITORY
 from support.machines import MACHINES
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
+import differential_page
 import machines_page
 from machines_page import NOT_RUN, Run
 
@@ -50,6 +51,38 @@ def test_the_page_has_each_machine_and_feature() -> None:
     assert rows[0] == ["", *MACHINES]
     assert [row[0] for row in rows[2:]] == list(FEATURES)
     assert all(all(row) for row in rows[2:])
+
+
+def test_the_page_tells_of_relocated_places_of_other_machines() -> None:
+    (text,) = re.findall(r"<!-- compared -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)
+    head, _, *lines = [
+        [part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines()
+    ]
+    assert head[-3:] == [*MACHINES][-3:]
+    counts = {name: [int(cell.replace(",", "")) for cell in cells] for name, *cells in lines}
+    assert min(counts["libraries of Debian"]) >= 200
+    assert set(counts["unexplained differences"]) == {0}
+
+
+def test_tables_of_relocated_places() -> None:
+    reports = {
+        name: {
+            "system_libraries": 2000, "packages": 3, "built_libraries": 4, "images": 5,
+            "places": {"64": 6, f"of {name}": 7}, "bound": {"the definition": 8},
+            "by_nature": {"a reason": 9}, "refused": {"not found": ["liba.so", "libb.so"]},
+            "differences": [],
+        }
+        for name in ("one", "two")
+    }  # fmt: skip
+    names = "compared", "places", "bound", "by_nature", "refused"
+    page = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in names)
+    written = differential_page.write(page, reports)
+    assert "old" not in written
+    for line in (
+        "| libraries of Debian | 2,000 | 2,000 |", "| places | 13 | 13 |", "| 64 | 6 | 6 |",
+        "| of two |  | 7 |", "| a reason | 9 | 9 |", "| not found | 2 | 2 |",
+    ):  # fmt: skip
+        assert f"\n{line}\n" in written
 
 
 def test_what_is_not_run_is_there() -> None:
