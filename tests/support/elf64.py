@@ -257,10 +257,12 @@ class Elf:
 
     @cached_property
     def relocations(self) -> list[Relocation]:
-        """DT_RELA, then DT_JMPREL."""
+        """DT_RELA, then DT_JMPREL, which GNU ld for RISC-V makes a part of the first."""
         found: list[Relocation] = []
+        tags = self.tags
         for table, size in ((DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)):
-            if self.tags.get(size):
+            is_part = 0 <= tags.get(table, 0) - tags.get(DT_RELA, 0) < tags.get(DT_RELASZ, 0)
+            if tags.get(size) and (table == DT_RELA or not is_part):
                 start = self.offset(self.tags[table])
                 content = self.data[start : start + self.tags[size]]
                 found += [
