@@ -30,7 +30,6 @@ _NOT_TRIED = "not tried there"
 NOT_RUN = {
     "tests/benchmarks": "about speed, of which an emulator says nothing",
     "tests/core/arch": "looks at files of all machines, but for two of its files that run",
-    "tests/core/host": _NOT_TRIED,
     "tests/differential": "run by `make differential`, which has a table of its own",
     "tests/faults": _NOT_TRIED,
     "tests/fuzz": "libFuzzer runs the linker's own code in this process",
@@ -46,9 +45,6 @@ NOT_RUN = {
 RUN_ALL_THE_SAME = (
     "tests/core/arch/test_abis.py",
     "tests/core/arch/test_processor.py",
-    "tests/core/host/test_debugger.py",
-    "tests/core/host/test_globals.py",
-    "tests/core/host/test_unwinding.py",
 )
 Test = dict[str, Any]
 

@@ -9,6 +9,8 @@
  *     find:K:SYMBOL[@VERSION]   whether there is one
  *     page:K:SYMBOL        the permissions of its page
  *     mapped:TEXT          how many mappings of files whose path holds TEXT there are
+ *     loads:TEXT           … and how many of them are a file's beginning: one for each time that it is
+ *                          loaded, whatever became of its segments
  *     linkmap:TEXT         how many images of glibc's own list have a path that holds TEXT
  *     start:K:SYMBOL       as call, in a thread of its own, which lives until
  *     join                 ends all of them, the last one first
@@ -82,11 +84,15 @@ static void say_page(const void *address) {
   dprintf(1, "%s\n", permissions);
 }
 
-static int count_mapped(const char *text) {
+static int count_mapped(const char *text, int only_beginnings) {
   FILE *maps = fopen("/proc/self/maps", "r");
   char line[8192];
   int mapped = 0;
-  while (fgets(line, sizeof line, maps)) mapped += strstr(line, text) != NULL;
+  while (fgets(line, sizeof line, maps)) {
+    unsigned long offset;
+    if (strstr(line, text) && sscanf(line, "%*s %*s %lx", &offset) == 1)
+      mapped += !only_beginnings || offset == 0;
+  }
   fclose(maps);
   return mapped;
 }
@@ -353,7 +359,11 @@ static void carry_out(char *step) {
     return;
   }
   if (strcmp(step, "mapped") == 0) {
-    dprintf(1, "%d\n", count_mapped(rest));
+    dprintf(1, "%d\n", count_mapped(rest, 0));
+    return;
+  }
+  if (strcmp(step, "loads") == 0) {
+    dprintf(1, "%d\n", count_mapped(rest, 1));
     return;
   }
   if (strcmp(step, "linkmap") == 0) {

@@ -10,6 +10,12 @@
 static int (*true_iterate)(int (*)(struct dl_phdr_info *, size_t, void *), void *);
 static int (*true_info)(void *, int, void *);
 
+/* A table of the image: the libc of RISC-V leaves the addresses of a dynamic section as they are. */
+static const char *table(const struct link_map *map, const ElfW(Dyn) *entry) {
+  ElfW(Addr) address = entry->d_un.d_ptr;
+  return (const char *)(address < map->l_addr ? map->l_addr + address : address);
+}
+
 /* All of the name, of each version: of no name any more, or at another address. */
 static void *change(const char *soname, const char *name, const void *other) {
   void *old = NULL;
@@ -18,8 +24,8 @@ static void *change(const char *soname, const char *name, const void *other) {
     ElfW(Sym) *symbol = NULL;
     if (!base || strncmp(base + 1, soname, strlen(soname))) continue;
     for (ElfW(Dyn) *entry = map->l_ld; entry->d_tag; entry++) {
-      if (entry->d_tag == DT_STRTAB) strings = (const char *)entry->d_un.d_ptr;
-      if (entry->d_tag == DT_SYMTAB) symbol = (ElfW(Sym) *)entry->d_un.d_ptr;
+      if (entry->d_tag == DT_STRTAB) strings = table(map, entry);
+      if (entry->d_tag == DT_SYMTAB) symbol = (ElfW(Sym) *)table(map, entry);
     }
     /* The names follow their table at once. */
     for (; (const char *)symbol < strings; symbol++) {
@@ -96,7 +102,7 @@ static void *other_open(const char *name, int mode) {
   for (ElfW(Dyn) *entry = map->l_ld; entry->d_tag; entry++)
     if (entry->d_tag == DT_RELA)
       for (int i = 0; i < 2; i++) {
-        ElfW(Rela) *relocation = (ElfW(Rela) *)entry->d_un.d_ptr + i;
+        ElfW(Rela) *relocation = (ElfW(Rela) *)table(map, entry) + i;
         *(uint64_t *)(map->l_addr + relocation->r_offset) = 0;
       }
   return map;
