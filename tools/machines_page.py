@@ -38,7 +38,6 @@ NOT_RUN = {
     "tests/pytest_plugin": _PYTHON,
     "tests/python": "driven by Python: `make test-arch-python` runs it, where that was done",
     "tests/source": "reads the source, which is the same for all machines",
-    "tests/stress": _NOT_TRIED,
     "tests/support": "about the tests themselves",
 }
 # Parts of them that do run.

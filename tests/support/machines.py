@@ -108,6 +108,9 @@ class Machine:
         if self.emulator is None or not self.is_program(program):
             return [], {**environment, **variables}
         words = [self.emulator, "-L", str(self.sysroot)]
+        # qemu's child of a fork takes a lock of GLib's own allocator, which another thread may have
+        # held then; malloc's are free in the child.
+        environment = {**environment, "G_SLICE": "always-malloc"}
         if page := os.environ.get("DLOPEN_TEST_PAGE"):
             # qemu 7.2 knows of the last page of a mapping only as far as somebody has asked for it,
             # in pieces of 4 KiB: SVE's loads and stores, which look, fail in the rest of it.
