@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -331,7 +331,17 @@ def maps(pid: int | str = "self") -> list[Mapping]:
     for line in Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines():
         range_, permissions, offset, device, inode, *path = line.split(maxsplit=5)
         start, end = (int(address, 16) for address in range_.split("-"))
-        found.append(
-            Mapping(start, end, permissions, int(offset, 16), device, int(inode), "".join(path))
+        mapping = Mapping(
+            start, end, permissions, int(offset, 16), device, int(inode), "".join(path)
         )
+        if found and machine().emulator and _continues(found[-1], mapping):
+            found[-1] = replace(found[-1], end=end)
+        else:
+            found.append(mapping)
     return found
+
+
+def _continues(one: Mapping, other: Mapping) -> bool:
+    """Two that are one to a kernel: an emulator leaves apart what it was once told apart."""
+    inside = one.end - one.start if one.inode else 0
+    return other == replace(one, start=one.end, end=other.end, offset=one.offset + inside)
