@@ -327,7 +327,7 @@ class Mapping:
 
 def maps(pid: int | str = "self") -> list[Mapping]:
     """The mappings of a process, in address order."""
-    found = []
+    found: list[Mapping] = []
     for line in Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines():
         range_, permissions, offset, device, inode, *path = line.split(maxsplit=5)
         start, end = (int(address, 16) for address in range_.split("-"))
