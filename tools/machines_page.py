@@ -33,7 +33,6 @@ NOT_RUN = {
     "tests/differential": "run by `make differential`, which has a table of its own",
     "tests/faults": _NOT_TRIED,
     "tests/fuzz": "libFuzzer runs the linker's own code in this process",
-    "tests/malformed": _NOT_TRIED,
     "tests/programs": "`make programs ARCH=…` runs what of it there is for the machine",
     "tests/pytest_plugin": _PYTHON,
     "tests/python": "driven by Python: `make test-arch-python` runs it, where that was done",

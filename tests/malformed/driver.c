@@ -407,6 +407,7 @@ int main(int count, char **arguments)
   struct stat status;
   int i = 1;
   program = arguments[0];
+  setvbuf(stdout, NULL, _IOLBF, 0);      /* whole lines, also of a batch that ends early */
   for (; i + 1 < count && !strncmp(arguments[i], "--", 2); i += 2) {
     if (!strcmp(arguments[i], "--limit")) limit = atof(arguments[i + 1]);
     else if (!strcmp(arguments[i], "--batch")) batch = strtoull(arguments[i + 1], NULL, 0);
