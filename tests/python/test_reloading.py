@@ -154,7 +154,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def python(code: str, folder: Path, timeout: float = 60) -> list[str]:
+def python(code: str, folder: Path, timeout: float = 180) -> list[str]:
     arguments = (str(folder), compiler("c"), str(folder / "hot.c"))
     return run_python(HEAD + code, *arguments, timeout=timeout).stdout.splitlines()
 
