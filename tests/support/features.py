@@ -23,6 +23,10 @@ FEATURES: dict[str, tuple[str, ...]] = {
         _family("(?:opening|shapes|started|early|identity|fixed|copying|exporting)-.*"),
         r"^tests/core/opening/test_(?:initialisation|refusals)",
     ),
+    "load from memory": (
+        r"^tests/core/running/.*from_bytes",
+        r"^tests/core/symbols/test_own_first.*\[bytes",
+    ),
     "versions": (_family(".*version.*"), r"^tests/core/symbols/test_versions"),
     "lazy calls": (_family("lazy-.*", ".*_lazy_.*"),),
     "TLS: general dynamic": (_TLS.format("global-dynamic"),),
@@ -38,7 +42,11 @@ FEATURES: dict[str, tuple[str, ...]] = {
         r"^tests/core/host/test_unwinding",
         r"^tests/core/running/.*test_thrown",
     ),
-    "backtraces, cancellation": (_family("systems-.*(?:backtrace|cancel).*", ".*cancelled.*"),),
+    "unwinders that come late": (r"^tests/core/host/test_unwinding.*(?:brings|libcs_table)",),
+    "backtraces, cancellation": (
+        _family("systems-.*(?:backtrace|cancel).*", ".*cancelled.*"),
+        r"^tests/core/host/test_unwinding.*test_scenarios",
+    ),
     "threads": (
         _family(".*thread.*"),
         r"^tests/core/closing/test_thread_exit",

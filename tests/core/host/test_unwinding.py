@@ -64,13 +64,15 @@ def make_program(directory: Path, *flags: str) -> Path:
     return compile_program(directory, "unwinding", source, language="c++", flags=flags)
 
 
-def both(program: Path, libdlopen: Path, rounds: int, *scenarios: str) -> list[str]:
+def both(
+    program: Path, libdlopen: Path, rounds: int, *scenarios: str, env: dict[str, str] | None = None
+) -> list[str]:
     """What the scenarios say; the same under glibc."""
     command = [str(rounds), *scenarios]
     glibc = run([program, "glibc", *command], cwd=program.parent, check=not machine().is_foreign)
     if glibc.returncode:
         pytest.skip("this compiler's unwinder beside that release's libgcc_s crashes under glibc")
-    ours = run([program, libdlopen, *command], cwd=program.parent)
+    ours = run([program, libdlopen, *command], cwd=program.parent, env=env)
     assert ours.stdout == glibc.stdout
     return ours.stdout.splitlines()
 
@@ -90,6 +92,16 @@ def test_scenarios(tmp_path: Path, libdlopen: Path, library: tuple[str, ...], ro
     make_libraries(tmp_path, *library)
     lines = both(make_program(tmp_path), libdlopen, rounds, *SCENARIOS)
     assert dict(zip(SCENARIOS, lines, strict=True)) == SCENARIOS
+
+
+@pytest.mark.cxx
+@pytest.mark.parametrize("rounds", [1, 200], ids=["alone", "while others open and close"])
+def test_scenarios_of_a_library_from_bytes(tmp_path: Path, libdlopen: Path, rounds: int) -> None:
+    """The library that throws, is cancelled in and is traced is in no file."""
+    make_libraries(tmp_path)
+    from_bytes = {"SUBJECT_FROM_BYTES": "1"}
+    lines = both(make_program(tmp_path), libdlopen, rounds, *SCENARIOS, "trace", env=from_bytes)
+    assert dict(zip(SCENARIOS, lines, strict=False)) == SCENARIOS
 
 
 @pytest.mark.cxx

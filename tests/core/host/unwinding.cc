@@ -1,6 +1,7 @@
 /* unwinding LOADER ROUNDS SCENARIO...: exceptions, cancellation and backtraces through the library
  * libsubject.so beside it.  Each scenario runs ROUNDS times and says once what came of it; with more
- * than one round two threads open and close other libraries meanwhile. */
+ * than one round two threads open and close other libraries meanwhile.  With SUBJECT_FROM_BYTES in
+ * the environment ours loads it from memory. */
 #include <cxxabi.h>
 #include <execinfo.h>
 #include <pthread.h>
@@ -9,7 +10,9 @@
 
 #include <atomic>
 #include <exception>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -251,12 +254,29 @@ static bool is_mapped(const char *text) {
   return mapped;
 }
 
+/* Of the file's content; what it needs is open already. */
+static void *open_bytes(const char *name) {
+  std::ifstream file(name, std::ios::binary);
+  const std::string content{std::istreambuf_iterator<char>(file), {}};
+  DLOPEN_request request = {};
+  DLOPEN_image *image = nullptr;
+  request.size = sizeof request;
+  request.name = "memory/libsubject.so";
+  request.bytes = content.data();
+  request.bytes_size = content.size();
+  request.mode = RTLD_NOW;
+  if (loader_open(&request, &image, nullptr) != DLOPEN_OK) failed(name, "from bytes");
+  return image;
+}
+
 int main(int argc, char **argv) {
   if (argc < 4) return 2;
   alarm(120);
   use_loader(argv[1]);
   int rounds = atoi(argv[2]);
-  subject = library_open("./libsubject.so");
+  void *deeper = library_open("./libdeeper.so");
+  bool from_bytes = loader_open && getenv("SUBJECT_FROM_BYTES");
+  subject = from_bytes ? open_bytes("./libsubject.so") : library_open("./libsubject.so");
   std::thread others[2];
   if (rounds > 1) {
     others[0] = std::thread(open_and_close, "./libother.so");
@@ -276,6 +296,7 @@ int main(int argc, char **argv) {
   for (std::thread &other : others)
     if (other.joinable()) other.join();
   library_close(subject);
+  library_close(deeper);
   if (loader_open && is_mapped("/libsubject.so")) failed("libsubject.so", "is still mapped");
   return 0;
 }

@@ -1,6 +1,6 @@
-"""Patches, swaps and constructors that throw, while foreign code changes what they are about.
+"""Patches, swaps, images from bytes; and while foreign code changes what they are about.
 
-Each scenario of exchanges.c is a process of its own; an alarm ends one that hangs.
+Each scenario of replacing.c and exchanges.c is a process of its own; an alarm ends one that hangs.
 """
 
 from __future__ import annotations
@@ -45,6 +45,46 @@ struct __attribute__((packed)) packed { char tag; int (*function)(void); };
 volatile struct packed packed = { 'x', version };
 int by_packed(void) { int (*function)(void) = packed.function; return function(); }
 int by_whole(void) { return whole(); }
+"""
+_PLACES = """
+int value(void);
+extern char numbers[];
+struct entry { const char *name; int (*function)(void); };
+const struct entry table[2] = { { "value", value }, { "again", value } };
+int (*writable)(void) = value;
+char *third = numbers + 3;
+static volatile int last = 1;
+int call_value(void) { return value(); }
+int from_table(void) { return table[last - 1].function(); }
+int from_its_end(void) { return table[last].function(); }
+int from_writable(void) { return writable(); }
+"""
+_VERSIONED = """
+int first(void) { return 1; }
+int second(void) { return 2; }
+__asm__(".symver first, versioned@V1");
+__asm__(".symver second, versioned@@V2");
+"""
+_OLD_AND_NEW = """
+int versioned(void), old(void);
+__asm__(".symver old, versioned@V1");
+int call_old(void) { return old(); }
+int call_new(void) { return versioned(); }
+"""
+_MEMORY = """
+#include <string.h>
+static int state, counter;
+static __thread int mine = 5;
+static const char *const text = "four";
+static int answer(void) { return 42; }
+static int (*resolve(void))(void) { return answer; }
+static int choose(void) __attribute__((ifunc("resolve")));
+__attribute__((constructor)) static void start(void) { state = 1; }
+int started(void) { return state; }
+int chosen(void) { return choose(); }
+int length(void) { return (int)strlen(text); }
+int count(void) { return ++counter; }
+int next(void) { return ++mine; }
 """
 _LAST = """
 static int state;
@@ -100,6 +140,21 @@ int (*volatile pointer)(void) = all_code;
 __attribute__((constructor)) static void start(void) { hook(); }
 __attribute__((destructor)) static void end(void) { ended(); }
 """
+_REPLACED = (
+    "patch_every_place",
+    "patch_every_place_bound_now",
+    "patch_every_place_of_the_host",
+    "patches_end_in_any_order",
+    "patch_of_one_version",
+    "patch_of_pieces",
+    "patch_of_all_or_none",
+    "patch_while_threads_call",
+    "swap_while_threads_call",
+    "swap_without_a_symbol",
+    "swap_under_a_patch",
+    "from_bytes",
+    "from_bytes_with_what_it_needs",
+)
 _IN_C = (
     "patched_image_goes",
     "definition_goes",
@@ -148,6 +203,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hot = library(f"hot{number}", source, flags=[*undefined, *soname])
     library("hotuser", _HOT_USER, hot, flags=lazy)
     library("packed", _PACKED, hot)
+    library("empty", "int nothing(void) { return 0; }")
+    library("memory", _MEMORY)
+    values = library("values", "int value(void) { return 1; } char numbers[8] = {1, 2, 3, 4};")
+    library("placeslazy", _PLACES, values, flags=lazy)
+    library("placesnow", _PLACES, values, flags=[*undefined, "-Wl,-z,now,-z,relro"])
+    script = folder / "versions"
+    script.write_text("V1 {}; V2 { global: versioned; local: *; } V1;")
+    flags = [*undefined, f"-Wl,--version-script={script}"]
+    library("oldandnew", _OLD_AND_NEW, library("versioned", _VERSIONED, flags=flags))
     last = library("last", _LAST)
     hooked = library("hooked", _HOOKED)
     library("first", "int last(void); int first(void) { return last(); }", last, hooked)
@@ -198,6 +262,14 @@ def cxx_folder(folder: Path) -> Path:
         flags=["-static-libstdc++", "-Wl,--exclude-libs,ALL"],
     )
     return folder
+
+
+@pytest.mark.parametrize("scenario", _REPLACED)
+def test_from_c(folder: Path, libdlopen: Path, scenario: str) -> None:
+    flags = ["-rdynamic", "-pthread"]
+    program = compile_program(folder, "replacing", HERE / "replacing.c", flags=flags)
+    done = run([program, libdlopen, scenario], cwd=folder, timeout=180, check=False)
+    assert (done.stdout, done.returncode) == ("done\n", 0)
 
 
 @pytest.mark.parametrize("scenario", _IN_C)
