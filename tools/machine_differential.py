@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from debian_root import unpack_once
-from machines import MACHINES, RUNTIME, build, find_programs
-from test_glibc import fail, step
+from machines import MACHINES, RUNTIME, build, find_programs, machine_named
+from test_glibc import step
 
 TESTS = "tests/differential"
 
@@ -30,9 +30,7 @@ def main() -> int:
     parser.add_argument("machine", help=", ".join(MACHINES))
     parser.add_argument("--release", help="of Debian, instead of one that has the machine")
     options, arguments = parser.parse_known_args()
-    machine = MACHINES.get(options.machine) or fail(
-        f"{options.machine} is none of {', '.join(MACHINES)}"
-    )
+    machine = machine_named(options.machine)
     find_programs(machine)
     release = options.release or machine.release
     root = machine.folder / f"differential-{release}"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from debian_root import unpack_once
 from emulated import put_commands, put_python
-from machines import MACHINES, RUNTIME, build, find_programs
-from test_glibc import fail, step
+from machines import MACHINES, RUNTIME, build, find_programs, machine_named
+from test_glibc import step
 
 from programs.program import ROWS, read
 
@@ -22,9 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="machine_programs", description=__doc__)
     parser.add_argument("machine", help=", ".join(MACHINES))
     options, arguments = parser.parse_known_args()
-    machine = MACHINES.get(options.machine) or fail(
-        f"{options.machine} is none of {', '.join(MACHINES)}"
-    )
+    machine = machine_named(options.machine)
     find_programs(machine)
     rows = [row for row in map(read, sorted(ROWS.glob("*.sh"))) if row.emulated]
     root, commands = machine.folder / "programs", machine.folder / "commands"

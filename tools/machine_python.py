@@ -16,9 +16,9 @@ from pathlib import Path
 
 from debian_root import unpack_once
 from emulated import put_commands, put_projects, put_python, static_emulator
-from machines import MACHINES, RUNTIME, Machine, find_programs
+from machines import MACHINES, RUNTIME, Machine, find_programs, machine_named
 from machines_page import RESULTS
-from test_glibc import fail, step
+from test_glibc import step
 
 # Programs that tests start, with the preload among others.
 COMMANDS = ("cat", "env", "grep", "sh")
@@ -40,9 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="machine_python", description=__doc__)
     parser.add_argument("machine", help=", ".join(MACHINES))
     options, arguments = parser.parse_known_args()
-    machine = MACHINES.get(options.machine) or fail(
-        f"{options.machine} is none of {', '.join(MACHINES)}"
-    )
+    machine = machine_named(options.machine)
     find_programs(machine)
     root, commands = machine.folder / "programs", machine.folder / "python-commands"
     unpack_once(root, machine.debian, machine.release, [*RUNTIME, *PACKAGES])

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 import mesonpy
-from machines import MACHINES, Machine, find_programs
-from test_glibc import fail
+from machines import MACHINES, Machine, find_programs, machine_named
 
 
 def setup_arguments(machine: Machine) -> list[str]:
@@ -44,9 +43,7 @@ def main() -> None:
     parser.add_argument("--tree", action="store_true")
     parser.add_argument("--outdir", type=Path, default=Path("dist"))
     options = parser.parse_args()
-    machine = MACHINES.get(options.machine) or fail(
-        f"{options.machine} is none of {', '.join(MACHINES)}"
-    )
+    machine = machine_named(options.machine)
     find_programs(machine)
     # What sysconfig.get_platform() says, and so the tag of the wheel.
     os.environ["_PYTHON_HOST_PLATFORM"] = f"linux-{machine.name}"

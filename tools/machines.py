@@ -54,6 +54,11 @@ MACHINES = {
 }
 
 
+def machine_named(name: str) -> Machine:
+    """By the name that a task was given."""
+    return MACHINES.get(name) or fail(f"{name} is none of {', '.join(MACHINES)}")
+
+
 def run_here(program: Path, loader: Path, libraries: Path) -> None:
     """A program that was built for a newer libc runs with the one that came with it."""
     subprocess.run(
@@ -193,7 +198,7 @@ def main() -> int:
     worst = 0
     lines = []
     for name in options.machines or MACHINES:
-        machine = MACHINES.get(name) or fail(f"{name} is none of {', '.join(MACHINES)}")
+        machine = machine_named(name)
         find_programs(machine)
         release = "" if options.installed else options.release or machine.release
         if release:

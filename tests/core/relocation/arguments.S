@@ -24,12 +24,6 @@
         \operation z\n, [\base, #\n, mul vl]
         .endr
         .endm
-        .macro  give_all
-        all     ldr, x19
-        .endm
-        .macro  receive_all
-        all     str, x10
-        .endm
 #else
         .macro  all operation, base
         .irp    n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 18
@@ -39,13 +33,13 @@
         \operation q\n, [\base, #256 + \n * 16]
         .endr
         .endm
+#endif
         .macro  give_all
         all     ldr, x19
         .endm
         .macro  receive_all
         all     str, x10
         .endm
-#endif
 #ifdef GIVES
 give:
         stp     x29, x30, [sp, #-96]!

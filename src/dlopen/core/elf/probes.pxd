@@ -3,14 +3,14 @@ are not loaded (its UserSpaceProbeImplementation). Most files have none: so the 
 sections are read, and nothing is mapped."""
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from dlopen.core.base.allocator cimport allocate, release
 from dlopen.core.base.kernel cimport kernel_read_at
 from dlopen.core.base.strings cimport memcmp, strcmp, strlen
-from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport NT_STAPSDT, SHF_ALLOC, SHT_NOTE
-from dlopen.core.elf.structures cimport Ehdr, Nhdr, Shdr
+from dlopen.core.elf.notes cimport Notes, next_note
+from dlopen.core.elf.structures cimport Ehdr, Shdr
 
 
 cdef enum:
@@ -45,22 +45,16 @@ cdef inline uint64_t find_in_notes(
     const char* notes, uint64_t end, const char* provider, const char* name
 ) noexcept nogil:
     """The first probe of that name, in p_vaddr terms; 0 if there is none."""
-    cdef Nhdr note
-    cdef uint64_t content
-    cdef uint64_t start = 0
+    cdef Notes found
     cdef uint64_t address = 0
-    while address == 0 and end - start >= sizeof(Nhdr):
-        memcpy(&note, notes + start, sizeof(note))
-        start += sizeof(Nhdr)
-        content = start + align_up(note.n_namesz, 4)
-        if content > end or note.n_descsz > end - content:
-            break
-        if note.n_type == NT_STAPSDT and note.n_namesz == 8 \
-                and memcmp(notes + start, b"stapsdt", 8) == 0:
-            address = probe_address(notes + content, note.n_descsz, provider, name)
-        start = content + align_up(note.n_descsz, 4)
-        if start > end:
-            break
+    memset(&found, 0, sizeof(found))
+    found.content = notes
+    found.size = end
+    found.alignment = 4
+    while address == 0 and next_note(&found):
+        if found.header.n_type == NT_STAPSDT and found.header.n_namesz == 8 \
+                and memcmp(found.name, b"stapsdt", 8) == 0:
+            address = probe_address(found.description, found.header.n_descsz, provider, name)
     return address
 
 

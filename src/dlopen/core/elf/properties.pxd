@@ -2,12 +2,12 @@
 properties, each of a type and with data, by ascending types."""
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from dlopen.core.base.strings cimport memcmp
 from dlopen.core.base.words cimport align_up
 from dlopen.core.elf.constants cimport NT_GNU_PROPERTY_TYPE_0
-from dlopen.core.elf.structures cimport Nhdr
+from dlopen.core.elf.notes cimport Notes, next_note
 
 
 cdef struct Property:
@@ -42,19 +42,13 @@ cdef inline uint32_t property_bits(
     const char* notes, uint64_t size, uint32_t type
 ) noexcept nogil:
     """Those of the type in the segment's content; 0 where the file says nothing of it."""
-    cdef Nhdr note
-    cdef uint64_t at = 0
-    cdef uint64_t description
-    while size - at >= sizeof(note):
-        memcpy(&note, notes + at, sizeof(note))
-        at += sizeof(note)
-        description = at + align_up(note.n_namesz, 4)
-        if description > size or note.n_descsz > size - description:
-            break
-        if note.n_type == NT_GNU_PROPERTY_TYPE_0 and note.n_namesz == 4 \
-                and memcmp(notes + at, b"GNU", 4) == 0:
-            return bits_of_property(notes + description, note.n_descsz, type)
-        at = align_up(description + note.n_descsz, 8)
-        if at > size:
-            break
+    cdef Notes found
+    memset(&found, 0, sizeof(found))
+    found.content = notes
+    found.size = size
+    found.alignment = 8
+    while next_note(&found):
+        if found.header.n_type == NT_GNU_PROPERTY_TYPE_0 and found.header.n_namesz == 4 \
+                and memcmp(found.name, b"GNU", 4) == 0:
+            return bits_of_property(found.description, found.header.n_descsz, type)
     return 0
