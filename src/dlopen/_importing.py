@@ -1,4 +1,4 @@
-"""Extension modules that this package loads, and blocks in which imports go to a namespace.
+"""Blocks in which imports go to a namespace.
 
 Not imported before it is used: `importlib.machinery` takes longer than all of this package.
 """
@@ -9,16 +9,15 @@ import sys
 from _thread import get_ident
 from importlib.machinery import ExtensionFileLoader
 
-from dlopen import _linker
 from dlopen._lifecycle import new_lock
-from dlopen.errors import Error, one_line
+from dlopen._modules import ExtensionLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType, TracebackType
-    from typing import Protocol, TypeAlias
+    from typing import Protocol
 
     class Home(Protocol):
         """The namespace that modules are imported into."""
@@ -27,55 +26,7 @@ if TYPE_CHECKING:
         _block: Block | None
 
         def _entered(self) -> int: ...
-        def _load_extension(self, path: str, symbol: str) -> int: ...
-
-    LoadExtension: TypeAlias = Callable[[str, str], int]
-    """Of the file's path and the name of its PyInit function: loads it for ever, and returns the
-    address of the function, 0 if it has none."""
-
-
-def export_name(name: str) -> str:
-    """The function that makes a module of this name; see PEP 489."""
-    last = name.rpartition(".")[2]
-    if last.isascii():
-        return f"PyInit_{last}"
-    return "PyInitU_" + last.encode("punycode").decode("ascii").replace("-", "_")
-
-
-class ExtensionLoader(ExtensionFileLoader):
-    """As the interpreter's, but our linker loads the file, and each load makes a new module."""
-
-    def __init__(self, name: str, path: str, load: LoadExtension) -> None:
-        super().__init__(name, path)
-        self._load = load
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Load the file and call its PyInit function, with the GIL held."""
-        path, symbol = self.path, export_name(spec.name)
-        try:
-            function = self._load(path, symbol)
-        except Error as error:
-            raise ImportError(str(error), name=spec.name, path=path) from error
-        if not function:
-            message = f"{path} does not define the module export function {symbol}"
-            raise ImportError(one_line(message), name=spec.name, path=path)
-        number = self._give_package_context(function) if "." in spec.name else 0
-        try:
-            return _linker.create_module(function, spec)
-        finally:
-            if number:
-                _linker.unpatch(number)
-
-    @staticmethod
-    def _give_package_context(function: int) -> int:
-        """A single-phase module is named when it is made, and its functions with it.
-
-        What the interpreter's own import says of the package is out of reach (a variable that
-        libpython of 3.12 hides), but the call that makes the module is not: the number of a patch.
-        """
-        found = _linker.address(function)
-        assert found
-        return _linker.patch(found[0], [(b"PyModule_Create2", None, _linker.CREATE_IN_PACKAGE)])[0]
+        def _open_extension(self, path: str, mode: int) -> int: ...
 
 
 def top_of(name: str) -> str:
@@ -184,8 +135,8 @@ class Block:
             self._tops.add(top)
             if isinstance(spec.loader, ExtensionFileLoader):
                 loader = spec.loader
-                load = self._namespace._load_extension
-                spec.loader = ExtensionLoader(loader.name, loader.path, load)
+                opener = self._namespace._open_extension
+                spec.loader = ExtensionLoader(loader.name, loader.path, opener, anew=True)
             return spec
         return None
 

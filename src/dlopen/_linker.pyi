@@ -89,7 +89,6 @@ class Opened:
     _left: int | None
     _has_ending: bool
     _given_data: Buffer | None
-    _keeps_gil: bool
 
     def _open(
         self,
@@ -123,3 +122,12 @@ def keep_for_ever(thing: object) -> None: ...
 CREATE_IN_PACKAGE: int
 
 def create_module(function: int, spec: ModuleSpec) -> ModuleType: ...
+
+class Making:
+    error: BaseException | None
+    unused_image: int
+
+    def __init__(self, path: bytes, opener: Callable[[int], int]) -> None: ...
+    def make(self, create: Callable[[ModuleSpec], ModuleType], spec: ModuleSpec) -> ModuleType: ...
+
+def lead_imports() -> bool: ...

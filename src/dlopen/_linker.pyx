@@ -24,6 +24,7 @@ include "binding/opened.pxi"
 include "binding/changing.pxi"
 include "binding/callbacks.pxi"
 include "binding/extensions.pxi"
+include "binding/modules.pxi"
 
 
 PRIVATE = DLOPEN_PRIVATE

@@ -324,12 +324,6 @@ class Library(Mapped):
         """The error for a name that is not there, or whose value is NULL."""
         return without_address(name, self._path) if is_there else undefined_in(self, name)
 
-    def _address_of_own(self, name: str) -> int | None:
-        """Of a function that this library itself defines; None if it does not, or at NULL."""
-        sys.audit("dlopen.symbol", self._path, name)
-        found = _linker.symbol_address(self._open_image(), name.encode(), None, True)
-        return found[0] or None if found else None
-
     def variable(self, name: str, type_: type[Any]) -> Variable:
         """A variable of the given ctypes type, of this library or of one that it needs.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from _warnings import warn
-from os import RTLD_LOCAL, RTLD_NODELETE, RTLD_NOLOAD, RTLD_NOW
+from os import RTLD_LOCAL, RTLD_NOW
 from types import MappingProxyType
 
 from dlopen import _linker
 from dlopen._lifecycle import late
 from dlopen._mapped import Place
+from dlopen._records import or_log
 from dlopen.info import Info
 from dlopen.library import Blocker, Library
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from dlopen._importing import Block
     from dlopen.library import Keywords
-
-_PIN = RTLD_NOLOAD | RTLD_NODELETE
 
 
 class Namespace(Place):
@@ -217,18 +216,10 @@ class Namespace(Place):
     def _images(self) -> list[int]:
         return [] if self._number is None else _linker.images_of(self._number)
 
-    def _load_extension(self, path: str, symbol: str) -> int:
-        """Load an extension module for ever, and return the address of its PyInit function."""
-        name = os.fsencode(os.path.abspath(path))  # noqa: PTH100  (a slash is what it needs)
-        flags = sys.getdlopenflags()
+    def _open_extension(self, path: str, mode: int) -> int:
+        """Open the file of an extension module, and return its image."""
         number = self._entered()
-        library = Library.__new__(Library)
-        # As the interpreter's own import: its constructors may use Python.
-        library._keeps_gil = True
-        Library.__init__(library, name, flags, gil=True, namespace=self)
-        address = library._address_of_own(symbol)
-        if address is None:
-            library.close()
-            return 0
-        _linker.close(_linker.open(name, None, flags | _PIN, namespace=number))
-        return address
+        name, text, flags = _linker.asked(os.path.abspath(path), mode)  # noqa: PTH100
+        more = _linker.ARENA if self._arena else 0
+        # Its constructors may use Python, as under the interpreter's own import.
+        return or_log(_linker.open, text, name, None, flags, more, namespace=number, keeps_gil=True)

@@ -19,7 +19,7 @@ ROOMS = {
     "given": {"modes", "callbacks", "_files", "_replacing", "_requests"},
     "handed out": {"_gate", "functions"},
     "changing": {"patching", "reloading"},
-    "open": {"_mapped", "library", "image", "_importing", "namespaces"},
+    "open": {"_mapped", "library", "image", "_modules", "_importing", "namespaces"},
     "face": {"process", "watching", "_command_line", "__main__", "__init__"},
 }
 MODULES = set().union(*ROOMS.values())

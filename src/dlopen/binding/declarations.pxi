@@ -48,6 +48,7 @@ cdef extern from "Python.h":
     PyTypeObject *PyModuleDef_TypePointer "&PyModuleDef_Type"
     PyTypeObject *Py_TYPE(PyObject *thing)
     object PyModule_FromDefAndSpec(PyModuleDef *definition, object spec)
+    PyObject *PyModule_FromDefAndSpec2(PyModuleDef *definition, PyObject *spec, int version)
     PyModuleDef *PyModule_GetDef(object module) except? NULL
     PyObject *PyModule_Create2(PyModuleDef *definition, int version)
     void PyErr_SetObject(object type, object error) noexcept

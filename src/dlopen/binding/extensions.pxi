@@ -59,14 +59,20 @@ def create_module(uintptr_t function, spec):
     if made == NULL:
         raise_pending()
         raise SystemError(f"initialization of {spec.name} failed without raising an exception")
-    raise_pending()
+    try:
+        raise_pending()
+    except BaseException as error:
+        raise SystemError(f"initialization of {spec.name} raised unreported exception") from error
     if Py_TYPE(made) == NULL:
         raise SystemError(f"init function of {spec.name} returned uninitialized object")
     if Py_TYPE(made) == PyModuleDef_TypePointer:
         return PyModule_FromDefAndSpec(<PyModuleDef *>made, spec)
     module = <object>made
     Py_DECREF(module)                   # the reference that was returned
-    definition = PyModule_GetDef(module)
+    try:
+        definition = PyModule_GetDef(module)
+    except TypeError:
+        definition = NULL               # it is no module at all
     if definition == NULL:
         raise SystemError(f"initialization of {spec.name} did not return an extension module")
     if PyState_FindModule(definition) == NULL:

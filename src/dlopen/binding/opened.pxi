@@ -99,7 +99,6 @@ cdef class Opened:
     cdef public bint _has_ending        # whether `_end` is to be called
     # What `_open` finds, where `Library` is not called as such.
     cdef public object _given_data      # the content of the file
-    cdef public bint _keeps_gil         # whether constructors run with the GIL held
 
     def __cinit__(self):
         self._path = ""
@@ -115,7 +114,7 @@ cdef class Opened:
         data, self._given_data = self._given_data, None     # which the caller may want to free
         try:
             image = load(
-                name, data, modes, flags, replacements, files, place, 0, True, self._keeps_gil)
+                name, data, modes, flags, replacements, files, place, 0, True, False)
         except BaseException as error:
             log_refused(text, error)
             raise

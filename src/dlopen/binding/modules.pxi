@@ -1,0 +1,150 @@
+# Modules that the interpreter makes of images of ours.  To make one it calls dlopen, dlsym and,
+# when the first has failed, dlerror; these places of it lead here for good.  In a thread that makes
+# such a module the three answer for it; what else comes goes on to where the places led before.
+from libc.stdint cimport uintptr_t
+from libc.string cimport strcmp
+
+
+cdef extern from "dlfcn.h" nogil:
+    void *libc_dlopen "dlopen"(const char *path, int mode)
+    void *libc_dlsym "dlsym"(void *handle, const char *name)
+    char *libc_dlerror "dlerror"()
+
+ctypedef void *(*dlopen_function)(const char *path, int mode) noexcept nogil
+ctypedef void *(*dlsym_function)(void *handle, const char *name) noexcept nogil
+ctypedef char *(*dlerror_function)() noexcept nogil
+
+# Whom the places have led to.  Set anew before anybody calls that could tell: see `lead_imports`.
+cdef dlopen_function other_dlopen = <dlopen_function>libc_dlopen
+cdef dlsym_function other_dlsym = <dlsym_function>libc_dlsym
+cdef dlerror_function other_dlerror = <dlerror_function>libc_dlerror
+
+
+cdef struct Maker:
+    Maker *outer                        # whose module imports this one
+    void *making                        # the object that it is part of
+    const char *path                    # what the interpreter asks for
+    uintptr_t image                     # that it got; 0: none yet
+    const char *message                 # what dlerror has to say; NULL: it was said, or is nothing
+    bint is_open                        # has asked: the path is another's from now on
+    bint is_found                       # and got the function that makes the module
+
+cdef extern from *:
+    """
+    static __thread void *dlopen_innermost_maker;   /* of the modules that this thread makes */
+    """
+    void *innermost_maker "dlopen_innermost_maker"
+
+
+cdef class Making:
+    """A module that is made; `opener` is called with the mode of dlopen(3), and returns the image.
+
+    Not on the stack, which greenlets share: they end in any order.
+    """
+    cdef Maker maker
+    cdef bytes path, message
+    cdef object opener
+    cdef readonly object error          # what `opener` has raised
+
+    def __cinit__(self, bytes path not None, opener):
+        self.path = path
+        self.maker.path = path
+        self.maker.making = <void *>self
+        self.opener = opener
+
+    def make(self, create, spec):
+        """What `create`, which is the interpreter's own, makes of the spec."""
+        cdef Maker *maker = &self.maker
+        cdef Maker *other
+        maker.outer = <Maker *>innermost_maker
+        (&innermost_maker)[0] = maker
+        try:
+            return create(spec)
+        finally:
+            other = <Maker *>innermost_maker
+            if other == maker:
+                (&innermost_maker)[0] = maker.outer
+            else:
+                while other != NULL and other.outer != maker:
+                    other = other.outer
+                if other != NULL:
+                    other.outer = maker.outer
+
+    @property
+    def unused_image(self):
+        """It is open, and nothing of the module has run but constructors; 0: no such."""
+        return 0 if self.maker.is_found else self.maker.image
+
+
+cdef void *open_for(Maker *maker, int mode) noexcept with gil:
+    cdef Making making = <Making>maker.making
+    maker.is_open = True
+    try:
+        maker.image = <uintptr_t>making.opener(mode)
+    except BaseException as error:
+        making.error = error
+        making.message = str(error).encode(errors="surrogateescape")
+        maker.message = making.message
+    return <void *>maker.image
+
+
+cdef void *find_for(Maker *maker, const char *name) noexcept with gil:
+    cdef PublicSymbol found
+    try:
+        if not find_address(maker.image, name, None, False, &found):
+            return NULL
+    except Exception:                   # as dlsym, it has none; and nobody asks dlerror
+        return NULL
+    maker.is_found = maker.is_found or found.address != 0
+    return <void *><uintptr_t>found.address
+
+
+# A call that is not ours is the last that a function does, so that it looks to libc, which heeds
+# its caller, as one from where that leads to.
+cdef void *dlopen_of_imports(const char *path, int mode) noexcept nogil:
+    cdef Maker *maker = <Maker *>innermost_maker
+    while maker != NULL:
+        # Not the first that comes: audit hooks run before it, and may import.
+        if not maker.is_open and path != NULL and strcmp(path, maker.path) == 0:
+            return open_for(maker, mode)
+        maker = maker.outer
+    return other_dlopen(path, mode)
+
+
+cdef void *dlsym_of_imports(void *handle, const char *name) noexcept nogil:
+    cdef Maker *maker = <Maker *>innermost_maker
+    while maker != NULL:
+        if maker.image != 0 and maker.image == <uintptr_t>handle:
+            return find_for(maker, name)
+        maker = maker.outer
+    return other_dlsym(handle, name)
+
+
+cdef char *dlerror_of_imports() noexcept nogil:
+    cdef Maker *maker = <Maker *>innermost_maker
+    cdef const char *message
+    while maker != NULL:
+        message = maker.message
+        if message != NULL:
+            maker.message = NULL
+            return <char *>message
+        maker = maker.outer
+    return other_dlerror()
+
+
+def lead_imports():
+    """Let the interpreter's places lead here; False if it has none, or not all of them."""
+    global other_dlopen, other_dlsym, other_dlerror
+    image, _ = address(<uintptr_t><void *>PyModule_FromDefAndSpec2)
+    number, places = patch(image, [
+        (b"dlopen", None, <uintptr_t><void *>dlopen_of_imports),
+        (b"dlsym", None, <uintptr_t><void *>dlsym_of_imports),
+        (b"dlerror", None, <uintptr_t><void *>dlerror_of_imports),
+    ])
+    if not all(count for count, _ in places):
+        unpatch(number)
+        return False
+    other_dlopen = <dlopen_function><void *><uintptr_t>places[0][1]
+    other_dlsym = <dlsym_function><void *><uintptr_t>places[1][1]
+    other_dlerror = <dlerror_function><void *><uintptr_t>places[2][1]
+    return True

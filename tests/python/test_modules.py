@@ -1,0 +1,411 @@
+"""Extension modules that our linker opens, compared with those of the interpreter's own import."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from support.fixtures import compile_library, run_python
+
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+INCLUDE = f"-I{sysconfig.get_paths()['include']}"
+
+START = """
+#include <Python.h>
+static int count;
+static PyObject *next_count(PyObject *module, PyObject *none) { return PyLong_FromLong(++count); }
+static PyMethodDef methods[] = {
+    {"next_count", next_count, METH_NOARGS, "Counts."}, {NULL, NULL, 0, NULL}};
+
+"""
+# The interpreter gives a single-phase module of size -1 what it had at first, others it makes anew.
+SINGLE = (
+    START
+    + """
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "NAME", "Of one phase.", SIZE, methods, NULL, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_NAME(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddStringConstant(module, "early", PyModule_GetName(module)) < 0)
+        Py_CLEAR(module);
+    return module;
+}
+"""
+)
+MULTI = (
+    START
+    + """
+static int execute(PyObject *module) {
+    DURING
+    return PyModule_AddStringConstant(module, "early", PyModule_GetName(module));
+}
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "whatever", "Of two phases.", 0, methods, slots, NULL, NULL, NULL};
+PyMODINIT_FUNC FUNCTION(void) { return PyModuleDef_Init(&definition); }
+"""
+)
+CREATED = (
+    START
+    + """
+/* As Cython's modules: they look at the spec. */
+static PyObject *create(PyObject *spec, PyModuleDef *definition) {
+    PyObject *name = PyObject_GetAttrString(spec, "name");
+    PyObject *origin = PyObject_GetAttrString(spec, "origin");
+    PyObject *module = name && origin ? PyModule_NewObject(name) : NULL;
+    if (module && PyModule_AddObjectRef(module, "__file__", origin) < 0) Py_CLEAR(module);
+    Py_XDECREF(name);
+    Py_XDECREF(origin);
+    return module;
+}
+static PyModuleDef_Slot slots[] = {{Py_mod_create, create}, {0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "whatever", NULL, 0, methods, slots, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_created(void) { return PyModuleDef_Init(&definition); }
+"""
+)
+FAILING = {
+    # name: what PyInit_NAME does
+    "silent": "return NULL;",
+    "raises": 'PyErr_SetString(PyExc_LookupError, "by itself"); return NULL;',
+    "reports": "PyErr_SetNone(PyExc_LookupError); return Py_NewRef(Py_None);",
+    "other_thing": "return PyLong_FromLong(1);",
+    "bad_slots": """
+        static PyModuleDef_Slot slots[] = {{77, NULL}, {0, NULL}};
+        static struct PyModuleDef definition = {
+            PyModuleDef_HEAD_INIT, "bad_slots", NULL, 0, NULL, slots, NULL, NULL, NULL};
+        return PyModuleDef_Init(&definition);""",
+    "late": """
+        static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute_late}, {0, NULL}};
+        static struct PyModuleDef definition = {
+            PyModuleDef_HEAD_INIT, "late", NULL, 0, NULL, slots, NULL, NULL, NULL};
+        return PyModuleDef_Init(&definition);""",
+}
+FAILS = """
+#include <Python.h>
+static int execute_late(PyObject *module) {
+    PyErr_SetString(PyExc_LookupError, "in the second phase");
+    return -1;
+}
+PyMODINIT_FUNC PyInit_NAME(void) { DOES }
+"""
+
+# What a child begins with: `opens` lists what was opened, `ways` is how modules are imported.
+BEGIN = """
+import importlib, importlib.machinery, sys, threading
+import dlopen
+from dlopen import _linker, _modules
+way, site = sys.argv[1:3]
+sys.path.insert(0, site)
+opened = []
+
+def opener(path, mode):
+    name, text, flags = _linker.asked(path, mode)
+    opened.append(_linker.open(name, None, flags, keeps_gil=True))
+    return opened[-1]
+
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, *arguments):
+        spec = super().find_spec(*arguments)
+        if spec and isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+            spec.loader = _modules.ExtensionLoader(spec.loader.name, spec.loader.path, opener)
+        return spec
+
+if way == "without":
+    _modules._led.append(False)
+if way != "interpreter":
+    sys.meta_path.insert(0, Finder)
+
+def ours():
+    return [info.path for info in dlopen.libraries() if not info.is_host]
+"""
+SHOW = """
+def show(name):
+    try:
+        module = importlib.import_module(name)
+    except BaseException as error:
+        known = getattr(error, "name", None), getattr(error, "path", None)
+        print(name, type(error), error, known, name in sys.modules)
+        return None
+    print(name, sorted(vars(module)), module.__name__, module.__doc__, module.__file__)
+    print(module.__package__, module.__spec__.name, module.__spec__.origin, repr(module))
+    print(getattr(module, "early", None), module.next_count.__module__)
+    print(module.next_count.__doc__, [module.next_count(), module.next_count()])
+    return module
+"""
+
+
+def extension(
+    directory: Path, name: str, source: str, *, flags: tuple[str, ...] = (), suffix: str = SUFFIX
+) -> Path:
+    """The extension module of a source, in which NAME is its name."""
+    text = source.replace("NAME", name).replace("FUNCTION", f"PyInit_{name}").replace("DURING", "")
+    return compile_library(directory, f"{name}{suffix}", text, flags=[INCLUDE, *flags], soname="")
+
+
+def by_each_way(code: str, site: Path) -> dict[str, str]:
+    """What a child prints, by the way in which it imports."""
+    return {
+        way: run_python(BEGIN + SHOW + code, way, str(site)).stdout
+        for way in ("interpreter", "ours", "without")
+    }
+
+
+def test_modules_are_as_by_the_interpreter(tmp_path: Path) -> None:
+    package = tmp_path / "pack" / "inner"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    names = []
+    for folder, prefix in ((tmp_path, ""), (package, "pack.inner.")):
+        extension(folder, "one", SINGLE.replace("SIZE", "-1"))
+        extension(folder, "sized", SINGLE.replace("SIZE", "0"))
+        extension(folder, "multi", MULTI)
+        extension(folder, "created", CREATED)
+        limited = ("-DPy_LIMITED_API=0x030b0000",)
+        extension(folder, "limited", MULTI, flags=limited, suffix=".abi3.so")
+        text = MULTI.replace("FUNCTION", "PyInitU_gre_6ka8i")
+        extension(folder, "größe", text)
+        names += [
+            prefix + name for name in ("one", "sized", "multi", "created", "limited", "größe")
+        ]
+    code = f"""
+for name in {names!r}:
+    assert show(name)
+own = [path for path in ours() if path.startswith(site)]
+assert len(own) == (0 if way == "interpreter" else {len(names)}), own
+"""
+    shown = by_each_way(code, tmp_path)
+    assert shown["ours"] == shown["without"] == shown["interpreter"]
+    assert "pack.inner.one pack.inner.one" in shown["ours"]
+
+
+def test_what_the_interpreter_remembers(tmp_path: Path) -> None:
+    """A single-phase module is made of it when it is imported again, and no file is opened."""
+    extension(tmp_path, "one", SINGLE.replace("SIZE", "-1"))
+    extension(tmp_path, "sized", SINGLE.replace("SIZE", "0"))
+    extension(tmp_path, "multi", MULTI)
+    code = """
+for name in ("one", "sized", "multi"):
+    first = show(name)
+    first.planted = 1
+    del sys.modules[name]
+    second = show(name)
+    print(first is second, hasattr(second, "planted"))
+print(len(opened), len({*opened}))
+"""
+    ours = run_python(BEGIN + SHOW + code, "ours", str(tmp_path)).stdout
+    theirs = run_python(BEGIN + SHOW + code, "interpreter", str(tmp_path)).stdout
+    assert ours.splitlines()[:-1] == theirs.splitlines()[:-1]
+    assert ours.splitlines()[-1] == "4 3"
+
+
+def test_failures_are_as_by_the_interpreter(tmp_path: Path) -> None:
+    """Nothing half imported is left; nor is an image, if nothing of the module was called."""
+    for name, does in FAILING.items():
+        extension(tmp_path, name, FAILS.replace("DOES", does))
+    extension(tmp_path, "nameless", MULTI.replace("FUNCTION", "PyInit_another"))
+    code = f"""
+before = {{*sys.modules}}
+for name in {[*FAILING, "nameless"]!r}:
+    show(name)
+    show(name)
+assert {{*sys.modules}} == before
+left = sorted(path for path in ours() if path.startswith(site))
+assert len(left) == (0 if way == "interpreter" else {len(FAILING)}), left
+assert not any("nameless" in path for path in left)
+assert not way.startswith("o") or _linker.images().count(opened[-1]) == 0
+"""
+    shown = by_each_way(code, tmp_path)
+    assert shown["ours"] == shown["without"] == shown["interpreter"]
+
+
+def test_why_a_file_cannot_be_opened(tmp_path: Path) -> None:
+    name = "n" * 1000
+    source = f"void {name}(void);\nvoid PyInit_undefined(void) {{ {name}(); }}"
+    extension(tmp_path, "undefined", source)
+    (tmp_path / f"text{SUFFIX}").write_text("no library")
+    code = """
+for name in ("undefined", "text"):
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        assert (error.name, error.path) == (name, f"{site}/{name}SUFFIX"), vars(error)
+        assert str(error) == str(error.__cause__)
+        print(type(error.__cause__).__name__, error)
+    assert name not in sys.modules
+assert not [path for path in ours() if path.startswith(site)]
+"""
+    for way in ("ours", "without"):
+        shown = run_python(BEGIN + code.replace("SUFFIX", SUFFIX), way, str(tmp_path)).stdout
+        first, second = shown.splitlines()
+        assert first.startswith("SymbolError ")
+        assert name in first
+        assert second.startswith("LoadError ")
+
+
+def test_what_an_opener_raises_comes_out() -> None:
+    code = """
+from importlib.machinery import ModuleSpec
+import gc
+class Wrong(Exception): pass
+def wrong(path, mode):
+    raise Wrong(path, mode)
+for error in (Wrong, KeyboardInterrupt):
+    def opener(path, mode):
+        raise error(path, mode)
+    try:
+        _modules.create(ModuleSpec("x", None, origin="/nowhere/x.so"), opener, anew=True)
+    except error as caught:
+        print(caught, caught.__context__ is None)
+print(sys.getdlopenflags())
+"""
+    for way in ("ours", "without"):
+        *lines, flags = run_python(BEGIN + code, way, "").stdout.splitlines()
+        assert lines == [f"('/nowhere/x.so', {flags}) True"] * 2
+
+
+def test_two_modules_in_one_file(tmp_path: Path) -> None:
+    """As Cython packs them: the second by a spec of its own, from the same file."""
+    both = MULTI.replace("FUNCTION", "PyInit_first") + (
+        "PyMODINIT_FUNC PyInit_second(void) { return PyModuleDef_Init(&definition); }\n"
+    )
+    path = extension(tmp_path, "first", both)
+    code = f"""
+from importlib.util import module_from_spec, spec_from_file_location
+first = importlib.import_module("first")
+spec = spec_from_file_location("pack.second", {str(path)!r})
+if way != "interpreter":
+    spec.loader = _modules.ExtensionLoader("pack.second", spec.loader.path, opener)
+second = module_from_spec(spec)
+spec.loader.exec_module(second)
+print(first, second, first.next_count(), second.next_count(), second.early)
+"""
+    shown = by_each_way(code, tmp_path)
+    assert shown["ours"] == shown["without"] == shown["interpreter"]
+    assert " 1 2 pack.second" in shown["ours"]
+
+
+IMPORTS = """
+#include <Python.h>
+static PyObject *imported;
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "NAME", NULL, -1, NULL, NULL, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_NAME(void) {
+    PyObject *other = PyImport_ImportModule("OTHER");
+    PyObject *module = other ? PyModule_Create(&definition) : NULL;
+    if (module) PyModule_AddObjectRef(module, "other", other);
+    return module;
+}
+"""
+
+
+def test_modules_that_import_others_while_they_are_made(tmp_path: Path) -> None:
+    """One of ours, in a package; one of the interpreter's; one that cannot be imported."""
+    for name in ("pack", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    extension(tmp_path / "pack", "outer", IMPORTS.replace("OTHER", "other.inner"))
+    extension(tmp_path / "other", "inner", IMPORTS.replace("OTHER", "other.last"))
+    extension(tmp_path / "other", "last", SINGLE.replace("SIZE", "-1"))
+    extension(tmp_path, "hosts", IMPORTS.replace("OTHER", "other.of_host"))
+    extension(tmp_path / "other", "of_host", SINGLE.replace("SIZE", "-1"))
+    extension(tmp_path, "breaks", IMPORTS.replace("OTHER", "other.broken"))
+    (tmp_path / "other" / f"broken{SUFFIX}").write_text("no library")
+    code = """
+import pack.outer, other.inner, other.last
+print(pack.outer, pack.outer.other, other.inner.other, other.last.next_count.__module__)
+find_spec = Finder.find_spec
+def find_others(name, *arguments):
+    return None if name == "other.of_host" else find_spec(name, *arguments)
+Finder.find_spec = find_others
+import hosts
+print(hosts, hosts.other, hosts.other.next_count.__module__)
+infos = {info.path: info.is_host for info in dlopen.libraries()}
+assert infos[hosts.other.__file__]
+assert infos[hosts.__file__] == (way == "interpreter")
+Finder.find_spec = find_spec
+try:
+    import breaks
+except ImportError as error:
+    print(error.name if way != "interpreter" else "other.broken", "other.broken" in sys.modules)
+"""
+    shown = by_each_way(code, tmp_path)
+    assert shown["ours"] == shown["without"] == shown["interpreter"]
+
+
+def test_an_audit_hook_sees_the_same_and_may_import(tmp_path: Path) -> None:
+    extension(tmp_path, "one", SINGLE.replace("SIZE", "-1"))
+    extension(tmp_path, "multi", MULTI)
+    extension(tmp_path, "in_hook", MULTI)
+    code = """
+seen = []
+def hook(event, arguments):
+    if event == "import" and arguments[1]:
+        seen.append((event, arguments))
+        if arguments[0] == "one":
+            importlib.import_module("in_hook")
+sys.addaudithook(hook)
+show("one")
+show("multi")
+print(seen)
+"""
+    shown = by_each_way(code, tmp_path)
+    assert shown["ours"] == shown["without"] == shown["interpreter"]
+    assert shown["ours"].count("('import', ('in_hook'") == 1
+
+
+def test_threads_import_at_once(tmp_path: Path) -> None:
+    """The same modules, others of ours, and those of the interpreter's."""
+    count = 12
+    for number in range(count):
+        extension(tmp_path, f"m{number}", MULTI if number % 2 else SINGLE.replace("SIZE", "-1"))
+        extension(tmp_path, f"theirs{number}", MULTI)
+    code = f"""
+find_spec = Finder.find_spec
+Finder.find_spec = lambda name, *rest: None if name[0] == "t" else find_spec(name, *rest)
+start = threading.Barrier(4)
+found = [[] for _ in range(4)]
+def work(mine):
+    start.wait()
+    for number in range({count}):
+        for name in (f"m{{number}}", f"theirs{{number}}"):
+            mine.append(importlib.import_module(name))
+threads = [threading.Thread(target=work, args=[mine]) for mine in found]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+for modules in zip(*found):
+    assert len({{*map(id, modules)}}) == 1
+    assert modules[0].early == modules[0].__name__
+hosts = {{info.path: info.is_host for info in dlopen.libraries()}}
+for module in found[0]:
+    assert hosts[module.__file__] == (module.__name__[0] == "t"), module
+assert len(opened) == len({{*opened}}) == {count}
+"""
+    for way in ("ours", "without"):
+        run_python(BEGIN + code, way, str(tmp_path))
+
+
+@pytest.mark.parametrize("source", [MULTI, CREATED, SINGLE.replace("SIZE", "-1")])
+def test_each_image_has_its_module(tmp_path: Path, source: str) -> None:
+    """Of one name and path: what the interpreter remembers is that of another image."""
+    path = extension(tmp_path, "created", source)
+    code = f"""
+from importlib.machinery import ModuleSpec
+def opener(path, mode):
+    return _linker.open(path.encode(), None, mode | _linker.PRIVATE, keeps_gil=True)
+made = []
+for number in range(5):
+    spec = ModuleSpec("created", None, origin={str(path)!r})
+    spec.has_location = True
+    made.append(_modules.create(spec, opener, anew=True))
+    assert spec.origin == {str(path)!r} == getattr(made[-1], "__file__", spec.origin)
+assert [module.next_count() for module in made] == [1] * 5
+assert len({{*map(id, made)}}) == 5
+assert ours().count({str(path)!r}) == 5
+"""
+    for way in ("ours", "without"):
+        run_python(BEGIN + code, way, str(tmp_path))
