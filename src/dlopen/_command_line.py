@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NoReturn
+from zipimport import ZipImportError, zipimporter
 
 from dlopen import _linker, process, watching
 from dlopen.image import Image
@@ -45,6 +46,17 @@ class Options(argparse.Namespace):
     verbose: bool
     keep: list[str]
     module: bool
+    source: str | None  # these are zipapp's
+    output: str | None
+    python: str
+    main: str | None
+    script: str | None
+    requirement: list[str]
+    compress: bool
+    info: bool
+    platform: list[str]
+    python_version: str | None
+    dlopen_wheel: str | None
 
 
 class Parser(argparse.ArgumentParser):
@@ -209,6 +221,95 @@ def _watch(options: Options) -> int:
     return 0
 
 
+def _zipapp(options: Options) -> int:
+    """Pack, or look into what is packed."""
+    from dlopen import _zipapp  # noqa: PLC0415  (it imports much)
+
+    source = Path(options.source) if options.source else None
+    output = Path(options.output) if options.output else source and source.with_suffix(".pyz")
+    try:
+        if options.info:
+            if source is None:
+                raise _zipapp.PackError("--info: of which archive?")
+            for key, value in _zipapp.describe(source):
+                print(f"{key:12} {value}")
+            return 0
+        if output is None:
+            raise _zipapp.PackError("--output: where to?")
+        wanted = _zipapp.Wanted(
+            source,
+            output,
+            python=options.python,
+            main=options.main,
+            script=options.script,
+            requirements=options.requirement,
+            compress=options.compress,
+            platforms=options.platform,
+            python_version=options.python_version,
+            dlopen_wheel=Path(options.dlopen_wheel) if options.dlopen_wheel else None,
+        )
+        for warning in _zipapp.pack(wanted):
+            print(f"dlopen zipapp: warning: {warning}", file=sys.stderr)
+    except _zipapp.PackError as error:
+        print(f"dlopen zipapp: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _add_zipapp(commands: argparse._SubParsersAction[Parser]) -> None:
+    zipapp = commands.add_parser(
+        "zipapp",
+        help="make one file of an application, with its extension modules and dlopen",
+        description="The options are those of the standard library's zipapp, and some more.",
+    )
+    zipapp.add_argument("source", nargs="?", metavar="SOURCE", help="a folder")
+    zipapp.add_argument("-o", "--output", metavar="FILE", help="by default SOURCE.pyz")
+    zipapp.add_argument(
+        "-p", "--python", default="/usr/bin/env python3", metavar="PYTHON",
+        help="for the first line; by default %(default)s",
+    )  # fmt: skip
+    entry = zipapp.add_mutually_exclusive_group()
+    entry.add_argument("-m", "--main", metavar="MODULE:FUNCTION", help="what is called")
+    entry.add_argument("--script", metavar="NAME", help="a script that an installed package has")
+    zipapp.add_argument(
+        "-r", "--requirement", action="append", default=[], metavar="FILE",
+        help="pip installs what is in it",
+    )  # fmt: skip
+    zipapp.add_argument(
+        "-c", "--compress", action="store_true", help="all but libraries, which are mapped"
+    )
+    zipapp.add_argument("--info", action="store_true", help="print what is in the archive SOURCE")
+    zipapp.add_argument(
+        "--platform", action="append", default=[], help="as pip's: for another machine"
+    )
+    zipapp.add_argument("--python-version", metavar="3.N", help="as pip's: for another Python")
+    zipapp.add_argument("--dlopen-wheel", metavar="FILE", help="dlopen for that machine")
+    zipapp.set_defaults(act=_zipapp)
+
+
+def _is_archive(name: str) -> bool:
+    """Is this no command, but a file that the interpreter would run as an archive?"""
+    if name.isalpha():
+        return False
+    try:
+        return zipimporter(name).find_spec("__main__") is not None
+    except ZipImportError:
+        return False
+
+
+def _run_archive(command: list[str]) -> int:
+    """Run it as the interpreter would: it stands where the folder of a script stands."""
+    import runpy  # noqa: PLC0415  (only here)
+
+    sys.argv[:] = command
+    archive = str(Path(command[0]).absolute())
+    if not sys.flags.safe_path:
+        del sys.path[0]  # that of `dlopen`, or where `python -m` is
+    sys.path.insert(0, archive)
+    runpy.run_path(archive, run_name="__main__")
+    return 0
+
+
 def _parser() -> Parser:
     parser = Parser(prog="dlopen", description="A dynamic linker: run programs under it, look.")
     parser.add_argument("--version", action="version", version=f"dlopen {_linker.VERSION}")
@@ -248,12 +349,16 @@ def _parser() -> Parser:
     info = commands.add_parser("info", help="print what a library needs, defines and holds")
     info.add_argument("name", metavar="FILE", help="a file, or a name that is searched")
     info.set_defaults(act=_info)
+
+    _add_zipapp(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line, by default the process's; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and _is_archive(given[0]):
+        return _run_archive(given)
     # What follows -- is the program's, whatever argparse of this version makes of it.
     is_run = given[:1] in (["run"], ["watch"])
     end = given.index("--") if is_run and "--" in given else len(given)

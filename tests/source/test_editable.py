@@ -49,3 +49,8 @@ def test_an_editable_installation_can_be_imported(tmp_path: Path) -> None:
     program = [str(python), "-m", "dlopen"]
     assert run([*program, "--version"], env=env, cwd=tmp_path).stdout == f"dlopen {version}"
     assert run([*program, "run", "echo", "here"], env=env, cwd=tmp_path).stdout == "here\n"
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text("import dlopen; print(dlopen.__file__)")
+    run([*program, "zipapp", "app"], env=env, cwd=tmp_path)
+    packed = run([sys.executable, "-I", "-S", "app.pyz"], cwd=tmp_path).stdout
+    assert packed == f"{tmp_path}/app.pyz/_dlopen/dlopen/__init__.pyc\n"
