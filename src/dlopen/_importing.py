@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         _modules: dict[str, ModuleType]
         _block: Block | None
 
+        def imports(self, *names: str) -> Block: ...
         def _entered(self) -> int: ...
         def _open_extension(self, path: str, mode: int) -> int: ...
 
@@ -134,9 +135,9 @@ class Block:
                 return None
             self._tops.add(top)
             if isinstance(spec.loader, ExtensionFileLoader):
-                loader = spec.loader
-                opener = self._namespace._open_extension
-                spec.loader = ExtensionLoader(loader.name, loader.path, opener, anew=True)
+                name, path = spec.loader.name, spec.loader.path
+                home = self._namespace
+                spec.loader = ExtensionLoader(name, path, home._open_extension, namespace=home)
             return spec
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _frozen_importlib import ModuleSpec, module_from_spec
 from _frozen_importlib_external import ExtensionFileLoader
 from _imp import create_dynamic
 from itertools import count
@@ -20,19 +21,38 @@ from dlopen.errors import Error, one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from importlib.machinery import ModuleSpec
+    from contextlib import AbstractContextManager
     from types import ModuleType
-    from typing import TypeAlias
+    from typing import Protocol, TypeAlias
+
+    from typing_extensions import Buffer
 
     Opener: TypeAlias = Callable[[str, int], int]
     """Of a module's path and the mode of dlopen(3): opens it, and returns the image."""
+    Finder: TypeAlias = Callable[[int, str], int]
+    """Of the image and a name: the address of a function, or 0."""
+
+    class Home(Protocol):
+        """A namespace that modules are imported into."""
+
+        def imports(self, *names: str) -> AbstractContextManager[None]: ...
+        def _entered(self) -> int: ...
+
 
 _lock = new_lock()
 _led: list[bool] = []  # whether the interpreter's places lead here, once that was tried
 _ways = count(1)
 
 
-def create(spec: ModuleSpec, opener: Opener, *, anew: bool = False) -> ModuleType:
+def find_function(image: int, name: str) -> int:
+    """As dlsym(3): of the image, or of what it needs."""
+    found = _linker.symbol_address(image, name.encode(), None, own=False)
+    return found[0] if found else 0
+
+
+def create(
+    spec: ModuleSpec, opener: Opener, *, anew: bool = False, finder: Finder = find_function
+) -> ModuleType:
     """Make the module of a spec, whose origin is an absolute path, of the image that is opened.
 
     As `_imp.create_dynamic`, with its exceptions.  Once a function of the module has been called
@@ -44,13 +64,14 @@ def create(spec: ModuleSpec, opener: Opener, *, anew: bool = False) -> ModuleTyp
             this package as the cause of an `ImportError`.
         anew: Whether the image is not that of earlier modules of this name and origin.  Otherwise
             the interpreter may make a single-phase module from what it remembers, and open nothing.
+        finder: How the function that makes the module is found; see `export_name`.
     """
     path = spec.origin
     assert path  # of a spec that a loader of extension modules has
     if not _lead_places():
-        return _create_without(spec, path, opener)
+        return _create_without(spec, path, opener, finder)
     asked = _another_way_to(path) if anew else path
-    making = _linker.Making(os.fsencode(asked), lambda mode: opener(path, mode))
+    making = _linker.Making(os.fsencode(asked), lambda mode: opener(path, mode), finder)
     spec.origin = asked
     try:
         module = making.make(create_dynamic, spec)
@@ -114,7 +135,7 @@ def export_name(name: str) -> str:
     return "PyInitU_" + last.encode("punycode").decode("ascii").replace("-", "_")
 
 
-def _create_without(spec: ModuleSpec, path: str, opener: Opener) -> ModuleType:
+def _create_without(spec: ModuleSpec, path: str, opener: Opener, finder: Finder) -> ModuleType:
     """As `create`, without the interpreter's import; it remembers nothing."""
     sys.audit("import", spec.name, path, None, None, None)
     try:
@@ -122,14 +143,14 @@ def _create_without(spec: ModuleSpec, path: str, opener: Opener) -> ModuleType:
     except Error as error:
         raise _as_of_import(error, spec, path) from error
     symbol = export_name(spec.name)
-    found = _linker.symbol_address(image, symbol.encode(), None, own=False)
-    if not found or not found[0]:
+    function = finder(image, symbol)
+    if not function:
         _close(image)
         message = f"dynamic module does not define module export function ({symbol})"
         raise ImportError(one_line(message), name=spec.name, path=path)
-    number = _give_package_context(found[0]) if "." in spec.name else 0
+    number = _give_package_context(function) if "." in spec.name else 0
     try:
-        module = _linker.create_module(found[0], spec)
+        module = _linker.create_module(function, spec)
     finally:
         if number:
             _linker.unpatch(number)
@@ -150,13 +171,153 @@ def _give_package_context(function: int) -> int:
 
 
 class ExtensionLoader(ExtensionFileLoader):
-    """As the interpreter's, but our linker opens the file."""
+    """As the interpreter's, but our linker opens the file.
 
-    def __init__(self, name: str, path: str, opener: Opener, *, anew: bool = False) -> None:
+    In a namespace each load makes a module anew.
+    """
+
+    def __init__(
+        self, name: str, path: str, opener: Opener, *, namespace: Home | None = None
+    ) -> None:
         super().__init__(name, path)
         self._opener = opener
-        self._anew = anew
+        self.namespace = namespace
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Open the file, and make the module."""
-        return create(spec, self._opener, anew=self._anew)
+        return create(spec, self._opener, anew=self.namespace is not None)
+
+
+class _Copy(ExtensionLoader):
+    """Of one load: an image of its own, from the content of a file."""
+
+    def __init__(self, name: str, path: str, data: Buffer, namespace: Home | None) -> None:
+        super().__init__(name, path, self._open, namespace=namespace)
+        self._data: list[Buffer] = [data]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return create(spec, self._opener, anew=True, finder=_find_only)
+
+    def _open(self, path: str, mode: int) -> int:
+        name, _, flags = _linker.asked(path, mode)
+        place = self.namespace._entered() if self.namespace else 0
+        # Given away: it may be large.
+        return _linker.open(name, self._data.pop(), flags, namespace=place, keeps_gil=True)
+
+
+def _find_only(image: int, name: str) -> int:
+    """A copy may have a name of its own: then it is the only function that makes a module."""
+    kind = name.partition("_")[0].removesuffix("U")  # PyInit, PyModExport
+    kinds = (kind, f"{kind}U")
+    found = find_function(image, name)
+    others = () if found else [n for n in _linker.exports(image) if n.partition("_")[0] in kinds]
+    return find_function(image, others[0]) if len(others) == 1 else found
+
+
+def load_module(
+    name: str, source: str | os.PathLike[str] | Buffer, *, namespace: Home | None = None
+) -> ModuleType:
+    """Import an extension module from the content of a file, which need not be on any disk.
+
+    Each call loads an image of its own, so there may be any number of copies side by side, under
+    different names.  As by `import`, the packages of the name are imported first, and the module is
+    in `sys.modules`, or in those of the namespace.
+
+    Args:
+        name: The module's.  The file may have been built for another one, if it holds one module.
+        source: The content, or the path of a file, which is read: it may be overwritten later.
+        namespace: The `Namespace` that the module belongs to, as in its `imports`.
+
+    Returns:
+        The module.  `__file__` is the path, or "<NAME>" for bytes.
+
+    Raises:
+        ImportError: There is a module of this name already, or it cannot be loaded: with the
+            `LoadError` or `OSError` as its cause.
+        ValueError: The namespace is closed.
+        Exception: What the module's initialisation raises; nothing of it is in `sys.modules` then.
+    """
+    path, data = _read(name, source)
+    if namespace is None:
+        return _load_new(name, path, data, None)
+    with namespace.imports(name.partition(".")[0]):
+        return _load_new(name, path, data, namespace)
+
+
+def reload_module(
+    module: ModuleType, source: str | os.PathLike[str] | Buffer | None = None
+) -> ModuleType:
+    """Import the new version of an extension module, and return it: another module, of its name.
+
+    It takes the old one's place in `sys.modules` and in its package.  What has objects of the old
+    one goes on with the old code, which stays: each time the process grows by an image.
+
+    Args:
+        module: However it was imported.
+        source: The content of the new file, or its path; None: the file of the module as it is now.
+
+    Raises:
+        ImportError: As by `load_module`; the old module stays where it is.
+        ValueError: It has no file, and no source is given.
+        Exception: What the module's initialisation raises; the old one comes back then.
+    """
+    spec = module.__spec__
+    loader = spec.loader if spec else None
+    path = spec.origin if spec else None
+    name = spec.name if spec else module.__name__
+    namespace = loader.namespace if isinstance(loader, ExtensionLoader) else None
+    if source is not None:
+        path, data = _read(name, source)
+    elif path and path.startswith("/") and (read := getattr(loader, "get_data", None)):
+        data = read(path)
+    else:
+        raise ValueError(f"{name} has no file that could be read again")
+    if namespace is None:
+        return _load(name, path, data, None)
+    with namespace.imports():
+        return _load(name, path, data, namespace)
+
+
+def _read(name: str, source: str | os.PathLike[str] | Buffer) -> tuple[str, Buffer]:
+    """The path that a module goes by, and the content of its file."""
+    if not isinstance(source, (str, os.PathLike)):
+        return f"<{name}>", source
+    path = os.path.abspath(os.fsdecode(source))  # noqa: PTH100
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  (pathlib is slow to import)
+            return path, file.read()
+    except OSError as error:
+        raise ImportError(one_line(str(error)), name=name, path=path) from error
+
+
+def _load_new(name: str, path: str, data: Buffer, namespace: Home | None) -> ModuleType:
+    if name in sys.modules:
+        raise ImportError(f"{name} is imported already: reload_module replaces it", name=name)
+    return _load(name, path, data, namespace)
+
+
+def _load(name: str, path: str, data: Buffer, namespace: Home | None) -> ModuleType:
+    parent, _, last = name.rpartition(".")
+    if parent:
+        __import__(parent)
+    loader = _Copy(name, path, data, namespace)
+    spec = ModuleSpec(name, loader, origin=path, is_package=loader.is_package(name))
+    spec.has_location = True
+    if spec.submodule_search_locations is not None:
+        spec.submodule_search_locations.append(path.rpartition("/")[0])
+    module = module_from_spec(spec)
+    module.__name__ = name  # of one phase: the file has the name that it was built for
+    old = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        if old is None:
+            sys.modules.pop(name, None)
+        else:
+            sys.modules[name] = old
+        raise
+    module = sys.modules.get(name, module)  # it may have put another thing there, as by `import`
+    if parent:
+        setattr(sys.modules[parent], last, module)
+    return module

@@ -2,70 +2,13 @@
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 
 import pytest
 
-from support.fixtures import compile_library, run_python
+from support.extensions import CREATED, FAILS, MULTI, SINGLE, SUFFIX, extension
+from support.fixtures import run_python
 
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
-INCLUDE = f"-I{sysconfig.get_paths()['include']}"
-
-START = """
-#include <Python.h>
-static int count;
-static PyObject *next_count(PyObject *module, PyObject *none) { return PyLong_FromLong(++count); }
-static PyMethodDef methods[] = {
-    {"next_count", next_count, METH_NOARGS, "Counts."}, {NULL, NULL, 0, NULL}};
-
-"""
-# The interpreter gives a single-phase module of size -1 what it had at first, others it makes anew.
-SINGLE = (
-    START
-    + """
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "NAME", "Of one phase.", SIZE, methods, NULL, NULL, NULL, NULL};
-PyMODINIT_FUNC PyInit_NAME(void) {
-    PyObject *module = PyModule_Create(&definition);
-    if (module && PyModule_AddStringConstant(module, "early", PyModule_GetName(module)) < 0)
-        Py_CLEAR(module);
-    return module;
-}
-"""
-)
-MULTI = (
-    START
-    + """
-static int execute(PyObject *module) {
-    DURING
-    return PyModule_AddStringConstant(module, "early", PyModule_GetName(module));
-}
-static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "whatever", "Of two phases.", 0, methods, slots, NULL, NULL, NULL};
-PyMODINIT_FUNC FUNCTION(void) { return PyModuleDef_Init(&definition); }
-"""
-)
-CREATED = (
-    START
-    + """
-/* As Cython's modules: they look at the spec. */
-static PyObject *create(PyObject *spec, PyModuleDef *definition) {
-    PyObject *name = PyObject_GetAttrString(spec, "name");
-    PyObject *origin = PyObject_GetAttrString(spec, "origin");
-    PyObject *module = name && origin ? PyModule_NewObject(name) : NULL;
-    if (module && PyModule_AddObjectRef(module, "__file__", origin) < 0) Py_CLEAR(module);
-    Py_XDECREF(name);
-    Py_XDECREF(origin);
-    return module;
-}
-static PyModuleDef_Slot slots[] = {{Py_mod_create, create}, {0, NULL}};
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "whatever", NULL, 0, methods, slots, NULL, NULL, NULL};
-PyMODINIT_FUNC PyInit_created(void) { return PyModuleDef_Init(&definition); }
-"""
-)
 FAILING = {
     # name: what PyInit_NAME does
     "silent": "return NULL;",
@@ -83,15 +26,6 @@ FAILING = {
             PyModuleDef_HEAD_INIT, "late", NULL, 0, NULL, slots, NULL, NULL, NULL};
         return PyModuleDef_Init(&definition);""",
 }
-FAILS = """
-#include <Python.h>
-static int execute_late(PyObject *module) {
-    PyErr_SetString(PyExc_LookupError, "in the second phase");
-    return -1;
-}
-PyMODINIT_FUNC PyInit_NAME(void) { DOES }
-"""
-
 # What a child begins with: `opens` lists what was opened, `ways` is how modules are imported.
 BEGIN = """
 import importlib, importlib.machinery, sys, threading
@@ -136,14 +70,6 @@ def show(name):
     print(module.next_count.__doc__, [module.next_count(), module.next_count()])
     return module
 """
-
-
-def extension(
-    directory: Path, name: str, source: str, *, flags: tuple[str, ...] = (), suffix: str = SUFFIX
-) -> Path:
-    """The extension module of a source, in which NAME is its name."""
-    text = source.replace("NAME", name).replace("FUNCTION", f"PyInit_{name}").replace("DURING", "")
-    return compile_library(directory, f"{name}{suffix}", text, flags=[INCLUDE, *flags], soname="")
 
 
 def by_each_way(code: str, site: Path) -> dict[str, str]:
@@ -409,3 +335,43 @@ assert ours().count({str(path)!r}) == 5
 """
     for way in ("ours", "without"):
         run_python(BEGIN + code, way, str(tmp_path))
+
+
+def test_the_interpreters_calls_are_led() -> None:
+    """Of each that this project runs on; once."""
+    code = """
+from support.fixtures import maps
+assert _modules._lead_places() and _modules._led == [True]
+assert _modules._lead_places() and _modules._led == [True]
+import _decimal, ctypes
+assert ctypes.CDLL(_decimal.__file__).PyInit__decimal
+"""
+    run_python(BEGIN + code, "ours", "")
+
+
+SUBINTERPRETER = """
+_modules._lead_places()
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+other = interpreters.create()
+code = "import sys; sys.path.insert(0, {site!r}); import multi; multi.count = multi.next_count()"
+for _ in range(2):
+    interpreters.run_string(other, code.format(site=site))
+import multi
+infos = [info for info in dlopen.libraries() if info.path == multi.__file__]
+print(multi.next_count(), [info.is_host for info in infos])
+"""
+
+
+def test_subinterpreters_import_as_ever(tmp_path: Path) -> None:
+    """By their own import, from the system's loader.  What it has loaded, ours takes as it is."""
+    isolated = """, execute},
+    #ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+    #endif
+    {0"""
+    extension(tmp_path, "multi", MULTI.replace(", execute}, {0", isolated))
+    shown = run_python(BEGIN + SUBINTERPRETER, "ours", str(tmp_path)).stdout
+    assert shown == "3 [True]\n"

@@ -39,18 +39,20 @@ cdef extern from *:
 cdef class Making:
     """A module that is made; `opener` is called with the mode of dlopen(3), and returns the image.
 
+    A function is then asked of `finder`, with the image and the name.
     Not on the stack, which greenlets share: they end in any order.
     """
     cdef Maker maker
     cdef bytes path, message
-    cdef object opener
+    cdef object opener, finder
     cdef readonly object error          # what `opener` has raised
 
-    def __cinit__(self, bytes path not None, opener):
+    def __cinit__(self, bytes path not None, opener, finder):
         self.path = path
         self.maker.path = path
         self.maker.making = <void *>self
         self.opener = opener
+        self.finder = finder
 
     def make(self, create, spec):
         """What `create`, which is the interpreter's own, makes of the spec."""
@@ -89,14 +91,13 @@ cdef void *open_for(Maker *maker, int mode) noexcept with gil:
 
 
 cdef void *find_for(Maker *maker, const char *name) noexcept with gil:
-    cdef PublicSymbol found
+    cdef uintptr_t address = 0
     try:
-        if not find_address(maker.image, name, None, False, &found):
-            return NULL
-    except Exception:                   # as dlsym, it has none; and nobody asks dlerror
-        return NULL
-    maker.is_found = maker.is_found or found.address != 0
-    return <void *><uintptr_t>found.address
+        address = <uintptr_t>(<Making>maker.making).finder(maker.image, decoded(name))
+    except Exception:
+        pass                            # as dlsym, it has none; and nobody asks dlerror
+    maker.is_found = maker.is_found or address != 0
+    return <void *>address
 
 
 # A call that is not ours is the last that a function does, so that it looks to libc, which heeds
