@@ -10,7 +10,7 @@ from _thread import get_ident
 from importlib.machinery import ExtensionFileLoader
 
 from dlopen._lifecycle import new_lock
-from dlopen._modules import ExtensionLoader
+from dlopen._modules import ExtensionLoader, find_behind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,20 +126,16 @@ class Block:
         top = top_of(name)
         if top not in self._tops and (top != name or top in sys.stdlib_module_names):
             return None
-        for finder in [*sys.meta_path]:
-            find = None if finder is _finder else getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = find(name, path, target) if find else None
-            if spec is None:
-                continue
-            if spec.origin in ("built-in", "frozen"):
-                return None
-            self._tops.add(top)
-            if isinstance(spec.loader, ExtensionFileLoader):
-                name, path = spec.loader.name, spec.loader.path
-                home = self._namespace
-                spec.loader = ExtensionLoader(name, path, home._open_extension, namespace=home)
-            return spec
-        return None
+        spec = find_behind(_finder, name, path, target)
+        if spec is None or spec.origin in ("built-in", "frozen"):
+            return None
+        self._tops.add(top)
+        if isinstance(spec.loader, ExtensionFileLoader):
+            loader, home = spec.loader, self._namespace
+            spec.loader = ExtensionLoader(
+                loader.name, loader.path, home._open_extension, namespace=home
+            )
+        return spec
 
 
 class _Finder:

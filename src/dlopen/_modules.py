@@ -16,11 +16,12 @@ from itertools import count
 
 from dlopen import _linker
 from dlopen._lifecycle import new_lock
+from dlopen._records import or_log
 from dlopen.errors import Error, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from types import ModuleType
     from typing import Protocol, TypeAlias
@@ -186,6 +187,50 @@ class ExtensionLoader(ExtensionFileLoader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Open the file, and make the module."""
         return create(spec, self._opener, anew=self.namespace is not None)
+
+
+def find_behind(
+    finder: object, name: str, path: Sequence[str] | None, target: ModuleType | None
+) -> ModuleSpec | None:
+    """What those say that are asked after this one."""
+    finders = [*sys.meta_path]
+    for other in finders[finders.index(finder) + 1 :] if finder in finders else ():
+        find = getattr(other, "find_spec", None)
+        spec: ModuleSpec | None = find(name, path, target) if find else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def open_extension(path: str, mode: int) -> int:
+    """Open the file of a module as any library: one image, however often it is asked for."""
+    name, text, flags = _linker.asked(path, mode)
+    # Its constructors may use Python, as under the interpreter's own import.
+    return or_log(_linker.open, text, name, None, flags, keeps_gil=True)
+
+
+class _Everything:
+    """A finder for `sys.meta_path`: what others find, but our linker opens extension modules."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = find_behind(self, name, path, target)
+        # A subclass has reasons of its own.
+        if spec is not None and type(spec.loader) is ExtensionFileLoader:
+            spec.loader = ExtensionLoader(spec.loader.name, spec.loader.path, open_extension)
+        return spec
+
+
+_everything = _Everything()
+
+
+def take_everything(*, on: bool) -> None:
+    """Whether all extension modules that are imported from now on come through our linker."""
+    if on and _everything not in sys.meta_path:
+        sys.meta_path.insert(0, _everything)
+    elif not on and _everything in sys.meta_path:
+        sys.meta_path.remove(_everything)
 
 
 class _Copy(ExtensionLoader):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from support.extensions import CREATED, FAILS, MULTI, SINGLE, SUFFIX, extension
-from support.fixtures import run_python
+from support.fixtures import missing, run_python
 
 FAILING = {
     # name: what PyInit_NAME does
@@ -375,3 +376,63 @@ def test_subinterpreters_import_as_ever(tmp_path: Path) -> None:
     extension(tmp_path, "multi", MULTI.replace(", execute}, {0", isolated))
     shown = run_python(BEGIN + SUBINTERPRETER, "ours", str(tmp_path)).stdout
     assert shown == "3 [True]\n"
+
+
+def test_all_extension_modules_of_python() -> None:
+    """Of the standard library's folder, those that the interpreter itself can import."""
+    code = """
+import os
+_modules.take_everything(on=True)
+_modules.take_everything(on=True)
+folder = site
+count = 0
+for file in sorted(os.listdir(folder)):
+    name, path = file.partition(".")[0], os.path.join(folder, file)
+    if name in sys.modules or name.startswith("xxlimited"):
+        continue
+    importlib.import_module(name)
+    assert [info.is_host for info in dlopen.libraries() if info.path == path] == [False], path
+    count += 1
+assert count > 20, count
+_modules.take_everything(on=False)
+_modules.take_everything(on=False)
+assert _modules._everything not in sys.meta_path
+"""
+    folder = Path(sysconfig.get_config_var("DESTSHARED"))
+    if not list(folder.glob("*.so")):
+        missing("this Python has no extension modules in files")
+    run_python(BEGIN + code, "interpreter", str(folder))
+
+
+def test_everything_heeds_other_finders(tmp_path: Path) -> None:
+    """An editable installation has one; a loader of another kind is not ours to replace."""
+    for name in ("found", "special", "plain", "spaced"):
+        extension(tmp_path, name, MULTI)
+    code = """
+import importlib.util
+class Special(importlib.machinery.ExtensionFileLoader): pass
+class Editable:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name not in ("found", "special"):
+            return None
+        file = f"{site}/{name}SUFFIX"
+        loader = Special(name, file) if name == "special" else None
+        return importlib.util.spec_from_file_location(name, file, loader=loader)
+sys.path.remove(site)
+sys.meta_path.insert(0, Editable)
+_modules.take_everything(on=True)
+import found, special
+sys.path.insert(0, site)
+with dlopen.Namespace("a") as namespace:
+    with namespace.imports():
+        import spaced
+    import plain
+    assert len(namespace.libraries) == 1
+hosts = {info.path: info.is_host for info in dlopen.libraries()}
+print([hosts[module.__file__] for module in (found, special, plain, spaced)])
+print(type(special.__loader__) is Special, plain.next_count(), spaced.next_count())
+"""
+    code = code.replace("SUFFIX", SUFFIX)
+    shown = run_python(BEGIN + code, "interpreter", str(tmp_path)).stdout
+    assert shown == "[False, True, False, False]\nTrue 1 1\n"
