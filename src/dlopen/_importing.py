@@ -5,6 +5,7 @@ Not imported before it is used: `importlib.machinery` takes longer than all of t
 
 from __future__ import annotations
 
+import builtins
 import sys
 from _thread import get_ident
 from importlib.machinery import ExtensionFileLoader
@@ -14,17 +15,20 @@ from dlopen._modules import ExtensionLoader, find_behind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType, TracebackType
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Home(Protocol):
         """The namespace that modules are imported into."""
 
         _modules: dict[str, ModuleType]
         _block: Block | None
+        _builtins: dict[str, Any] | None
 
+        @property
+        def closed(self) -> bool: ...
         def imports(self, *names: str) -> Block: ...
         def _entered(self) -> int: ...
         def _open_extension(self, path: str, mode: int) -> int: ...
@@ -135,7 +139,85 @@ class Block:
             spec.loader = ExtensionLoader(
                 loader.name, loader.path, home._open_extension, namespace=home
             )
+        elif hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, self._namespace)
         return spec
+
+
+class _Loader:
+    """Of a module of Python code: until it runs, when it gets its own loader and our `import`."""
+
+    def __init__(self, loader: Any, home: Home) -> None:
+        self._loader = loader
+        self._home = home
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        create = getattr(self._loader, "create_module", None)
+        made: ModuleType | None = create(spec) if create else None
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__:
+            module.__spec__.loader = self._loader
+        home = self._home
+        if home._builtins is None:
+            home._builtins = {**vars(builtins), "__import__": _Import(home)}
+        module.__dict__["__builtins__"] = home._builtins
+        self._loader.exec_module(module)
+
+
+class _Import:
+    """The `import` of a namespace's modules, also in their functions, and outside of any block."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def __call__(
+        self,
+        name: str,
+        globals: Mapping[str, Any] | None = None,  # noqa: A002  (as of `__import__`)
+        locals: Mapping[str, Any] | None = None,  # noqa: A002
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        home = self._home
+        arguments = name, globals, locals, fromlist or (), level
+        if _finder.thread == get_ident() and home._block is not None:
+            return builtins.__import__(*arguments)
+        known = self._known(name, globals or {}, fromlist or (), level)
+        if known is not None:
+            return known
+        if not level and self._is_of_others(top_of(name)):
+            return builtins.__import__(*arguments)
+        if home.closed:
+            raise ModuleNotFoundError(f"the namespace is closed: no import of {name}", name=name)
+        with home.imports():
+            return builtins.__import__(*arguments)
+
+    def _known(
+        self, name: str, globals_: Mapping[str, Any], fromlist: Sequence[str], level: int
+    ) -> ModuleType | None:
+        """What was imported in blocks that ended: no turn is waited for."""
+        modules = self._home._modules
+        if not fromlist:
+            return modules.get(top_of(name)) if not level and name in modules else None
+        if level:
+            parent = str(globals_.get("__package__") or "").rsplit(".", level - 1)[0]
+            name = f"{parent}.{name}" if name else parent
+        module = modules.get(name)
+        return module if all(one != "*" and hasattr(module, one) for one in fromlist) else None
+
+    def _is_of_others(self, top: str) -> bool:
+        """Whether this package is the process's.  While another thread is in a block, who knows."""
+        if top in self._home._modules:
+            return False
+        if top in sys.stdlib_module_names or self._home.closed:
+            return True
+        return _finder.block is None and top in sys.modules
 
 
 class _Finder:

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import ModuleType, TracebackType
-    from typing import NoReturn, Self, Unpack
+    from typing import Any, NoReturn, Self, Unpack
 
     from typing_extensions import Buffer
 
@@ -66,6 +66,7 @@ class Namespace(Place):
         self._arena = arena
         self._modules: dict[str, ModuleType] = {}
         self._block: Block | None = None  # in which its modules are where the interpreter's are
+        self._builtins: dict[str, Any] | None = None  # of its modules, with an `import` of its own
         self._number = _linker.new_namespace(os.fsencode(":".join(folders)) or None)
 
     @property

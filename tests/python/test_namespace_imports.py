@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -549,6 +550,91 @@ def test_planted_modules_belong_to_their_package(site: Path) -> None:
     assert {*namespace.modules} == {"plants", "plants.moves"}
     assert "plants.moves" not in sys.modules
     namespace.close()
+
+
+LATE = """
+import sys
+def top():
+    import late
+    import late.part
+    return late, late.part
+def parts():
+    from . import part, later
+    from late.part import Thing
+    from late import part as again
+    assert again is part
+    return part, later, Thing
+def others():
+    import json, sys as same, helper, outsider
+    return json, same, helper, outsider
+def everything():
+    exec("from late.part import *", globals())
+    return Thing
+def absent():
+    import late.absent
+"""
+
+
+def test_functions_import_from_their_namespace(site: Path) -> None:
+    """Outside of any block, in threads, and after the end of it what is imported already."""
+    (site / "late").mkdir()
+    (site / "late" / "__init__.py").write_text(LATE)
+    for name in ("part", "later", "after"):
+        (site / "late" / f"{name}.py").write_text("class Thing: pass\nThing.place = __name__\n")
+    for name in ("helper", "outsider"):
+        (site / f"{name}.py").write_text("def new():\n import late.after\n return late.after\n")
+    outsider = importlib.import_module("outsider")
+    made = []
+    for name in ("a", "b"):
+        namespace = dlopen.Namespace(name)
+        with namespace.imports():
+            late = importlib.import_module("late")
+        made.append((namespace, late))
+    assert "late" not in sys.modules
+    for namespace, late in made:
+        assert late.__builtins__["__import__"] is not __import__
+        assert late.__spec__.loader is late.__loader__
+        assert isinstance(late.__loader__, importlib.machinery.SourceFileLoader)
+        package, part = late.top()
+        assert package is late
+        assert late.part is part is namespace.modules["late.part"]
+        assert late.parts() == (part, namespace.modules["late.later"], part.Thing)
+        assert late.everything() is part.Thing
+        json, same, helper, found = late.others()
+        assert [json, same, found] == [sys.modules["json"], sys, outsider]
+        assert helper is namespace.modules["helper"]
+        with pytest.raises(ModuleNotFoundError, match=r"late\.absent"):
+            late.absent()
+        with ThreadPoolExecutor(4) as pool:
+            results = [*pool.map(lambda new: new(), [helper.new] * 4)]
+        assert results == [namespace.modules["late.after"]] * 4
+        namespace.close()
+        assert late.top() == (late, part)
+        assert late.others() == (json, sys, helper, outsider)
+        with pytest.raises(ModuleNotFoundError, match="the namespace is closed"):
+            late.absent()
+    (_, first), (_, second) = made
+    assert first.part.Thing is not second.part.Thing
+    assert not {"late", "helper"} & sys.modules.keys()
+
+
+def test_a_function_of_one_namespace_in_the_block_of_another(site: Path) -> None:
+    (site / "late").mkdir()
+    (site / "late" / "__init__.py").write_text(LATE)
+    (site / "late" / "part.py").write_text("")
+    first, second = dlopen.Namespace("a"), dlopen.Namespace("b")
+    with first.imports():
+        late = importlib.import_module("late")
+    with second.imports():
+        other = importlib.import_module("late")
+        assert late.top() == (late, first.modules["late.part"])
+        assert sys.modules["late"] is other
+        with first.imports():
+            assert other.top() == (other, second.modules["late.part"])
+            assert sys.modules["late"] is late
+    assert late.part is not other.part
+    for namespace in (first, second):
+        namespace.close()
 
 
 def test_the_machinery_is_not_imported_before_it_is_used() -> None:
