@@ -140,7 +140,8 @@ class Block:
                 loader.name, loader.path, home._open_extension, namespace=home
             )
         elif hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader, self._namespace)
+            ours: Any = _Loader(spec.loader, self._namespace)
+            spec.loader = ours
         return spec
 
 

@@ -593,6 +593,7 @@ def test_functions_import_from_their_namespace(site: Path) -> None:
     assert "late" not in sys.modules
     for namespace, late in made:
         assert late.__builtins__["__import__"] is not __import__
+        assert late.__spec__ is not None
         assert late.__spec__.loader is late.__loader__
         assert isinstance(late.__loader__, importlib.machinery.SourceFileLoader)
         package, part = late.top()
