@@ -147,7 +147,24 @@ def test_no_file_is_written(archive: Path, tmp_path: Path) -> None:
     run([*command, *BARE, archive], cwd=tmp_path)
     trace = (tmp_path / "trace").read_text()
     assert not re.findall(r"O_CREAT|O_WRONLY|O_RDWR|creat\(|mkdir\(", trace)
-    assert "/proc/self/fd/" in trace
+    assert re.search(r'"/proc/\d+/fd/../fd/\d+"', trace)
+
+
+def test_descriptors_may_be_closed(source: Path, tmp_path: Path) -> None:
+    """As a daemon does; their numbers come again."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text(
+        "import ctypes, dlopen, os\n"
+        "os.closerange(3, 100)\n"
+        "with open(dlopen.find('libz.so.1').path, 'rb') as file:\n"
+        "    data = file.read()\n"
+        "for _ in range(3):\n"
+        "    os.write(descriptor := os.memfd_create('z'), data)\n"
+        "    path = f'/proc/{os.getpid()}/fd/{descriptor}'\n"
+        "    print(ctypes.CDLL(path).crc32(0, b'hello', 5), dlopen.Library(path).crc32.__name__)\n"
+    )
+    pack(tmp_path / "app")
+    assert run([*BARE, tmp_path / "app.pyz"]).stdout == "907060870 crc32\n" * 3
 
 
 def test_the_first_line_starts_it(source: Path, tmp_path: Path) -> None:
@@ -455,7 +472,7 @@ DENIED = "def denied(*_): raise PermissionError(1, 'Operation not permitted')"
     ("preparation", "message"),
     [
         (NO_MEMORY, "Operation not permitted"),
-        ("import ctypes; ctypes.CDLL = denied", "Operation not permitted"),
+        ("import _ctypes; _ctypes.dlopen = denied", "Operation not permitted"),
         (NO_GIL, "dlopen needs CPython with the GIL; this is a free-threaded build"),
         ("sys.implementation.name = 'pypy'", "dlopen needs CPython, not pypy"),
     ],
