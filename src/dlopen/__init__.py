@@ -22,7 +22,9 @@ from dlopen.symbols import Symbol, Symbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlopen.adopting import Adoption, adopt
     from dlopen.callbacks import callback
+    from dlopen.ctypes_libraries import CDLL, PyDLL
     from dlopen.image import Image
     from dlopen.info import Info, Relocation, Segment, ThreadLocal, Version
     from dlopen.modes import (
@@ -53,7 +55,9 @@ if TYPE_CHECKING:
 else:
     # By module, which is imported when a name of it, or itself, is asked for first.
     _LATE = {
+        "adopting": ("Adoption", "adopt"),
         "callbacks": ("callback",),
+        "ctypes_libraries": ("CDLL", "PyDLL"),
         "image": ("Image",),
         "info": ("Info", "Relocation", "Segment", "ThreadLocal", "Version"),
         "modes": (
@@ -101,7 +105,9 @@ __version__ = _linker.VERSION
 
 __all__ = [  # noqa: RUF022  (plainly sorted)
     "AddressInfo",
+    "Adoption",
     "Blocker",
+    "CDLL",
     "Candidate",
     "Error",
     "Found",
@@ -114,6 +120,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "Namespace",
     "PRIVATE",
     "Patch",
+    "PyDLL",
     "RTLD_DEEPBIND",
     "RTLD_GLOBAL",
     "RTLD_LAZY",
@@ -132,6 +139,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "Version",
     "VersionError",
     "Watcher",
+    "adopt",
     "callback",
     "dl_iterate_phdr",
     "dladdr",

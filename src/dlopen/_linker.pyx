@@ -34,6 +34,7 @@ RELOADABLE = DLOPEN_RELOADABLE
 ARENA = DLOPEN_ARENA
 ABI = DLOPEN_ABI
 VERSION = package_version.decode()
+OWN_CODE = <uintptr_t><void *>DLOPEN_abi    # an address in libdlopen.so
 
 
 cdef object loaded_file():

@@ -69,7 +69,7 @@ def create(
     """
     path = spec.origin
     assert path  # of a spec that a loader of extension modules has
-    if not _lead_places():
+    if not lead_places():
         return _create_without(spec, path, opener, finder)
     asked = _another_way_to(path) if anew else path
     making = _linker.Making(os.fsencode(asked), lambda mode: opener(path, mode), finder)
@@ -106,7 +106,7 @@ def _close(image: int) -> None:
     _linker.was_closed()
 
 
-def _lead_places() -> bool:
+def lead_places() -> bool:
     """Whether the interpreter's own calls come to our linker, from now on."""
     if not _led:
         with _lock:

@@ -122,6 +122,9 @@ class Info(Record):
     """Bytes that are made read-only after relocation: whole pages of PT_GNU_RELRO; 0 for none."""
     arena_size: int
     """Bytes of the arena that it was read into (`arena=True`); 0: it is mapped, or was copied."""
+    handle: int
+    """What dlsym(3) and the others of this linker take for it, where a program calls them (see
+    `adopt`); 0: one of the host's that was not opened here."""
     load_bias: int
     """Run address - p_vaddr (`dlpi_addr`)."""
     map_start: int

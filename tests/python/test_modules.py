@@ -342,8 +342,8 @@ def test_the_interpreters_calls_are_led() -> None:
     """Of each that this project runs on; once."""
     code = """
 from support.fixtures import maps
-assert _modules._lead_places() and _modules._led == [True]
-assert _modules._lead_places() and _modules._led == [True]
+assert _modules.lead_places() and _modules._led == [True]
+assert _modules.lead_places() and _modules._led == [True]
 import _decimal, ctypes
 assert ctypes.CDLL(_decimal.__file__).PyInit__decimal
 """
@@ -351,7 +351,7 @@ assert ctypes.CDLL(_decimal.__file__).PyInit__decimal
 
 
 SUBINTERPRETER = """
-_modules._lead_places()
+_modules.lead_places()
 try:
     import _interpreters as interpreters
 except ImportError:

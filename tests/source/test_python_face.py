@@ -20,7 +20,7 @@ ROOMS = {
     "handed out": {"_gate", "functions"},
     "changing": {"patching", "reloading"},
     "open": {"_mapped", "library", "image", "_modules", "_importing", "namespaces"},
-    "face": {"process", "watching", "__init__"},
+    "face": {"process", "watching", "adopting", "ctypes_libraries", "__init__"},
     "command": {"_zip_writer", "_zipapp", "_command_line", "__main__"},
     "archive": {"_zipapp_start"},
 }

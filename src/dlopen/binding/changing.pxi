@@ -8,6 +8,11 @@ from dlopen.core.base.contract cimport (
 )
 
 
+# By image and symbol: an address that patches of the symbol call on into, instead of what it is
+# bound to without any: one patch is to stay. Changed by one operation of the dict.
+standing = {}
+
+
 def patch(uintptr_t image, list replacements):
     """Puts a patch in force: its number, and (places, original) for each replacement."""
     cdef Failure error = Failure()
@@ -26,7 +31,10 @@ def patch(uintptr_t image, list replacements):
             code = DLOPEN_patch(<PublicImage *>image, made, count, patched, &number, error.record)
         if code != DLOPEN_OK:
             raise failure(error.record)
-        return number, [(patched[i].places, patched[i].original) for i in range(count)]
+        return number, [
+            (patched[i].places, standing.get((image, name), patched[i].original))
+            for i, (name, _, _) in enumerate(replacements)
+        ]
     finally:
         PyMem_Free(made)
         PyMem_Free(patched)

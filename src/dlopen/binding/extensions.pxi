@@ -80,3 +80,8 @@ def create_module(uintptr_t function, spec):
     if unused != NULL and strcmp(PyModule_GetName(module), last) == 0:
         module.__name__ = spec.name     # made by a library on its behalf (Boost.Python)
     return module
+
+
+def definition_of(module):
+    """Where the module was defined in C: an address in the image that it is of; 0 for others."""
+    return <uintptr_t>PyModule_GetDef(module)

@@ -275,6 +275,7 @@ def info(uintptr_t image):
             "tls": (found.tls_size, found.tls_align, found.tls_module_id),
             "relro_size": found.relro_size,
             "arena_size": found.arena_size,
+            "handle": <uintptr_t>found.handle,
             "state": STATES.get(found.state, "unknown"),
             "is_host": bool(found.is_host),
             "is_global": bool(found.is_global),

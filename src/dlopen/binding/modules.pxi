@@ -137,15 +137,30 @@ def lead_imports():
     """Let the interpreter's places lead here; False if it has none, or not all of them."""
     global other_dlopen, other_dlsym, other_dlerror
     image, _ = address(<uintptr_t><void *>PyModule_FromDefAndSpec2)
-    number, places = patch(image, [
+    own = [
         (b"dlopen", None, <uintptr_t><void *>dlopen_of_imports),
         (b"dlsym", None, <uintptr_t><void *>dlsym_of_imports),
         (b"dlerror", None, <uintptr_t><void *>dlerror_of_imports),
-    ])
+    ]
+    number, places = patch(image, own)
     if not all(count for count, _ in places):
         unpatch(number)
         return False
     other_dlopen = <dlopen_function><void *><uintptr_t>places[0][1]
     other_dlsym = <dlsym_function><void *><uintptr_t>places[1][1]
     other_dlerror = <dlerror_function><void *><uintptr_t>places[2][1]
+    standing.update({(image, name): function for name, _, function in own})
     return True
+
+
+def lead_others(uintptr_t opening, uintptr_t finding, uintptr_t telling):
+    """Let what makes no module go on to these; 0: to where it goes.  Returns where dlopen went."""
+    global other_dlopen, other_dlsym, other_dlerror
+    before = <uintptr_t><void *>other_dlopen
+    if opening:
+        other_dlopen = <dlopen_function><void *>opening
+    if finding:
+        other_dlsym = <dlsym_function><void *>finding
+    if telling:
+        other_dlerror = <dlerror_function><void *>telling
+    return before

@@ -272,6 +272,7 @@ struct DLOPEN_info {
   const char *machine;           /* that its code is for: "x86-64", "AArch64", "RISC-V", "LoongArch" */
   uint64_t relro_size;           /* bytes that are made read-only after relocation, whole pages of PT_GNU_RELRO; 0 when none */
   uint64_t arena_size;           /* bytes of the arena that it was read into (DLOPEN_ARENA); 0: it is mapped, or was copied from bytes */
+  void *handle;                  /* what the dl* functions of this library take for it; NULL: one of the host's that is not open through here */
 };
 int DLOPEN_info(DLOPEN_image *image, struct DLOPEN_info *info);
 const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL past the end */

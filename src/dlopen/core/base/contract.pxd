@@ -126,6 +126,7 @@ cdef extern from "dlopen.h" nogil:
         const char* machine
         uint64_t relro_size
         uint64_t arena_size
+        void* handle
     ctypedef struct PublicRelocation "struct DLOPEN_relocation":
         uint64_t place
         int64_t addend

@@ -21,7 +21,9 @@ from dlopen.core.host.counts cimport borrow_host_image, give_back_host_image
 from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.refresh cimport HOSTS_AS_BEFORE, HOSTS_UNKNOWN, refresh_hosts
-from dlopen.core.image.image cimport Image, Version, image_asked_name, is_linked
+from dlopen.core.image.image cimport (
+    Image, Version, image_asked_name, image_handle, is_linked,
+)
 from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.path cimport image_path
 from dlopen.core.image.registry cimport (
@@ -113,6 +115,7 @@ cdef inline int fill_info(
     info.relro_size = relro_size(&image.layout)
     if image.slot != NULL:
         info.arena_size = image.slot.size
+    info.handle = image_handle(image)
     reader_leave(&linker.registry, phase)
     return 0
 

@@ -30,7 +30,7 @@ from dlopen.core.host.abi cimport (
 from dlopen.core.host.counts cimport host_knows
 from dlopen.core.host.host_lock cimport close_host, enter_host, leave_host
 from dlopen.core.host.linker cimport Linker
-from dlopen.core.image.image cimport Image, image_asked_name
+from dlopen.core.image.image cimport Image, image_asked_name, image_handle
 from dlopen.core.image.listing cimport image_at, is_image
 from dlopen.core.image.registry cimport (
     Registry, Snapshot, current_snapshot, reader_enter, reader_leave,
@@ -89,7 +89,7 @@ cdef inline void* open_for_caller(
         )
     if code == 0:
         drop_error(error)
-        return image.host.handle if image.is_host else image
+        return image_handle(image)
     if code == DLOPEN_E_NOT_LOADED:
         drop_error(error)    # RTLD_NOLOAD only asks
     else:

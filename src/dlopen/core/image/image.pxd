@@ -420,6 +420,11 @@ cdef inline const char* image_asked_name(const Image* image) noexcept nogil:
     return <const char*>image.names.items[0]
 
 
+cdef inline void* image_handle(Image* image) noexcept nogil:
+    """What the dl* functions hand out for it; NULL where the host was not asked for its own."""
+    return image.host.handle if image.is_host else image
+
+
 cdef inline size_t asked_name_length(Image* image) noexcept nogil:
     """Of that name. Kept: each miss of a dlsym writes it."""
     cdef uint64_t known = load_u64(&image.asked_length)
