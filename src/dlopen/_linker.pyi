@@ -11,6 +11,7 @@ NO_FOREIGN_CODE: Final[int]
 REPLACE_IN_TREE: Final[int]
 RELOADABLE: Final[int]
 ARENA: Final[int]
+MAPPED_ONLY: Final[int]
 ABI: Final[int]
 VERSION: Final[str]
 OWN_CODE: Final[int]
@@ -19,7 +20,10 @@ OWN_CODE: Final[int]
 _Symbol: TypeAlias = tuple[str, str, int, int, int, int, int]
 # a name, its version or None, an address
 _Replacements: TypeAlias = list[tuple[bytes, bytes | None, int]]
-_Files: TypeAlias = Callable[[str], Buffer | None]
+# of a member: the path of its archive, descriptor, offset, length, content or None, flags
+_Member: TypeAlias = tuple[str | None, int, int, int, Buffer | None, int]
+_Files: TypeAlias = Callable[[str], Buffer | _Member | None]
+_Locate: TypeAlias = Callable[[str], _Member | None]
 
 def encode_name(path: str | bytes | PathLike[str] | PathLike[bytes]) -> bytes: ...
 def flags_of(mode: int) -> int: ...
@@ -34,6 +38,15 @@ def open(
     replaces: int = 0,
     keeps_gil: bool = False,
 ) -> int: ...
+def set_archives(function: _Locate | None) -> None:
+    """Have it asked for each path that leads through a file; None: nobody.
+
+    It is called with the path, absolute and plain, and returns None or (path of the archive,
+    descriptor, offset, length, content or None, flags): the content if the archive has it
+    compressed; flags of `MAPPED_ONLY`.  The descriptor stays open until the open that asked has
+    ended.  What it raises comes out of that open, if that came from Python.
+    """
+
 def new_namespace(search_path: bytes | None) -> int: ...
 def end_namespace(namespace: int) -> None: ...
 def relocate(

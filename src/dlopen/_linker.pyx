@@ -18,6 +18,7 @@ from dlopen.core.base.contract cimport (
 include "binding/declarations.pxi"
 include "binding/stream.pxi"
 include "binding/failures.pxi"
+include "binding/members.pxi"
 include "binding/opening.pxi"
 include "binding/looking.pxi"
 include "binding/opened.pxi"

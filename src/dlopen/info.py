@@ -137,6 +137,10 @@ class Info(Record):
     device: int
     inode: int
     """The file's, see stat(2); both 0 when unknown."""
+    archive: str | None
+    """Of a library inside of an archive, the path of that."""
+    offset: int
+    """Of such a library, where it begins in that file; 0 for others."""
     flags: int
     """DT_FLAGS."""
     flags_1: int
@@ -205,6 +209,14 @@ class Info(Record):
         """
         image = self._open_image()
         return tuple(Relocation(*found) for found in _linker.relocations(image))
+
+    @property
+    def member(self) -> str | None:
+        """Of a library inside of an archive, its path there."""
+        if self.archive is None:
+            return None
+        _, _, name = self.path.partition(f"{self.archive}/")
+        return name or self.path
 
     def _open_image(self) -> int:
         return self._owner._open_image() if self._owner else self._image

@@ -11,10 +11,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from dlopen.core.arch.processor cimport prepare_processor
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport (
-    DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, Patched, PublicImage, PublicReplacement,
-    PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder, VisitRelocation,
+    DLOPEN_ABI, DLOPEN_E_INVALID, Error, Info, LocateMember, Patched, PublicImage,
+    PublicReplacement, PublicSymbol, PublicVersion, Request, VisitCandidate, VisitHolder,
+    VisitRelocation,
 )
-from dlopen.core.base.details cimport DETAIL_NO_NAMESPACE, DETAIL_REQUEST_SIZE
+from dlopen.core.base.details cimport DETAIL_NO_NAMESPACE
 from dlopen.core.base.errors cimport error_clear, fail, fail_memory
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.message cimport write_message
@@ -29,7 +30,7 @@ from dlopen.core.face.forking cimport begin_fork, end_fork, end_fork_in_child
 from dlopen.core.face.information cimport dependency_at, inform, list_images, needed_at, version_at
 from dlopen.core.face.iterating cimport find_object, iterate
 from dlopen.core.face.relocations cimport visit_relocations
-from dlopen.core.face.sizes cimport whole_request
+from dlopen.core.face.sizes cimport whole_request, wrong_size
 from dlopen.core.face.starting cimport (
     begin_preparing, end_preparing, has_no_libc, keep_settings_of_start, look_first, not_usable,
     outcome, read_arguments, read_settings, startup,
@@ -57,6 +58,7 @@ from dlopen.core.opening.open cimport open_image
 from dlopen.core.running.calls cimport bind_call
 from dlopen.core.running.patch cimport patch_image, unpatch
 from dlopen.core.running.swap cimport retain, swap_images
+from dlopen.core.search.archives cimport set_archives
 from dlopen.core.symbols.lookup cimport is_defined, is_export
 from dlopen.core.symbols.scopes cimport OwnName
 from dlopen.core.tls.modules cimport TlsIndex, thread_ends
@@ -178,10 +180,6 @@ cdef int not_ready(Error* error) noexcept nogil:
     return not_usable(&the_linker.preparation, error)
 
 
-cdef int wrong_size(Error* error) noexcept nogil:
-    return fail(error, DLOPEN_E_INVALID, b"", DETAIL_REQUEST_SIZE)
-
-
 cdef Linker* enter(Error* error) noexcept nogil:
     """What each entry that may fail begins with; NULL: it returns `not_ready(error)`."""
     error_clear(error)
@@ -230,6 +228,10 @@ cdef public void dlopen_finish() noexcept nogil:
 
 cdef public uint32_t DLOPEN_abi() noexcept nogil:
     return DLOPEN_ABI
+
+
+cdef public void DLOPEN_set_archives(LocateMember* locate, void* data) noexcept nogil:
+    set_archives(prepared_linker(), locate, data)
 
 
 cdef public int DLOPEN_namespace_new(

@@ -66,7 +66,7 @@ def functions(text: str, name: str) -> dict[str, str]:
 
 
 def test_structs_are_the_same() -> None:
-    assert len(structs_of_the_header()) == 8
+    assert len(structs_of_the_header()) == 9
     assert structs_of_the_contract() == structs_of_the_header()
 
 

@@ -64,6 +64,10 @@ cdef extern from "Python.h":
     object PyOS_FSPath(object path)
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
     object PyUnicode_EncodeFSDefault(object text)
+    unsigned long PyThread_get_thread_ident()
+    void Py_INCREF(object thing)
+    void Py_DECREF(object thing)
+    void Py_XDECREF(PyObject *thing)
 
 cdef extern from *:
     const char *package_version "DLOPEN_VERSION"    # of the build

@@ -54,8 +54,10 @@ def find(bytes name not None):
     memset(&stream, 0, sizeof(stream))
     candidates = []
     try:
+        asked = begin_asking()
         with nogil:
             code = DLOPEN_find(text, NULL, put_candidate, &stream, error.record)
+        end_asking(asked, code)
         check_stream(&stream)
         if code not in (DLOPEN_OK, DLOPEN_E_NOT_FOUND):
             raise failure(error.record)
@@ -222,6 +224,7 @@ def info(uintptr_t image):
                 put_text(&stream, found.runpath)
                 put_text(&stream, found.interpreter)
                 put_text(&stream, found.machine)
+                put_text(&stream, found.archive)
                 for i in range(found.needed_count):
                     put_text(&stream, DLOPEN_needed_at(handle, i))
                 for i in range(found.dependency_count):
@@ -255,6 +258,7 @@ def info(uintptr_t image):
             "runpath": take_text(&stream),
             "interpreter": take_text(&stream),
             "machine": take_text(&stream),
+            "archive": take_text(&stream),
             "needed": tuple([take_text(&stream) for _ in range(found.needed_count)]),
             "dependencies": tuple([take(&stream) for _ in range(found.dependency_count)]),
             "segments": [
@@ -276,6 +280,7 @@ def info(uintptr_t image):
             "relro_size": found.relro_size,
             "arena_size": found.arena_size,
             "handle": <uintptr_t>found.handle,
+            "offset": found.offset,
             "state": STATES.get(found.state, "unknown"),
             "is_host": bool(found.is_host),
             "is_global": bool(found.is_global),

@@ -1,5 +1,4 @@
 # Opening, mapping, relocating and closing; namespaces; what is asked of Python meanwhile.
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.string cimport memset, strlen
@@ -66,43 +65,6 @@ cdef int ask_python(
     try:
         found = state[0](decoded(name), None if version == NULL else decoded(version))
         address[0] = <const void *><uintptr_t>found
-    except BaseException as problem:
-        state[1] = problem
-        return 1
-    return 0
-
-
-cdef class Content:
-    """The memory of a buffer, held as long as this object lives."""
-    cdef Py_buffer view
-
-    def __cinit__(self, data):
-        PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.view)
-
-    cdef void *address(self) noexcept:
-        """Not NULL, which an empty buffer's may be, and which stands for none."""
-        return self.view.buf if self.view.buf != NULL else <void *>self
-
-
-cdef int ask_for_file(
-    const char *path, const void **bytes, size_t *size, void *data
-) noexcept with gil:
-    """As `ask_python`. Answers are kept: an open that is tried again sees the same files."""
-    cdef list state = <list>data        # the function, an exception, what it has given
-    cdef dict known = state[2]
-    cdef Content content
-    try:
-        name = decoded(path)
-        if name not in known:
-            found = state[0](name)
-            known[name] = None if found is None else Content(found)
-        content = known[name]
-        if content is not None:
-            bytes[0] = content.address()
-            size[0] = <size_t>content.view.len
     except BaseException as problem:
         state[1] = problem
         return 1
@@ -190,9 +152,12 @@ cdef object load(
         state = [files, None, {}]
         request.files = ask_for_file
         request.files_data = <void *>state
+        request.members = ask_for_member
+        request.members_data = <void *>state
     try:
         request.replacements = made = make_replacements(replacements)
         request.replacement_count = <size_t>len(replacements or ())
+        asked = begin_asking()
         if keeps_gil:
             code = DLOPEN_open(&request, &image, error.record)
         else:
@@ -203,6 +168,7 @@ cdef object load(
                     code = DLOPEN_map(&request, &image, error.record)
     finally:
         PyMem_Free(made)
+    end_asking(asked, code)
     if state is not None and state[1] is not None:
         raise state[1]
     if code != DLOPEN_OK:
@@ -232,8 +198,10 @@ def existing(bytes name, uintptr_t at_hand=0):
     cdef int code
     if name is not None:
         text = name
+    asked = begin_asking()
     with nogil:
         code = DLOPEN_existing(text, &image, error.record)
+    end_asking(asked, code)
     if code != DLOPEN_OK:
         raise failure(error.record)
     return <uintptr_t>image

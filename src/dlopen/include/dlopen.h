@@ -68,7 +68,7 @@ enum DLOPEN_code {
   DLOPEN_E_INVALID,       /* an argument that cannot be: detail says which */
   DLOPEN_E_NOT_LOADED,    /* RTLD_NOLOAD or DLOPEN_existing: not loaded */
   DLOPEN_E_STATE,         /* not possible in this state: detail says why */
-  DLOPEN_E_STOPPED,       /* a DLOPEN_find_symbol or a DLOPEN_read_file said so */
+  DLOPEN_E_STOPPED,       /* a DLOPEN_find_symbol, a DLOPEN_read_file or a DLOPEN_locate_member said so */
   DLOPEN_E_CONSTRUCTOR    /* a constructor has thrown an exception: detail says which */
 };
 
@@ -133,6 +133,31 @@ typedef int DLOPEN_find_symbol(const char *name, const char *version, const void
  * finds them, unless they are opened RTLD_GLOBAL. */
 typedef int DLOPEN_read_file(const char *path, const void **bytes, size_t *size, void *data);
 
+/* A member: content inside of a file, as an archive has it.  Its image is as one from a file: visible, known by its
+ * path and soname, and by its file's device and inode with `offset`.  One that is stored as it is, at a multiple of
+ * the page, is mapped from the file; any other, and one that its file system does not let be mapped for execution,
+ * is copied into memory, as the log says. */
+#define DLOPEN_MEMBER_MAPPED_ONLY 1u     /* an error instead of a copy in memory */
+typedef void DLOPEN_done(void *data);
+struct DLOPEN_member {
+  size_t size;                   /* sizeof (struct DLOPEN_member) */
+  const char *archive;           /* path of the file that it is in, as DLOPEN_info gives it; or NULL */
+  const void *bytes;             /* its content where the file does not hold it as it is (compressed); or NULL: stored */
+  size_t bytes_size;
+  uint64_t offset;               /* where it begins in the file: its identity, with the file's device and inode */
+  uint64_t length;               /* of what is stored there */
+  int32_t descriptor;            /* of the file; the caller's, open until the call that asked returns */
+  uint32_t flags;                /* DLOPEN_MEMBER_MAPPED_ONLY */
+  const char *reason;            /* from who is asked and ends the open: why; or NULL */
+  DLOPEN_done *done;             /* or NULL: called when nothing that this points to is used any more, in the same */
+  void *done_data;               /* thread, whatever was answered */
+};
+
+/* The member at a path, which is absolute unless it is one of a request's `members`, and plain: fills *member, which
+ * has its size and otherwise zeroes.  0: found; 1: there is none; anything else ends the call that asked with
+ * DLOPEN_E_STOPPED.  With no lock held; the same path may be asked for again. */
+typedef int DLOPEN_locate_member(const char *path, struct DLOPEN_member *member, void *data);
+
 struct DLOPEN_request {
   size_t size;                   /* sizeof (struct DLOPEN_request) */
   const char *name;              /* a path (with a slash), or a name that is searched; with bytes: the image's name; NULL: the program */
@@ -149,6 +174,9 @@ struct DLOPEN_request {
   DLOPEN_image *replaces;        /* or NULL; an image that DLOPEN_swap will put this one in the place of: not in its scope */
   DLOPEN_read_file *files;       /* or NULL; with RTLD_NOLOAD, and by DLOPEN_relocate, nothing is asked for */
   void *files_data;
+  const struct DLOPEN_member *member;    /* or NULL; the library itself: `name` is the path that it goes by, one in the archive if it is relative */
+  DLOPEN_locate_member *members; /* or NULL; asked for each path before `files`, in the same words */
+  void *members_data;
 };
 
 uint32_t DLOPEN_abi(void);
@@ -167,6 +195,11 @@ size_t DLOPEN_message(const struct DLOPEN_error *error, char *buffer, size_t siz
  * - an image from bytes in it answers to its name and soname there. */
 int DLOPEN_namespace_new(const char *search_path, int64_t *namespace_id, struct DLOPEN_error *error);
 int DLOPEN_namespace_end(int64_t namespace_id, struct DLOPEN_error *error);
+
+/* The archives of the process: `locate` is asked for each path that leads through a file (ENOTDIR of path_resolution(7)),
+ * in an open and in what a search forms, but for glibc-hwcaps subfolders.  NULL takes it away.  Waits for the calls of
+ * what was set before that other threads are in, unless this thread is in one itself. */
+void DLOPEN_set_archives(DLOPEN_locate_member *locate, void *data);
 
 /* Open, count, initialise.  Each success is undone by one DLOPEN_close. */
 int DLOPEN_open(const struct DLOPEN_request *request, DLOPEN_image **image, struct DLOPEN_error *error);
@@ -273,6 +306,8 @@ struct DLOPEN_info {
   uint64_t relro_size;           /* bytes that are made read-only after relocation, whole pages of PT_GNU_RELRO; 0 when none */
   uint64_t arena_size;           /* bytes of the arena that it was read into (DLOPEN_ARENA); 0: it is mapped, or was copied from bytes */
   void *handle;                  /* what the dl* functions of this library take for it; NULL: one of the host's that is not open through here */
+  const char *archive;           /* of a member, the path of the file that it is in, if that was given */
+  uint64_t offset;               /* of a member, where it begins in that file; 0 of others */
 };
 int DLOPEN_info(DLOPEN_image *image, struct DLOPEN_info *info);
 const char *DLOPEN_needed_at(DLOPEN_image *image, uint32_t index);       /* NULL past the end */

@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "dlopen.h" nogil:
     enum:
         DLOPEN_ABI, DLOPEN_PRIVATE, DLOPEN_NO_FOREIGN_CODE, DLOPEN_KEEP_AS_LIBC
-        DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE, DLOPEN_ARENA
+        DLOPEN_REPLACE_IN_TREE, DLOPEN_RELOADABLE, DLOPEN_ARENA, DLOPEN_MEMBER_MAPPED_ONLY
         DLOPEN_OK, DLOPEN_E_OPEN, DLOPEN_E_READ, DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_MEMORY
         DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_ELF, DLOPEN_E_FORMAT, DLOPEN_E_UNSUPPORTED
         DLOPEN_E_SYMBOL, DLOPEN_E_VERSION, DLOPEN_E_RELOCATION, DLOPEN_E_HOST
@@ -60,6 +60,22 @@ cdef extern from "dlopen.h" nogil:
     ctypedef int ReadFile "DLOPEN_read_file"(
         const char* path, const void** bytes, size_t* size, void* data
     ) noexcept
+    ctypedef void Done "DLOPEN_done"(void* data) noexcept
+    ctypedef struct Member "struct DLOPEN_member":
+        size_t size
+        const char* archive
+        const void* bytes
+        size_t bytes_size
+        uint64_t offset
+        uint64_t length
+        int32_t descriptor
+        uint32_t flags
+        const char* reason
+        Done* done
+        void* done_data
+    ctypedef int LocateMember "DLOPEN_locate_member"(
+        const char* path, Member* member, void* data
+    ) noexcept
     ctypedef struct Request "struct DLOPEN_request":
         size_t size
         const char* name
@@ -76,6 +92,9 @@ cdef extern from "dlopen.h" nogil:
         PublicImage* replaces
         ReadFile* files
         void* files_data
+        const Member* member
+        LocateMember* members
+        void* members_data
     ctypedef struct PublicSymbol "struct DLOPEN_symbol":
         const char* name
         const char* version
@@ -127,6 +146,8 @@ cdef extern from "dlopen.h" nogil:
         uint64_t relro_size
         uint64_t arena_size
         void* handle
+        const char* archive
+        uint64_t offset
     ctypedef struct PublicRelocation "struct DLOPEN_relocation":
         uint64_t place
         int64_t addend
@@ -155,6 +176,7 @@ cdef extern from "dlopen.h" nogil:
     size_t DLOPEN_message(const Error* error, char* buffer, size_t size)
     int DLOPEN_namespace_new(const char* search_path, int64_t* namespace_id, Error* error)
     int DLOPEN_namespace_end(int64_t namespace_id, Error* error)
+    void DLOPEN_set_archives(LocateMember* locate, void* data)
     int DLOPEN_open(const Request* request, PublicImage** image, Error* error)
     int DLOPEN_map(const Request* request, PublicImage** image, Error* error)
     int DLOPEN_relocate(

@@ -23,6 +23,15 @@ cdef extern from *:
         D(CANNOT_OPEN, "cannot open shared object file", "") \\
         D(CANNOT_READ, "cannot read file data", "") \\
         D(SHRANK, "file too short: it shrank", "file too short") \\
+        D(MEMBER_BEYOND, \\
+          "file too short: a member ends after it (is the archive truncated?)", \\
+          "file too short") \\
+        D(MEMBER_SIZE, "the size of the struct that describes a member", "") \\
+        D(MEMBER_COMPRESSED, "it may only be mapped, and the archive has it compressed", "") \\
+        D(MEMBER_UNALIGNED, \\
+          "it may only be mapped, and the archive has it at no multiple of the page size", "") \\
+        D(MEMBER_NOEXEC, \\
+          "it may only be mapped, which the archive's file system refuses for code", "") \\
         D(EMPTY, "file too short: it is empty", "file too short") \\
         D(SHORT_TEXT, "file too short: a text file (a linker script?)", "file too short") \\
         D(SHORT_ARCHIVE, "file too short: a static library (ar archive)", "file too short") \\
@@ -154,6 +163,7 @@ cdef extern from *:
         D(VERSION_MISSING, "a version that is needed is not defined", "") \\
         D(SYMBOL_STOPPED, "the search for a symbol was ended", "") \\
         D(FILES_STOPPED, "the search among the caller's files was ended", "") \\
+        D(ARCHIVES_STOPPED, "the search in archives was ended", "") \\
         /* Opening */ \\
         D(HOSTS_CODE, \\
           "the host's loader would run its code: there is one of it in a process", "") \\
@@ -167,6 +177,7 @@ cdef extern from *:
         D(HOST_GONE, "a host library does not stay loaded", "") \\
         D(EMPTY_NAME, "an empty name", "") \\
         D(BYTES_NAME, "an image from bytes needs a name", "") \\
+        D(MEMBER_NAME, "a member of an archive needs a name, and is not given as bytes, too", "") \\
         D(KEPT_REPLACING, "other threads kept replacing it", "") \\
         D(LOADED_ALREADY, \\
           "it is loaded already, and its references are bound: open a private copy of " \\
@@ -217,8 +228,10 @@ cdef extern from *:
     """
     enum:
         DETAIL_NONE, DETAIL_NO_MEMORY, DETAIL_NO_HANDLE, DETAIL_REQUEST_SIZE, DETAIL_NO_NAMESPACE
-        DETAIL_CANNOT_OPEN, DETAIL_CANNOT_READ, DETAIL_SHRANK, DETAIL_EMPTY, DETAIL_SHORT_TEXT,
-        DETAIL_SHORT_ARCHIVE, DETAIL_SHORT, DETAIL_ARCHIVE, DETAIL_TEXT, DETAIL_NO_ELF
+        DETAIL_CANNOT_OPEN, DETAIL_CANNOT_READ, DETAIL_SHRANK, DETAIL_MEMBER_BEYOND,
+        DETAIL_MEMBER_SIZE, DETAIL_MEMBER_COMPRESSED, DETAIL_MEMBER_UNALIGNED,
+        DETAIL_MEMBER_NOEXEC, DETAIL_EMPTY, DETAIL_SHORT_TEXT, DETAIL_SHORT_ARCHIVE,
+        DETAIL_SHORT, DETAIL_ARCHIVE, DETAIL_TEXT, DETAIL_NO_ELF
         DETAIL_CLASS_32, DETAIL_CLASS, DETAIL_DATA, DETAIL_IDENT_VERSION, DETAIL_OS_ABI,
         DETAIL_ABI_VERSION, DETAIL_VERSION, DETAIL_MACHINE, DETAIL_EXECUTABLE, DETAIL_RELOCATABLE,
         DETAIL_CORE_DUMP, DETAIL_TYPE, DETAIL_PHENTSIZE
@@ -246,11 +259,11 @@ cdef extern from *:
         DETAIL_NOT_TLS, DETAIL_NO_TLS, DETAIL_TEXT_TLS, DETAIL_STATIC_TLS_LATE,
         DETAIL_STATIC_TLS_FILE
         DETAIL_UNDEFINED, DETAIL_UNVERSIONED, DETAIL_VERSION_MISSING, DETAIL_SYMBOL_STOPPED,
-        DETAIL_FILES_STOPPED
+        DETAIL_FILES_STOPPED, DETAIL_ARCHIVES_STOPPED
         DETAIL_HOSTS_CODE, DETAIL_NOT_LOADED, DETAIL_HOSTS_OWN_MISSING, DETAIL_HOSTS_OWN,
         DETAIL_HOSTS_OWN_RELOADED, DETAIL_HOST_REFUSED, DETAIL_HOST_GONE, DETAIL_EMPTY_NAME,
-        DETAIL_BYTES_NAME, DETAIL_KEPT_REPLACING, DETAIL_LOADED_ALREADY, DETAIL_SCOPE_GONE,
-        DETAIL_BOUND_GONE, DETAIL_NOT_MAPPED, DETAIL_CONSTRUCTOR_BEFORE
+        DETAIL_BYTES_NAME, DETAIL_MEMBER_NAME, DETAIL_KEPT_REPLACING, DETAIL_LOADED_ALREADY,
+        DETAIL_SCOPE_GONE, DETAIL_BOUND_GONE, DETAIL_NOT_MAPPED, DETAIL_CONSTRUCTOR_BEFORE
         DETAIL_NOT_OPEN, DETAIL_DLINFO_REQUEST, DETAIL_MODE_PARAMETER, DETAIL_DLOPEN_MODE,
         DETAIL_NAMESPACE, DETAIL_MODE, DETAIL_DLMOPEN_NAMESPACE
         DETAIL_PATCH_ITSELF, DETAIL_NOT_LINKED, DETAIL_PATCH_NAME, DETAIL_PATCH_RELRO,

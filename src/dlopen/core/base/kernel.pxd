@@ -119,7 +119,7 @@ cdef extern from *:
         MADV_HUGEPAGE, MADV_POPULATE_WRITE
         PR_SET_VMA, PR_SET_VMA_ANON_NAME
         EINTR, ENOENT, ENOTDIR, ENOMEM, EINVAL, EISDIR, EPERM, ESRCH, EMFILE, ENFILE, EIO, ENOSYS
-        EACCES, EEXIST, ERANGE, AT_EMPTY_PATH
+        EACCES, EEXIST, ENODEV, ERANGE, AT_EMPTY_PATH
     void dlopen_code_written(uint64_t start, uint64_t size) noexcept nogil
     cdef struct FileStatus "stat":
         uint64_t st_dev

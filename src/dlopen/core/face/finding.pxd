@@ -18,7 +18,7 @@ from dlopen.core.host.abi cimport RTLD_LAZY
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, image_name
 from dlopen.core.image.listing cimport image_of_caller
-from dlopen.core.memory.file cimport file_close, file_init
+from dlopen.core.memory.file cimport fail_for_member, file_close, file_init
 from dlopen.core.opening.known cimport Wanted, loaded_by_name
 from dlopen.core.opening.transaction cimport Transaction, begin, end
 from dlopen.core.search.find cimport find_file
@@ -40,6 +40,7 @@ cdef inline int show_search(
     cdef const char* candidate
     cdef const char* origin
     cdef bint found, no_memory
+    cdef int code
     cdef long last = 0           # how the last candidate ended
     memset(&path, 0, sizeof(path))
     memset(&request, 0, sizeof(request))
@@ -63,22 +64,25 @@ cdef inline int show_search(
         linker, transaction.snapshot, name, wanted.asker, NULL, &path, trail, &transaction.cache,
         &transaction.file, NULL
     )
+    code = fail_for_member(&transaction.file, name, error)
     file_close(&transaction.file)
     candidate = trail.paths.data
     origin = trail.origins.data
-    for i in range(trail.count):
+    for i in range(trail.count if code == 0 else 0):
         last = -trail.results[i]
         visit(candidate, origin, trail.results[i], data)
         candidate += strlen(candidate) + 1
         origin += strlen(origin) + 1
     no_memory = path.failed or trail.paths.failed or trail.origins.failed
-    if found and trail.count == 0 and not no_memory:
+    if code == 0 and found and trail.count == 0 and not no_memory:
         visit(path.data, b"path", 0, data)
     text_free(&path)
     trail_free(trail)
     end(transaction)
     if no_memory:
         return fail_memory(error, name)
+    if code:
+        return code
     if not found and loaded == NULL:
         if is_shortage(last):    # the search has ended there
             return fail_system(error, DLOPEN_E_OPEN, name, DETAIL_CANNOT_OPEN, last)

@@ -15,6 +15,7 @@ from dlopen.core.closing.thread_exit cimport forget_other_objects
 from dlopen.core.host.host_lock cimport await_hosts_before_fork, has_forked, is_forked
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.registry cimport after_fork, after_fork_in_child, before_fork
+from dlopen.core.search.archives cimport forget_other_askings
 from dlopen.core.tls.modules cimport forget_other_threads, renew_thread
 
 
@@ -49,6 +50,7 @@ cdef inline void end_fork_in_child(Linker* linker) noexcept nogil:
     linker.static_storage.is_changing = False
     is_forked(&linker.host_use)
     after_fork_in_child(&linker.registry)
+    forget_other_askings(linker)
     forget_other_threads(&linker.tls)
     lock_release(&linker.tls.lock)
     lock_release(&linker.debugger.lock)

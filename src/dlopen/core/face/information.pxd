@@ -116,6 +116,8 @@ cdef inline int fill_info(
     if image.slot != NULL:
         info.arena_size = image.slot.size
     info.handle = image_handle(image)
+    info.archive = image.archive
+    info.offset = image.offset
     reader_leave(&linker.registry, phase)
     return 0
 

@@ -8,7 +8,9 @@ all that is beyond must be zeroes.
 from libc.stddef cimport size_t
 from libc.string cimport memcpy, memset
 
-from dlopen.core.base.contract cimport Request
+from dlopen.core.base.contract cimport DLOPEN_E_INVALID, Error, Request
+from dlopen.core.base.details cimport DETAIL_REQUEST_SIZE
+from dlopen.core.base.errors cimport fail
 
 
 cdef extern from *:
@@ -38,6 +40,11 @@ cdef inline bint can_serve(
         if (<const char*>given)[i] != 0:
             return False
     return True
+
+
+cdef inline int wrong_size(Error* error) noexcept nogil:
+    """Of a request."""
+    return fail(error, DLOPEN_E_INVALID, b"", DETAIL_REQUEST_SIZE)
 
 
 cdef inline const Request* whole_request(const Request* given, Request* room) noexcept nogil:

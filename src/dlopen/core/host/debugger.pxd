@@ -42,6 +42,7 @@ from dlopen.core.host.linker cimport Debugger, Linker
 from dlopen.core.host.static_tls cimport give_to_host
 from dlopen.core.image.image cimport Image, LinkMap
 from dlopen.core.memory.file cimport File
+from dlopen.core.memory.memory cimport is_memory_error, memory_release, memory_reserve_file
 from dlopen.core.tls.donor cimport DonorFile, make_caller
 cdef extern from "<link.h>" nogil:
     enum:
@@ -52,6 +53,10 @@ cdef enum:                       # Debugger.wish
     WISH_NONE = 0                # what the debugger that is there needs
     WISH_FILES = 1               # files for images from bytes, for one that comes later
     WISH_LLDB = 2                # the same, and what lldb needs
+
+
+cdef enum:
+    PAGE_MOST = 0x10000          # of the machines that there are; mmap(2) takes its multiples
 
 
 cdef inline void read_debugger_wish(Linker* linker) noexcept nogil:
@@ -359,12 +364,30 @@ cdef inline bint needs_files(Debugger* debugger) noexcept nogil:
     ) or probe_is_watched(debugger)
 
 
+cdef inline bint write_content(const File* file, long descriptor) noexcept nogil:
+    """All of it, into another file."""
+    cdef uint64_t before = file.identity.offset & (PAGE_MOST - 1)
+    cdef long result
+    cdef long written
+    if file.bytes != NULL:
+        return kernel_write(descriptor, file.bytes, file.size) == 0
+    result = memory_reserve_file(
+        before + file.size, file.descriptor, file.identity.offset - before
+    )
+    if is_memory_error(result):
+        return False
+    written = kernel_write(descriptor, <const char*><uint64_t>result + before, file.size)
+    memory_release(<uint64_t>result, before + file.size)
+    return written == 0
+
+
 cdef inline void keep_file_for_debugger(
     Debugger* debugger, Image* image, const File* file
 ) noexcept nogil:
     """A debugger reads debugging information from a file, which a new image from bytes has
-    not: a copy in memory, whose descriptor and pages are held as long as the image. So only
-    where a debugger is there, or is to come. Without it the name stays as it was given."""
+    not, and from no member of one: a copy in memory, whose descriptor and pages are held as long as
+    the image. So only where a debugger is there, or is to come. Without it the name stays as it was
+    given."""
     cdef char path[64]           # DESCRIPTORS_SIZE and a number
     cdef size_t length
     cdef char* copy
@@ -377,7 +400,7 @@ cdef inline void keep_file_for_debugger(
     length = kernel_descriptors_folder(&path[0])
     snprintf(&path[length], sizeof(path) - length, b"%ld", descriptor)
     copy = copy_text(&path[0], strlen(&path[0]))
-    if copy == NULL or kernel_write(descriptor, file.bytes, file.size) != 0 \
+    if copy == NULL or not write_content(file, descriptor) \
             or not pointers_add(&image.host.copied, copy):
         release(copy)
         kernel_close(descriptor)

@@ -178,8 +178,8 @@ cdef inline void identify_by_path(Linker* linker, Image* image) noexcept nogil:
     if not image.host.is_startup:
         borrowed = borrow_host_image(linker, image)
     if borrowed != NULL and starts_as(image, file):
-        store_u64(&image.device, file.device)
-        store_u64(&image.inode, file.inode)
+        store_u64(&image.device, file.identity.device)
+        store_u64(&image.inode, file.identity.inode)
         store_u32(&image.host.is_identified, 1)
     if borrowed != NULL:
         give_back_host_image(linker, image, borrowed)

@@ -10,6 +10,7 @@ assembly and constructors find without an argument, thread-local variables, the 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from dlopen.core.base.contract cimport LocateMember
 from dlopen.core.base.environment cimport Environment
 from dlopen.core.base.growable cimport Pointers, Text
 from dlopen.core.base.lock cimport (
@@ -88,6 +89,7 @@ cdef enum:
     FOLDER_UNKNOWN = 0
     FOLDER_EXISTS = 1
     FOLDER_MISSING = 2
+    FOLDER_IN_FILE = 3           # its path leads through a file: perhaps in an archive
 
 
 cdef struct Folder:              # once published it stays for ever
@@ -116,12 +118,29 @@ cdef struct CacheFile:           # /etc/ld.so.cache as it was at one time: searc
     uint32_t users               # searches that look into it; under Registry.lock
 
 
+cdef struct Asking:              # on the stack of who asks, in Archives.askings
+    Asking* next
+    uint64_t thread
+    uint32_t age                 # Archives.age of what it asks
+    void* data
+
+
+cdef struct Archives:            # search/archives.pxd; guarded by Registry.lock
+    LocateMember* locate         # and atomic; NULL: there are none
+    void* data
+    uint32_t age                 # counts what was set
+    Asking* askings              # those that have not ended
+    uint32_t waiting             # threads that wait for the end of some
+    uint32_t ended               # counts their ends; a futex word
+
+
 cdef struct Search:              # search/
     uint32_t has_settings        # atomic; they are written before, and never again
     SearchSettings settings
     CacheFile* cache             # owned, the newest; under Registry.lock; NULL: none was needed
     Folder* folders[FOLDER_BUCKETS]      # atomic: chains that only grow, at their heads
     uint32_t folder_count        # atomic; a bound only
+    Archives archives
 
 
 cdef struct Patch:

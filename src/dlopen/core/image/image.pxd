@@ -326,6 +326,8 @@ cdef struct Image:
     uint64_t asked_length        # atomic: 1 + `asked_name_length`, once it was asked for
     Slot* slot                   # of the arena, which it is in; NULL: it is mapped
     long kept_file               # 1 + a descriptor, owned: bytes kept for a debugger; 0: none
+    uint64_t offset              # of a member, where it begins in the file; 0: the whole file
+    char* archive                # owned: the path of the file that it is a member of; or NULL
 
     # Guarded by Registry.lock.
     Pointers names               # char*, owned but of the host's: those that it was loaded by
@@ -522,6 +524,7 @@ cdef inline void image_free_records(Image* image) noexcept nogil:
     release_list(&releases, &image.needs.bindings, False)
     release_list(&releases, &image.needs.host_handles, False)
     release_list(&releases, &image.scope.search_list.images, False)
+    release_later(&releases, image.archive)
     release_later(&releases, image.listing.keys)
     release_later(&releases, image.calls.definers)
     release_later(&releases, image.changes.replacements)

@@ -8,18 +8,41 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.allocator cimport allocate
+from dlopen.core.base.atomics cimport load_u64
 from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.image.image cimport Image, Name
 from dlopen.core.image.index cimport Index, index_add, index_remove
 from dlopen.core.image.naming cimport base_name
+from dlopen.core.memory.file cimport FileIdentity
 
 
 cdef inline uint64_t name_key(const char* name) noexcept nogil:
     return gnu_hash(name)
 
 
-cdef inline uint64_t file_key(uint64_t device, uint64_t inode) noexcept nogil:
-    return inode ^ device << 32
+cdef inline uint64_t file_key(const FileIdentity* file) noexcept nogil:
+    # An archive has many members, at multiples of a page.
+    return file.inode ^ file.device << 32 ^ file.offset * 0x9e3779b97f4a7c15U
+
+
+cdef inline FileIdentity identity_of(const Image* image) noexcept nogil:
+    """Of one of the host's it is found when it is asked for, the device first."""
+    cdef FileIdentity file
+    file.inode = load_u64(&image.inode)
+    file.device = load_u64(&image.device)
+    file.offset = image.offset
+    return file
+
+
+cdef inline bint is_same_file(const Image* image, const FileIdentity* file) noexcept nogil:
+    # In this order, as `identity_of`.
+    return load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
+        and image.offset == file.offset
+
+
+cdef inline uint64_t image_file_key(const Image* image) noexcept nogil:
+    cdef FileIdentity file = identity_of(image)
+    return file_key(&file)
 
 
 cdef inline bint is_of_file(const Image* image) noexcept nogil:
@@ -68,7 +91,7 @@ cdef inline void add_keys(Index* names, Index* files, Image* image) noexcept nog
     for i in range(image.listing.key_count):
         index_add(names, image.listing.keys[i], image)
     if is_of_file(image):
-        index_add(files, file_key(image.device, image.inode), image)
+        index_add(files, image_file_key(image), image)
 
 
 cdef inline void remove_keys(Index* names, Index* files, const Image* image) noexcept nogil:
@@ -81,4 +104,4 @@ cdef inline void remove_keys(Index* names, Index* files, const Image* image) noe
         index_remove(names, name_key(further.text), image)
         further = further.next
     if is_of_file(image):
-        index_remove(files, file_key(image.device, image.inode), image)
+        index_remove(files, image_file_key(image), image)

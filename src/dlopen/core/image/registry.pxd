@@ -35,6 +35,7 @@ from dlopen.core.image.retirement cimport (
 )
 from dlopen.core.image.shown cimport Shown
 from dlopen.core.memory.arena cimport Arena, give_back_slot
+from dlopen.core.memory.file cimport FileIdentity
 from dlopen.core.memory.memory cimport memory_release
 
 
@@ -96,7 +97,7 @@ cdef struct Waiter:              # on the waiting thread's stack; in Registry.wa
 
 cdef struct Claim:               # in a transaction; in Registry.claims under the lock
     uint64_t thread
-    uint64_t device, inode       # of the file that its root is loaded from
+    FileIdentity file            # that its root is loaded from
     int64_t namespace_id
     Claim* next
     bint is_made

@@ -8,19 +8,24 @@ A large writable segment is populated at once, since relocation is about to touc
 pages; a small one costs less by its page faults, and keeps none that nothing touches. Of half a
 megabyte or more, what is written is copied into huge pages (memory/room.pxd).
 
-Bytes are copied into anonymous memory, each segment once. A small file may be
+Bytes are copied into anonymous memory, each segment once. So is a member of an archive that cannot
+be mapped from it: it is compressed there, it stands at no multiple of the page, or the file system
+refuses (noexec is a policy; so whoever gives a member may forbid that). A small file may be
 read instead, into memory that is used again and again: memory/arena.pxd.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from dlopen.core.base.atomics cimport store_u64
-from dlopen.core.base.contract cimport DLOPEN_E_MAP, DLOPEN_E_PROTECT, Error
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_MAP, DLOPEN_E_PROTECT, DLOPEN_E_UNSUPPORTED, DLOPEN_MEMBER_MAPPED_ONLY, Error,
+)
 from dlopen.core.base.details cimport (
     DETAIL_CANNOT_MAP, DETAIL_CANNOT_MAP_ZEROES, DETAIL_CANNOT_PROTECT,
-    DETAIL_CANNOT_PROTECT_RELRO, DETAIL_CANNOT_PROTECT_TEXT,
+    DETAIL_CANNOT_PROTECT_RELRO, DETAIL_CANNOT_PROTECT_TEXT, DETAIL_MEMBER_COMPRESSED,
+    DETAIL_MEMBER_NOEXEC, DETAIL_MEMBER_UNALIGNED,
 )
-from dlopen.core.base.errors cimport fail_system
+from dlopen.core.base.errors cimport error_clear, fail, fail_system
 from dlopen.core.base.kernel cimport PROT_NONE, PROT_READ, PROT_WRITE
 from dlopen.core.base.words cimport align_down, align_up, larger, smaller
 from dlopen.core.elf.constants cimport PF_W, PF_X, PT_LOAD
@@ -35,11 +40,13 @@ from dlopen.core.memory.memory cimport (
     memory_name_of, memory_protect, memory_protect_written, memory_release, memory_take_huge_pages,
     memory_take_pages, protection_of,
 )
-from dlopen.core.memory.room cimport POPULATE_LEAST, WRITTEN_LIMIT, Room, measure, reserve
+from dlopen.core.memory.room cimport (
+    POPULATE_LEAST, WRITTEN_LIMIT, Room, fail_to_map, measure, reserve,
+)
 
 
 cdef inline int map_file_segment(
-    const Layout* layout, const Phdr* segment, const File* file, const Room* room, uint64_t bias,
+    const Layout* layout, const Phdr* segment, File* file, const Room* room, uint64_t bias,
     const char* name, Error* error
 ) noexcept nogil:
     """A segment whose distance to the file is its own: pages of the file, then zeroes."""
@@ -66,10 +73,11 @@ cdef inline int map_file_segment(
         result = 0 if segment == room.data else memory_map(
             bias + start, file_pages_end - start,
             protection | PROT_WRITE if has_zeroes and not segment.p_flags & PF_X else protection,
-            file.descriptor, align_down(segment.p_offset, layout.page), populated
+            file.descriptor, file.identity.offset + align_down(segment.p_offset, layout.page),
+            populated
         )
         if is_memory_error(result):
-            return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
+            return fail_to_map(file, name, result, error)
         if has_zeroes and file_end < file_pages_end:
             if segment.p_flags & PF_X:
                 result = memory_protect(
@@ -119,8 +127,8 @@ cdef inline int fill_segment(
     cdef long result = 0
     if page < start:
         result = memory_map(
-            bias + page, start - page, PROT_READ | PROT_WRITE, file.descriptor, offset,
-            start - page >= POPULATE_LEAST
+            bias + page, start - page, PROT_READ | PROT_WRITE, file.descriptor,
+            file.identity.offset + offset, start - page >= POPULATE_LEAST
         )
     if not is_memory_error(result) and segment.p_filesz != 0:
         code = file_read(
@@ -157,7 +165,7 @@ cdef inline int copy_segment(
 
 
 cdef inline int map_all(
-    const Layout* layout, const File* file, uint64_t* place, uint64_t* bytes_bias,
+    const Layout* layout, File* file, uint64_t* place, uint64_t* bytes_bias,
     const char* name, Error* error
 ) noexcept nogil:
     """On failure nothing stays mapped. *place is that of Registry."""
@@ -176,7 +184,7 @@ cdef inline int map_all(
     if code:
         return code
     bias = base - layout.start
-    if file.descriptor < 0:
+    if file.is_copied:
         memory_name_of(name, &text[0])
         memory_name(base, room.size, &text[0])
     if room.is_huge:
@@ -199,7 +207,7 @@ cdef inline int map_all(
             pass
         elif previous_end > room.huge_start and room.huge_start != room.huge_end:
             code = fill_segment(layout, segment, file, &room, bias, name, error)
-        elif file.descriptor >= 0:
+        elif not file.is_copied:
             code = map_file_segment(layout, segment, file, &room, bias, name, error)
         else:
             code = copy_segment(layout, segment, file, bias, name, error)
@@ -258,23 +266,57 @@ cdef inline int read_into_slot(
     return code
 
 
+cdef inline int copy_member(
+    File* file, uint32_t why, const char* name, Error* error
+) noexcept nogil:
+    """It is to be copied, unless it may only be mapped."""
+    if file.member.flags & DLOPEN_MEMBER_MAPPED_ONLY:
+        return fail(error, DLOPEN_E_UNSUPPORTED, name, why)
+    file.is_copied = True
+    file.copied_for = why
+    error_clear(error)
+    return 0
+
+
+cdef inline int map_or_copy(
+    const Layout* layout, File* file, uint64_t* place, uint64_t* bytes_bias, const char* name,
+    Error* error
+) noexcept nogil:
+    """As `map_all`, and again where a member cannot be mapped."""
+    cdef int code = 0
+    if not file.is_member:
+        return map_all(layout, file, place, bytes_bias, name, error)
+    if file.bytes != NULL:
+        code = copy_member(file, DETAIL_MEMBER_COMPRESSED, name, error)
+    elif file.identity.offset & (layout.page - 1):
+        code = copy_member(file, DETAIL_MEMBER_UNALIGNED, name, error)
+    if code == 0:
+        code = map_all(layout, file, place, bytes_bias, name, error)
+    if code == 0 or not file.is_refused or file.is_copied:
+        return code
+    code = copy_member(file, DETAIL_MEMBER_NOEXEC, name, error)
+    return code if code else map_all(layout, file, place, bytes_bias, name, error)
+
+
 cdef inline int map_segments(
-    const Layout* layout, const File* file, uint64_t* place, Arena* arena, Slot** slot,
+    const Layout* layout, File* file, uint64_t* place, Arena* arena, Slot** slot,
     uint64_t* bytes_bias, const char* name, Error* error
 ) noexcept nogil:
     """All of them: into a slot of the arena, if one is given (not NULL) and they fit there, else
     mapped, with *place of Registry. On failure nothing stays."""
     cdef int code
+    if file.member.flags & DLOPEN_MEMBER_MAPPED_ONLY:
+        arena = NULL
     slot[0] = take_slot(arena, layout, name) if arena != NULL else NULL
     if slot[0] == NULL:
-        return map_all(layout, file, place, bytes_bias, name, error)
+        return map_or_copy(layout, file, place, bytes_bias, name, error)
     bytes_bias[0] = slot[0].start - layout.start
     code = read_into_slot(layout, file, slot[0], name, error)
     if code == 0 and protect_constants(slot[0], layout):
         return 0
     give_back_slot(slot[0])
     slot[0] = NULL
-    return code if code else map_all(layout, file, place, bytes_bias, name, error)
+    return code if code else map_or_copy(layout, file, place, bytes_bias, name, error)
 
 
 cdef inline int protect_text(

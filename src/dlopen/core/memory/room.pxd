@@ -23,7 +23,7 @@ from dlopen.core.base.atomics cimport load_u64
 from dlopen.core.base.contract cimport DLOPEN_E_MAP, Error
 from dlopen.core.base.details cimport DETAIL_CANNOT_MAP
 from dlopen.core.base.errors cimport fail_system
-from dlopen.core.base.kernel cimport PROT_READ, PROT_WRITE
+from dlopen.core.base.kernel cimport EACCES, ENODEV, EPERM, PROT_READ, PROT_WRITE
 from dlopen.core.base.words cimport align_down, align_up, smaller
 from dlopen.core.elf.constants cimport PF_R, PF_W, PT_LOAD
 from dlopen.core.elf.layout cimport Layout
@@ -141,7 +141,7 @@ cdef inline void measure(Room* room, const Layout* layout, const File* file) noe
     room.huge_start = 0
     room.huge_end = 0
     room.data = NULL
-    if file.descriptor < 0:
+    if file.is_copied:
         measure_bytes(room, layout)
     else:
         measure_written(room, layout)
@@ -157,20 +157,28 @@ cdef inline bint map_side_by_side(
     base[0] = end - room.size
     if not memory_map_if_free(
         base[0], size, PROT_READ, file.descriptor,
-        align_down(layout.first_load.p_offset, layout.page)
+        file.identity.offset + align_down(layout.first_load.p_offset, layout.page)
     ):
         return False
     if memory_map_if_free(
         base[0] + size, room.size - size, PROT_READ | PROT_WRITE, file.descriptor,
-        align_down(room.data.p_offset, layout.page)
+        file.identity.offset + align_down(room.data.p_offset, layout.page)
     ):
         return True
     memory_release(base[0], size)
     return False
 
 
+cdef inline int fail_to_map(
+    File* file, const char* name, long result, Error* error
+) noexcept nogil:
+    """Notes whether that is the rule for all files of its file system (mount(8): noexec)."""
+    file.is_refused = result == -EPERM or result == -EACCES or result == -ENODEV
+    return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
+
+
 cdef inline int reserve(
-    const Layout* layout, const File* file, Room* room, const uint64_t* place, uint64_t* base,
+    const Layout* layout, File* file, Room* room, const uint64_t* place, uint64_t* base,
     const char* name, Error* error
 ) noexcept nogil:
     """The address range of all segments, aligned; of a file, with the file mapped into it."""
@@ -182,14 +190,15 @@ cdef inline int reserve(
             and map_side_by_side(layout, file, room, load_u64(place), base):
         return 0
     room.data = NULL
-    if file.descriptor >= 0 and not aligned:
+    if not file.is_copied and not aligned:
         result = memory_reserve_file(
-            size, file.descriptor, align_down(layout.first_load.p_offset, layout.page)
+            size, file.descriptor,
+            file.identity.offset + align_down(layout.first_load.p_offset, layout.page)
         )
     else:
-        result = memory_reserve(size, file.descriptor < 0)
+        result = memory_reserve(size, file.is_copied)
     if is_memory_error(result):
-        return fail_system(error, DLOPEN_E_MAP, name, DETAIL_CANNOT_MAP, result)
+        return fail_to_map(file, name, result, error)
     base[0] = <uint64_t>result
     if not aligned:
         return 0
@@ -200,10 +209,10 @@ cdef inline int reserve(
     if wanted + room.size != base[0] + size:
         memory_release(wanted + room.size, base[0] + size - (wanted + room.size))
     base[0] = wanted
-    if file.descriptor >= 0:
+    if not file.is_copied:
         result = memory_map(
             wanted, room.size, PROT_READ, file.descriptor,
-            align_down(layout.first_load.p_offset, layout.page), False
+            file.identity.offset + align_down(layout.first_load.p_offset, layout.page), False
         )
         if is_memory_error(result):
             memory_release(wanted, room.size)

@@ -8,7 +8,7 @@ from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport (
     DLOPEN_ARENA, DLOPEN_E_MEMORY, DLOPEN_E_NOT_FOUND, DLOPEN_E_NOT_LOADED, DLOPEN_E_OPEN,
     DLOPEN_E_STOPPED, DLOPEN_E_UNSUPPORTED, DLOPEN_NO_FOREIGN_CODE, DLOPEN_PRIVATE,
-    DLOPEN_REJECTED_HOSTS, Request,
+    DLOPEN_REJECTED_HOSTS, Error, Request,
 )
 from dlopen.core.base.details cimport (
     DETAIL_CANNOT_OPEN, DETAIL_CLASS_32, DETAIL_FILES_STOPPED, DETAIL_HOSTS_CODE,
@@ -26,7 +26,10 @@ from dlopen.core.host.libraries cimport must_be_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport refuse
 from dlopen.core.image.image cimport Image, image_free_records
-from dlopen.core.memory.file cimport File, Files, file_close, file_init, file_open
+from dlopen.core.memory.file cimport (
+    File, Files, fail_for_member, file_close, file_init, file_open, has_files, is_from_bytes,
+    is_open,
+)
 from dlopen.core.opening.claims cimport claim_file, may_claim
 from dlopen.core.opening.hosts_file cimport FileSoname, is_hosts_file
 from dlopen.core.opening.known cimport (
@@ -37,6 +40,7 @@ from dlopen.core.opening.texts cimport add_text_once
 from dlopen.core.opening.transaction cimport (
     DONE, FAILED, HOSTS_OWN, TRY_AGAIN, Outcome, Transaction, no_memory, outcome_of,
 )
+from dlopen.core.search.archives cimport open_at
 from dlopen.core.search.candidates cimport is_path_in_files, try_files
 from dlopen.core.search.find cimport find_file
 from dlopen.core.search.settings cimport prepare_search
@@ -79,7 +83,8 @@ cdef inline Outcome delegate(
 ) noexcept nogil:
     """A library that must be the host's: the one that is there already, of whatever file;
     or noted, and opened by the host's loader when the whole tree has been checked. HOSTS_OWN:
-    it was given as bytes, so there is no file that the host could open. `soname` may be NULL."""
+    it was given as bytes or is in an archive, so there is no file that the host could open.
+    `soname` may be NULL."""
     cdef Outcome outcome = DONE
     result[0] = known_host(transaction, soname)
     if result[0] == NULL and transaction.loaded.count == 0 \
@@ -87,7 +92,7 @@ cdef inline Outcome delegate(
         outcome = outcome_of(transaction, fail(
             transaction.error, DLOPEN_E_UNSUPPORTED, path, DETAIL_HOSTS_CODE
         ))
-    elif result[0] == NULL and file.descriptor < 0:
+    elif result[0] == NULL and (file.is_member or is_from_bytes(file)):
         outcome = HOSTS_OWN
         text_cut(&transaction.hosts_own, 0)
         text_add(&transaction.hosts_own, b"")
@@ -104,11 +109,11 @@ cdef inline Outcome load_file(
     Transaction* transaction, const Wanted* wanted, File* file, const char* path, Image** result
 ) noexcept nogil:
     """A new image of the transaction; *result is NULL when the host must open it. HOSTS_OWN:
-    it must be the host's, and was given as bytes."""
+    it must be the host's, which cannot open this."""
     cdef Linker* linker = transaction.linker
     cdef const Request* request = transaction.request
     cdef const char* name = wanted.name
-    cdef bint is_from_bytes = file.descriptor < 0
+    cdef bint from_bytes = is_from_bytes(file)
     cdef Image* image
     cdef FileSoname soname
     cdef Outcome outcome
@@ -116,7 +121,7 @@ cdef inline Outcome load_file(
     cdef int code
     if is_hosts_file(file, name, &soname):
         return delegate(transaction, wanted, file, &soname.text[0], path, result)
-    image = new_image(path, is_from_bytes and transaction.files.read != NULL)
+    image = new_image(path, from_bytes and has_files(&transaction.files))
     if image == NULL:
         return no_memory(transaction, path)
     code = map_image(
@@ -148,16 +153,16 @@ cdef inline Outcome load_file(
     image.is_private = request.mode & DLOPEN_PRIVATE != 0
     # Bytes answer to their names in a namespace of their own only.
     image.life.is_visible = not wanted.own_only and not image.is_private \
-        and (not is_from_bytes or transaction.namespace_id != 0)
+        and (not from_bytes or transaction.namespace_id != 0)
     image.no_foreign_code = request.flags & DLOPEN_NO_FOREIGN_CODE != 0
     image.namespace_id = transaction.namespace_id
     image.shares_family = transaction.space != NULL
     image.scope.deepbind = request.mode & RTLD_DEEPBIND != 0
-    image.scope.is_own = image.is_private or is_from_bytes
+    image.scope.is_own = image.is_private or from_bytes
     image.scope.is_own_first = image.scope.is_own \
         and request.mode & (RTLD_GLOBAL | RTLD_DEEPBIND) == 0
     image.life.nodelete = image.tables.flags_1 & DF_1_NODELETE != 0
-    if is_from_bytes:
+    if from_bytes or file.is_member:
         keep_file_for_debugger(&linker.debugger, image, file)
     report_mapped(image)
     result[0] = image
@@ -189,33 +194,56 @@ cdef inline int stopped(Transaction* transaction, const char* name) noexcept nog
 
 
 cdef inline bint must_await(Transaction* transaction, const File* file) noexcept nogil:
-    """Another thread is loading this very file. Else it is claimed, if it is the root's."""
-    if transaction.wait == NULL or transaction.loaded.count != 0 \
+    """Another thread is loading this very file. Else it is claimed, if it is the root's. What is in
+    an archive needs others there: somebody is asked on the way."""
+    if transaction.wait == NULL or transaction.loaded.count != 0 or file.is_member \
             or not may_claim(transaction.request):
         return False
     claim_file(
-        &transaction.linker.registry, &transaction.claim, file.device, file.inode,
-        transaction.namespace_id, transaction.wait
+        &transaction.linker.registry, &transaction.claim, &file.identity, transaction.namespace_id,
+        transaction.wait
     )
     return transaction.wait.is_due
 
 
+cdef inline int open_found(Linker* linker, File* file, Text* path, Error* error) noexcept nogil:
+    """What a search has ended at, if it is not open yet: a path that was asked for."""
+    cdef long result
+    if file.bytes != NULL and not file.is_member:
+        return 0
+    if not is_open(file):
+        result = open_at(linker, path, file)
+        if result < 0:
+            return fail_system(error, DLOPEN_E_OPEN, path.data, DETAIL_CANNOT_OPEN, result)
+    if path.failed:
+        return fail_memory(error, b"")
+    return fail_for_member(file, path.data, error) if file.is_member \
+        else file_open(file, path.data, error)
+
+
 cdef inline Outcome take_file(
-    Transaction* transaction, const Wanted* wanted, File* file, const char* path, Image** result
+    Transaction* transaction, const Wanted* wanted, File* file, Text* found, Image** result
 ) noexcept nogil:
     """The image of the file that the search for `name` ended at, which is closed. HOSTS_OWN:
     to be taken among the host's."""
     cdef Ehdr header
     cdef Trail* trail = &transaction.trail
     cdef const char* name = wanted.name
-    cdef Outcome outcome = DONE
+    cdef Wanted meant = wanted[0]
+    cdef const char* path
+    cdef Outcome outcome
     cdef int code
     if transaction.files.stopped:
         return outcome_of(transaction, stopped(transaction, name))
-    if file.bytes == NULL:
-        outcome = outcome_of(transaction, file_open(file, path, transaction.error))
+    outcome = outcome_of(
+        transaction, open_found(transaction.linker, file, found, transaction.error)
+    )
+    path = found.data
+    # The name of a member in its archive is no name of the process's.
+    if outcome == DONE and file.is_member and name[0] != 0x2f and strchr(name, 0x2f) != NULL:
+        meant.name = path
     if outcome == DONE:
-        result[0] = known_by_file(transaction, wanted, file, path)
+        result[0] = known_by_file(transaction, &meant, file, path)
         if result[0] == NULL and transaction.no_memory:
             outcome = no_memory(transaction, name)
         elif result[0] == NULL and transaction.request.mode & RTLD_NOLOAD:
@@ -226,7 +254,7 @@ cdef inline Outcome take_file(
         elif result[0] == NULL and must_await(transaction, file):
             outcome = TRY_AGAIN
         elif result[0] == NULL:
-            outcome = load_file(transaction, wanted, file, path, result)
+            outcome = load_file(transaction, &meant, file, path, result)
             if outcome == HOSTS_OWN and trail.count:
                 trail.results[trail.count - 1] = DLOPEN_REJECTED_HOSTS
     file_close(file)
@@ -252,7 +280,7 @@ cdef inline Outcome search_and_take(
         &transaction.cache, file, files
     )
     # What is needed by a relative path; one that is opened itself is the caller's affair.
-    if transaction.loaded.count != 0 and file.bytes == NULL and file.descriptor < 0 \
+    if transaction.loaded.count != 0 and not is_open(file) \
             and not transaction.files.stopped and is_path_in_files(wanted.asker, path.data):
         found = False
     if path.failed or (found and path.data == NULL):
@@ -261,7 +289,7 @@ cdef inline Outcome search_and_take(
     elif not found:
         outcome = outcome_of(transaction, not_found(transaction, wanted.name))
     else:
-        outcome = take_file(transaction, wanted, file, path.data, result)
+        outcome = take_file(transaction, wanted, file, &path, result)
         if outcome == FAILED and transaction.code == DLOPEN_E_OPEN and trail.count != 0:
             # A path, which the caller's files have not.
             if transaction.error != NULL:
@@ -282,7 +310,7 @@ cdef inline Outcome take_from_files(
     file_init(file)
     text_add(&path, wanted.name)
     if try_files(&transaction.files, wanted.name, &path, &transaction.trail, file):
-        outcome = take_file(transaction, wanted, file, path.data, result)
+        outcome = take_file(transaction, wanted, file, &path, result)
     elif path.failed:
         outcome = no_memory(transaction, wanted.name)
     text_free(&path)
@@ -336,7 +364,7 @@ cdef inline Outcome acquire(
     cdef Outcome outcome = DONE
     result[0] = NULL
     # With `files`, the library that is opened is always a new image; what it needs may be there.
-    if files.read != NULL and transaction.loaded.count == 0:
+    if has_files(files) and transaction.loaded.count == 0:
         outcome = take_from_files(transaction, wanted, result)
     if outcome == DONE and result[0] == NULL:
         outcome = take_by_name(transaction, wanted, files, result)

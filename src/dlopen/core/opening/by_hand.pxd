@@ -10,10 +10,11 @@ from dlopen.core.base.contract cimport (
     DLOPEN_STATE_INITIALISING, DLOPEN_STATE_LOADING, DLOPEN_STATE_MAPPED, Error, Request,
 )
 from dlopen.core.base.details cimport (
-    DETAIL_BOUND_GONE, DETAIL_EMPTY_NAME, DETAIL_HOSTS_OWN, DETAIL_NOT_MAPPED, DETAIL_SCOPE_GONE,
+    DETAIL_BOUND_GONE, DETAIL_EMPTY_NAME, DETAIL_HOSTS_OWN, DETAIL_MEMBER_NAME, DETAIL_NOT_MAPPED,
+    DETAIL_SCOPE_GONE,
 )
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
-from dlopen.core.base.growable cimport Pointers, Text, pointers_add, text_add, text_free
+from dlopen.core.base.growable cimport Pointers, Text, pointers_add, text_free
 from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.base.strings cimport strchr
 from dlopen.core.host.debugger cimport show_to_debugger
@@ -24,8 +25,11 @@ from dlopen.core.image.image cimport Image, image_free_records, image_name, is_l
 from dlopen.core.image.listing cimport add_image, is_image, is_present, reserve_images
 from dlopen.core.image.registry cimport Registry, this_thread
 from dlopen.core.image.shown cimport reserve_shown, show_image
-from dlopen.core.memory.file cimport File, file_close, file_from_bytes, file_init, file_open
-from dlopen.core.opening.acquire cimport not_found, stopped
+from dlopen.core.memory.file cimport (
+    File, add_path_of, file_close, file_from_bytes, file_from_member, file_init, has_files,
+    make_plain,
+)
+from dlopen.core.opening.acquire cimport not_found, open_found, stopped
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.map_image cimport map_image, new_image, unmap_image
 from dlopen.core.opening.open cimport link_images
@@ -56,6 +60,8 @@ cdef inline int map_only(
     cdef int code = 0
     if request.name == NULL or request.name[0] == 0:
         return fail(error, DLOPEN_E_INVALID, b"", DETAIL_EMPTY_NAME)
+    if request.member != NULL and request.bytes != NULL:
+        return fail(error, DLOPEN_E_INVALID, request.name, DETAIL_MEMBER_NAME)
     memset(&path, 0, sizeof(path))
     transaction = begin(linker, request, error)
     if transaction == NULL:
@@ -63,13 +69,17 @@ cdef inline int map_only(
     trail = &transaction.trail
     file = &transaction.file
     file_init(file)
-    text_add(&path, request.name)
-    if request.bytes != NULL:
+    add_path_of(&path, request.member, request.name)
+    if request.member != NULL:
+        if not path.failed:
+            make_plain(path.data)
+        file_from_member(file, request.member)
+    elif request.bytes != NULL:
         file_from_bytes(file, request.bytes, request.bytes_size)
     else:
         # A path is a file to be looked at; a name is searched for, as if it were to be opened.
         transaction.files.of_any_machine = strchr(request.name, 0x2f) != NULL
-        if (transaction.files.read == NULL or not try_files(
+        if (not has_files(&transaction.files) or not try_files(
             &transaction.files, request.name, &path, trail, file
         )) and not find_file(
             linker, transaction.snapshot, request.name, NULL, NULL, &path, trail,
@@ -80,8 +90,8 @@ cdef inline int map_only(
         code = fail_memory(error, request.name)
     if transaction.files.stopped:
         code = stopped(transaction, request.name)
-    if code == 0 and file.bytes == NULL:
-        code = file_open(file, path.data, error)
+    if code == 0:
+        code = open_found(linker, file, &path, error)
     if code == 0:
         image = new_image(path.data, file.is_from_files)
         if image == NULL:

@@ -7,13 +7,14 @@ none; so waits never chain. Each open waits once, and not for long: the other th
 wait, for the host's loader say, which the one that asks may hold.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from dlopen.core.base.atomics cimport load_u32, store_u32
 from dlopen.core.base.contract cimport DLOPEN_PRIVATE, Request
 from dlopen.core.base.kernel cimport TEN_MILLISECONDS, kernel_wait_shortly, kernel_wake
 from dlopen.core.base.lock cimport is_forking, lock_acquire, lock_release
 from dlopen.core.image.registry cimport Claim, Registry, this_thread
+from dlopen.core.memory.file cimport FileIdentity
 
 
 cdef struct Wait:                # of an open, for the claim of another thread
@@ -25,25 +26,25 @@ cdef struct Wait:                # of an open, for the claim of another thread
 cdef inline bint may_claim(const Request* request) noexcept nogil:
     """The root is one that others would find, and nobody is asked on the way."""
     return not request.mode & DLOPEN_PRIVATE and request.bytes == NULL and request.files == NULL \
-        and request.find == NULL and request.replacement_count == 0 and request.replaces == NULL
+        and request.member == NULL and request.members == NULL and request.find == NULL \
+        and request.replacement_count == 0 and request.replaces == NULL
 
 
 cdef inline void claim_file(
-    Registry* registry, Claim* mine, uint64_t device, uint64_t inode, int64_t namespace_id,
-    Wait* wait
+    Registry* registry, Claim* mine, const FileIdentity* file, int64_t namespace_id, Wait* wait
 ) noexcept nogil:
     """Unless another thread has claimed it: then a wait is due."""
     cdef Claim* other
     if mine.is_made or is_forking():
         return
     mine.thread = this_thread()
-    mine.device = device
-    mine.inode = inode
+    mine.file = file[0]
     mine.namespace_id = namespace_id
     lock_acquire(&registry.lock)
     other = registry.claims
     while other != NULL and not (
-        other.inode == inode and other.device == device and other.namespace_id == namespace_id
+        other.file.inode == file.inode and other.file.device == file.device
+        and other.namespace_id == namespace_id
     ):
         other = other.next
     if other == NULL:

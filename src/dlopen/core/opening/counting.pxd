@@ -13,7 +13,7 @@ from dlopen.core.base.lock cimport lock_acquire, lock_release
 from dlopen.core.host.abi cimport RTLD_LAZY, RTLD_NOLOAD, RTLD_NOW
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.index cimport IndexSearch, begin_search, next_found
-from dlopen.core.image.known_by cimport file_key, name_key
+from dlopen.core.image.known_by cimport image_file_key, name_key
 from dlopen.core.image.listing cimport is_image
 from dlopen.core.image.naming cimport answers_to
 from dlopen.core.image.registry cimport Registry
@@ -24,6 +24,7 @@ cdef inline bint only_counts(const Request* request) noexcept nogil:
     """There is nothing in it that changes what is there, or asks for something new."""
     return request.name != NULL and request.name[0] != 0 and request.bytes == NULL \
         and request.replacement_count == 0 and request.find == NULL and request.files == NULL \
+        and request.member == NULL and request.members == NULL \
         and request.replaces == NULL and request.flags & ~<uint32_t>DLOPEN_KEEP_AS_LIBC == 0 \
         and request.mode & (RTLD_LAZY | RTLD_NOW) != 0 \
         and request.mode & ~<uint32_t>(RTLD_LAZY | RTLD_NOW | RTLD_NOLOAD) == 0
@@ -33,7 +34,7 @@ cdef inline bint is_only_one_of_file(const Registry* registry, const Image* imag
     """Under the lock. Of two, one may be the asker's own."""
     cdef IndexSearch search
     cdef const Image* other = image
-    begin_search(&registry.files, file_key(image.device, image.inode), &search)
+    begin_search(&registry.files, image_file_key(image), &search)
     while other == image:
         other = next_found(&search)
     return other == NULL

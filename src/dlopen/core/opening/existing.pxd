@@ -5,7 +5,9 @@ from libc.stddef cimport size_t
 from libc.string cimport memset
 
 from dlopen.core.base.atomics cimport load_u32
-from dlopen.core.base.contract cimport DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE, Error, Request
+from dlopen.core.base.contract cimport (
+    DLOPEN_E_NOT_LOADED, DLOPEN_E_STATE, DLOPEN_E_STOPPED, Error, Request,
+)
 from dlopen.core.base.details cimport DETAIL_NOT_LINKED, DETAIL_NOT_LOADED
 from dlopen.core.base.errors cimport fail, fail_handle, fail_memory
 from dlopen.core.base.strings cimport strchr, strcmp
@@ -20,7 +22,7 @@ from dlopen.core.opening.acquire cimport acquire
 from dlopen.core.opening.initialise cimport initialise
 from dlopen.core.opening.known cimport Asked, IsMeant, Wanted, first_named, loaded_by_name
 from dlopen.core.opening.publish cimport count_root
-from dlopen.core.opening.transaction cimport Transaction, begin, end, rely_on
+from dlopen.core.opening.transaction cimport FAILED, Transaction, begin, end, rely_on
 from dlopen.core.symbols.report cimport report_open
 
 
@@ -123,7 +125,10 @@ cdef inline int open_existing(
     if transaction.root == NULL and not transaction.no_memory:
         transaction.root = first_by_path(transaction, is_found_by_base_name, name)
     if transaction.root == NULL and not transaction.no_memory and strchr(name, 0x2f) != NULL:
-        acquire(transaction, &wanted, &transaction.root)
+        if acquire(transaction, &wanted, &transaction.root) == FAILED \
+                and transaction.code == DLOPEN_E_STOPPED:
+            end(transaction)
+            return DLOPEN_E_STOPPED
     if transaction.root == NULL and not transaction.no_memory:
         transaction.root = first_by_path(transaction, is_at_path, name)
     return count_existing(transaction, name, result, error)

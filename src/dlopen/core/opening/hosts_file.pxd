@@ -82,7 +82,8 @@ cdef inline bint read_soname(
 cdef inline bint is_hosts_file(
     const File* file, const char* name, FileSoname* soname
 ) noexcept nogil:
-    """The file that was found for this name, which is no bytes, must be the host's: its soname."""
+    """The file that was found for this name must be the host's: its soname. False for bytes, and
+    for a member that is compressed."""
     cdef Ehdr header
     cdef const Phdr* phdrs
     if file.descriptor < 0 or not is_family_name(base_name(name)) \

@@ -18,11 +18,11 @@ from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image, LinkMap, SearchList, image_asked_name, is_linked
 from dlopen.core.image.index cimport Index, IndexSearch, begin_search, next_found
-from dlopen.core.image.known_by cimport file_key, name_key
+from dlopen.core.image.known_by cimport file_key, identity_of, is_same_file, name_key
 from dlopen.core.image.listing cimport comes_before
 from dlopen.core.image.naming cimport answers_to, base_name, has_base_name, same_file_name
 from dlopen.core.image.registry cimport Registry, Snapshot, current_snapshot, this_thread
-from dlopen.core.memory.file cimport File
+from dlopen.core.memory.file cimport File, FileIdentity
 from dlopen.core.opening.loaded cimport find_loaded, is_meant, name_loaded
 from dlopen.core.opening.texts cimport holds_text, remember_name
 from dlopen.core.opening.transaction cimport Transaction, replaced_by, rely_on
@@ -39,8 +39,7 @@ cdef struct Wanted:              # an image that is asked for
 
 cdef struct Asked:               # about an image
     const char* name             # NULL: by the file
-    uint64_t device
-    uint64_t inode
+    const FileIdentity* file
 
 
 # Not what may change while somebody looks at it: that is `rely_on`'s.
@@ -127,7 +126,7 @@ cdef inline bint is_of_own(const Transaction* transaction, const Image* image) n
 
 
 cdef inline Image* loaded_with_asker(
-    Transaction* transaction, Image* asker, const char* name, uint64_t device, uint64_t inode
+    Transaction* transaction, Image* asker, const char* name, const FileIdentity* file
 ) noexcept nogil:
     """What an image of one's own (PRIVATE, from bytes or files) means by `name`, or by the file
     where that is NULL: itself, or what of one's own was opened with it. Nobody else sees these,
@@ -139,7 +138,7 @@ cdef inline Image* loaded_with_asker(
     cdef size_t number = 0
     if not is_of_own(transaction, asker):
         return NULL
-    if is_meant(asker, name, device, inode) and rely_on(transaction, asker):
+    if is_meant(asker, name, file) and rely_on(transaction, asker):
         return asker
     scope = <SearchList**>load_pointer(&asker.scope.lists)
     list = list_in_scope(scope, 0)
@@ -147,7 +146,7 @@ cdef inline Image* loaded_with_asker(
         for i in range(list.images.count):
             image = <Image*>pointer_at(&list.images, i)
             if not image.is_host and image.scope.is_own \
-                    and is_meant(image, name, device, inode) and rely_on(transaction, image):
+                    and is_meant(image, name, file) and rely_on(transaction, image):
                 return image
         number += 1
         list = list_in_scope(scope, number)
@@ -159,15 +158,15 @@ cdef inline Image* own_image_of(
 ) noexcept nogil:
     """`image` answers to a name for all; an image of one's own means by it that of the same file
     which it was opened with, if there is one."""
+    cdef FileIdentity file
     cdef Image* own
     if image.is_from_bytes or not is_of_own(transaction, asker):
         return image
     if image.is_host and not load_u32(&image.host.is_identified) \
             and not identify_hosts(transaction.linker, transaction.snapshot):
         transaction.no_memory = True
-    own = loaded_with_asker(
-        transaction, asker, NULL, load_u64(&image.device), load_u64(&image.inode)
-    )
+    file = identity_of(image)
+    own = loaded_with_asker(transaction, asker, NULL, &file)
     return own if own != NULL else image
 
 
@@ -183,7 +182,7 @@ cdef inline Image* loaded_by_name(
     )
     if image != NULL or wanted.own_only:
         return image
-    image = loaded_with_asker(transaction, asker, name, 0, 0)
+    image = loaded_with_asker(transaction, asker, name, NULL)
     if image != NULL:
         return image
     image = first_named(transaction, is_seen_by_name, name)
@@ -207,7 +206,7 @@ cdef inline bint is_seen_by_name(
 cdef inline bint is_seen_by_file(
     const Transaction* transaction, const Image* image, const Asked* asked
 ) noexcept nogil:
-    return sees(transaction, image) and is_meant(image, NULL, asked.device, asked.inode)
+    return sees(transaction, image) and is_meant(image, NULL, asked.file)
 
 
 cdef inline bint has_same_headers(const Image* image, const Image* other) noexcept nogil:
@@ -232,17 +231,18 @@ cdef inline bint may_be_of(const Image* image, const File* file) noexcept nogil:
 cdef inline Image* loaded_by_file(
     Transaction* transaction, const Wanted* wanted, const File* file
 ) noexcept nogil:
-    """An image that is loaded from this file: device and inode."""
+    """An image that is loaded from this file: device and inode, and of an archive's member where it
+    begins. The host has no members."""
     cdef Asked asked
     cdef size_t i
     cdef Image* image
     image = find_loaded(&transaction.loaded_index, &transaction.loaded, NULL, file)
     if image != NULL or wanted.own_only:
         return image
-    image = loaded_with_asker(transaction, wanted.asker, NULL, file.device, file.inode)
+    image = loaded_with_asker(transaction, wanted.asker, NULL, &file.identity)
     if image != NULL:
         return image
-    for i in range(transaction.snapshot.host_count):
+    for i in range(transaction.snapshot.host_count if file.identity.offset == 0 else 0):
         image = transaction.snapshot.hosts[i]
         # As glibc, which knows no file of the program: as a library it is refused.
         if not sees(transaction, image) or image.host.is_program:
@@ -251,13 +251,11 @@ cdef inline Image* loaded_by_file(
                 and not identify_hosts(transaction.linker, transaction.snapshot):
             transaction.no_memory = True
             return NULL
-        if load_u64(&image.inode) == file.inode and load_u64(&image.device) == file.device \
-                and rely_on(transaction, image):
+        if is_same_file(image, &file.identity) and rely_on(transaction, image):
             return image
-    asked.device = file.device
-    asked.inode = file.inode
+    asked.file = &file.identity
     return first_meant(
-        transaction, &transaction.linker.registry.files, file_key(file.device, file.inode),
+        transaction, &transaction.linker.registry.files, file_key(&file.identity),
         is_seen_by_file, &asked
     )
 

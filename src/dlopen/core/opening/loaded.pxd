@@ -9,17 +9,18 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
 from dlopen.core.base.allocator cimport copy_text, release
-from dlopen.core.base.atomics cimport load_u64
 from dlopen.core.base.growable cimport Pointers, pointers_add
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.image.image cimport Image, Retired
 from dlopen.core.image.index cimport (
     Index, IndexSearch, begin_search, index_add, index_reserve, next_found,
 )
-from dlopen.core.image.known_by cimport file_key, name_key
+from dlopen.core.image.known_by cimport (
+    file_key, image_file_key, is_same_file, name_key,
+)
 from dlopen.core.image.naming cimport answers_to
 from dlopen.core.image.retirement cimport Retirement
-from dlopen.core.memory.file cimport File
+from dlopen.core.memory.file cimport File, FileIdentity
 
 
 cdef enum:
@@ -34,14 +35,12 @@ cdef struct LoadedIndex:         # of one transaction's images
 
 
 cdef inline bint is_meant(
-    const Image* image, const char* name, uint64_t device, uint64_t inode
+    const Image* image, const char* name, const FileIdentity* file
 ) noexcept nogil:
     """By the name, or by the file where that is NULL."""
     if name != NULL:
         return answers_to(image, name)
-    # In this order: of the host's they are found when they are asked for, the device first.
-    return not image.is_from_bytes and load_u64(&image.inode) == inode \
-        and load_u64(&image.device) == device
+    return not image.is_from_bytes and is_same_file(image, file)
 
 
 cdef inline bint index_loaded(LoadedIndex* index, const Pointers* loaded) noexcept nogil:
@@ -57,13 +56,13 @@ cdef inline bint index_loaded(LoadedIndex* index, const Pointers* loaded) noexce
             index_add(&index.names, name_key(<const char*>image.names.items[i]), image)
         if image.tables.soname != NULL:
             index_add(&index.names, name_key(image.tables.soname), image)
-        index_add(&index.files, file_key(image.device, image.inode), image)
+        index_add(&index.files, image_file_key(image), image)
         index.count += 1
     return True
 
 
 cdef inline Image* only_one_under(
-    const Index* index, uint64_t key, const char* name, const File* file, bint* several
+    const Index* index, uint64_t key, const char* name, const FileIdentity* file, bint* several
 ) noexcept nogil:
     """That is meant; NULL: none. Of `several` it is not known which is the first."""
     cdef IndexSearch search
@@ -72,7 +71,7 @@ cdef inline Image* only_one_under(
     begin_search(index, key, &search)
     image = next_found(&search)
     while image != NULL:
-        if image != found and is_meant(image, name, file.device, file.inode):
+        if image != found and is_meant(image, name, file):
             several[0] = found != NULL
             found = image
         image = next_found(&search)
@@ -89,14 +88,14 @@ cdef inline Image* find_loaded(
     if loaded.count >= MANY_LOADED and index_loaded(index, loaded):
         image = only_one_under(
             &index.files if name == NULL else &index.names,
-            file_key(file.device, file.inode) if name == NULL else name_key(name),
-            name, file, &several,
+            file_key(&file.identity) if name == NULL else name_key(name),
+            name, &file.identity, &several,
         )
         if not several:
             return image
     for i in range(loaded.count):
         image = <Image*>loaded.items[i]
-        if is_meant(image, name, file.device, file.inode):
+        if is_meant(image, name, &file.identity):
             return image
     return NULL
 

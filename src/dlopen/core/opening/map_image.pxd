@@ -8,6 +8,7 @@ from dlopen.core.arch.machine cimport fail_for_machine, machine_of, runs_here
 from dlopen.core.arch.processor cimport CODE_PROPERTY, code_protection
 from dlopen.core.base.allocator cimport allocate, copy_text, release
 from dlopen.core.base.contract cimport DLOPEN_STATE_LOADING, Error
+from dlopen.core.base.details cimport DETAIL_NONE
 from dlopen.core.base.errors cimport fail_memory
 from dlopen.core.base.growable cimport Text, pointers_add, text_add, text_free
 from dlopen.core.base.paths cimport add_working_directory
@@ -22,9 +23,10 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.dynamic cimport read_dynamic
 from dlopen.core.image.image cimport Image, bytes_end, bytes_start, image_free_records
 from dlopen.core.memory.arena cimport Arena, give_back_slot
-from dlopen.core.memory.file cimport File, file_read
+from dlopen.core.memory.file cimport File, file_read, is_from_bytes
 from dlopen.core.memory.mapping cimport map_segments
 from dlopen.core.memory.memory cimport memory_release
+from dlopen.core.symbols.report cimport report_copied
 
 
 cdef enum:
@@ -124,7 +126,9 @@ cdef inline int map_image(
     image.layout.headers_offset = header.e_phoff
     image.layout.flags = header.e_flags
     image.layout.phdrs = <Phdr*>allocate(header.e_phnum * sizeof(Phdr))
-    if image.layout.phdrs == NULL:
+    if file.member.archive != NULL:
+        image.archive = copy_text(file.member.archive, strlen(file.member.archive))
+    if image.layout.phdrs == NULL or image.archive == NULL and file.member.archive != NULL:
         return fail_memory(error, name)
     code = file_read(
         file, image.layout.phdrs, header.e_phnum * sizeof(Phdr), header.e_phoff, name, error
@@ -145,9 +149,12 @@ cdef inline int map_image(
     image.load_bias = image.bytes_bias   # it runs where it is
     image.map_start = image.load_bias + image.layout.start
     image.map_end = image.load_bias + image.layout.end
-    image.device = file.device
-    image.inode = file.inode
-    image.is_from_bytes = file.descriptor < 0
+    image.device = file.identity.device
+    image.inode = file.identity.inode
+    image.offset = file.identity.offset
+    image.is_from_bytes = is_from_bytes(file)
+    if file.copied_for != DETAIL_NONE and image.slot == NULL:
+        report_copied(image, file.copied_for)
     image.link_map.l_addr = image.load_bias
     code = read_dynamic(image, error)
     if code == 0:

@@ -14,7 +14,7 @@ from dlopen.core.base.contract cimport (
 )
 from dlopen.core.base.details cimport (
     DETAIL_BYTES_NAME, DETAIL_DLMOPEN_NAMESPACE, DETAIL_EMPTY_NAME, DETAIL_HOST_GONE,
-    DETAIL_KEPT_REPLACING,
+    DETAIL_KEPT_REPLACING, DETAIL_MEMBER_NAME,
 )
 from dlopen.core.base.errors cimport fail, fail_memory, fail_system
 from dlopen.core.base.kernel cimport EINVAL
@@ -166,6 +166,8 @@ cdef inline int open_in_full(
         return fail(error, DLOPEN_E_INVALID, request.name, DETAIL_EMPTY_NAME)
     if request.bytes != NULL and request.name == NULL:
         return fail(error, DLOPEN_E_INVALID, b"", DETAIL_BYTES_NAME)
+    if request.member != NULL and (request.name == NULL or request.bytes != NULL):
+        return fail(error, DLOPEN_E_INVALID, request.name, DETAIL_MEMBER_NAME)
     if not enter_namespace(linker, request.namespace_id, &space):
         return fail_system(error, DLOPEN_E_INVALID, request.name, DETAIL_DLMOPEN_NAMESPACE, -EINVAL)
     if is_unmet():               # the first handle of the host's shows it; the faces say it

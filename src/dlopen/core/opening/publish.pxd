@@ -20,7 +20,7 @@ from dlopen.core.host.linker cimport Linker
 from dlopen.core.host.redirect cimport expect_late_unwinders
 from dlopen.core.image.image cimport Image, Retired, Unique, image_name
 from dlopen.core.image.index cimport IndexSearch, begin_search, next_found
-from dlopen.core.image.known_by cimport file_key
+from dlopen.core.image.known_by cimport file_key, identity_of, is_same_file
 from dlopen.core.image.listing cimport add_image, is_present, reserve_images
 from dlopen.core.image.registry cimport Registry, Snapshot, this_thread
 from dlopen.core.image.scope_lists cimport free_wider_scopes, take_wider_scopes, widen_scope
@@ -28,6 +28,7 @@ from dlopen.core.image.shown cimport reserve_shown, show_image
 from dlopen.core.image.snapshot cimport (
     drop_snapshot, join_globals, list_to_join, make_snapshot, publish_snapshot,
 )
+from dlopen.core.memory.file cimport FileIdentity
 from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.transaction cimport (
     DONE, TRY_AGAIN, Outcome, Transaction, no_memory, whether_again,
@@ -74,15 +75,15 @@ cdef inline bint holds_replaced(const Pointers* images) noexcept nogil:
 
 
 cdef inline bint is_loaded_from(
-    const Registry* registry, uint64_t device, uint64_t inode, int64_t namespace_id
+    const Registry* registry, const FileIdentity* file, int64_t namespace_id
 ) noexcept nogil:
     """Under the lock: all may find an image of this file."""
     cdef IndexSearch search
     cdef const Image* image
-    begin_search(&registry.files, file_key(device, inode), &search)
+    begin_search(&registry.files, file_key(file), &search)
     image = next_found(&search)
     while image != NULL and not (
-        image.life.is_visible and image.inode == inode and image.device == device
+        image.life.is_visible and is_same_file(image, file)
         and image.namespace_id == namespace_id
     ):
         image = next_found(&search)
@@ -93,6 +94,7 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
     """Under the lock: what this transaction loads was published by another one, or another
     image has taken the place of what it relies on."""
     cdef Registry* registry = &transaction.linker.registry
+    cdef FileIdentity file
     cdef size_t i
     cdef Image* mine
     if uniques_conflict(transaction):
@@ -106,7 +108,8 @@ cdef inline bint conflicts(Transaction* transaction) noexcept nogil:
             return True
         if not mine.life.is_visible or mine.is_from_bytes:
             continue
-        if is_loaded_from(registry, mine.device, mine.inode, mine.namespace_id):
+        file = identity_of(mine)
+        if is_loaded_from(registry, &file, mine.namespace_id):
             return True
     return False
 

@@ -16,10 +16,13 @@ from dlopen.core.host.abi cimport RTLD_NOW
 from dlopen.core.host.host_lock cimport open_host
 from dlopen.core.host.identity cimport identify_hosts
 from dlopen.core.image.image cimport Image
+from dlopen.core.image.known_by cimport identity_of, is_same_file
 from dlopen.core.image.listing cimport image_of_caller
 from dlopen.core.image.registry cimport reader_leave
-from dlopen.core.memory.file cimport File, file_from_bytes, make_plain
-from dlopen.core.opening.acquire cimport acquire, load_file, take_hosts_own
+from dlopen.core.memory.file cimport (
+    File, FileIdentity, add_path_of, file_from_bytes, file_from_member, has_files, make_plain,
+)
+from dlopen.core.opening.acquire cimport acquire, load_file, take_file, take_hosts_own
 from dlopen.core.opening.claims cimport end_claim
 from dlopen.core.opening.known cimport (
     Wanted, has_same_headers, loaded_by_own_text, sees,
@@ -44,7 +47,7 @@ cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
     text_add(&path, request.name)
     if path.failed:
         return no_memory(transaction, request.name)
-    if transaction.files.read != NULL:
+    if has_files(&transaction.files):
         make_plain(path.data)
     file_from_bytes(file, request.bytes, request.bytes_size)
     wanted.name = request.name
@@ -65,6 +68,31 @@ cdef inline Outcome root_from_bytes(Transaction* transaction) noexcept nogil:
     elif outcome == DONE and request.flags & DLOPEN_RELOADABLE:
         transaction.root.is_reloadable = True
         transaction.root.life.is_visible = not transaction.root.is_private
+    return outcome
+
+
+cdef inline Outcome root_from_member(Transaction* transaction) noexcept nogil:
+    """A member of an archive, under the path that the request gives it: new, or the one that it is
+    known by as a file is."""
+    cdef const Request* request = transaction.request
+    cdef Wanted wanted
+    cdef Text path
+    cdef Outcome outcome
+    memset(&path, 0, sizeof(path))
+    add_path_of(&path, request.member, request.name)
+    if path.failed:
+        text_free(&path)
+        return no_memory(transaction, request.name)
+    make_plain(path.data)
+    file_from_member(&transaction.file, request.member)
+    wanted.name = path.data
+    wanted.asker = NULL
+    wanted.own_only = request.mode & DLOPEN_PRIVATE != 0
+    outcome = take_file(transaction, &wanted, &transaction.file, &path, &transaction.root)
+    if outcome == HOSTS_OWN:
+        outcome = take_hosts_own(transaction, &wanted, &transaction.root)
+    trail_free(&transaction.trail)
+    text_free(&path)
     return outcome
 
 
@@ -94,6 +122,8 @@ cdef inline Outcome find_root(Transaction* transaction) noexcept nogil:
     open it."""
     if transaction.request.bytes != NULL:
         return root_from_bytes(transaction)
+    if transaction.request.member != NULL:
+        return root_from_member(transaction)
     if transaction.request.name != NULL:
         return root_by_name(transaction)
     transaction.root = transaction.snapshot.hosts[0]
@@ -103,6 +133,7 @@ cdef inline Outcome find_root(Transaction* transaction) noexcept nogil:
 cdef inline bint host_has_loaded(Transaction* transaction) noexcept nogil:
     """What the host opened has brought one of the files that this transaction has mapped:
     there shall be one image of it."""
+    cdef FileIdentity file
     cdef size_t i, j
     cdef const Image* mine
     cdef const Image* host
@@ -117,8 +148,8 @@ cdef inline bint host_has_loaded(Transaction* transaction) noexcept nogil:
                     and not identify_hosts(transaction.linker, transaction.snapshot):
                 transaction.no_memory = True
                 return False
-            if load_u64(&host.inode) == mine.inode \
-                    and load_u64(&host.device) == mine.device:
+            file = identity_of(mine)
+            if is_same_file(host, &file):
                 return True
     return False
 

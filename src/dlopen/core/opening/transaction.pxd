@@ -163,6 +163,8 @@ cdef inline Transaction* begin(
     if not request.mode & RTLD_NOLOAD:
         transaction.files.read = request.files
         transaction.files.data = request.files_data
+        transaction.files.locate = request.members
+        transaction.files.locate_data = request.members_data
     look_afresh(transaction)
     return transaction
 

@@ -1,7 +1,8 @@
 """One folder, and one file in it: is it there, and is it for this machine?
 
 In every folder the glibc-hwcaps subfolders come first, and where libc does so the older ones.
-That a folder is not there is remembered.
+That a folder is not there is remembered; but one whose path leads through a file may be in an
+archive, and each file of it is asked for.
 """
 
 from libc.stddef cimport size_t
@@ -16,20 +17,21 @@ from dlopen.core.base.atomics cimport (
 from dlopen.core.base.contract cimport DLOPEN_REJECTED_FILES, DLOPEN_REJECTED_MACHINE
 from dlopen.core.base.growable cimport Text, text_add, text_add_bytes, text_cut, text_free
 from dlopen.core.base.kernel cimport (
-    ENOENT, ENOTDIR, FileStatus, is_directory, is_shortage, kernel_open, kernel_status,
+    ENOENT, ENOTDIR, FileStatus, is_directory, is_shortage, kernel_status,
 )
 from dlopen.core.base.strings cimport memcmp, strcmp, strlen
 from dlopen.core.elf.constants cimport EI_CLASS, ELFCLASS64
 from dlopen.core.elf.hash cimport gnu_hash
 from dlopen.core.elf.structures cimport Ehdr
 from dlopen.core.host.linker cimport (
-    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_MISSING, FOLDER_UNKNOWN, MAX_FOLDERS, Folder, Search,
-    SearchSettings,
+    FOLDER_BUCKETS, FOLDER_EXISTS, FOLDER_IN_FILE, FOLDER_MISSING, FOLDER_UNKNOWN, MAX_FOLDERS,
+    Folder, Linker, Search, SearchSettings,
 )
 from dlopen.core.image.image cimport Image
 from dlopen.core.memory.file cimport (
-    File, Files, file_close, file_from_files, file_init, file_read_start, make_plain,
+    File, Files, add_path_of, file_close, file_from_files, file_init, make_plain,
 )
+from dlopen.core.search.archives cimport has_archives, open_at
 from dlopen.core.search.trail cimport Trail, trail_add, trail_holds
 from dlopen.core.symbols.report cimport report_candidate
 
@@ -41,14 +43,12 @@ cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
         or (header.e_ident[EI_CLASS] == ELFCLASS64 and runs_here(header))
 
 
-cdef inline int probe_file(const char* path, File* file) noexcept nogil:
+cdef inline int probe_file(Linker* linker, Text* path, File* file) noexcept nogil:
     """0 and the open file: one that the search ends at (whether it can be loaded shows
     later); else a positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine."""
-    cdef long descriptor = kernel_open(path)
-    if descriptor < 0:
-        return <int>-descriptor
-    file.descriptor = descriptor
-    file_read_start(file)
+    cdef long result = open_at(linker, path, file)
+    if result < 0:
+        return <int>-result
     if not is_for_this_machine(file):
         file_close(file)
         return DLOPEN_REJECTED_MACHINE
@@ -62,9 +62,10 @@ cdef inline Folder* find_folder(Folder* folder, const char* path) noexcept nogil
     return folder
 
 
-cdef inline Folder* known_folder(Search* search, const char* path) noexcept nogil:
+cdef inline Folder* known_folder(Linker* linker, const char* path) noexcept nogil:
     """What is known of an absolute folder; NULL for a relative one, which another working
     directory makes another folder (glibc's rule), and when there are too many."""
+    cdef Search* search = &linker.search
     cdef Folder** bucket
     cdef Folder* first
     cdef Folder* folder
@@ -92,9 +93,9 @@ cdef inline Folder* known_folder(Search* search, const char* path) noexcept nogi
 
 
 cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* path) noexcept nogil:
-    """0 if it is there, else a positive errno. As glibc it is looked for once: what is made later
-    is not found. But where it could not be looked for, nothing is known, which glibc takes for
-    an answer."""
+    """0 if it is there, else a positive errno: ENOTDIR if it may be in an archive. As glibc it is
+    looked for once: what is made later is not found. But where it could not be looked for, nothing
+    is known, which glibc takes for an answer."""
     cdef FileStatus status
     cdef uint32_t state
     cdef long result
@@ -105,14 +106,19 @@ cdef inline int folder_problem(Folder* folder, size_t subfolder, const char* pat
         result = kernel_status(path, &status)
         if result < 0 and result != -ENOENT and result != -ENOTDIR:
             return <int>-result
-        state = FOLDER_EXISTS if result == 0 and is_directory(status.st_mode) else FOLDER_MISSING
+        if result == 0 and is_directory(status.st_mode):
+            state = FOLDER_EXISTS
+        else:
+            state = FOLDER_IN_FILE if result == -ENOTDIR else FOLDER_MISSING
         store_u32(&folder.states[subfolder], state)
-    return 0 if state == FOLDER_EXISTS else ENOENT
+    if state == FOLDER_EXISTS:
+        return 0
+    return ENOTDIR if state == FOLDER_IN_FILE else ENOENT
 
 
 cdef struct Walk:                # over the folders of a search
     const SearchSettings* settings
-    Search* search               # which remembers folders; NULL: they are listed only
+    Linker* linker               # which remembers folders; NULL: they are listed only
     bint (*visit)(void* walk) noexcept nogil     # True ends it
     const char* origin           # the rule that names this folder: "RPATH" …
     const char* list             # the path list that it stands in
@@ -150,8 +156,9 @@ cdef inline bint try_files(
         trail_add(trail, plain.data, b"files", result, file)
     if result == 0:
         text_cut(path, 0)
-        text_add(path, plain.data)
-    elif file.is_from_files:
+        add_path_of(path, &file.member, plain.data)
+    else:
+        file_close(file)
         file_init(file)
     text_free(&plain)
     return result == 0 or files.stopped
@@ -180,7 +187,7 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     """Walk.visit of a search: at its end `folder` is the file's path."""
     cdef Walk* walk = <Walk*>data
     cdef Text* path = walk.folder
-    cdef Folder* folder = known_folder(walk.search, path.data)
+    cdef Folder* folder = known_folder(walk.linker, path.data)
     cdef size_t length = path.length
     cdef size_t i
     cdef const char* subfolder = walk.settings.subfolders.data
@@ -202,8 +209,10 @@ cdef inline bint try_folder(void* data) noexcept nogil:
             if path.failed:
                 return end_walk(walk)
             # The file may be there all the same, if its folder could not be looked for.
-            if result != ENOENT:
-                result = probe_file(path.data, walk.file)
+            if result != ENOENT and (result != ENOTDIR or has_archives(walk.linker)):
+                result = probe_file(walk.linker, path, walk.file)
+            if result == ENOTDIR:
+                result = ENOENT
             report_candidate(walk.name, path.data, walk.origin, result)
             if result == 0 or subfolder[0] == 0 or result != ENOENT:
                 trail_add(walk.trail, path.data, walk.origin, result, walk.file)

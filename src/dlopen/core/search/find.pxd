@@ -22,7 +22,7 @@ from dlopen.core.elf.constants cimport DF_1_NODEFLIB
 from dlopen.core.host.linker cimport Linker
 from dlopen.core.image.image cimport Image
 from dlopen.core.image.registry cimport Snapshot
-from dlopen.core.memory.file cimport File, Files
+from dlopen.core.memory.file cimport File, Files, has_files
 from dlopen.core.search.cache cimport CacheUse, in_default_folder, try_cache
 from dlopen.core.search.candidates cimport Walk, is_path_in_files, probe_file, try_files, try_folder
 from dlopen.core.search.settings cimport prepare_search
@@ -46,7 +46,7 @@ cdef inline bint find_file(
     cdef Walk walk
     cdef long result
     cdef bint in_cache = False
-    if files != NULL and files.read == NULL:
+    if files != NULL and not has_files(files):
         files = NULL
     if strchr(name, 0x2f) != NULL and strchr(name, 0x24) == NULL:
         text_cut(path, 0)
@@ -68,7 +68,7 @@ cdef inline bint find_file(
         )
     memset(&walk, 0, sizeof(walk))
     walk.settings = &linker.search.settings
-    walk.search = &linker.search
+    walk.linker = linker
     walk.visit = try_folder
     walk.folder = path
     walk.name = name
@@ -92,7 +92,7 @@ cdef inline bint find_file(
             return True
         if path.failed:
             return False
-        result = probe_file(path.data, file)
+        result = probe_file(linker, path, file)
         report_candidate(name, path.data, b"ld.so.cache", <int>result)
         trail_add(trail, path.data, b"ld.so.cache", <int>result, file)
         if result == 0 or is_shortage(-result):

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from dlopen.core.base.atomics cimport load_u32
 from dlopen.core.base.contract cimport Error
+from dlopen.core.base.details cimport DETAIL_MEMBER_COMPRESSED, DETAIL_MEMBER_UNALIGNED
 from dlopen.core.base.growable cimport Pointers
 from dlopen.core.base.log cimport (
     LOG_DEBUG, LOG_INFO, LOG_TRACE, LOG_WARN, Line, add, add_address, add_number,
@@ -71,6 +72,22 @@ cdef inline void log_image(uint32_t level, const char* what, const Image* image)
 cdef inline void report_mapped(const Image* image) noexcept nogil:
     if logs(LOG_DEBUG):
         log_image(LOG_DEBUG, b"map ", image)
+
+
+cdef inline void report_copied(const Image* image, uint32_t why) noexcept nogil:
+    """A member of an archive that was not mapped."""
+    cdef Line line
+    if logs(LOG_INFO):
+        begin_line(&line, LOG_INFO)
+        add(&line, b"copy into memory ")
+        add(&line, image_name(image))
+        if why == DETAIL_MEMBER_COMPRESSED:
+            add(&line, b": the archive has it compressed")
+        elif why == DETAIL_MEMBER_UNALIGNED:
+            add(&line, b": the archive has it at no multiple of the page size")
+        else:
+            add(&line, b": the archive's file system does not let code be mapped")
+        end_line(&line)
 
 
 cdef inline void report_loaded(const Pointers* images) noexcept nogil:

@@ -1,0 +1,368 @@
+"""Libraries inside of archives, which are opened by paths that lead through the archive's file."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import dlopen
+from dlopen import _linker
+from support.archives import Located, begins, pack
+from support.fixtures import compile_library, maps, run_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BASE = "static int counter; int bases_zeroes[3000]; int base(void) { return ++counter; }"
+DEP = "int base(void); int dep(void) { return 10 + base(); }"
+PLUG = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+int base(void); int dep(void);
+int plug(void) { return 100 + dep() + base(); }
+const char *where(void) { Dl_info info; return dladdr((void *)plug, &info) ? info.dli_fname : ""; }
+int opens(const char *path) {
+  void *handle = dlopen(path, RTLD_NOW);
+  return handle && !dlclose(handle);
+}
+const char *why(void) { return dlerror(); }
+"""
+LIBRARIES = "bundle.libs"
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A package with a library that needs another two of a folder beside it."""
+    folder = tmp_path_factory.mktemp("members")
+    base = compile_library(folder, "libbase.so", BASE)
+    dep = compile_library(folder, "libdep.so", DEP, libraries=[base], rpath="$ORIGIN")
+    plug = compile_library(
+        folder, "plug.so", PLUG, libraries=[dep, base], rpath=f"$ORIGIN/../{LIBRARIES}"
+    )
+    return {
+        "bundle/plug.so": plug.read_bytes(),
+        f"{LIBRARIES}/libdep.so": dep.read_bytes(),
+        f"{LIBRARIES}/libbase.so": base.read_bytes(),
+        "bundle/__init__.py": b"",
+    }
+
+
+@pytest.fixture
+def archives() -> Iterator[Callable[..., Located]]:
+    """Has archives asked for, until the test's end."""
+    made = []
+
+    def known(*paths: Path, flags: int = 0) -> Located:
+        made.append(Located(*paths, flags=flags))
+        _linker.set_archives(made[-1])
+        return made[-1]
+
+    yield known
+    _linker.set_archives(None)
+    for located in made:
+        located.close()
+
+
+def is_open(path: str) -> bool:
+    return any(info.path == path for info in dlopen.libraries())
+
+
+def text(function: dlopen.Function) -> str:
+    function.restype = ctypes.c_char_p
+    return os.fsdecode(function())
+
+
+def test_a_member_is_opened_with_what_it_needs(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    app = pack(tmp_path / "app.pyz", members)
+    located = archives(app)
+    path = f"{app}/bundle/plug.so"
+    with dlopen.Library(path) as plug:
+        assert plug.plug() == 100 + 11 + 2
+        assert text(plug.where) == path
+        found = plug.info
+        assert (found.path, found.name) == (path, path)
+        assert (found.archive, found.offset) == (str(app), begins(app, "bundle/plug.so"))
+        status = app.stat()
+        assert (found.device, found.inode) == (status.st_dev, status.st_ino)
+        assert [need.path for need in found.dependencies[:2]] == [
+            f"{app}/{LIBRARIES}/libdep.so",
+            f"{app}/{LIBRARIES}/libbase.so",
+        ]
+        assert sum(mapping.path == str(app) for mapping in maps()) >= 9  # three of each
+        assert path in [info.path for info in dlopen.libraries()]
+        asked = len(located.asked)
+        with dlopen.existing(path) as again, dlopen.Library(path, os.RTLD_NOLOAD) as other:
+            assert again.info == other.info == found
+        with dlopen.Library(f"{app}/bundle/../bundle/plug.so") as again:
+            assert again.info == found
+        assert len(located.asked) == asked + 1  # by another text once
+    assert not is_open(path)
+    assert not any(mapping.path == str(app) for mapping in maps())
+
+
+@pytest.mark.parametrize(("align", "compress"), [(1, False), (2048, False), (1, True)])
+def test_what_cannot_be_mapped_is_copied(
+    tmp_path: Path,
+    members: dict[str, bytes],
+    archives: Callable[..., Located],
+    align: int,
+    compress: bool,
+) -> None:
+    app = pack(tmp_path / "app.pyz", members, align, compress=compress)
+    archives(app)
+    with dlopen.Library(f"{app}/bundle/plug.so") as plug:
+        assert plug.plug() == 113
+        assert not any(mapping.path == str(app) for mapping in maps())
+        assert plug.info.archive == str(app)
+        assert len([info for info in dlopen.libraries() if info.archive == str(app)]) == 3
+    archives(app, flags=_linker.MAPPED_ONLY)
+    with pytest.raises(dlopen.LoadError, match=r"plug.so: it may only be mapped, and the archive"):
+        dlopen.Library(f"{app}/bundle/plug.so")
+
+
+def test_there_is_one_image_of_each_member(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    """Also by another path to it, and where two of them need it."""
+    other = compile_library(
+        tmp_path,
+        "other.so",
+        "int base(void); int other(void) { return base(); }",
+        libraries=[],
+        rpath=f"$ORIGIN/../{LIBRARIES}",
+        flags=["-Wl,--no-as-needed"],
+    )
+    app = pack(tmp_path / "app.pyz", {**members, "deep/other.so": other.read_bytes()})
+    link = tmp_path / "link.pyz"
+    link.symlink_to(app)
+    archives(app, link)
+    with dlopen.Library(f"{app}/{LIBRARIES}/libbase.so") as base:
+        base.base()
+        with dlopen.Library(f"{app}/bundle/plug.so") as plug:
+            assert plug.plug() == 100 + 12 + 3
+        with dlopen.Library(f"{link}/{LIBRARIES}/libbase.so") as again:
+            assert again.info == base.info
+        with dlopen.Library(f"{app}/{LIBRARIES}/libbase.so", dlopen.PRIVATE) as own:
+            assert own.info != base.info
+            assert own.base() == 1
+        with dlopen.Namespace("members") as space, space.load(f"{app}/bundle/plug.so") as plug:
+            assert plug.plug() == 113
+
+
+def test_the_zeroes_of_a_member_are_zeroes(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    """Behind its data another member is mapped with the same page."""
+    filled = {"libbase.so": members[f"{LIBRARIES}/libbase.so"], "more": b"\xff" * 0x20000}
+    app = pack(tmp_path / "app.pyz", filled, 4096)
+    archives(app)
+    with dlopen.Library(f"{app}/libbase.so") as base:
+        assert not any(base.variable("bases_zeroes", ctypes.c_int * 3000).value)
+
+
+def test_python_is_told_what_went_wrong(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    """From Python the exception itself, from C a text."""
+    app = pack(tmp_path / "app.pyz", members)
+    located = archives(app)
+    plug = dlopen.Library(f"{app}/bundle/plug.so")
+
+    def fails(path: str) -> None:
+        raise ZeroDivisionError(path)
+
+    _linker.set_archives(fails)
+    with pytest.raises(ZeroDivisionError, match=r"nothing\.so"):
+        dlopen.Library(f"{app}/nothing.so")
+    with pytest.raises(ZeroDivisionError):
+        dlopen.existing(f"{app}/nothing.so")
+    plug.opens.argtypes = [ctypes.c_char_p]
+    assert plug.opens(os.fsencode(f"{app}/nothing.so")) == 0
+    assert "ZeroDivisionError: " in text(plug.why)
+    _linker.set_archives(lambda _: (1, 2))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match="unpack"):
+        dlopen.Library(f"{app}/nothing.so")
+    _linker.set_archives(located)
+    assert plug.opens(os.fsencode(f"{app}/{LIBRARIES}/libdep.so")) == 1
+    plug.close()
+
+
+def test_without_archives_a_path_through_a_file_is_none(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    app = pack(tmp_path / "app.pyz", members)
+    with pytest.raises(dlopen.LoadError, match="Not a directory"):
+        dlopen.Library(f"{app}/bundle/plug.so")
+    archives(app)
+    with pytest.raises(dlopen.LoadError, match="Not a directory"):
+        dlopen.Library(f"{app}/bundle/missing.so")
+    dlopen.Library(f"{app}/bundle/plug.so").close()
+
+
+def test_a_folder_that_was_looked_for_before_is_asked_for(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    """That it is none is remembered; that it may be in an archive is not."""
+    app = tmp_path / "app.pyz"
+    beside = compile_library(
+        tmp_path,
+        "beside.so",
+        DEP,
+        rpath=f"{app}/{LIBRARIES}",
+        libraries=[compile_library(tmp_path, "libbase.so", BASE)],
+    )
+    (tmp_path / "libbase.so").unlink()
+    pack(app, members)
+    with pytest.raises(dlopen.LoadError, match=r"libbase.so") as caught:
+        dlopen.Library(beside)
+    assert (f"{app}/{LIBRARIES}/libbase.so", "No such file or directory") in caught.value.searched
+    archives(app)
+    with dlopen.Library(beside) as library:
+        assert library.dep() == 11
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 1 << 40}, "a member ends after it"),
+        ({"offset": 1 << 40}, "a member ends after it"),
+        ({"length": 3}, "file too short|invalid ELF header"),
+        ({"length": 4096}, "file too short|lies? outside"),
+        ({"descriptor": 999}, "Bad file descriptor"),
+        ({"offset": 7}, "invalid ELF header"),
+        ({"data": b""}, "file too short: it is empty"),
+        ({"data": b"\x7fELF"}, "file too short"),
+    ],
+)
+def test_a_member_that_is_none(
+    tmp_path: Path,
+    members: dict[str, bytes],
+    archives: Callable[..., Located],
+    change: dict[str, object],
+    message: str,
+) -> None:
+    app = pack(tmp_path / "app.pyz", members)
+    names = ("archive", "descriptor", "offset", "length", "data", "flags")
+    path = f"{app}/bundle/plug.so"
+    located = archives(app)
+    found = dict(zip(names, located.members[path], strict=True))
+    located.members[path] = tuple((found | change).values())  # type: ignore[assignment]
+    with pytest.raises(dlopen.LoadError, match=message):
+        dlopen.Library(path)
+    assert not is_open(path)
+
+
+def test_an_archive_that_was_cut(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    app = pack(tmp_path / "app.pyz", members)
+    archives(app)
+    os.truncate(app, begins(app, "bundle/plug.so") + 5000)
+    with pytest.raises(dlopen.LoadError, match="is the archive truncated"):
+        dlopen.Library(f"{app}/bundle/plug.so")
+
+
+def test_answers_live_as_long_as_the_open(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    """Content that nobody else has, and none of which stays."""
+    app = pack(tmp_path / "app.pyz", members, compress=True)
+    located = archives(app)
+
+    class Data(bytearray):
+        alive = 0
+
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            Data.alive += 1
+
+        def __del__(self) -> None:
+            Data.alive -= 1
+
+    def fresh(path: str) -> tuple[str, int, int, int, bytearray, int] | None:
+        if path not in located.members:
+            return None
+        name, descriptor, offset, length, data, flags = located.members[path]
+        assert data is not None
+        return name, descriptor, offset, length, Data(data), flags
+
+    _linker.set_archives(fresh)
+    with dlopen.Library(f"{app}/bundle/plug.so") as plug:
+        assert plug.plug() == 113
+    gc.collect()
+    assert Data.alive == 0
+
+
+def test_they_are_taken_away_while_others_ask(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    app = pack(tmp_path / "app.pyz", members)
+    located = archives(app)
+    ended = threading.Event()
+    results: list[str] = []
+
+    def opens() -> None:
+        while not ended.is_set():
+            try:
+                with dlopen.Library(f"{app}/bundle/plug.so") as plug:
+                    assert plug.plug() > 100
+            except dlopen.LoadError as error:
+                results.append(str(error))
+
+    threads = [threading.Thread(target=opens) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        _linker.set_archives(None)
+        _linker.set_archives(located)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert all("Not a directory" in result or "No such file" in result for result in results)
+
+
+def test_at_the_interpreters_end_and_in_a_child(tmp_path: Path, members: dict[str, bytes]) -> None:
+    """A destructor of C's asks for a member when there is no Python any more."""
+    late = compile_library(
+        tmp_path,
+        "late.so",
+        """#include <dlfcn.h>
+        #include <unistd.h>
+        static const char *path;
+        void keep(const char *given) { path = given; }
+        __attribute__((destructor)) static void end(void) {
+            void *handle = dlopen(path, RTLD_NOW);
+            const char *said = handle ? "found\\n" : "none\\n";
+            (void)!write(1, said, handle ? 6 : 5);
+        }""",
+    )
+    app = pack(tmp_path / "app.pyz", members)
+    done = run_python(
+        f"""
+import ctypes, os, dlopen
+from dlopen import _linker
+from support.archives import Located
+from pathlib import Path
+app = Path({str(app)!r})
+_linker.set_archives(Located(app))
+text = ctypes.c_char_p(f"{{app}}/bundle/plug.so".encode())
+late = dlopen.Library({str(late)!r})
+late.keep(text)
+pid = os.fork()
+with dlopen.Library(f"{{app}}/bundle/plug.so") as plug:
+    assert plug.plug() == 113
+if pid == 0:
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(text))
+"""
+    )
+    assert done.stdout == "none\n"
