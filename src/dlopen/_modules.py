@@ -151,13 +151,10 @@ def _create_without(spec: ModuleSpec, path: str, opener: Opener, finder: Finder)
         raise ImportError(one_line(message), name=spec.name, path=path)
     number = _give_package_context(function) if "." in spec.name else 0
     try:
-        module = _linker.create_module(function, spec)
+        return _linker.create_module(function, spec)
     finally:
         if number:
             _linker.unpatch(number)
-    if getattr(module, "__file__", None) is None:
-        module.__file__ = path
-    return module
 
 
 def _give_package_context(function: int) -> int:
@@ -247,7 +244,8 @@ class _Copy(ExtensionLoader):
         name, _, flags = _linker.asked(path, mode)
         place = self.namespace._entered() if self.namespace else 0
         # Given away: it may be large.
-        return _linker.open(name, self._data.pop(), flags, namespace=place, keeps_gil=True)
+        data = self._data.pop()
+        return _linker.open(name, data, flags, 0, _linker.APART, None, place, keeps_gil=True)
 
 
 def _find_only(image: int, name: str) -> int:

@@ -12,6 +12,7 @@ from dlopen import _linker
 from dlopen._lifecycle import late
 from dlopen._mapped import Place
 from dlopen._records import or_log
+from dlopen.errors import Error
 from dlopen.info import Info
 from dlopen.library import Blocker, Library
 
@@ -221,6 +222,17 @@ class Namespace(Place):
         """Open the file of an extension module, and return its image."""
         number = self._entered()
         name, text, flags = _linker.asked(os.path.abspath(path), mode)  # noqa: PTH100
-        more = _linker.ARENA if self._arena else 0
-        # Its constructors may use Python, as under the interpreter's own import.
-        return or_log(_linker.open, text, name, None, flags, more, namespace=number, keeps_gil=True)
+        more = _linker.REPLACE_IN_TREE | (_linker.ARENA if self._arena else 0)
+
+        def load(replacements: list[tuple[bytes, bytes | None, int]]) -> int:
+            # Its constructors may use Python, as under the interpreter's own import.
+            return _linker.open(
+                name, None, flags, more, replacements, namespace=number, keeps_gil=True
+            )
+
+        try:
+            return or_log(load, text, _linker.APART)
+        except Error as error:
+            if type(error) is not Error:
+                raise
+            return or_log(load, text, [])  # it is bound: the file has another module, or is needed

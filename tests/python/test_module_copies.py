@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import pickle
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from types import ModuleType
 import pytest
 
 import dlopen
-from dlopen._modules import load_module, reload_module
-from support.extensions import CREATED, FAILS, INCLUDE, MULTI, SINGLE, SUFFIX, extension
+from dlopen._modules import ExtensionLoader, load_module, reload_module
+from support.extensions import CREATED, FAILS, INCLUDE, KNOWS, MULTI, SINGLE, SUFFIX, extension
 from support.fixtures import compile_library, run_python
 
 ONE = SINGLE.replace("SIZE", "-1")
@@ -25,7 +26,8 @@ def imported() -> Iterator[None]:
     before = {*sys.modules}
     yield
     for name in {*sys.modules} - before:
-        del sys.modules[name]
+        if name.partition(".")[0] not in {"dlopen", *sys.stdlib_module_names}:
+            del sys.modules[name]
 
 
 def images(path: str | Path) -> int:
@@ -134,6 +136,42 @@ def test_in_a_namespace(tmp_path: Path) -> None:
         load_module("another", path, namespace=namespace)
 
 
+def test_what_binding_libraries_know_is_of_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter's dictionary is apart in each namespace, and for each copy."""
+    second = "PyMODINIT_FUNC PyInit_second(void) { return PyModuleDef_Init(&definition); }\n"
+    paths = {
+        name: extension(tmp_path, name, KNOWS + (second if name == "knows" else ""))
+        for name in ("knows", "other")
+    }
+    monkeypatch.syspath_prepend(str(tmp_path))
+    theirs = importlib.import_module("knows").dictionary()
+    assert theirs is importlib.import_module("other").dictionary()
+    found = [theirs]
+    for name in ("a", "b"):
+        with dlopen.Namespace(name) as namespace, namespace.imports("knows", "other"):
+            import knows  # type: ignore[import-not-found]  # noqa: PLC0415
+            import other  # type: ignore[import-not-found]  # noqa: PLC0415
+
+            # Of the same file, which is bound already.
+            path, opener = str(paths["knows"]), namespace._open_extension
+            again = ExtensionLoader("second", path, opener, namespace=namespace)
+            spec = importlib.machinery.ModuleSpec("second", again, origin=path)
+            of_same_file = again.create_module(spec)
+            assert knows.dictionary() is other.dictionary() is of_same_file.dictionary()
+            assert len(namespace.libraries) == 2
+            found.append(knows.dictionary())
+            knows.dictionary()["kept"] = name
+    for name in ("knows_copy", "knows_too"):
+        copy = load_module(name, paths["other"])
+        assert copy.dictionary() is copy.dictionary()
+        found.append(copy.dictionary())
+        found.append(reload_module(copy).dictionary())
+    assert len({*map(id, found)}) == len(found) == 7
+    assert [one.get("kept") for one in found[:3]] == [None, "a", "b"]
+
+
 def test_a_module_of_a_block_is_reloaded_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,7 +263,7 @@ def test_reloading_grows_by_the_image_alone(tmp_path: Path) -> None:
     code = """
 import gc, os, sys
 import dlopen
-from dlopen._modules import load_module, reload_module
+from dlopen._modules import ExtensionLoader, load_module, reload_module
 
 def counts():
     gc.collect()

@@ -104,7 +104,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(site))
     before = {*sys.modules}
     yield site
-    left = {*sys.modules} - before
+    others = {"dlopen", *sys.stdlib_module_names}
+    left = {name for name in {*sys.modules} - before if name.partition(".")[0] not in others}
     for name in left:
         del sys.modules[name]
     assert not {name for name in left if name.partition(".")[0] in ("pack", "plain")}

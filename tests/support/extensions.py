@@ -64,6 +64,18 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit_created(void) { return PyModuleDef_Init(&definition); }
 """
 )
+# As pybind11 and nanobind: what they know of their types is in the interpreter's dictionary.
+KNOWS = """
+#include <Python.h>
+static PyObject *dictionary(PyObject *module, PyObject *none) {
+    return Py_NewRef(PyInterpreterState_GetDict(PyInterpreterState_Get()));
+}
+static PyMethodDef methods[] = {
+    {"dictionary", dictionary, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "NAME", NULL, 0, methods, NULL, NULL, NULL, NULL};
+PyMODINIT_FUNC FUNCTION(void) { return PyModuleDef_Init(&definition); }
+"""
 FAILS = """
 #include <Python.h>
 static int execute_late(PyObject *module) {

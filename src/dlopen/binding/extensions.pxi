@@ -79,6 +79,7 @@ def create_module(uintptr_t function, spec):
         PyState_AddModule(module, definition)
     if unused != NULL and strcmp(PyModule_GetName(module), last) == 0:
         module.__name__ = spec.name     # made by a library on its behalf (Boost.Python)
+    module.__file__ = spec.origin
     return module
 
 

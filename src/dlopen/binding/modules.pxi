@@ -164,3 +164,39 @@ def lead_others(uintptr_t opening, uintptr_t finding, uintptr_t telling):
     if telling:
         other_dlerror = <dlerror_function><void *>telling
     return before
+
+
+# What binding libraries know of types and modules they keep in the interpreter's dictionary, by
+# names alone: a second image would be refused, or be given the modules of the first.  So each
+# namespace, and each copy of a module, has a dictionary of its own.
+cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState
+    PyObject *PyInterpreterState_GetDict(PyInterpreterState *interpreter) noexcept
+    void *return_address "__builtin_return_address"(int level) noexcept nogil
+
+cdef dict dictionaries = {}             # by number of a namespace, or else by image; for ever
+
+
+cdef PyObject *dictionary_of_caller(PyInterpreterState *interpreter) noexcept:
+    cdef PublicImage *image = NULL
+    cdef PublicSymbol symbol
+    cdef Info info
+    cdef uint32_t token = DLOPEN_read_enter()
+    cdef int code = DLOPEN_address(return_address(0), &image, &symbol)
+    memset(&info, 0, sizeof(info))
+    info.size = sizeof(info)
+    if code == DLOPEN_OK:
+        code = DLOPEN_info(image, &info)
+    DLOPEN_read_leave(token)
+    if code != DLOPEN_OK or info.is_host:
+        return PyInterpreterState_GetDict(interpreter)
+    key = info.namespace_id if info.namespace_id != 0 else <uintptr_t>image
+    try:
+        own = dictionaries.setdefault(key, {})
+    except MemoryError:
+        return NULL
+    return <PyObject *>own              # borrowed, as the interpreter's
+
+
+# Of an open: what has modules that are apart from the interpreter's is bound so.
+APART = [(b"PyInterpreterState_GetDict", None, <uintptr_t><void *>dictionary_of_caller)]
