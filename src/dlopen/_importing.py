@@ -11,7 +11,7 @@ from _thread import get_ident
 from importlib.machinery import ExtensionFileLoader
 
 from dlopen._lifecycle import new_lock
-from dlopen._modules import ExtensionLoader, find_behind
+from dlopen._modules import ExtensionLoader, find_behind, open_extension
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,13 +134,14 @@ class Block:
         if spec is None or spec.origin in ("built-in", "frozen"):
             return None
         self._tops.add(top)
-        if isinstance(spec.loader, ExtensionFileLoader):
-            loader, home = spec.loader, self._namespace
-            spec.loader = ExtensionLoader(
-                loader.name, loader.path, home._open_extension, namespace=home
-            )
-        elif hasattr(spec.loader, "exec_module"):
-            ours: Any = _Loader(spec.loader, self._namespace)
+        loader = spec.loader
+        if isinstance(loader, ExtensionFileLoader):
+            if not isinstance(loader, ExtensionLoader):
+                loader = ExtensionLoader(loader.name, loader.path, open_extension)
+            loader.move_to(self._namespace)
+            spec.loader = loader
+        elif hasattr(loader, "exec_module"):
+            ours: Any = _Loader(loader, self._namespace)
             spec.loader = ours
         return spec
 

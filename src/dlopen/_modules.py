@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
         def imports(self, *names: str) -> AbstractContextManager[None]: ...
         def _entered(self) -> int: ...
+        def _open_extension(self, path: str, mode: int) -> int: ...
 
 
 _lock = new_lock()
@@ -54,7 +55,7 @@ def find_function(image: int, name: str) -> int:
 def create(
     spec: ModuleSpec, opener: Opener, *, anew: bool = False, finder: Finder = find_function
 ) -> ModuleType:
-    """Make the module of a spec, whose origin is an absolute path, of the image that is opened.
+    """Make the module of a spec, whose origin is a path, of the image that is opened.
 
     As `_imp.create_dynamic`, with its exceptions.  Once a function of the module has been called
     the image stays open, also if that has failed: it may have left Python objects anywhere.
@@ -71,7 +72,7 @@ def create(
     assert path  # of a spec that a loader of extension modules has
     if not lead_places():
         return _create_without(spec, path, opener, finder)
-    asked = _another_way_to(path) if anew else path
+    asked = path if "/" in path and not anew else _another_way_to(path)
     making = _linker.Making(os.fsencode(asked), lambda mode: opener(path, mode), finder)
     spec.origin = asked
     try:
@@ -169,16 +170,17 @@ def _give_package_context(function: int) -> int:
 
 
 class ExtensionLoader(ExtensionFileLoader):
-    """As the interpreter's, but our linker opens the file.
+    """As the interpreter's, but our linker opens the file."""
 
-    In a namespace each load makes a module anew.
-    """
+    namespace: Home | None = None
 
-    def __init__(
-        self, name: str, path: str, opener: Opener, *, namespace: Home | None = None
-    ) -> None:
+    def __init__(self, name: str, path: str, opener: Opener) -> None:
         super().__init__(name, path)
         self._opener = opener
+
+    def move_to(self, namespace: Home) -> None:
+        """Before it is used: the module belongs to the namespace; each load makes one anew."""
+        self._opener = namespace._open_extension
         self.namespace = namespace
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -234,7 +236,8 @@ class _Copy(ExtensionLoader):
     """Of one load: an image of its own, from the content of a file."""
 
     def __init__(self, name: str, path: str, data: Buffer, namespace: Home | None) -> None:
-        super().__init__(name, path, self._open, namespace=namespace)
+        super().__init__(name, path, self._open)
+        self.namespace = namespace
         self._data: list[Buffer] = [data]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -349,7 +352,8 @@ def _load(name: str, path: str, data: Buffer, namespace: Home | None) -> ModuleT
     if spec.submodule_search_locations is not None:
         spec.submodule_search_locations.append(path.rpartition("/")[0])
     module = module_from_spec(spec)
-    module.__name__ = name  # of one phase: the file has the name that it was built for
+    if getattr(module, "__name__", name) != name:
+        module.__name__ = name  # of one phase: the file has the name that it was built for
     old = sys.modules.get(name)
     sys.modules[name] = module
     try:

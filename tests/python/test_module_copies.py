@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import dlopen
-from dlopen._modules import ExtensionLoader, load_module, reload_module
+from dlopen._modules import ExtensionLoader, load_module, open_extension, reload_module
 from support.extensions import CREATED, FAILS, INCLUDE, KNOWS, MULTI, SINGLE, SUFFIX, extension
 from support.fixtures import compile_library, run_python
 
@@ -155,8 +155,9 @@ def test_what_binding_libraries_know_is_of_one_image(
             import other  # type: ignore[import-not-found]  # noqa: PLC0415
 
             # Of the same file, which is bound already.
-            path, opener = str(paths["knows"]), namespace._open_extension
-            again = ExtensionLoader("second", path, opener, namespace=namespace)
+            path = str(paths["knows"])
+            again = ExtensionLoader("second", path, open_extension)
+            again.move_to(namespace)
             spec = importlib.machinery.ModuleSpec("second", again, origin=path)
             of_same_file = again.create_module(spec)
             assert knows.dictionary() is other.dictionary() is of_same_file.dictionary()
@@ -263,7 +264,7 @@ def test_reloading_grows_by_the_image_alone(tmp_path: Path) -> None:
     code = """
 import gc, os, sys
 import dlopen
-from dlopen._modules import ExtensionLoader, load_module, reload_module
+from dlopen._modules import ExtensionLoader, load_module, open_extension, reload_module
 
 def counts():
     gc.collect()

@@ -174,6 +174,24 @@ assert not [path for path in ours() if path.startswith(site)]
         assert second.startswith("LoadError ")
 
 
+def test_a_relative_path_is_ours_too(tmp_path: Path) -> None:
+    """The interpreter asks for "./x.so" then."""
+    path = extension(tmp_path, "multi", MULTI)
+    code = f"""
+import os
+from importlib.machinery import ModuleSpec
+os.chdir(site)
+spec = ModuleSpec("multi", None, origin={path.name!r})
+def here(path, mode):
+    return opener("./" + path, mode)
+module = _modules.create(spec, here)
+assert len(opened) == 1 and spec.origin == {path.name!r}
+assert not any(info.is_host for info in dlopen.libraries() if info.path.startswith(site))
+"""
+    for way in ("ours", "without"):
+        run_python(BEGIN + code, way, str(tmp_path))
+
+
 def test_what_an_opener_raises_comes_out() -> None:
     code = """
 from importlib.machinery import ModuleSpec
