@@ -16,17 +16,16 @@ _platform.check()
 from dlopen import _linker
 from dlopen._lifecycle import late as _late
 from dlopen.errors import Error, LoadError, SymbolError, VersionError
-from dlopen.functions import Function, Variable
-from dlopen.library import Blocker, Library
-from dlopen.symbols import Symbol, Symbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dlopen.adopting import Adoption, adopt
     from dlopen.callbacks import callback
     from dlopen.ctypes_libraries import CDLL, PyDLL
+    from dlopen.functions import Function, Variable
     from dlopen.image import Image
     from dlopen.info import Info, Relocation, Segment, ThreadLocal, Version
+    from dlopen.library import Blocker, Library
     from dlopen.modes import (
         PRIVATE,
         RTLD_DEEPBIND,
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
         libraries,
     )
     from dlopen.reloading import Reloaded
+    from dlopen.symbols import Symbol, Symbols
     from dlopen.watching import Watcher, watch
 else:
     # By module, which is imported when a name of it, or itself, is asked for first.
@@ -58,8 +58,10 @@ else:
         "adopting": ("Adoption", "adopt"),
         "callbacks": ("callback",),
         "ctypes_libraries": ("CDLL", "PyDLL"),
+        "functions": ("Function", "Variable"),
         "image": ("Image",),
         "info": ("Info", "Relocation", "Segment", "ThreadLocal", "Version"),
+        "library": ("Blocker", "Library"),
         "modes": (
             "Mode",
             "PRIVATE",
@@ -84,6 +86,7 @@ else:
             "libraries",
         ),
         "reloading": ("Reloaded",),
+        "symbols": ("Symbol", "Symbols"),
         "watching": ("Watcher", "watch"),
     }
 

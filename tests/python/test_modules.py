@@ -31,7 +31,7 @@ FAILING = {
 BEGIN = """
 import importlib, importlib.machinery, sys, threading
 import dlopen
-from dlopen import _linker, _modules
+from dlopen import _linker, _modules, process  # what it imports is the interpreter's
 way, site = sys.argv[1:3]
 sys.path.insert(0, site)
 opened = []
