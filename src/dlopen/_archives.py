@@ -1,0 +1,469 @@
+"""Zip archives that modules and libraries are taken from while they stay as they are.
+
+Each has one descriptor, by which all of it is read, and its directory is read once: so the archive
+may be replaced by another of the same name (rename(2)), and what is open goes on.  What is written
+into it in place is an error at the next member, not other content.
+
+Of the directory only the names are taken apart, since most members are never asked for.  See
+APPNOTE.TXT of PKWARE, sections 4.3 and 4.5.
+"""
+
+from __future__ import annotations
+
+import os
+from _collections_abc import Mapping
+from _frozen_importlib_external import EXTENSION_SUFFIXES
+from _io import open_code
+from struct import Struct
+from zipimport import cp437_table  # type: ignore[attr-defined]
+
+from dlopen._lifecycle import late, new_lock
+from dlopen.errors import LoadError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, TypeAlias
+
+    from typing_extensions import Buffer
+
+    Header: TypeAlias = tuple[int, int, int, int, int, int, int, int]
+    """Flags, method, time, date, CRC-32, stored size, size, offset of the local header."""
+    Identity: TypeAlias = tuple[int, int, int, int]
+    Entry: TypeAlias = tuple[str, int, int, int, int, int, int, int]
+    """As in the lists of `zipimport`."""
+    Located: TypeAlias = tuple[str, int, int, int, Buffer | None, int]
+    """An archive's path, its descriptor, where in it a member begins, its stored size, its content
+    where it is not stored as it is, DLOPEN_MEMBER_* of dlopen.h."""
+
+# ruff: noqa: PTH116, PTH120  (pathlib is slow to import)
+
+# What is read of each record, without its signature where that is a number of its own.
+_END = Struct("<4s6xHIIH")
+_END64 = Struct("<4s28xQQQ")
+_NAMES = Struct("<I24xHHH")
+_CENTRAL = Struct("<8xHHHHIIIHH10xI")
+_LOCAL = Struct("<4s2xHH4xIIIHH")
+_EXTRA = Struct("<HH")
+_NUMBER = Struct("<Q")
+
+_CENTRAL_SIGNATURE = 0x02014B50
+_CENTRAL_SIZE = 46
+_LOCAL_SIZE = _LOCAL.size
+_LONGEST_COMMENT = 0xFFFF
+_ELSEWHERE = 0xFFFFFFFF  # the number is in the extra field of zip64
+_ZIP64 = 1
+_ENCRYPTED, _SIZES_FOLLOW, _IS_UTF8 = 0x1, 0x8, 0x800
+_STORED, _DEFLATED = 0, 8
+_SUFFIXES = (".whl", ".zip", ".pyz", ".egg")  # of what is meant to be an archive
+
+_lock = new_lock()  # held while an archive is opened, or opened again
+_open: dict[str, Archive] = {}  # by plain absolute path; changed under the lock
+broken: dict[str, LoadError] = {}
+"""Why what looks like an archive is none, by plain absolute path."""
+
+
+def _identity(descriptor: int) -> Identity:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _descriptor_of(path: str) -> int:
+    """As the interpreter opens code (PEP 578), without a file object that warns at the end."""
+    with open_code(path) as file:
+        return os.dup(file.fileno())
+
+
+class Archive:
+    """A zip archive that is open as long as the process runs, or until it is read anew."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `LoadError` for what cannot be read, `ValueError` for what is no archive."""
+        self.path = path
+        self.descriptor = _descriptor_of(path)
+        try:
+            self._identity = _identity(self.descriptor)
+            self._read_directory()
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self._folders: set[str] | None = None
+        self._refusal: LoadError | None = None
+        self._has_tags = path.endswith(".whl")  # that were not looked at
+
+    def is_current(self) -> bool:
+        """Whether the file of its path is this one, unchanged."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return True  # gone: what is open goes on
+        found = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return found == self._identity
+
+    def damaged(self, reason: str, member: str = "") -> LoadError:
+        """The error for an archive, or for a member, that cannot be used."""
+        path = f"{self.path}/{member}" if member else self.path
+        return LoadError(f"{path}: {reason}", library=path, reason=reason)
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        data = os.pread(self.descriptor, size, offset)
+        while len(data) < size:  # a signal, or more than the kernel reads at once
+            more = os.pread(self.descriptor, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def _read_directory(self) -> None:
+        """Find the directory from its end (4.3.16), and in it each name and where its record is."""
+        size = self._identity[2]
+        tail_at = max(size - _LONGEST_COMMENT - _END.size - 76, 0)
+        tail = self._pread(size - tail_at, tail_at)
+        at = tail.rfind(b"PK\5\6")
+        if at < 0 or at + 22 > len(tail):
+            if self._pread(4, 0) == b"PK\3\4" or self.path.endswith(_SUFFIXES):
+                raise self.damaged("truncated, or no zip archive: it has no directory at its end")
+            raise ValueError(f"not a zip archive: {self.path}")
+        _, count, length, offset, _ = _END.unpack_from(tail, at)
+        end = tail_at + at
+        if at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7":
+            record = tail[at - 76 : at - 20] if at >= 76 else b""
+            if record[:4] != b"PK\6\6":
+                raise self.damaged("its end for zip64 is not where it must be")
+            _, count, length, offset = _END64.unpack(record)
+            end -= 76
+        begin = end - length
+        # What stands before the archive, such as a `#!` line, need not be counted in it.
+        self._shift = begin - offset
+        if begin < 0 or self._shift < 0:
+            raise self.damaged("truncated: parts of it are missing before its directory")
+        self._begin = begin
+        self._raw = raw = self._pread(length, begin)
+        if len(raw) != length or not self._read_names(raw, count):
+            raise self.damaged("its directory is damaged")
+
+    def _read_names(self, raw: bytes, count: int) -> bool:
+        text = raw.decode("latin-1")  # of ASCII names each slice is the name
+        names: dict[str, int] = {}
+        position, end, found = 0, len(raw) - _CENTRAL_SIZE, 0
+        record = _NAMES.unpack_from
+        while position <= end:
+            signature, size, extra, comment = record(raw, position)
+            if signature != _CENTRAL_SIGNATURE:
+                return False
+            begin = position + _CENTRAL_SIZE
+            names[text[begin : begin + size]] = position
+            position = begin + size + extra + comment
+            found += 1
+        if position != len(raw) or found & 0xFFFF != count & 0xFFFF:
+            return False
+        for name in [name for name in names if not name.isascii()]:
+            position = names.pop(name)
+            names[_decoded(name, _CENTRAL.unpack_from(raw, position)[0])] = position
+        if ".data/p" in text:
+            _install_data(names)
+        self.names = names
+        return True
+
+    @property
+    def folders(self) -> set[str]:
+        """Each folder that something is in, without a slash at its end."""
+        if self._folders is None:
+            folders = {name.rpartition("/")[0] for name in self.names}
+            for folder in [*folders]:
+                above = folder.rpartition("/")[0]
+                while above not in folders:
+                    folders.add(above)
+                    above = above.rpartition("/")[0]
+            folders.add("")
+            self._folders = folders
+        return self._folders
+
+    def header(self, name: str) -> Header:
+        """What the directory says of a member; `KeyError` if there is none."""
+        position = self.names[name]
+        fields = _CENTRAL.unpack_from(self._raw, position)
+        flags, method, time, date, crc, stored, size, name_size, extra_size, offset = fields
+        if _ELSEWHERE in (stored, size, offset):
+            begin = position + _CENTRAL_SIZE + name_size
+            numbers = _zip64(self._raw[begin : begin + extra_size])
+            try:  # in this order, those that are elsewhere
+                size = next(numbers) if size == _ELSEWHERE else size
+                stored = next(numbers) if stored == _ELSEWHERE else stored
+                offset = next(numbers) if offset == _ELSEWHERE else offset
+            except StopIteration:
+                raise self.damaged("its record in the directory is damaged", name) from None
+        return flags, method, time, date, crc, stored, size, offset + self._shift
+
+    def data(self, name: str) -> bytes:
+        """The content of a member; `KeyError` if there is none, `LoadError` if it is damaged."""
+        return bytes(self.view(name))
+
+    def view(self, name: str) -> Buffer:
+        """The same, not copied once more."""
+        header = self.header(name)
+        _, method, _, _, _, stored, size, offset = header
+        # Mostly the local header's extra field is as long as that of the directory.
+        position = self.names[name]
+        name_size, extra_size = _EXTRA.unpack_from(self._raw, position + 28)
+        data = self._read_member(name, header, _LOCAL_SIZE + name_size + extra_size + stored)
+        begin = self._content(name, header, data)
+        content = memoryview(data)[begin : begin + stored]
+        if len(content) < stored:
+            content = memoryview(self._pread(stored, offset + begin))
+        if len(content) < stored:
+            raise self.damaged("truncated: the file ends within it", name)
+        if method == _STORED:
+            return content
+        return self._inflated(name, content, size)
+
+    def _inflated(self, name: str, content: Buffer, size: int) -> bytes:
+        with late():
+            import zlib  # noqa: PLC0415  (not needed for what is stored)
+
+        try:
+            data = zlib.decompress(content, -zlib.MAX_WBITS, size or 1)
+        except zlib.error as error:
+            raise self.damaged(f"its content is damaged: {error}", name) from error
+        if len(data) != size:
+            raise self.damaged("its content is damaged: it has another size", name)
+        return data
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Where the stored content of a member begins in the file, and how long it is."""
+        header = self.header(name)
+        stored, offset = header[5], header[7]
+        name_size = _EXTRA.unpack_from(self._raw, self.names[name] + 28)[0]
+        begin = self._content(name, header, self._read_member(name, header, 30 + name_size))
+        if offset + begin + stored > self._identity[2]:
+            raise self.damaged("truncated: the file ends within it", name)
+        return offset + begin, stored
+
+    def locate(self, name: str, flags: int) -> Located:
+        """Where the core finds a member, as `_linker.set_archives` wants it."""
+        if self.header(name)[1] == _STORED:
+            return self.path, self.descriptor, *self.place(name), None, flags
+        offset, length = self.place(name)
+        return self.path, self.descriptor, offset, length, self.view(name), flags
+
+    def _read_member(self, name: str, header: Header, size: int) -> bytes:
+        """The file from a member's local header on, once it is sure that it is the same file."""
+        flags, method, *_ = header
+        if flags & _ENCRYPTED:
+            raise self.damaged("it is encrypted", name)
+        if method not in (_STORED, _DEFLATED):
+            raise self.damaged(f"it is compressed by method {method}, not stored or deflated", name)
+        self._check()
+        return self._pread(size, header[7])
+
+    def _content(self, name: str, header: Header, data: bytes) -> int:
+        """Where the content begins after the local header, which must say what the directory says.
+
+        Else the archive was written anew in place, and not all of it.
+        """
+        _, method, _, _, crc, stored, size, _ = header
+        position = self.names[name] + _CENTRAL_SIZE
+        if len(data) < _LOCAL_SIZE:
+            raise self.damaged("truncated: the file ends within it", name)
+        signature, flags, own_method, own_crc, *sizes, name_size, extra_size = _LOCAL.unpack_from(
+            data
+        )
+        begin = _LOCAL_SIZE + name_size
+        end: int = begin + extra_size
+        if (
+            signature != b"PK\3\4"
+            or own_method != method
+            or data[_LOCAL_SIZE:begin] != self._raw[position : position + name_size]
+            or not (
+                flags & _SIZES_FOLLOW
+                or (own_crc == crc and (sizes == [stored, size] or _ELSEWHERE in sizes))
+            )
+        ):
+            raise self.damaged("the file and its directory disagree about it", name)
+        return end
+
+    def _check(self) -> None:
+        """Before a member is read: is the file still what it was?"""
+        try:
+            now = _identity(self.descriptor)
+        except OSError:
+            now = None
+        if now == self._identity:
+            return
+        if now is not None and now[:2] == self._identity[:2]:
+            raise self.damaged("it was changed since it was opened")
+        # A program that becomes a daemon closes all descriptors, and the number may be another's.
+        with _lock:
+            try:
+                descriptor = _descriptor_of(self.path)
+            except OSError as error:
+                raise self.damaged(f"the program has closed it, and now: {error}") from error
+            if _identity(descriptor) != self._identity:
+                os.close(descriptor)
+                raise self.damaged("the program has closed it, and it was changed or replaced")
+            self.descriptor = descriptor
+
+    def refusal(self) -> LoadError | None:
+        """Why this interpreter cannot use it, if it is a wheel, by its tags."""
+        if self._has_tags:
+            self._refusal = self._find_refusal()
+            self._has_tags = False
+        return self._refusal
+
+    def _find_refusal(self) -> LoadError | None:
+        for name in self.names:
+            if name.endswith(".dist-info/WHEEL") and name.count("/") == 1:
+                with late():
+                    from dlopen._tags import refusal  # noqa: PLC0415  (of wheels only)
+
+                reason = refusal(self.data(name).decode(errors="replace"))
+                return self.damaged(reason) if reason else None
+        return None
+
+    def __del__(self, status_of: Any = os.fstat, close: Any = os.close) -> None:
+        # Replaced by what `read_anew` has found, and no loader has it any more.  At the end of the
+        # interpreter the names of this module are gone before it.
+        try:
+            status = status_of(self.descriptor)
+            if (status.st_dev, status.st_ino) == self._identity[:2]:
+                close(self.descriptor)
+        except (OSError, AttributeError):
+            pass
+
+
+def _decoded(name: str, flags: int) -> str:
+    if flags & _IS_UTF8:
+        return name.encode("latin-1").decode(errors="surrogateescape")
+    return name.translate(cp437_table)
+
+
+def _zip64(extra: bytes) -> Iterator[int]:
+    """The numbers of the extra field of zip64 (4.5.3)."""
+    position = 0
+    while position + 4 <= len(extra):
+        tag, size = _EXTRA.unpack_from(extra, position)
+        position += 4
+        if tag == _ZIP64:
+            field = extra[position : position + size]
+            for (number,) in _NUMBER.iter_unpack(field[: len(field) & ~7]):
+                yield number
+            return
+        position += size
+
+
+def _install_data(names: dict[str, int]) -> None:
+    """What a wheel keeps for site-packages in NAME.data is found where pip would have put it."""
+    for name in [*names]:
+        folder, _, rest = name.partition("/")
+        kind, _, target = rest.partition("/")
+        stem = folder.removesuffix(".data")
+        if (
+            target
+            and kind in ("purelib", "platlib")
+            and stem != folder
+            and f"{stem}.dist-info/WHEEL" in names
+        ):
+            names[target] = names[name]
+
+
+class Files(Mapping[str, "Entry"]):
+    """An archive's members as `zipimport` keeps them, for who looks there.
+
+    pkgutil lists modules by it, and knows a package by its `__init__.py`: one whose `__init__` is
+    an extension is listed with that name, which is no member.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+
+    def __getitem__(self, name: str) -> Entry:
+        _, method, time, date, crc, stored, size, offset = self.archive.header(name)
+        return f"{self.archive.path}/{name}", method, stored, size, offset, time, date, crc
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.archive.names
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self.archive.names:
+            yield name
+            folder, _, base = name.rpartition("/")
+            if base.startswith("__init__.") and base[8:] in EXTENSION_SUFFIXES and folder:
+                yield f"{folder}/__init__.py"
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def opened(path: str) -> Archive | None:
+    """The archive that a plain absolute path names, opened if it is not yet; None if it is none."""
+    archive = _open.get(path)
+    if archive is not None:
+        return archive
+    with _lock:
+        archive = _open.get(path)
+        if archive is None:
+            try:
+                archive = Archive(path)
+            except LoadError as error:
+                broken[path] = error
+                return None
+            except (OSError, ValueError):
+                return None
+            broken.pop(path, None)
+            _open[path] = archive
+    return archive
+
+
+def split(path: str) -> tuple[Archive, str] | None:
+    """The archive that a plain absolute path is, or leads into, and what follows in the path."""
+    above, rest = path, ""
+    while above not in _open:
+        above = os.path.dirname(above)
+        if above in ("/", ""):
+            break
+    else:
+        return _open[above], path[len(above) + 1 :]
+    above = path
+    while True:
+        try:
+            mode = os.stat(above).st_mode
+            break
+        except (OSError, ValueError):
+            if above in ("/", ""):
+                return None
+            above = os.path.dirname(above)
+    if mode & 0o170000 != 0o100000:  # a regular file: see inode(7)
+        return None
+    rest = path[len(above) + 1 :]
+    archive = opened(above)
+    return (archive, rest) if archive else None
+
+
+def read_anew(archive: Archive) -> Archive:
+    """What is at the path of an archive now; itself if that is the same, or cannot be read."""
+    current = _open.get(archive.path, archive)
+    if current.is_current():
+        return current
+    with _lock:
+        try:
+            _open[archive.path] = Archive(archive.path)
+        except (OSError, ValueError):
+            return current
+        return _open[archive.path]
+
+
+class Locator:
+    """Answers the core, which asks where a path leads through a regular file."""
+
+    flags = 0
+    """DLOPEN_MEMBER_* of dlopen.h."""
+
+    def __call__(self, path: str) -> Located | None:
+        """The member at a plain absolute path; None if there is none."""
+        found = split(path)
+        if found is None or found[1] not in found[0].names:
+            return None
+        return found[0].locate(found[1], self.flags)
+
+
+locate = Locator()

@@ -1,0 +1,388 @@
+"""Modules from archives, compared with those of the same tree as a folder, and with zipimport."""
+
+from __future__ import annotations
+
+import json
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from support.fixtures import compile_library, run_python
+from support.package_archives import contents, pack
+
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+INCLUDE = f"-I{sysconfig.get_paths()['include']}"
+TAG = sys.implementation.cache_tag
+
+# A module of two phases, and one of one phase; both need a library that is bundled.
+SOURCE = """
+#include <Python.h>
+int level(void);
+static int count;
+static PyObject *next_count(PyObject *module, PyObject *none) { return PyLong_FromLong(++count); }
+static PyObject *get_level(PyObject *module, PyObject *none) { return PyLong_FromLong(level()); }
+static PyMethodDef methods[] = {
+    {"next_count", next_count, METH_NOARGS, "Counts."}, {"get_level", get_level, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL}};
+"""
+MULTI = (
+    SOURCE
+    + """
+static int execute(PyObject *module) { return PyModule_AddIntConstant(module, "phases", 2); }
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "whatever", "Of two phases.", 0, methods, slots, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_NAME(void) { return PyModuleDef_Init(&definition); }
+"""
+)
+SINGLE = (
+    SOURCE
+    + """
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "NAME", "Of one phase.", -1, methods, NULL, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_NAME(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddIntConstant(module, "phases", 1) < 0) Py_CLEAR(module);
+    return module;
+}
+"""
+)
+
+PURE = '''"""A pure module."""
+
+import linecache
+
+
+class Thing:
+    """Something."""
+
+    def fail(self):
+        raise RuntimeError("here")  # this line
+
+
+def pick(first, second=2):
+    return first, second
+'''
+METADATA = """Metadata-Version: 2.1
+Name: tree
+Version: 1.5
+Summary: A tree
+
+Text.
+"""
+
+
+def extension(folder: Path, name: str, source: str, level: Path, *, rpath: str) -> None:
+    """An extension module `name`, which may have folders, of a package."""
+    *above, last = name.split("/")
+    function = above[-1] if last == "__init__" else last
+    compile_library(
+        folder.joinpath(*above),
+        f"{last}{SUFFIX}",
+        source.replace("NAME", function),
+        flags=[INCLUDE],
+        libraries=[level],
+        rpath=rpath,
+    )
+
+
+def make_tree(folder: Path) -> Path:
+    """What a wheel of a big package has, as it is installed."""
+    texts = {
+        "pack/__init__.py": "from . import multi, single\nfrom .pure import Thing\n",
+        "pack/pure.py": PURE,
+        "pack/data.txt": "some text\n",
+        "pack/sub/__init__.py": "",
+        "pack/sub/deep/__init__.py": "from ...pure import pick\n",
+        "pack/sub/deep/leaf.py": "name = __name__\n",
+        "pack/sub/deep/bytes.bin": "\x00\x01",
+        "pack/native/inner.py": "from . import phases\n",
+        "pack/native/table.txt": "1 2 3\n",
+        "pack/both.py": "phases = 0\n",
+        "pack/first.py": "kind = 'module'\n",
+        "pack/first/__init__.py": "kind = 'package'\n",
+        "circle/__init__.py": "from . import one\n",
+        "circle/one.py": "from . import two\nvalue = 1\n",
+        "circle/two.py": "from . import one\nvalue = getattr(one, 'value', 'not yet')\n",
+        "space/part.py": "value = 'part'\n",
+        "space/more/leaf.py": "value = 'leaf'\n",
+        "top.py": "# -*- coding: latin-1 -*-\nvalue = 'é'\n",
+        "tree-1.5.dist-info/METADATA": METADATA,
+        "tree-1.5.dist-info/entry_points.txt": "[console_scripts]\nrun = pack.pure:pick\n",
+        "tree-1.5.dist-info/top_level.txt": "pack\ntop\n",
+        "tree-1.5.dist-info/RECORD": "pack/__init__.py,,\npack/data.txt,,\n",
+    }
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="latin-1")
+    level = compile_library(folder / "tree.libs", "liblevel.so.1", "int level(void) { return 7; }")
+    for name, source in [("multi", MULTI), ("single", SINGLE), ("both", MULTI)]:
+        extension(folder, f"pack/{name}", source, level, rpath="$ORIGIN/../tree.libs")
+    extension(folder, "pack/native/__init__", MULTI, level, rpath="$ORIGIN/../../tree.libs")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree as a folder."""
+    return make_tree(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="module")
+def archive(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree as an archive, its libraries stored and aligned."""
+    return pack(tmp_path_factory.mktemp("packed") / "tree.zip", contents(tree))
+
+
+# In a child: what one sees of modules.  The place of the tree is written as PLACE, and of loaders
+# only whether they are one for sources or for extensions.
+LOOK = r"""
+import importlib, inspect, json, linecache, os, pkgutil, sys, traceback
+from importlib import metadata, resources
+
+place, way = sys.argv[1:3]
+if way != "folder":
+    from dlopen import importer
+    if way == "importer":
+        importer.install()
+sys.path.insert(0, place)
+sys.dont_write_bytecode = True
+
+def plain(value):
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, str):
+        return value.replace(place, "PLACE")
+    return value if isinstance(value, (int, type(None))) else list(map(plain, value))
+
+def describe(name):
+    module = importlib.import_module(name)
+    spec = module.__spec__
+    facts = {key: plain(getattr(module, key, "none")) for key in
+             ("__name__", "__package__", "__file__", "__path__", "__cached__", "__doc__")}
+    facts |= {f"spec.{key}": plain(getattr(spec, key)) for key in
+              ("name", "origin", "cached", "has_location", "submodule_search_locations", "parent")}
+    facts["loader is its own"] = module.__loader__ is spec.loader
+    facts["names"] = sorted(name for name in vars(module) if not name.startswith("__"))
+    loader = spec.loader
+    if getattr(loader, "is_package", None) and spec.origin:
+        facts["is_package"] = loader.is_package(name)
+        facts["get_filename"] = plain(loader.get_filename(name))
+        facts["get_source"] = loader.get_source(name)
+        code = loader.get_code(name)
+        facts["code"] = code and plain(code.co_filename)
+        facts["data"] = len(loader.get_data(spec.origin))
+    return facts
+"""
+MODULES = [
+    "pack",
+    "pack.multi",
+    "pack.single",
+    "pack.both",
+    "pack.pure",
+    "pack.first",
+    "pack.sub",
+    "pack.sub.deep",
+    "pack.sub.deep.leaf",
+    "pack.native",
+    "pack.native.inner",
+    "circle",
+    "circle.two",
+    "space.part",
+    "space.more.leaf",
+    "top",
+]
+
+
+def look(place: Path, code: str, *, way: str = "importer") -> object:
+    """What `code` has put into `seen`, of modules at that place."""
+    script = f"{LOOK}\nseen = {{}}\n{code}\nprint(json.dumps(seen))\n"
+    return json.loads(run_python(script, str(place), way).stdout)
+
+
+def same(tree: Path, archive: Path, code: str) -> None:
+    """Of the archive it is what it is of the folder."""
+    assert look(archive, code) == look(tree, code, way="folder")
+
+
+def test_modules_are_as_of_a_folder(tree: Path, archive: Path) -> None:
+    code = f"for name in {MODULES}:\n    seen[name] = describe(name)"
+    facts = look(archive, code)
+    assert facts == look(tree, code, way="folder")
+    assert isinstance(facts, dict)
+    assert facts["pack.both"]["__file__"] == f"PLACE/pack/both{SUFFIX}"
+    assert facts["pack.native"]["__path__"] == ["PLACE/pack/native"]
+    assert facts["pack.first"]["__file__"] == "PLACE/pack/first/__init__.py"
+    assert facts["circle.two"]["names"] == ["one", "value"]
+
+
+def test_bytecode_beside_its_source_changes_nothing(tree: Path, tmp_path: Path) -> None:
+    path = pack(tmp_path / "tree.zip", contents(tree), bytecode=True)
+    code = f"for name in {MODULES}:\n    seen[name] = describe(name)"
+    same(tree, path, code)
+
+
+@pytest.mark.parametrize(
+    ("how", "keywords"),
+    [
+        ("compressed", {"compressed": True}),
+        ("unaligned", {"aligned": False}),
+        ("a program", {"before": b"#!/usr/bin/env python3\n"}),
+        ("folders", {"folders": True}),
+        ("zip64", {"zip64": True}),
+    ],
+)
+def test_other_archives(tree: Path, tmp_path: Path, how: str, keywords: dict[str, bool]) -> None:
+    path = pack(tmp_path / "tree.zip", contents(tree), **keywords)  # type: ignore[arg-type]
+    code = f"for name in {MODULES}:\n    seen[name] = describe(name)"
+    same(tree, path, code)
+
+
+def test_pure_modules_are_as_zipimport_has_them(tree: Path, tmp_path: Path) -> None:
+    files = {name: data for name, data in contents(tree).items() if ".so" not in name}
+    files["pack/__init__.py"] = b""
+    path = pack(tmp_path / "tree.zip", files, folders=True)
+    code = """
+for name in ["pack", "pack.pure", "pack.first", "pack.sub.deep.leaf", "circle.two", "space.part"]:
+    seen[name] = describe(name)
+seen["modules"] = [[one.name, one.ispkg] for one in pkgutil.walk_packages([place])]
+seen["version"] = metadata.version("tree")
+loader = sys.modules["pack.pure"].__loader__
+seen["loader"] = plain([loader.archive, loader.prefix])
+seen["files"] = plain(loader._files["pack/pure.py"]) if hasattr(loader, "_files") else \\
+    plain(loader._get_files()["pack/pure.py"])
+"""
+
+    assert look(path, code) == look(path, code, way="zipimport")
+
+
+def test_what_lists_modules(tree: Path, archive: Path) -> None:
+    same(
+        tree,
+        archive,
+        """
+import pack.sub
+
+def listed(found):  # pkgutil takes first.py for the module of that name in each archive
+    return [[one.name, one.ispkg] for one in found if not one.name.endswith("first")]
+
+seen["top"] = listed(pkgutil.iter_modules([place]))
+seen["pack"] = listed(pkgutil.iter_modules(pack.__path__, "x."))
+seen["all"] = listed(pkgutil.walk_packages([place]))
+seen["data"] = pkgutil.get_data("pack", "data.txt").decode()
+seen["name"] = pkgutil.resolve_name("pack.pure:Thing").__qualname__
+""",
+    )
+
+
+def test_metadata(tree: Path, archive: Path) -> None:
+    same(
+        tree,
+        archive,
+        """
+seen["version"] = metadata.version("tree")
+seen["summary"] = metadata.metadata("tree")["Summary"]
+points = metadata.entry_points(group="console_scripts", name="run")
+seen["points"] = [[one.value, one.load()(1)] for one in points]
+seen["all"] = [one.name for one in metadata.distributions(path=[place])]
+seen["files"] = sorted(map(str, metadata.files("tree")))
+seen["tops"] = metadata.distribution("tree").read_text("top_level.txt").split()
+seen["packages"] = metadata.packages_distributions()["top"]
+""",
+    )
+
+
+def test_resources(tree: Path, archive: Path) -> None:
+    same(
+        tree,
+        archive,
+        """
+import pack.native
+for package in ("pack", "pack.sub.deep", "pack.native", pack.native):
+    top = resources.files(package)
+    names = sorted((one.name, one.is_dir(), one.is_file()) for one in top.iterdir())
+    names = [name for name in names if name[0] != "__pycache__"]
+    seen[getattr(package, "__name__", package) + " names"] = plain(names), plain(str(top)), top.name
+files = resources.files("pack")
+seen["text"] = files.joinpath("data.txt").read_text()
+seen["divided"] = (files / "sub" / "deep" / "bytes.bin").read_bytes().hex()
+seen["at once"] = files.joinpath("sub", "deep/bytes.bin").read_bytes().hex()
+seen["up"] = (files / "sub" / ".." / "data.txt").read_text()
+with (files / "data.txt").open() as stream:
+    seen["lines"] = [*stream]
+with (files / "data.txt").open("rb") as stream:
+    seen["bytes"] = stream.read().decode()
+for name in ("absent", "sub"):
+    there = files / name
+    seen[name] = [there.is_file(), there.is_dir()]
+    try:
+        there.read_bytes()
+    except OSError as error:
+        seen[name].append(type(error).__name__)
+try:
+    [*(files / "data.txt").iterdir()]
+except OSError as error:
+    seen["no folder"] = type(error).__name__
+with resources.as_file(resources.files("pack.native") / "table.txt") as path:
+    seen["file"] = path.read_text(), path.suffix
+if sys.version_info >= (3, 12):
+    with resources.as_file(files / "sub") as path:
+        seen["folder"] = sorted(str(one.relative_to(path)) for one in path.rglob("*.*")
+                                if "__pycache__" not in one.parts)
+if hasattr(resources, "open_text"):
+    seen["old"] = resources.read_text("pack", "data.txt"), resources.is_resource("pack", "sub")
+""",
+    )
+
+
+def test_inspect_and_tracebacks(tree: Path, archive: Path) -> None:
+    same(
+        tree,
+        archive,
+        """
+import pack, pack.native
+seen["class"] = inspect.getsource(pack.Thing)
+seen["module"] = inspect.getsource(pack.pure)
+seen["files"] = plain([inspect.getfile(pack.Thing), inspect.getsourcefile(pack.Thing)])
+seen["native"] = plain(inspect.getfile(pack.native))
+seen["lines"] = inspect.getsourcelines(pack.Thing.fail)[1]
+seen["doc"] = inspect.getdoc(pack.Thing)
+try:
+    pack.Thing().fail()
+except RuntimeError:
+    seen["traceback"] = plain(traceback.format_exc())
+assert "# this line" in seen["traceback"]
+try:
+    inspect.getsource(pack.multi)
+except (TypeError, OSError) as error:
+    seen["of an extension"] = type(error).__name__
+""",
+    )
+
+
+def test_one_image_for_each_library(archive: Path) -> None:
+    """Four modules need the bundled one, and each is one itself."""
+    code = """
+import sys
+import dlopen
+from dlopen import importer
+importer.install()
+sys.path.insert(0, sys.argv[1])
+import pack.native, pack.both
+assert pack.multi.get_level() == pack.native.get_level() == 7
+assert [pack.multi.next_count(), pack.multi.next_count(), pack.single.next_count()] == [1, 2, 1]
+ours = [info.path for info in dlopen.libraries() if info.path.startswith(sys.argv[1])]
+print(*sorted(path.removeprefix(sys.argv[1]) for path in ours))
+"""
+    assert run_python(code, str(archive)).stdout.split() == sorted(
+        [
+            f"/pack/both{SUFFIX}",
+            f"/pack/multi{SUFFIX}",
+            f"/pack/native/__init__{SUFFIX}",
+            f"/pack/single{SUFFIX}",
+            "/tree.libs/liblevel.so.1",
+        ]
+    )
