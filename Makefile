@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-arch test-arch-python test-glibc lint types bench bench-full bench-docs bench-check differential differential-docs machines machines-docs programs debug sanitize faults fuzz stress race docs wheel clean
+.PHONY: help build demo test test-arch test-arch-python test-glibc lint types bench bench-full bench-docs bench-check differential differential-docs machines machines-docs programs debug sanitize faults fuzz stress race zipapp docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
@@ -135,6 +135,10 @@ race: build ## the same program and the linker under ThreadSanitizer
 	$(PREPARE) test
 	@$(RUN) tools/install.py race
 	@DLOPEN_RACE_SITE="$(CURDIR)/build/race/site" $(RUN) -m pytest -m "slow or not slow" -k race tests/stress $(ARGS)
+
+zipapp: build ## a server with numpy and Pillow in one file, where dlopen is not installed, beside one that unpacks; fetches them
+	$(PREPARE) test
+	@$(RUN) -m pytest -s -m "slow or not slow" tests/served $(ARGS)
 
 docs: ## the documentation, in build/docs; warnings are errors
 	$(PREPARE) docs

@@ -301,6 +301,9 @@ def _run_archive(command: list[str]) -> int:
     """Run it as the interpreter would: it stands where the folder of a script stands."""
     import runpy  # noqa: PLC0415  (only here)
 
+    from dlopen import importer  # noqa: PLC0415
+
+    importer.install()
     sys.argv[:] = command
     archive = str(Path(command[0]).absolute())
     if not sys.flags.safe_path:

@@ -108,13 +108,15 @@ class Progress:
 
     def __init__(self) -> None:
         self._is_shown = sys.stderr.isatty()
+        self._last = ""
 
     def show(self, what: str, done: int, total: int) -> None:
         """So many are done of so many."""
-        if self._is_shown:
-            full = 30 * done // max(total, 1)
-            bar = "#" * full + "." * (30 - full)
-            print(f"\r{what:12} [{bar}] {done}/{total}\x1b[K", end="", file=sys.stderr, flush=True)
+        full = 30 * done // max(total, 1)
+        line = f"\r{what:12} [{'#' * full}{'.' * (30 - full)}]\x1b[K"
+        if self._is_shown and line != self._last:
+            self._last = line
+            print(line, end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Nothing is left of it."""
@@ -193,13 +195,18 @@ def _put_dlopen(wanted: Wanted, folder: Path) -> Inside:
     version, package = _linker.VERSION, files("dlopen")
     extension: Traversable = Path(_linker.__file__)
     if wanted.dlopen_wheel is not None:
+        if not zipfile.is_zipfile(wanted.dlopen_wheel):
+            raise PackError(f"{wanted.dlopen_wheel} is no wheel")
         version = wanted.dlopen_wheel.name.split("-")[1]
         package = zipfile.Path(str(wanted.dlopen_wheel)) / "dlopen"
         extension = package / "_linker.abi3.so"
     for module in package.iterdir():
         if module.name.endswith(".py"):
             (folder / "dlopen" / module.name).write_bytes(module.read_bytes())
-    (folder / "dlopen" / "_zipapp_start.py").rename(folder / "__init__.py")
+    start = folder / "dlopen" / "_zipapp_start.py"
+    if not start.exists():
+        raise PackError(f"{wanted.dlopen_wheel}: dlopen {version} knows no zipapp")
+    start.rename(folder / "__init__.py")
     (folder / "_linker.so").write_bytes(extension.read_bytes())
     data = (package / "_lib" / "libdlopen.so").read_bytes()
     (folder / "libdlopen.so").write_bytes(data)

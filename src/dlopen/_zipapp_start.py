@@ -32,8 +32,10 @@ def start(names: dict[str, object], settings: dict[str, str]) -> None:
     try:
         if "dlopen" not in sys.modules and not _is_installed(settings["dlopen"]):
             _Finder(archive).import_dlopen()
+        from dlopen import importer  # noqa: PLC0415  (is there only now)
     except ImportError as error:
         sys.exit(f"{archive}: {error}")
+    importer.install()
     # A process of multiprocessing that was not forked runs the parent's `__main__.__file__` first.
     # The application's own `__main__` is not run there: as with any archive.
     if names["__name__"] == "__main__":

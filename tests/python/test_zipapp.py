@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -24,7 +25,8 @@ from dlopen._zip_writer import (
     date_of_members,
     library_machine,
 )
-from support.fixtures import need_tool, run
+from support.extensions import INCLUDE, SUFFIX
+from support.fixtures import compile_library, need_tool, run
 
 # By uname(1)'s names: e_machine of the ELF header, and the largest page that the machine may have.
 MACHINES = {
@@ -129,7 +131,7 @@ def test_it_runs_where_dlopen_is_not_installed(archive: Path) -> None:
     found = report(run([*BARE, archive, "-x", "y"]))
     assert found["argv"] == [str(archive), "-x", "y"]
     assert found["path"] == str(archive)
-    assert found["file"] == f"{archive}/app.pyc"
+    assert found["file"] == f"{archive}/app.py"
     assert found["dlopen"] == f"{archive}/_dlopen/dlopen/__init__.pyc"
     assert found["version"] == VERSION
     assert found["crc"] == 907060870
@@ -372,6 +374,8 @@ REFUSED = [
     (["{source}", "-m", "app:f", "--platform", "win32"], "--platform win32: which machine?"),
     (["{source}", "-m", "a:f", "--platform", "linux_vax"], "--dlopen-wheel: where is the wheel"),
     (["{source}", "-m", "a:f", "--dlopen-wheel", "dlopen-1-a.whl"], "dlopen-1-a.whl is not for"),
+    (["{source}", "-m", "a:f", "--dlopen-wheel", "{wheel}"], "{wheel}: dlopen 0.0 knows no zipapp"),
+    (["{source}", "-m", "a:f", "--dlopen-wheel", "{nothing}"], "{nothing} is no wheel"),
     (["--info", "{requirements}"], "{requirements} is no archive"),
     (["--info"], "--info: of which archive?"),
     (["-m", "app:f"], "--output: where to?"),
@@ -382,7 +386,11 @@ REFUSED = [
 def test_what_cannot_be_packed(
     arguments: list[str], message: str, source: Path, requirements: Path, tmp_path: Path
 ) -> None:
+    wheel = tmp_path / f"dlopen-0.0-cp311-abi3-linux_{os.uname().machine}.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("dlopen/__init__.py", "")
     values = {"source": source, "requirements": requirements, "missing": tmp_path / "missing"}
+    values |= {"wheel": wheel, "nothing": tmp_path / wheel.name.replace("-0.0-", "-0.1-")}
     done = pack(*(one.format(**values) for one in arguments), check=False)
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"dlopen zipapp: {message.format(**values)}")
@@ -424,8 +432,11 @@ def test_a_terminal_sees_how_far_it_is(source: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dlopen", "zipapp", "-m", "app:report"]
     child = subprocess.Popen([*command, source, "-o", tmp_path / "app.pyz"], stderr=slave)
     os.close(slave)
+    text = ""
+    with contextlib.suppress(OSError):  # EIO at its end
+        while True:
+            text += os.read(master, 1 << 16).decode()
     assert child.wait() == 0
-    text = os.read(master, 1 << 20).decode()
     os.close(master)
     assert "packing      [#" in text
     assert text.endswith("\r\x1b[K")
@@ -484,6 +495,87 @@ def test_where_dlopen_cannot_be_loaded(preparation: str, message: str, archive: 
     assert line.startswith(f"{archive}: ")
     assert message in line
     assert ("pip install dlopen" in line) is ("Operation" in message)
+
+
+# An application with an extension module, which needs a library that came with it.
+
+NATIVE = """
+import json, multiprocessing, os, sys
+
+from counted import fast
+
+
+def report():
+    import dlopen
+    with open("/proc/self/maps") as maps:
+        mapped = sorted({line.split(maxsplit=5)[5].strip() for line in maps if "r-x" in line})
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        there = pool.apply(counted)
+    print(json.dumps({
+        "count": [fast.next_count(), fast.next_count()], "there": there, "base": fast.base(),
+        "name": fast.__name__, "file": fast.__file__, "spec": fast.__spec__.origin,
+        "mapped": mapped, "images": [one.path for one in dlopen.libraries()],
+    }))
+
+
+def counted():
+    return fast.next_count(), fast.__file__
+"""
+BASE = "int base(void) { return 77; }"
+FAST = """
+#include <Python.h>
+extern int base(void);
+static int count;
+static PyObject *next_count(PyObject *module, PyObject *none) { return PyLong_FromLong(++count); }
+static PyObject *call_base(PyObject *module, PyObject *none) { return PyLong_FromLong(base()); }
+static PyMethodDef methods[] = {
+    {"next_count", next_count, METH_NOARGS, ""}, {"base", call_base, METH_NOARGS, ""},
+    {NULL, NULL, 0, NULL}};
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "fast", NULL, 0, methods, slots, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_fast(void) { return PyModuleDef_Init(&definition); }
+"""
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the application."""
+    folder = tmp_path_factory.mktemp("native")
+    base = compile_library(folder / "counted.libs", "libbase-1.so", BASE)
+    compile_library(
+        folder / "counted",
+        f"fast{SUFFIX}",
+        FAST,
+        flags=[INCLUDE],
+        libraries=[base],
+        rpath="$ORIGIN/../counted.libs",
+        soname="",
+    )
+    (folder / "counted" / "__init__.py").write_text(NATIVE)
+    return folder
+
+
+@pytest.mark.parametrize("options", [[], ["-c"]], ids=["stored", "compressed"])
+@pytest.mark.parametrize("start", [BARE, [sys.executable, "-m", "dlopen"]], ids=["bare", "by us"])
+def test_extension_modules(
+    start: list[str], options: list[str], native: Path, tmp_path: Path
+) -> None:
+    """Mapped from the archive, as are the libraries that came with them."""
+    path = tmp_path / "app.pyz"
+    pack(native, "-o", path, "-m", "counted:report", *options)
+    found = report(run([*start, path]))
+    module = f"{path}/counted/fast{SUFFIX}"
+    assert (found["count"], found["base"]) == ([1, 2], 77)
+    assert found["there"] == [1, module]
+    assert (found["name"], found["file"], found["spec"]) == ("counted.fast", module, module)
+    assert isinstance(found["images"], list)
+    assert {module, f"{path}/counted.libs/libbase-1.so"} <= {*found["images"]}
+    assert isinstance(found["mapped"], list)
+    assert str(path) in found["mapped"]
+    python = "{}.{}".format(*sys.version_info[:2])
+    assert f"\npython       {python}\n" in pack("--info", path).stdout
 
 
 # The zip itself.
