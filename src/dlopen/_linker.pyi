@@ -153,4 +153,5 @@ class Making:
 def lead_imports() -> bool: ...
 def lead_others(opening: int, finding: int, telling: int) -> int: ...
 
-APART: _Replacements
+IN_NAMESPACE: _Replacements
+AS_COPY: _Replacements

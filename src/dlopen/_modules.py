@@ -248,7 +248,7 @@ class _Copy(ExtensionLoader):
         place = self.namespace._entered() if self.namespace else 0
         # Given away: it may be large.
         data = self._data.pop()
-        return _linker.open(name, data, flags, 0, _linker.APART, None, place, keeps_gil=True)
+        return _linker.open(name, data, flags, 0, _linker.AS_COPY, None, place, keeps_gil=True)
 
 
 def _find_only(image: int, name: str) -> int:

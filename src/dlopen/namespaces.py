@@ -231,7 +231,7 @@ class Namespace(Place):
             )
 
         try:
-            return or_log(load, text, _linker.APART)
+            return or_log(load, text, _linker.IN_NAMESPACE)
         except Error as error:
             if type(error) is not Error:
                 raise

@@ -171,26 +171,25 @@ def lead_others(uintptr_t opening, uintptr_t finding, uintptr_t telling):
 # namespace, and each copy of a module, has a dictionary of its own.
 cdef extern from "Python.h":
     ctypedef struct PyInterpreterState
-    PyObject *PyInterpreterState_GetDict(PyInterpreterState *interpreter) noexcept
     void *return_address "__builtin_return_address"(int level) noexcept nogil
 
 cdef dict dictionaries = {}             # by number of a namespace, or else by image; for ever
 
 
-cdef PyObject *dictionary_of_caller(PyInterpreterState *interpreter) noexcept:
+cdef PyObject *dictionary_of(void *caller, bint by_namespace) noexcept:
     cdef PublicImage *image = NULL
     cdef PublicSymbol symbol
     cdef Info info
     cdef uint32_t token = DLOPEN_read_enter()
-    cdef int code = DLOPEN_address(return_address(0), &image, &symbol)
+    cdef int code = DLOPEN_address(caller, &image, &symbol)
     memset(&info, 0, sizeof(info))
     info.size = sizeof(info)
     if code == DLOPEN_OK:
         code = DLOPEN_info(image, &info)
     DLOPEN_read_leave(token)
-    if code != DLOPEN_OK or info.is_host:
-        return PyInterpreterState_GetDict(interpreter)
-    key = info.namespace_id if info.namespace_id != 0 else <uintptr_t>image
+    if code != DLOPEN_OK:
+        return NULL
+    key = info.namespace_id if by_namespace else <uintptr_t>image
     try:
         own = dictionaries.setdefault(key, {})
     except MemoryError:
@@ -198,5 +197,15 @@ cdef PyObject *dictionary_of_caller(PyInterpreterState *interpreter) noexcept:
     return <PyObject *>own              # borrowed, as the interpreter's
 
 
-# Of an open: what has modules that are apart from the interpreter's is bound so.
-APART = [(b"PyInterpreterState_GetDict", None, <uintptr_t><void *>dictionary_of_caller)]
+cdef PyObject *dictionary_of_namespace(PyInterpreterState *interpreter) noexcept:
+    return dictionary_of(return_address(0), True)
+
+
+cdef PyObject *dictionary_of_copy(PyInterpreterState *interpreter) noexcept:
+    return dictionary_of(return_address(0), False)
+
+
+# Of an open: how what is loaded into a namespace, or is a copy of its own, is bound.
+IN_NAMESPACE = [
+    (b"PyInterpreterState_GetDict", None, <uintptr_t><void *>dictionary_of_namespace)]
+AS_COPY = [(b"PyInterpreterState_GetDict", None, <uintptr_t><void *>dictionary_of_copy)]
