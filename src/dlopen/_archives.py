@@ -88,6 +88,7 @@ class Archive:
             os.close(self.descriptor)
             raise
         self._folders: set[str] | None = None
+        self._foreign: list[str] | None = None
         self._refusal: LoadError | None = None
         self._has_tags = path.endswith(".whl")  # that were not looked at
 
@@ -178,6 +179,18 @@ class Archive:
             folders.add("")
             self._folders = folders
         return self._folders
+
+    @property
+    def foreign(self) -> list[str]:
+        """Its extension modules that have the suffix of another interpreter or machine."""
+        if self._foreign is None:
+            ours = tuple(EXTENSION_SUFFIXES[:-1])  # the last is one for all: ".so"
+            self._foreign = [
+                name
+                for name in self.names
+                if name.endswith((".so", ".pyd")) and not name.endswith(ours)
+            ]
+        return self._foreign
 
     def header(self, name: str) -> Header:
         """What the directory says of a member; `KeyError` if there is none."""
@@ -405,7 +418,7 @@ def opened(path: str) -> Archive | None:
             try:
                 archive = Archive(path)
             except LoadError as error:
-                broken[path] = error
+                broken[path] = error.with_traceback(None)
                 return None
             except (OSError, ValueError):
                 return None

@@ -281,10 +281,8 @@ class Importer(zipimporter):
         base = self.prefix + name.rpartition(".")[2]
         if refusal is not None and (self._find(name) or base in self._archive.folders):
             return refusal
-        for member in self._archive.names:
-            if member.startswith((f"{base}.", f"{base}/__init__.")) and member.endswith(
-                (".so", ".pyd")
-            ):
+        for member in self._archive.foreign:
+            if member.startswith((f"{base}.", f"{base}/__init__.")):
                 ours = sys.implementation.cache_tag
                 reason = f"wrong Python or machine: this is {ours} on {os.uname().machine}"
                 return self._archive.damaged(reason, member)
@@ -298,15 +296,10 @@ class MemberLoader(ExtensionLoader):
     """Loads an extension module that is a member of an archive."""
 
     def __init__(self, name: str, path: str, importer: Importer) -> None:
-        super().__init__(name, path, self._open)
+        super().__init__(name, path, open_extension)
         self._importer = importer
-
-    def _open(self, path: str, mode: int) -> int:
-        archive = self._importer._archive  # whose descriptor stays open until it is mapped
-        try:
-            return open_extension(path, mode)
-        finally:
-            del archive
+        # Its descriptor stays open until the linker has the file, also if another takes its place.
+        self._archive = importer._archive
 
     def get_data(self, path: str) -> bytes:
         """As `Importer.get_data`."""
@@ -324,13 +317,13 @@ class _Last:
     def find_spec(name: str, path: Sequence[str] | None, _: ModuleType | None = None) -> None:
         for place in sys.path if path is None else path:
             finder = sys.path_importer_cache.get(place)
-            error = None
+            error, which = None, ""
             if isinstance(finder, Importer):
-                error = finder.refused(name)
+                error, which = finder.refused(name), " that can be used here"
             elif finder is None and _archives.broken and isinstance(place, str):
                 error = _archives.broken.get(os.path.abspath(place))
             if error is not None:
-                message = f"No module named {name!r} that can be used here; {error}"
+                message = f"No module named {name!r}{which}; {error}"
                 raise ModuleNotFoundError(message, name=name, path=error.library) from error
 
 

@@ -386,3 +386,128 @@ print(*sorted(path.removeprefix(sys.argv[1]) for path in ours))
             "/tree.libs/liblevel.so.1",
         ]
     )
+
+
+# In a child: which images there are of the archive, and what of it is mapped.
+IMAGES = """
+import os, sys
+import dlopen
+from dlopen import importer
+from support.fixtures import maps
+place = sys.argv[1]
+
+def ours():
+    return [info for info in dlopen.libraries() if info.path.startswith(place)]
+
+def is_mapped():
+    return any(mapping.path == place and "x" in mapping.permissions for mapping in maps())
+"""
+
+
+def test_images_are_mapped_from_the_archive(archive: Path) -> None:
+    code = """
+importer.install(mapped_only=True)
+sys.path.insert(0, place)
+import pack
+assert {info.archive for info in ours()} == {place} and is_mapped()
+for info in ours():
+    name = info.path.removeprefix(f"{place}/")
+    with open(place, "rb") as file:
+        file.seek(info.offset)
+        assert file.read(4) == b"\\x7fELF"
+    assert info.offset % os.sysconf("SC_PAGESIZE") == 0
+    with dlopen.existing(info.path) as image:
+        assert image.info.path == info.path
+    with dlopen.Library(info.path, dlopen.RTLD_NOW | dlopen.RTLD_NOLOAD) as library:
+        assert library.info.map_start == info.map_start
+bundled = f"{place}/tree.libs/liblevel.so.1"
+with dlopen.Library(bundled) as library:
+    assert library.level() == 7
+    assert dlopen.dladdr(library.level).library.path == bundled
+with dlopen.Library(bundled, dlopen.PRIVATE) as another:
+    assert another.info.map_start != dlopen.existing(bundled).info.map_start
+print(len(ours()))
+importer.uninstall()
+try:
+    dlopen.Library(f"{place}/pack/both{sys.argv[2]}")
+except dlopen.LoadError as error:
+    print(error.strerror)
+assert pack.multi.get_level() == 7
+"""
+    lines = run_python(IMAGES + code, str(archive), SUFFIX).stdout.splitlines()
+    assert lines == ["3", "Not a directory"]
+
+
+@pytest.mark.parametrize("keywords", [{"compressed": True}, {"aligned": False}])
+def test_images_that_are_copied(tree: Path, tmp_path: Path, keywords: dict[str, bool]) -> None:
+    """Compressed, or at no page; where that is refused it says so, and nothing is left."""
+    path = pack(tmp_path / "tree.zip", contents(tree), **keywords)  # type: ignore[arg-type]
+    code = """
+importer.install()
+importer.install(mapped_only=True)
+sys.path.insert(0, place)
+try:
+    import pack
+except ImportError as error:
+    print(error)
+    assert error.name == "pack.multi" and isinstance(error.__cause__, dlopen.LoadError)
+assert not ours() and not [name for name in sys.modules if name.startswith("pack")]
+importer.install(mapped_only=False)
+import pack
+print(pack.multi.get_level(), len(ours()), is_mapped())
+"""
+    refused, imported = run_python(IMAGES + code, str(path)).stdout.splitlines()
+    assert f"{path}/pack/multi{SUFFIX}" in refused
+    assert "it may only be mapped" in refused
+    assert imported == "7 3 False"
+
+
+def test_a_library_that_opens_its_neighbour_later(tree: Path, tmp_path: Path) -> None:
+    """In C, by a path beside its own: it is in the archive as well."""
+    source = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <stdio.h>
+    #include <string.h>
+    int later(void) {
+        Dl_info info;
+        char path[4096];
+        if (!dladdr(&later, &info)) return -1;
+        snprintf(path, sizeof path, "%s", info.dli_fname);
+        strcpy(strrchr(path, '/') + 1, "liblevel.so.1");
+        void *found = dlopen(path, RTLD_NOW);
+        return found ? ((int (*)(void)) dlsym(found, "level"))() : -2;
+    }
+    """
+    library = compile_library(tmp_path, "liblater.so", source).read_bytes()
+    files = contents(tree) | {"tree.libs/liblater.so": library}
+    code = """
+importer.install()
+with dlopen.Library(f"{place}/tree.libs/liblater.so") as library:  # on no path of Python's
+    print(library.later(), len(ours()))
+"""
+    path = pack(tmp_path / "tree.zip", files)
+    assert run_python(IMAGES + code, str(path)).stdout == "7 2\n"
+
+
+def test_imports_into_a_namespace(archive: Path) -> None:
+    code = """
+importer.install()
+sys.path.insert(0, place)
+import pack
+outer = pack
+first, second = dlopen.Namespace("first"), dlopen.Namespace("second")
+found = []
+for namespace in (first, second):
+    with namespace.imports("pack"):
+        import pack as another
+        found.append(another)
+        assert another.multi.get_level() == 7
+        from importlib import resources
+        import pack.native
+        assert (resources.files(pack.native) / "table.txt").read_text() == "1 2 3\\n"
+assert sys.modules["pack"] is outer
+print([one.multi.next_count() for one in (outer, *found, *found)], len(ours()))
+"""
+    # Of the namespaces, `pack.native` is one more each.
+    assert run_python(IMAGES + code, str(archive)).stdout == "[1, 1, 1, 2, 2] 11\n"

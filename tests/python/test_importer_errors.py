@@ -193,8 +193,8 @@ def test_a_truncated_archive(tmp_path: Path, kind: str) -> None:
         path.write_bytes(content[:size])
         error = refused(path)
         assert str(error) == (
-            f"No module named 'thing' that can be used here; {path}: truncated, or no zip archive: "
-            "it has no directory at its end"
+            f"No module named 'thing'; {path}: truncated, or no zip archive: it has no directory "
+            "at its end"
         )
         assert isinstance(error.__cause__, dlopen.LoadError)
         assert error.path == error.__cause__.library == str(path)
