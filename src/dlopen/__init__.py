@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dlopen.image import Image
     from dlopen.info import Info, Relocation, Segment, ThreadLocal, Version
     from dlopen.library import Blocker, Library
+    from dlopen.members import Member
     from dlopen.modes import (
         PRIVATE,
         RTLD_DEEPBIND,
@@ -62,6 +63,7 @@ else:
         "image": ("Image",),
         "info": ("Info", "Relocation", "Segment", "ThreadLocal", "Version"),
         "library": ("Blocker", "Library"),
+        "members": ("Member",),
         "modes": (
             "Mode",
             "PRIVATE",
@@ -119,6 +121,7 @@ __all__ = [  # noqa: RUF022  (plainly sorted)
     "Info",
     "Library",
     "LoadError",
+    "Member",
     "Mode",
     "Namespace",
     "PRIVATE",

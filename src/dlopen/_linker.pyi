@@ -20,8 +20,12 @@ OWN_CODE: Final[int]
 _Symbol: TypeAlias = tuple[str, str, int, int, int, int, int]
 # a name, its version or None, an address
 _Replacements: TypeAlias = list[tuple[bytes, bytes | None, int]]
-# of a member: the path of its archive, descriptor, offset, length, content or None, flags
-_Member: TypeAlias = tuple[str | None, int, int, int, Buffer | None, int]
+# of a member: the path of its archive, descriptor, offset, length, content or None, flags, and
+# perhaps the path that its image goes by
+_Member: TypeAlias = (
+    tuple[str | None, int, int, int, Buffer | None, int]
+    | tuple[str | None, int, int, int, Buffer | None, int, str]
+)
 _Files: TypeAlias = Callable[[str], Buffer | _Member | None]
 _Locate: TypeAlias = Callable[[str], _Member | None]
 
@@ -43,7 +47,8 @@ def set_archives(function: _Locate | None) -> None:
 
     It is called with the path, absolute and plain, and returns None or (path of the archive,
     descriptor, offset, length, content or None, flags): the content if the archive has it
-    compressed; flags of `MAPPED_ONLY`.  The descriptor stays open until the open that asked has
+    compressed; flags of `MAPPED_ONLY`; and, if it is another one, the path that the image goes by.
+    The descriptor stays open until the open that asked has
     ended.  What it raises comes out of that open, if that came from Python.
     """
 

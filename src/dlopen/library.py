@@ -94,7 +94,7 @@ class Library(Mapped):
         replace_in: "tree": in the dependencies that are loaded with it, too.
         files: Files that need not be on any disk, for the library and for what it needs, laid over
             the file system: a mapping from paths to bytes, a function that returns the content for
-            a path, or None, a `zipfile.ZipFile`, a `zipfile.Path` or a folder of
+            a path, a `Member`, or None, a `zipfile.ZipFile`, a `zipfile.Path` or a folder of
             `importlib.resources`.  See below.
         namespace: Where it is loaded, as by `Namespace.load`; None: where the program is.
         arena: Whether it, and what is loaded with it, is read into memory that closed libraries
@@ -117,8 +117,11 @@ class Library(Mapped):
     "./lib/../libx.so"); glibc-hwcaps subfolders are not looked for.  A relative path in a
     library from files, with its `$ORIGIN`, is a path in them, never one from the working directory.
     What comes from files is as if from bytes: an image of its own for each open, which no other
-    finds unless this one is RTLD_GLOBAL.  What is needed and loaded already is used as ever, and
-    libc, libstdc++ and the others that must be the host's are never taken from files.
+    finds unless this one is RTLD_GLOBAL.  But a member of an archive that is a file (of a zip that
+    is open for reading; a `Member`) is as if from a file: the same image for each open, mapped from
+    the archive where that has it uncompressed at a multiple of the page size.  What is needed and
+    loaded already is used as ever, and libc, libstdc++ and the others that must be the host's are
+    never taken from files.
 
     Nothing is unloaded by garbage collection or at the interpreter's end: use `close`, or `with`.
     Raises the audit event `dlopen.open` with path and mode, and `dlopen.symbol` with path and

@@ -14,6 +14,7 @@ from time import monotonic, sleep
 from weakref import ref
 
 from dlopen import _linker
+from dlopen._files import content_of
 from dlopen._gate import Gate, release_image
 from dlopen._records import Record, log, or_log
 from dlopen.errors import Error, LoadError, SymbolError, one_line
@@ -111,7 +112,7 @@ class Reloading:
             found, identity = _read(path)
             if path == self.path:
                 self._identity = identity
-        return found
+        return content_of(found)
 
     def has_changed(self) -> bool:
         """Whether the file is another one, or was written, since it was read last."""

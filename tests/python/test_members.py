@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import gzip
 import os
 import threading
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -366,3 +368,108 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(text))
 """
     )
     assert done.stdout == "none\n"
+
+
+@pytest.mark.parametrize("kind", ["zip", "path", "function"])
+def test_files_of_an_archive_are_one_image_each(
+    kind: str, tmp_path: Path, members: dict[str, bytes]
+) -> None:
+    """Nobody is asked for archives: the search asks `files` for the paths in it."""
+    app = pack(tmp_path / "app.zip", members)
+    path = f"{app}/bundle/plug.so"
+    with zipfile.ZipFile(app) as archive:
+        names = archive.namelist()
+
+        def find(asked: str) -> dlopen.Member | None:
+            inner = asked.removeprefix(f"{app}/")
+            if inner not in names:
+                return None
+            assert archive.fp is not None
+            length = archive.getinfo(inner).file_size
+            return dlopen.Member(app, archive.fp.fileno(), begins(app, inner), length)
+
+        files: Any = {
+            "zip": archive,
+            "path": zipfile.Path(archive) / "bundle",
+            "function": find,
+        }[kind]
+        name = "plug.so" if kind == "path" else "bundle/plug.so"
+        with (
+            dlopen.Library(name, files=files) as plug,
+            dlopen.Library(name, files=files) as again,
+            dlopen.Library(path) as by_path,
+            dlopen.Library(f"{LIBRARIES}/libbase.so", files=archive) as base,
+        ):
+            assert plug.info == again.info == by_path.info
+            assert (plug.plug(), again.plug(), base.base()) == (113, 117, 5)
+            assert (plug.info.path, plug.info.member) == (path, "bundle/plug.so")
+            assert [need.path for need in plug.info.dependencies[:2]] == [
+                f"{app}/{LIBRARIES}/libdep.so",
+                f"{app}/{LIBRARIES}/libbase.so",
+            ]
+            assert sum(mapping.path == str(app) for mapping in maps()) >= 9
+            with dlopen.Library(name, dlopen.PRIVATE, files=files) as own:
+                assert own.info != plug.info
+            data = {"bytes.so": archive.read("bundle/plug.so")}
+            with dlopen.Library("bytes.so", files=data) as own:
+                assert own.info != plug.info
+                assert own.info.archive is None
+                assert own.info.member is None
+            for name in ("bundle/plug.so", "plug.so"):
+                assert [found.path for found in dlopen.libraries() if found.name == name] == []
+    assert not is_open(path)
+
+
+def test_compressed_files_and_those_of_a_reloadable_library(
+    tmp_path: Path, members: dict[str, bytes]
+) -> None:
+    app = pack(tmp_path / "app.zip", members, compress=True)
+    with zipfile.ZipFile(app) as archive, dlopen.Library("bundle/plug.so", files=archive) as plug:
+        assert plug.plug() == 113
+        assert not any(mapping.path == str(app) for mapping in maps())
+        with dlopen.Image("bundle/plug.so", files=archive) as image:
+            assert image.info.member == "bundle/plug.so"
+    pack(app, members)
+    with (
+        zipfile.ZipFile(app) as archive,
+        dlopen.Library("bundle/plug.so", files=archive, reload=True) as plug,
+    ):
+        assert plug.plug() == 113
+        plug.reload()
+        assert plug.plug() == 117  # what it needs is the same
+
+
+def test_what_is_not_in_a_file_is_bytes(tmp_path: Path, members: dict[str, bytes]) -> None:
+    """An archive that is written, or comes out of something else than a file."""
+    app = pack(tmp_path / "app.zip", members)
+    squeezed = tmp_path / "app.zip.gz"
+    squeezed.write_bytes(gzip.compress(app.read_bytes()))
+    with (
+        zipfile.ZipFile(app, "a") as appended,
+        gzip.open(squeezed) as unpacked,
+        zipfile.ZipFile(unpacked) as inner,
+    ):
+        for archive in (appended, inner):
+            with dlopen.Library("bundle/plug.so", files=archive) as plug:
+                assert plug.plug() == 113
+                assert (plug.info.path, plug.info.archive) == ("bundle/plug.so", None)
+
+
+def test_a_member_that_may_only_be_mapped(tmp_path: Path, members: dict[str, bytes]) -> None:
+    app = pack(tmp_path / "app.zip", members, 1)
+    with app.open("rb") as file:
+        length = len(members["bundle/plug.so"])
+        member = dlopen.Member(
+            app, file.fileno(), begins(app, "bundle/plug.so"), length, mapped_only=True
+        )
+        with pytest.raises(dlopen.LoadError, match=r"at no multiple of the page size"):
+            dlopen.Library("bundle/plug.so", files=lambda _: member)
+        assert repr(member).startswith(f"Member(archive={str(app)!r}, ")
+
+
+def test_a_zip_that_changed_under_its_directory(tmp_path: Path, members: dict[str, bytes]) -> None:
+    app = pack(tmp_path / "app.zip", members)
+    with zipfile.ZipFile(app) as archive:
+        app.write_bytes(b"something else" * 1000)
+        with pytest.raises(ValueError, match="no member of a zip file begins at"):
+            dlopen.Library("bundle/plug.so", files=archive)

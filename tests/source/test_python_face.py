@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "dlopen"
 ROOMS = {
     "ground": {"_platform", "errors", "_linker", "_lifecycle", "_records"},
     "known": {"info", "symbols"},
-    "given": {"modes", "callbacks", "_files", "_replacing", "_requests"},
+    "given": {"modes", "callbacks", "members", "_files", "_replacing", "_requests"},
     "handed out": {"_gate", "functions"},
     "changing": {"patching", "reloading"},
     "open": {"_mapped", "library", "image", "_modules", "_importing", "namespaces"},

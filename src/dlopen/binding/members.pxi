@@ -8,8 +8,8 @@ from dlopen.core.base.contract cimport (
 
 MAPPED_ONLY = DLOPEN_MEMBER_MAPPED_ONLY
 
-# Owned: who is asked for paths that lead through a file; NULL: nobody.  It is looked at without the
-# GIL, which cannot be had any more when the interpreter has ended.
+# Owned: who is asked for paths that lead through a file; NULL: nobody.  Whether to ask is looked at
+# without the GIL, which cannot be had any more when the interpreter has begun to end.
 cdef PyObject *archives = NULL
 cdef bint are_asked = False             # the core knows of it
 # By thread, of those in an open from Python: what the function has raised in it, or None.
@@ -34,14 +34,15 @@ cdef class Content:
 cdef class Answer:
     """A member of an archive, and what it points to, held as long as this object lives."""
     cdef Member member
-    cdef bytes archive
+    cdef bytes archive, path
     cdef Content content
 
     def __cinit__(self, found):
-        """Of (path of the archive or None, descriptor, offset, length, content or None, flags)."""
+        """Of (path of the archive or None, descriptor, offset, length, content or None, flags, and
+        perhaps the path that the image goes by)."""
         memset(&self.member, 0, sizeof(self.member))
         self.member.size = sizeof(self.member)
-        archive, descriptor, offset, length, data, flags = found
+        archive, descriptor, offset, length, data, flags, *path = found
         self.member.descriptor = descriptor
         self.member.offset = offset
         self.member.length = length
@@ -49,6 +50,9 @@ cdef class Answer:
         if archive is not None:
             self.archive = encode_name(archive)
             self.member.archive = self.archive
+        if path:
+            self.path = encode_name(path[0])
+            self.member.path = self.path
         if data is not None:
             self.content = Content(data)
             self.member.bytes = self.content.address()
@@ -132,7 +136,7 @@ cdef int ask_for_archives(const char *path, Member *member) noexcept with gil:
 
 
 cdef int ask_archives(const char *path, Member *member, void *data) noexcept nogil:
-    return 1 if archives == NULL else ask_for_archives(path, member)
+    return ask_for_archives(path, member) if archives != NULL and Py_IsInitialized() else 1
 
 
 def set_archives(function):
@@ -140,7 +144,8 @@ def set_archives(function):
 
     It is called with the path, absolute and plain, and returns None or (path of the archive,
     descriptor, offset, length, content or None, flags): the content if the archive has it
-    compressed; flags of `MAPPED_ONLY`.  The descriptor stays open until the open that asked has
+    compressed; flags of `MAPPED_ONLY`; and, if it is another one, the path that the image goes by.
+    The descriptor stays open until the open that asked has
     ended.  What it raises comes out of that open, if that came from Python.
     """
     global archives, are_asked
@@ -148,8 +153,6 @@ def set_archives(function):
     if function is not None and not are_asked:
         # For good: to take it away is to wait, perhaps for who waits for this thread.
         DLOPEN_set_archives(ask_archives, NULL)
-        import atexit
-        atexit.register(set_archives, None)
         are_asked = True
     if function is None:
         archives = NULL

@@ -142,6 +142,7 @@ typedef void DLOPEN_done(void *data);
 struct DLOPEN_member {
   size_t size;                   /* sizeof (struct DLOPEN_member) */
   const char *archive;           /* path of the file that it is in, as DLOPEN_info gives it; or NULL */
+  const char *path;              /* that the image goes by; NULL: the one asked for, in the archive if it is relative */
   const void *bytes;             /* its content where the file does not hold it as it is (compressed); or NULL: stored */
   size_t bytes_size;
   uint64_t offset;               /* where it begins in the file: its identity, with the file's device and inode */

@@ -64,6 +64,7 @@ cdef extern from "dlopen.h" nogil:
     ctypedef struct Member "struct DLOPEN_member":
         size_t size
         const char* archive
+        const char* path
         const void* bytes
         size_t bytes_size
         uint64_t offset

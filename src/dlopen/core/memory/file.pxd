@@ -157,7 +157,9 @@ cdef inline int fail_for_member(const File* file, const char* name, Error* error
 
 
 cdef inline void add_path_of(Text* text, const Member* member, const char* path) noexcept nogil:
-    """A relative one is in the archive. `member` may be NULL."""
+    """That an image goes by: a relative one is in the archive. `member` may be NULL."""
+    if member != NULL and member.path != NULL:
+        path = member.path
     if member != NULL and member.archive != NULL and path[0] != 0x2f:
         text_add(text, member.archive)
         text_add(text, b"/")

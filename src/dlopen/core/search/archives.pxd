@@ -20,7 +20,9 @@ from dlopen.core.base.paths cimport add_working_directory
 from dlopen.core.base.strings cimport strlen
 from dlopen.core.host.linker cimport Archives, Asking, Linker
 from dlopen.core.image.registry cimport this_thread
-from dlopen.core.memory.file cimport File, file_from_locating, file_read_start, make_plain
+from dlopen.core.memory.file cimport (
+    File, add_path_of, file_from_locating, file_read_start, make_plain,
+)
 
 
 cdef inline bint has_archives(const Linker* linker) noexcept nogil:
@@ -132,7 +134,7 @@ cdef inline long ask_archives(Linker* linker, Text* path, File* file) noexcept n
         end_asking(linker, &asking)
     if found:
         text_cut(path, 0)
-        text_add(path, plain.data)
+        add_path_of(path, &file.member, plain.data)
     if plain.failed:
         result = -ENOMEM
     text_free(&plain)
