@@ -29,7 +29,13 @@ from zipimport import (  # type: ignore[attr-defined]
 
 from dlopen import _archives, _linker
 from dlopen._lifecycle import late, new_lock
-from dlopen._modules import ExtensionLoader, open_extension
+from dlopen._modules import (
+    ExtensionLoader,
+    load_module,
+    open_extension,
+    reload_module,
+    take_everything,
+)
 from dlopen.errors import LoadError
 
 TYPE_CHECKING = False
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["Importer", "install", "uninstall"]
+__all__ = ["Importer", "install", "load_module", "reload_module", "uninstall"]
 
 # ruff: noqa: PTH100  (pathlib is slow to import)
 
@@ -330,12 +336,14 @@ class _Last:
 _lock = new_lock()  # held while the next two are changed
 
 
-def install(*, mapped_only: bool = False) -> None:
+def install(*, everything: bool = False, mapped_only: bool = False) -> None:
     """Import from zip archives and wheels on `sys.path` through this package, from now on.
 
-    Modules that were imported before stay as they are.
+    Modules that were imported before stay as they are.  Called again, it changes the settings.
 
     Args:
+        everything: Whether extension modules that are files of their own come through our linker,
+            too: all that are imported from now on.
         mapped_only: Whether a library that cannot be mapped from its archive (it is compressed, or
             not aligned to a page, or the file system is mounted noexec) is an error, where it is
             else copied into memory.
@@ -343,6 +351,7 @@ def install(*, mapped_only: bool = False) -> None:
     with _lock:
         _archives.locate.flags = _linker.MAPPED_ONLY if mapped_only else 0
         _linker.set_archives(_archives.locate)
+        take_everything(on=everything)
         if Importer not in sys.path_hooks:
             at = sys.path_hooks.index(zipimporter) if zipimporter in sys.path_hooks else 0
             sys.path_hooks.insert(at, Importer)
@@ -360,6 +369,7 @@ def uninstall() -> None:
             sys.meta_path.remove(_Last)
         _forget(Importer)
         _linker.set_archives(None)
+        take_everything(on=False)
         for path, files in [*_zip_directory_cache.items()]:
             if isinstance(files, _archives.Files):
                 del _zip_directory_cache[path]

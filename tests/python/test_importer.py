@@ -511,3 +511,51 @@ print([one.multi.next_count() for one in (outer, *found, *found)], len(ours()))
 """
     # Of the namespaces, `pack.native` is one more each.
     assert run_python(IMAGES + code, str(archive)).stdout == "[1, 1, 1, 2, 2] 11\n"
+
+
+def test_everything(tree: Path, archive: Path) -> None:
+    """Extension modules of folders, too, until another `install` or the end."""
+    code = """
+importer.install(everything=True)
+tree = sys.argv[2]
+sys.path[:0] = [place, tree]
+import pack.native
+del sys.path[0]
+for name in [name for name in sys.modules if name.startswith("pack")]:
+    del sys.modules[name]
+
+def is_host():
+    import pack.native
+    path = sys.modules.pop("pack.native").__file__
+    assert path.startswith(tree)
+    return [info.is_host for info in dlopen.libraries() if info.path == path]
+
+print(is_host(), len(ours()))
+importer.install()
+print(type(sys.meta_path[0]).__module__.startswith("dlopen"))
+importer.install(everything=True)
+print(type(sys.meta_path[0]).__module__.startswith("dlopen"))
+importer.uninstall()
+print(type(sys.meta_path[0]).__module__.startswith("dlopen"))
+"""
+    shown = run_python(IMAGES + code, str(archive), str(tree)).stdout
+    assert shown.splitlines() == ["[False] 4", "False", "True", "False"]
+
+
+def test_copies_of_a_module_in_an_archive(archive: Path) -> None:
+    """Their images are their own, what they need is what the archive's modules share."""
+    code = """
+importer.install()
+sys.path.insert(0, place)
+import pack
+first = pack.single
+copy = importer.load_module("copied", first.__loader__.get_data(first.__file__))
+second = importer.reload_module(first)
+assert second is pack.single is sys.modules["pack.single"] is not first
+assert second.__file__ == first.__file__ and second.__loader__.is_package("pack.single") is False
+print([one.next_count() for one in (first, copy, second, first, copy, second)])
+print([one.get_level() for one in (first, copy, second)])
+print(sum("liblevel" in info.path for info in dlopen.libraries()))
+"""
+    shown = run_python(IMAGES + code, str(archive)).stdout.splitlines()
+    assert shown == ["[1, 1, 1, 2, 2, 2]", "[7, 7, 7]", "1"]
