@@ -202,6 +202,82 @@ static void join(pthread_t thread) {
 #define OPEN(name, expression) \
   static int name(void) { return expression; }
 
+/* Members of an archive, which has some libraries at multiples of the largest page, and again behind them. */
+static const char *const packed[] = {"libleaf.so", "libmiddle.so", "libpacked.so"};
+enum { PACKED = sizeof packed / sizeof *packed, ROOM = 0x20000, UNALIGNED = PACKED * ROOM + 24 };
+static int archive, given_back;
+
+static void make_archive(void) {
+  archive = open(path("archive"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  for (int i = 0; i < PACKED; i++) {
+    struct content *one = content(packed[i]);
+    if (one->size > ROOM || pwrite(archive, one->bytes, one->size, i * ROOM) < 0 ||
+        pwrite(archive, one->bytes, one->size, UNALIGNED + i * ROOM) < 0)
+      wrong("archive: %s", strerror(errno));
+  }
+}
+
+enum { STORED, MOVED, COMPRESSED };
+
+static void describe_member(int which, int kind, struct DLOPEN_member *member) {
+  struct content *one = content(packed[which]);
+  member->size = sizeof *member;
+  member->archive = path("archive");
+  member->descriptor = archive;
+  member->offset = which * ROOM + (kind == MOVED ? UNALIGNED : 0);
+  member->length = one->size;
+  if (kind == COMPRESSED) member->bytes = one->bytes, member->bytes_size = one->size;
+}
+
+static void is_done(void *asked) { given_back++, free(asked); }
+
+static int locate_member(const char *name, struct DLOPEN_member *member, void *kind) {
+  const char *base = strrchr(name, '/');
+  base = base ? base + 1 : name;
+  for (int i = 0; i < PACKED; i++)
+    if (strcmp(packed[i], base) == 0) {
+      describe_member(i, *(int *)kind, member);
+      member->done = is_done;
+      member->done_data = malloc(1);
+      given_back--;
+      return 0;
+    }
+  return 1;
+}
+
+static int open_member(int kind) {
+  struct DLOPEN_member member = {0};
+  struct DLOPEN_request request = {
+    .size = sizeof request, .name = "libleaf.so", .mode = RTLD_NOW, .member = &member};
+  describe_member(0, kind, &member);
+  return DLOPEN_open(&request, &image, &problem) ? say_error(&problem) : 0;
+}
+
+static int open_members(int kind) {
+  struct DLOPEN_request request = {
+    .size = sizeof request, .name = "libpacked.so", .mode = RTLD_NOW, .members = locate_member,
+    .members_data = &kind};
+  int code = DLOPEN_open(&request, &image, &problem);
+  if (given_back) wrong("members that were not given back: %d", -given_back);
+  return code ? say_error(&problem) : 0;
+}
+
+static int open_archived(int kind) {
+  char name[4096];
+  snprintf(name, sizeof name, "%s/libpacked.so", path("archive"));
+  DLOPEN_set_archives(locate_member, &kind);
+  int code = open_request(name, RTLD_NOW, 0, &image);
+  DLOPEN_set_archives(NULL, NULL);
+  if (given_back) wrong("members that were not given back: %d", -given_back);
+  return code;
+}
+
+OPEN(member_stored, open_member(STORED))
+OPEN(member_moved, open_member(MOVED))
+OPEN(members_stored, open_members(STORED))
+OPEN(members_compressed, open_members(COMPRESSED))
+OPEN(archived_stored, open_archived(STORED))
+OPEN(archived_moved, open_archived(MOVED))
 OPEN(open_leaf, open_path(path("libleaf.so"), RTLD_NOW))
 OPEN(open_leaf_global, open_path(path("libleaf.so"), RTLD_NOW | RTLD_GLOBAL))
 OPEN(open_leaf_deepbind, open_path(path("libleaf.so"), RTLD_NOW | RTLD_DEEPBIND))
@@ -552,6 +628,7 @@ static const struct operation first_own_operations[] = {
   {"first DLOPEN_open", nothing, request_chain, close_image, NULL, 0},
   {"first open of bytes", nothing, bytes_chain, close_image, NULL, 0},
   {"first open from files", nothing, files_chain, close_image, NULL, 0},
+  {"first open in an archive", nothing, archived_stored, close_image, NULL, 0},
   {"first initial-exec storage", nothing, bytes_initial, close_image, NULL, 0},
   {"first DLOPEN_map", nothing, map_leaf, close_image, NULL, 0},
   {"first DLOPEN_existing", nothing, existing_host, close_image, NULL, 0},
@@ -608,6 +685,12 @@ static const struct operation later_own_operations[] = {
   {"DLOPEN_open of bytes of a chain", nothing, bytes_chain, close_image, NULL, 0},
   {"DLOPEN_open of bytes with initial-exec storage", nothing, bytes_initial, close_image, NULL, 0},
   {"DLOPEN_open from files", nothing, files_chain, close_image, NULL, 0},
+  {"DLOPEN_open of a member", nothing, member_stored, close_image, NULL, 0},
+  {"DLOPEN_open of a member that is copied", nothing, member_moved, close_image, NULL, 0},
+  {"DLOPEN_open of members", nothing, members_stored, close_image, NULL, 0},
+  {"DLOPEN_open of compressed members", nothing, members_compressed, close_image, NULL, 0},
+  {"DLOPEN_open in an archive", nothing, archived_stored, close_image, NULL, 0},
+  {"DLOPEN_open in an archive, copied", nothing, archived_moved, close_image, NULL, 0},
   {"DLOPEN_open DLOPEN_PRIVATE", nothing, private_chain, close_image, NULL, 0},
   {"DLOPEN_open into the arena", nothing, arena_chain, close_image, NULL, MAPPED},
   {"DLOPEN_open with replacements", nothing, replace_leaf, close_image, NULL, 0},
@@ -798,6 +881,7 @@ int main(int count, char **arguments) {
   shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   content("libleaf.so"), content("libleaf2.so"), content("libmiddle.so"), content("libchain.so");
   content("libinitial.so");
+  make_archive();
   if (!FAMILY_IS_HIDDEN) {
     bind_family();
     TRY_ALL(first_operations);

@@ -72,6 +72,7 @@ def make_libraries(folder: Path) -> None:
     compile_library(folder, "libleaf2.so", LEAF % " + 999", soname="libleaf.so")
     middle = compile_library(folder, "libmiddle.so", MIDDLE, libraries=[leaf])
     compile_library(folder, "libchain.so", CHAIN, libraries=[middle, leaf])
+    compile_library(folder, "libpacked.so", CHAIN, libraries=[middle, leaf], rpath="$ORIGIN")
     compile_library(folder, "liblazy.so", LAZY, libraries=[leaf], flags=["-Wl,-z,lazy"])
     compile_library(folder, "libcxx.so", CXX, language="c++")
     compile_library(folder, "libtls.so", TLS)

@@ -16,7 +16,7 @@ import pytest
 import dlopen
 from dlopen import _linker
 from support.archives import Located, begins, pack
-from support.fixtures import compile_library, maps, run_python
+from support.fixtures import compile_library, maps, missing, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -473,3 +473,111 @@ def test_a_zip_that_changed_under_its_directory(tmp_path: Path, members: dict[st
         app.write_bytes(b"something else" * 1000)
         with pytest.raises(ValueError, match="no member of a zip file begins at"):
             dlopen.Library("bundle/plug.so", files=archive)
+
+
+_ANSWER = """
+int answer(void) {
+  int sum = first[0];
+  for (int i = 0; i < COUNT; i++) sum += zeroes[i];
+  return sum;
+}
+"""
+FLAVOURS = {
+    "text relocations": (
+        "extern int there; int there = 40; int *at = &there; int answer(void) { return *at + 2; }",
+        ["-Wl,-z,notext", "-Wl,-z,norelro"],
+    ),
+    "RELRO": (
+        "int there; int *const at = &there; int answer(void) { there = 42; return *at; }",
+        ["-Wl,-z,relro,-z,now"],
+    ),
+    "thread-local storage": (
+        "__thread int kept = 41; int answer(void) { int is = ++kept; --kept; return is; }",
+        [],
+    ),
+    "large data": (
+        f"int first[COUNT] = {{42, 1}}, zeroes[COUNT]; {_ANSWER}",
+        ["-DCOUNT=300000"],
+    ),
+    "zeroes beside data": (
+        f"int first[700] = {{42}}, zeroes[COUNT]; {_ANSWER}",
+        ["-DCOUNT=100"],
+    ),
+    "two megabytes aligned": (
+        "__attribute__((aligned(0x200000))) int there = 42; int answer(void) { return there; }",
+        ["-Wl,-z,max-page-size=0x200000"],
+    ),
+    "one segment for all that is read": (
+        "int answer(void) { return 42; }",
+        ["-Wl,-z,noseparate-code"],
+    ),
+}
+
+
+@pytest.mark.parametrize("arena", [False, True], ids=["mapped", "arena"])
+@pytest.mark.parametrize("kind", ["aligned", "unaligned", "compressed"])
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_member_with(
+    flavour: str, kind: str, arena: bool, tmp_path: Path, archives: Callable[..., Located]
+) -> None:
+    source, flags = FLAVOURS[flavour]
+    library = compile_library(tmp_path, "flavoured.so", source, flags=flags)
+    filled = {"first": b"\xff" * 0x3000, "x.so": library.read_bytes(), "last": b"\xff" * 0x30000}
+    align = 4096 if kind == "aligned" else 1
+    app = pack(tmp_path / "app.pyz", filled, align, compress=kind == "compressed")
+    archives(app)
+    with dlopen.Library(f"{app}/x.so", arena=arena) as opened:
+        assert opened.answer() == 42
+        assert opened.answer() == 42
+        writable = {mapping.permissions for mapping in maps() if "wx" in mapping.permissions}
+        assert not writable
+
+
+def test_on_a_file_system_without_execution(tmp_path: Path, members: dict[str, bytes]) -> None:
+    """Mounted noexec and read-only: what would be mapped is copied, or refused."""
+    app = pack(tmp_path / "app.pyz", members)
+    (tmp_path / "mounted").mkdir()
+    code = """
+import ctypes, os, shutil, sys
+from pathlib import Path
+import dlopen
+from dlopen import _linker
+from support.archives import Located
+libc = ctypes.CDLL(None, use_errno=True)
+source, place = (os.fsencode(argument) for argument in sys.argv[1:])
+def mount(kind, flags, data=None):
+    if libc.mount(b"none", place if kind else b"/", kind, ctypes.c_ulong(flags), data):
+        sys.exit(77)
+NEW_NAMESPACE, RECURSIVE, PRIVATE, NOEXEC, READ_ONLY, REMOUNT = 0x20000, 1 << 14, 1 << 18, 8, 1, 32
+if libc.unshare(NEW_NAMESPACE):
+    sys.exit(77)
+mount(None, RECURSIVE | PRIVATE)
+mount(b"tmpfs", NOEXEC)
+shutil.copy(source, place)
+mount(b"tmpfs", NOEXEC | READ_ONLY | REMOUNT)
+app = Path(os.fsdecode(place), "app.pyz")
+try:
+    dlopen.Library(app / "bundle/plug.so")
+except dlopen.LoadError as error:
+    print(error.strerror)
+_linker.set_archives(Located(app))
+with dlopen.Library(app / "bundle/plug.so") as plug:
+    print(plug.plug(), plug.info.archive == str(app))
+_linker.set_archives(Located(app, flags=_linker.MAPPED_ONLY))
+try:
+    dlopen.Library(app / "bundle/plug.so")
+except dlopen.LoadError as error:
+    print(error.reason)
+"""
+    done = run_python(
+        code, str(app), str(tmp_path / "mounted"), env={"DLOPEN_LOG": "info"}, check=False
+    )
+    if done.returncode == 77:
+        missing("mount(2) in a namespace of its own")
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
+    assert first == "Not a directory"
+    assert second == "113 True"
+    assert third == "it may only be mapped, which the archive's file system refuses for code"
+    copied = "plug.so: the archive's file system does not let code be mapped"
+    assert len([line for line in done.stderr.splitlines() if line.endswith(copied)]) == 1

@@ -19,6 +19,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from core.steps import Steps
+from support.archives import pack
 from support.fixtures import compile_library, compile_program, need_tool, run
 from support.machines import machine
 
@@ -271,6 +272,31 @@ def test_python_under_gdb(steps: Steps) -> None:
     )  # fmt: skip
     assert re.search(r"^Breakpoint 1, add_file \(left=40, right=1\)", output, re.MULTILINE), output
     assert re.search(r"#\d+ .* in .*Py_?\w+", output)
+    assert "exited normally" in output
+
+
+@pytest.mark.emulated(reason="there is no Python of that machine here")
+def test_a_member_of_an_archive_under_gdb(steps: Steps) -> None:
+    """Of which gdb is given a copy of its own: mapped, and compressed."""
+    file, _ = two_libraries(steps)
+    content = {"inner/lib.so": Path(file).read_bytes()}
+    mapped = pack(steps.directory / "mapped.zip", content)
+    compressed = pack(steps.directory / "compressed.zip", content, compress=True)
+    code = """
+import sys, zipfile, dlopen
+for path in sys.argv[1:]:
+    with dlopen.Library("inner/lib.so", files=zipfile.ZipFile(path)) as library:
+        library.add_file(40, 1)
+        print(library.info.name)
+"""
+    output = gdb(
+        [sys.executable, "-c", code, str(mapped), str(compressed)],
+        "break add_file", "run", "backtrace 1", "continue", "backtrace 1", "continue",
+    )  # fmt: skip
+    stops = re.findall(r"^Breakpoint 1, add_file \(left=40, right=1\) at", output, re.MULTILINE)
+    assert len(stops) == 2, output
+    assert f"{mapped}/inner/lib.so" in output
+    assert f"{compressed}/inner/lib.so" in output
     assert "exited normally" in output
 
 

@@ -37,8 +37,8 @@ def run_with(program: Path, libdlopen: Path, scenario: str, content: bytes, offs
     """Of a file that has the library at `offset`, and something else behind it."""
     archive = program.with_name(f"archive{offset}")
     archive.write_bytes(b"\xee" * offset + content + b"\xee" * LARGEST_PAGE)
-    command = [program, libdlopen, scenario, archive, str(offset), str(len(content))]
-    return run(command).stdout
+    where = (str(offset), str(len(content)))
+    return run([program, libdlopen, scenario, archive, *where]).stdout
 
 
 @pytest.mark.parametrize("offset", [LARGEST_PAGE, 4096, 1234])
