@@ -88,7 +88,6 @@ class Archive:
             os.close(self.descriptor)
             raise
         self._folders: set[str] | None = None
-        self._foreign: list[str] | None = None
         self._refusal: LoadError | None = None
         self._has_tags = path.endswith(".whl")  # that were not looked at
 
@@ -180,17 +179,14 @@ class Archive:
             self._folders = folders
         return self._folders
 
-    @property
-    def foreign(self) -> list[str]:
-        """Its extension modules that have the suffix of another interpreter or machine."""
-        if self._foreign is None:
-            ours = tuple(EXTENSION_SUFFIXES[:-1])  # the last is one for all: ".so"
-            self._foreign = [
-                name
-                for name in self.names
-                if name.endswith((".so", ".pyd")) and not name.endswith(ours)
-            ]
-        return self._foreign
+    def foreign(self, base: str) -> Iterator[str]:
+        """Extension modules of a name that have the suffix of another interpreter or machine."""
+        starts = f"{base}.", f"{base}/__init__."
+        # Most names that are looked for are in no archive, and this is quick.
+        if any(start.encode(errors="replace") in self._raw for start in starts):
+            for name in self.names:
+                if name.startswith(starts) and name.endswith((".so", ".pyd")):
+                    yield name
 
     def header(self, name: str) -> Header:
         """What the directory says of a member; `KeyError` if there is none."""
@@ -420,7 +416,12 @@ def opened(path: str) -> Archive | None:
             except LoadError as error:
                 broken[path] = error.with_traceback(None)
                 return None
-            except (OSError, ValueError):
+            except OSError as error:
+                broken[path] = LoadError(
+                    f"{path}: {error.strerror}", library=path, error_number=error.errno or 0
+                )
+                return None
+            except ValueError:
                 return None
             broken.pop(path, None)
             _open[path] = archive

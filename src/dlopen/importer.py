@@ -287,11 +287,10 @@ class Importer(zipimporter):
         base = self.prefix + name.rpartition(".")[2]
         if refusal is not None and (self._find(name) or base in self._archive.folders):
             return refusal
-        for member in self._archive.foreign:
-            if member.startswith((f"{base}.", f"{base}/__init__.")):
-                ours = sys.implementation.cache_tag
-                reason = f"wrong Python or machine: this is {ours} on {os.uname().machine}"
-                return self._archive.damaged(reason, member)
+        for member in self._archive.foreign(base):
+            ours = sys.implementation.cache_tag
+            reason = f"wrong Python or machine: this is {ours} on {os.uname().machine}"
+            return self._archive.damaged(reason, member)
         return None
 
     def __repr__(self) -> str:

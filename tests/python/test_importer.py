@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.fixtures import compile_library, run_python
-from support.package_archives import contents, pack
+from support.package_archives import contents, pack, tags
 
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 INCLUDE = f"-I{sysconfig.get_paths()['include']}"
@@ -559,3 +559,103 @@ print(sum("liblevel" in info.path for info in dlopen.libraries()))
 """
     shown = run_python(IMAGES + code, str(archive)).stdout.splitlines()
     assert shown == ["[1, 1, 1, 2, 2, 2]", "[7, 7, 7]", "1"]
+
+
+def test_a_wheel_with_libraries_in_its_data(tree: Path, tmp_path: Path) -> None:
+    """They are where pip would put them, also for what they need."""
+    moved = {
+        f"tree-1.5.data/platlib/{name}" if name.startswith(("pack/", "tree.libs/")) else name: data
+        for name, data in contents(tree).items()
+    }
+    wheel = pack(tmp_path / "tree-1.5.whl", moved | {"tree-1.5.dist-info/WHEEL": tags()})
+    same(tree, wheel, f"for name in {MODULES}:\n    seen[name] = describe(name)")
+
+
+def test_threads_import_extensions_at_once(archive: Path) -> None:
+    """Each module and each image is made once, circular imports included."""
+    code = f"""
+import importlib, threading
+importer.install()
+sys.path.insert(0, place)
+sys.setswitchinterval(1e-6)
+names = {MODULES}
+barrier, found = threading.Barrier(8), []
+
+def work(number):
+    barrier.wait()
+    for name in names[number:] + names[:number]:
+        found.append((name, id(importlib.import_module(name))))
+
+threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(found), len({{*found}}), len(ours()))
+"""
+    count = len(MODULES)
+    for _ in range(3):
+        shown = run_python(IMAGES + code, str(archive)).stdout
+        assert shown == f"{8 * count} {count} 5\n"
+
+
+def test_programs_in_archives(tmp_path: Path) -> None:
+    """As `python -m` and `python archive` run them, once the importer is there."""
+    show = b"import sys\nprint(__name__, __file__, __package__, type(__loader__).__module__)\n"
+    path = pack(
+        tmp_path / "app.zip", {"__main__.py": show, "pack/__main__.py": show}, bytecode=True
+    )
+    code = """
+import runpy, sys
+from dlopen import importer
+importer.install()
+runpy.run_path(sys.argv[1], run_name="__main__")
+sys.path.insert(0, sys.argv[1])
+runpy.run_module("pack", run_name="__main__", alter_sys=True)
+"""
+    assert run_python(code, str(path)).stdout.splitlines() == [
+        f"__main__ {path}/__main__.py  dlopen.importer",
+        f"__main__ {path}/pack/__main__.py pack dlopen.importer",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a b\n.zip", "umläut.zip"])
+def test_paths_of_all_kinds(archive: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(archive.read_bytes())
+    code = """
+importer.install(mapped_only=True)
+sys.path.insert(0, place)
+import pack.native
+print(pack.multi.get_level(), len(ours()), ascii(pack.multi.__file__.removeprefix(place)))
+"""
+    shown = run_python(IMAGES + code, str(path)).stdout
+    assert shown == f"7 4 '/pack/multi{SUFFIX}'\n"
+
+
+def test_what_an_import_brings_in(tmp_path: Path) -> None:
+    """Nothing that is slow to import: what is read of an archive is read by this package."""
+    path = pack(tmp_path / "a.zip", {"pack/__init__.py": b"", "pack/one.py": b""}, bytecode=True)
+    code = """
+import sys
+before = {*sys.modules}
+from dlopen import importer
+importer.install()
+sys.path.insert(0, sys.argv[1])
+import pack.one
+try:
+    import pack.two
+except ImportError:
+    pass
+print(*sorted({*sys.modules} - before))
+"""
+    names = run_python(code, str(path)).stdout.split()
+    allowed = ["__future__", "_struct", "atexit", "errno", "itertools", "struct", "types"]
+    allowed += ["dlopen", "pack"]
+    tops = {name.partition(".")[0] for name in names if "cython" not in name}
+    assert tops - {*allowed} == set()
+    assert {name for name in names if name.startswith("dlopen")} == {
+        "dlopen",
+        *("dlopen." + name for name in ("_archives", "_lifecycle", "_linker", "_modules")),
+        *("dlopen." + name for name in ("_platform", "_records", "errors", "importer")),
+    }

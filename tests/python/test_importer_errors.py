@@ -217,6 +217,40 @@ def test_what_is_no_archive_is_none(tmp_path: Path) -> None:
         importer.Importer("")
 
 
+def test_an_archive_that_cannot_be_opened(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", {"thing.py": b"value = 1"})
+    code = """
+import os, resource, sys
+from dlopen import importer
+importer.install()
+sys.path.append(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+for entry in sys.path:  # as folders were listed before
+    sys.path_importer_cache.setdefault(entry, None)
+del sys.path_importer_cache[sys.argv[1]]
+try:
+    import thing
+except ImportError as error:
+    print(error, "-", error.__cause__.errno)
+    for descriptor in held:
+        os.close(descriptor)
+import importlib
+importlib.invalidate_caches()
+import thing
+print(thing.value)
+"""
+    assert run_python(code, str(path)).stdout.splitlines() == [
+        f"No module named 'thing'; {path}: Too many open files - 24",
+        "1",
+    ]
+
+
 def test_a_damaged_directory(tmp_path: Path) -> None:
     """Each byte of it changed in turn: found, or a name or a member that is another."""
     whole = pack(tmp_path / "whole.zip", {"thing.py": b"value = 1", "other.py": b"value = 2"})
