@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 
 import dlopen
-from dlopen._modules import ExtensionLoader, load_module, open_extension, reload_module
+from dlopen._modules import ExtensionLoader, open_extension
+from dlopen.importer import load_module, reload_module
 from support.extensions import CREATED, FAILS, INCLUDE, KNOWS, MULTI, SINGLE, SUFFIX, extension
 from support.fixtures import compile_library, run_python
 
@@ -264,7 +265,8 @@ def test_reloading_grows_by_the_image_alone(tmp_path: Path) -> None:
     code = """
 import gc, os, sys
 import dlopen
-from dlopen._modules import ExtensionLoader, load_module, open_extension, reload_module
+from dlopen._modules import ExtensionLoader, open_extension
+from dlopen.importer import load_module, reload_module
 
 def counts():
     gc.collect()

@@ -95,7 +95,7 @@ def of_nanobind(folder: Path) -> Path:
 CODE = """
 import importlib, sys
 import dlopen
-from dlopen._modules import load_module, reload_module, take_everything
+from dlopen.importer import install, load_module, reload_module
 
 def use(module, before=0):
     module = getattr(module, "lib", module)
@@ -112,7 +112,7 @@ def use(module, before=0):
 
 path = sys.argv[1]
 sys.path.insert(0, path.rpartition("/")[0])
-take_everything(on=True)
+install(everything=True)
 import made
 use(made)
 assert [info.is_host for info in dlopen.libraries() if info.path == path] == [False]

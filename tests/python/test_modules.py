@@ -31,7 +31,7 @@ FAILING = {
 BEGIN = """
 import importlib, importlib.machinery, sys, threading
 import dlopen
-from dlopen import _linker, _modules, process  # what it imports is the interpreter's
+from dlopen import _linker, _modules, importer, process  # what this imports is the interpreter's
 way, site = sys.argv[1:3]
 sys.path.insert(0, site)
 opened = []
@@ -400,8 +400,8 @@ def test_all_extension_modules_of_python() -> None:
     """Of the standard library's folder, those that the interpreter itself can import."""
     code = """
 import os
-_modules.take_everything(on=True)
-_modules.take_everything(on=True)
+importer.install(everything=True)
+importer.install(everything=True)
 folder = site
 count = 0
 for file in sorted(os.listdir(folder)):
@@ -412,8 +412,11 @@ for file in sorted(os.listdir(folder)):
     assert [info.is_host for info in dlopen.libraries() if info.path == path] == [False], path
     count += 1
 assert count > 20, count
-_modules.take_everything(on=False)
-_modules.take_everything(on=False)
+importer.install()
+assert _modules._everything not in sys.meta_path
+importer.install(everything=True)
+importer.uninstall()
+importer.uninstall()
 assert _modules._everything not in sys.meta_path
 """
     folder = Path(sysconfig.get_config_var("DESTSHARED"))
@@ -439,7 +442,7 @@ class Editable:
         return importlib.util.spec_from_file_location(name, file, loader=loader)
 sys.path.remove(site)
 sys.meta_path.insert(0, Editable)
-_modules.take_everything(on=True)
+importer.install(everything=True)
 import found, special
 sys.path.insert(0, site)
 with dlopen.Namespace("a") as namespace:
