@@ -226,7 +226,7 @@ def _zipapp(options: Options) -> int:
     from dlopen import _zipapp  # noqa: PLC0415  (it imports much)
 
     source = Path(options.source) if options.source else None
-    output = Path(options.output) if options.output else source and source.with_suffix(".pyz")
+    output = Path(options.output) if options.output else source and source.resolve().with_suffix(".pyz")
     try:
         if options.info:
             if source is None:

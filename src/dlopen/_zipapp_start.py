@@ -107,21 +107,23 @@ class _Finder:
 
 def _run(names: dict[str, object], archive: str, settings: dict[str, str]) -> None:
     """As the interpreter runs a script: `__main__` has no spec, and the archive is its file."""
-    importer = zipimporter(f"{archive}/_dlopen/main")
+    from dlopen.importer import Importer  # noqa: PLC0415  (is there only now)
+
+    loader = Importer(f"{archive}/_dlopen/main")
     builtins = names["__builtins__"]
     names.clear()
     names.update(
         __name__="__main__",
         __doc__=None,
         __package__=None,
-        __loader__=importer,
+        __loader__=loader,
         __spec__=None,
         __file__=archive,
         __cached__=None,
         __builtins__=builtins,
     )
     if not settings["entry"]:
-        exec(importer.get_code("__main__"), names)
+        exec(loader.get_code("__main__"), names)
         return
     module, _, attribute = settings["entry"].partition(":")
     __import__(module)

@@ -254,10 +254,10 @@ def test_a_main_of_its_own(source: Path, tmp_path: Path) -> None:
         "    traceback.print_exc()\n"
         "sys.exit(app.report())\n"
     )
-    pack(tmp_path / "app")
+    run([sys.executable, "-m", "dlopen", "zipapp", "."], cwd=tmp_path / "app")
     done = run([*BARE, tmp_path / "app.pyz"], check=False)
     assert done.returncode == 7
-    assert "__main__.py" in done.stderr
+    assert f'File "{tmp_path}/app.pyz/_dlopen/main/__main__.py", line 6' in done.stderr
     assert "    1 / 0\n" in done.stderr  # its own source, not that of the archive's start
 
 
@@ -519,6 +519,10 @@ def report():
     }))
 
 
+def say():
+    print(fast.base(), fast.__file__)
+
+
 def counted():
     return fast.next_count(), fast.__file__
 """
@@ -576,6 +580,15 @@ def test_extension_modules(
     assert str(path) in found["mapped"]
     python = "{}.{}".format(*sys.version_info[:2])
     assert f"\npython       {python}\n" in pack("--info", path).stdout
+
+
+def test_extension_modules_in_what_others_have_made(native: Path, tmp_path: Path) -> None:
+    """Unaligned, they are read into memory."""
+    path = tmp_path / "other.pyz"
+    run([sys.executable, "-m", "zipapp", native, "-o", path, "-m", "counted:say"])
+    assert run([sys.executable, path], check=False).returncode == 1
+    done = run([sys.executable, "-m", "dlopen", path])
+    assert done.stdout == f"77 {path}/counted/fast{SUFFIX}\n"
 
 
 # The zip itself.
