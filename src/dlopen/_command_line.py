@@ -226,7 +226,9 @@ def _zipapp(options: Options) -> int:
     from dlopen import _zipapp  # noqa: PLC0415  (it imports much)
 
     source = Path(options.source) if options.source else None
-    output = Path(options.output) if options.output else source and source.resolve().with_suffix(".pyz")
+    output = source and source.resolve().with_suffix(".pyz")
+    if options.output:
+        output = Path(options.output)
     try:
         if options.info:
             if source is None:

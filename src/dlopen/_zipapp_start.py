@@ -123,7 +123,9 @@ def _run(names: dict[str, object], archive: str, settings: dict[str, str]) -> No
         __builtins__=builtins,
     )
     if not settings["entry"]:
-        exec(loader.get_code("__main__"), names)
+        code = loader.get_code("__main__")
+        assert code is not None
+        exec(code, names)
         return
     module, _, attribute = settings["entry"].partition(":")
     __import__(module)
