@@ -7,6 +7,7 @@
  * memory is judged: both are the emulator's, too. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <link.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -47,19 +48,20 @@ static LOADER_TYPE(DLOPEN_unpatch) *loader_unpatch;
 static LOADER_TYPE(DLOPEN_swap) *loader_swap;
 static LOADER_TYPE(DLOPEN_retain) *loader_retain;
 static LOADER_TYPE(DLOPEN_release) *loader_release;
+static LOADER_TYPE(DLOPEN_set_archives) *loader_set_archives;
 
 /* What each thread does: one line of the report each. */
 enum Step {
-  OPEN, OPEN_GLOBAL, OPEN_PRIVATE, OPEN_NAMESPACE, OPEN_BYTES, MAP, RELOCATE, EXISTING, CLOSE,
+  OPEN, OPEN_GLOBAL, OPEN_PRIVATE, OPEN_NAMESPACE, OPEN_BYTES, OPEN_MEMBER, MAP, RELOCATE, EXISTING, CLOSE,
   RETAIN, LOOK_UP, LOOK_UP_MISSING, THROW, CALL, IMAGES, ADDRESS, PATCH, UNPATCH, SWAP, FORK, STEPS
 };
 static const char *const step_names[STEPS] = {
-  "open", "open RTLD_GLOBAL", "open PRIVATE", "open in a new namespace", "open from bytes", "map",
+  "open", "open RTLD_GLOBAL", "open PRIVATE", "open in a new namespace", "open from bytes", "open in an archive", "map",
   "relocate", "existing", "close", "retain",
   "look up", "look up what is missing", "throw to the program", "call", "images", "address",
   "patch", "take a patch back", "swap", "fork"
 };
-static const unsigned weights[STEPS] = {20, 4, 10, 6, 10, 4, 8, 6, 45, 8,
+static const unsigned weights[STEPS] = {20, 4, 10, 6, 10, 10, 4, 8, 6, 45, 8,
                                         20, 10, 15, 60, 10, 15, 15, 10, 4, 1};
 static std::atomic<uint64_t> done[STEPS], threads_begun;
 
@@ -70,6 +72,12 @@ static const char *const names[] = {
 };
 enum { NAMES = sizeof names / sizeof *names, PLAIN = 0, THROWING = 3, LOCAL = 4 };
 static std::string contents[NAMES];
+/* Those that need nothing beside them. */
+static const unsigned alone[] = {PLAIN, THROWING, LOCAL};
+/* An archive that has these: mapped from it, and, behind all, copied. */
+static const char archive_name[] = "./archive";
+enum { ROOM = 0x40000, ALONE = sizeof alone / sizeof *alone };
+static int archive;
 
 /* An opened library; whoever has taken it out of its slot may use it or close it. */
 struct Held {
@@ -157,6 +165,44 @@ static DLOPEN_image *open_hot(DLOPEN_image *replaces) {
   request.mode = RTLD_NOW;
   request.flags = DLOPEN_RELOADABLE;
   request.replaces = replaces;
+  if (loader_open(&request, &image, &error) != DLOPEN_OK) give_up(error);
+  return image;
+}
+
+/* By the last part of the path, which may begin with an 'x': of those that are copied. */
+static int locate(const char *path, DLOPEN_member *member, void *) {
+  const char *base = strrchr(path, '/') + 1;
+  bool is_copied = *base == 'x';
+  for (unsigned i = 0; i < ALONE; i++)
+    if (strcmp(base + is_copied, names[alone[i]] + 2) == 0) {
+      member->archive = archive_name;
+      member->descriptor = archive;
+      member->offset = i * ROOM + (is_copied ? ALONE * ROOM + 100 : 0);
+      member->length = contents[alone[i]].size();
+      return 0;
+    }
+  return 1;
+}
+
+static void make_archive() {
+  archive = open(archive_name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+  for (unsigned i = 0; i < 2 * ALONE; i++) {
+    const std::string &one = contents[alone[i % ALONE]];
+    off_t at = i * ROOM + (i < ALONE ? 0 : 100);
+    check(one.size() < ROOM && pwrite(archive, one.data(), one.size(), at) == (ssize_t)one.size(), "archive");
+  }
+  loader_set_archives(locate, nullptr);
+}
+
+static DLOPEN_image *open_member(unsigned name, unsigned number) {
+  static thread_local DLOPEN_error error;
+  DLOPEN_request request = {};
+  DLOPEN_image *image;
+  std::string path = std::string(archive_name) + (number % 2 ? "/x" : "/") + (names[name] + 2);
+  request.size = sizeof request;
+  request.name = path.c_str();
+  request.mode = RTLD_NOW | (number % 5 ? 0 : DLOPEN_PRIVATE);
+  if (number % 8 == 0) loader_set_archives(locate, nullptr);
   if (loader_open(&request, &image, &error) != DLOPEN_OK) give_up(error);
   return image;
 }
@@ -393,17 +439,18 @@ static void make_step(Random &random) {
     case OPEN_PRIVATE: keep(random, open_held(name, DLOPEN_PRIVATE, nullptr, false)); break;
     case OPEN_NAMESPACE: keep(random, open_held(name, 0, nullptr, false, LM_ID_NEWLM)); break;
     case OPEN_BYTES: {
-      unsigned alone[] = {PLAIN, THROWING, LOCAL};   /* they need nothing beside them */
-      name = alone[random.below(3)];
+      name = alone[random.below(ALONE)];
       keep(random, open_held(name, 0, &contents[name], false));
       break;
     }
-    case MAP: keep(random, open_held(name, 0, nullptr, true)); break;
-    case RELOCATE: {
-      unsigned alone[] = {PLAIN, THROWING, LOCAL};
-      keep(random, relocate(open_held(alone[random.below(3)], 0, nullptr, true)));
+    case OPEN_MEMBER:
+      name = alone[random.below(ALONE)];
+      keep(random, new Held{open_member(name, random.below(1000)), name, false});
       break;
-    }
+    case MAP: keep(random, open_held(name, 0, nullptr, true)); break;
+    case RELOCATE:
+      keep(random, relocate(open_held(alone[random.below(ALONE)], 0, nullptr, true)));
+      break;
     case EXISTING:
       if (loader_existing(names[name], &image, nullptr) == 0)
         keep(random, new Held{image, name, false});
@@ -542,12 +589,14 @@ int main(int argc, char **argv) {
   LOADER_FUNCTION(loader_swap, "DLOPEN_swap");
   LOADER_FUNCTION(loader_retain, "DLOPEN_retain");
   LOADER_FUNCTION(loader_release, "DLOPEN_release");
+  LOADER_FUNCTION(loader_set_archives, "DLOPEN_set_archives");
   for (unsigned i = 0; i < NAMES; i++) {
     std::ifstream file(names[i], std::ios::binary);
     contents[i] = std::string(std::istreambuf_iterator<char>(file), {});
   }
   std::ifstream hot_file(hot_name, std::ios::binary);
   hot_contents = std::string(std::istreambuf_iterator<char>(hot_file), {});
+  make_archive();
   for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGABRT, SIGFPE}) signal(number, crashed);
   /* The main thread, which watches, may be blocked itself. */
   signal(SIGALRM, crashed);
