@@ -26,7 +26,7 @@ from dlopen._zip_writer import (
     library_machine,
 )
 from support.extensions import INCLUDE, SUFFIX
-from support.fixtures import compile_library, need_tool, run
+from support.fixtures import compile_library, compile_program, need_tool, run
 
 # By uname(1)'s names: e_machine of the ELF header, and the largest page that the machine may have.
 MACHINES = {
@@ -474,7 +474,30 @@ def test_modules_for_one_version(source: Path, tmp_path: Path) -> None:
     assert "made for CPython 3.99, and this is" in found
 
 
-NO_MEMORY = "os.memfd_create = denied"
+# A program that starts another one, which cannot make files in memory.
+SANDBOX = """
+#include "sandbox.h"
+int main(int count, char **arguments) {
+    (void)count, (void)sandbox_trap;
+    sandbox_forbid(SYS_memfd_create, EPERM);
+    execv(arguments[1], arguments + 1);
+    return 127;
+}
+"""
+
+
+@pytest.mark.emulated(reason="the filter is for the emulator's own calls")
+def test_where_there_are_no_files_in_memory(archive: Path, tmp_path: Path) -> None:
+    program = compile_program(tmp_path, "sandbox", SANDBOX)
+    line = refusal(run([program, *BARE, archive], check=False))
+    assert line == (
+        f"{archive}: this system does not let dlopen be loaded from memory "
+        "([Errno 1] Operation not permitted): pip install dlopen"
+    )
+    # Installed, it needs none.
+    assert report(run([program, sys.executable, archive]))["crc"] == 907060870
+
+
 NO_GIL = "sys.abiflags = 't'"
 DENIED = "def denied(*_): raise PermissionError(1, 'Operation not permitted')"
 
@@ -482,7 +505,6 @@ DENIED = "def denied(*_): raise PermissionError(1, 'Operation not permitted')"
 @pytest.mark.parametrize(
     ("preparation", "message"),
     [
-        (NO_MEMORY, "Operation not permitted"),
         ("import _ctypes; _ctypes.dlopen = denied", "Operation not permitted"),
         (NO_GIL, "dlopen needs CPython with the GIL; this is a free-threaded build"),
         ("sys.implementation.name = 'pypy'", "dlopen needs CPython, not pypy"),
