@@ -17,6 +17,7 @@ from _io import open_code
 from struct import Struct
 from zipimport import cp437_table  # type: ignore[attr-defined]
 
+from dlopen import _linker
 from dlopen._lifecycle import late, new_lock
 from dlopen.errors import LoadError
 
@@ -41,13 +42,11 @@ if TYPE_CHECKING:
 # What is read of each record, without its signature where that is a number of its own.
 _END = Struct("<4s6xHIIH")
 _END64 = Struct("<4s28xQQQ")
-_NAMES = Struct("<I24xHHH")
 _CENTRAL = Struct("<8xHHHHIIIHH10xI")
 _LOCAL = Struct("<4s2xHH4xIIIHH")
 _EXTRA = Struct("<HH")
 _NUMBER = Struct("<Q")
 
-_CENTRAL_SIGNATURE = 0x02014B50
 _CENTRAL_SIZE = 46
 _LOCAL_SIZE = _LOCAL.size
 _LONGEST_COMMENT = 0xFFFF
@@ -86,8 +85,8 @@ class Archive:
             self._read_directory()
         except BaseException:
             os.close(self.descriptor)
+            self.descriptor = -1
             raise
-        self._folders: set[str] | None = None
         self._refusal: LoadError | None = None
         self._has_tags = path.endswith(".whl")  # that were not looked at
 
@@ -137,47 +136,31 @@ class Archive:
         self._shift = begin - offset
         if begin < 0 or self._shift < 0:
             raise self.damaged("truncated: parts of it are missing before its directory")
-        self._begin = begin
         self._raw = raw = self._pread(length, begin)
         if len(raw) != length or not self._read_names(raw, count):
             raise self.damaged("its directory is damaged")
 
     def _read_names(self, raw: bytes, count: int) -> bool:
-        text = raw.decode("latin-1")  # of ASCII names each slice is the name
-        names: dict[str, int] = {}
-        position, end, found = 0, len(raw) - _CENTRAL_SIZE, 0
-        record = _NAMES.unpack_from
-        while position <= end:
-            signature, size, extra, comment = record(raw, position)
-            if signature != _CENTRAL_SIGNATURE:
-                return False
-            begin = position + _CENTRAL_SIZE
-            names[text[begin : begin + size]] = position
-            position = begin + size + extra + comment
-            found += 1
-        if position != len(raw) or found & 0xFFFF != count & 0xFFFF:
+        found = _linker.names_in_directory(raw)
+        if found is None or found[2] & 0xFFFF != count & 0xFFFF:
             return False
-        for name in [name for name in names if not name.isascii()]:
+        names, folders, _ = found
+        strange = [name for name in names if not name.isascii()]
+        for name in strange:
             position = names.pop(name)
             names[_decoded(name, _CENTRAL.unpack_from(raw, position)[0])] = position
-        if ".data/p" in text:
+        if b".data/p" in raw:
             _install_data(names)
+            strange.append("")
+        if strange:
+            folders = {name.rpartition("/")[0] for name in names}
+        for folder in [*folders]:
+            while folder := folder.rpartition("/")[0]:
+                folders.add(folder)
         self.names = names
-        return True
-
-    @property
-    def folders(self) -> set[str]:
+        self.folders = folders | {""}
         """Each folder that something is in, without a slash at its end."""
-        if self._folders is None:
-            folders = {name.rpartition("/")[0] for name in self.names}
-            for folder in [*folders]:
-                above = folder.rpartition("/")[0]
-                while above not in folders:
-                    folders.add(above)
-                    above = above.rpartition("/")[0]
-            folders.add("")
-            self._folders = folders
-        return self._folders
+        return True
 
     def foreign(self, base: str) -> Iterator[str]:
         """Extension modules of a name that have the suffix of another interpreter or machine."""

@@ -26,6 +26,7 @@ include "binding/changing.pxi"
 include "binding/callbacks.pxi"
 include "binding/extensions.pxi"
 include "binding/modules.pxi"
+include "binding/archives.pxi"
 
 
 PRIVATE = DLOPEN_PRIVATE
