@@ -26,7 +26,7 @@ PREPARE := @sh tools/environment '$(INTERPRETER)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build demo test test-arch test-arch-python test-glibc lint types bench bench-full bench-docs bench-check differential differential-docs machines machines-docs programs debug sanitize faults fuzz stress race zipapp docs wheel clean
+.PHONY: help build demo test test-arch test-arch-python test-glibc lint types bench bench-full bench-docs bench-check differential differential-docs machines machines-docs packages programs debug sanitize faults fuzz stress race zipapp docs wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
@@ -42,8 +42,8 @@ test: build ## the tests: C always; C++, Rust, Go and Fortran where there is a c
 	$(PREPARE) test libraries
 	@$(RUN) -m pytest -m "not slow" $(if $(ARGS),,--results=build/results/$(shell uname -m)/system.json) $(ARGS)
 
-test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew; with ARCH=: test-arch with its libc
-	@$(if $(ARCH),$(MAKE) test-arch ARCH='$(ARCH)' ARGS='--release=$(RELEASE) $(ARGS)',$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) -- '$(RELEASE)')
+test-glibc: ## demo and tests in Debian's userland RELEASE=trixie, or sid; as root; RENEW=1 makes it anew; TASK=packages: that, with each Python there; with ARCH=: test-arch with its libc
+	@$(if $(ARCH),$(MAKE) test-arch ARCH='$(ARCH)' ARGS='--release=$(RELEASE) $(ARGS)',$(INTERPRETER) tools/test_glibc.py $(if $(RENEW),--renew) $(if $(TASK),--task '$(TASK)') -- '$(RELEASE)')
 
 test-arch: build ## the C tests for other machines, under qemu-user: ARCH=aarch64, riscv64 or loongarch64; all of them by default; PAGE=65536: with such pages
 	$(PREPARE) test libraries
@@ -78,6 +78,10 @@ else
 	@sh tests/programs/install
 	@$(RUN) -m pytest -m "slow or not slow" tests/programs $(ARGS)
 endif
+
+packages: build ## packages of PyPI imported from their wheels, unextracted, compared with their installed selves, with each Python that there is; fetches them once
+	$(PREPARE) test
+	@$(RUN) -m pytest -m "slow or not slow" tests/packages $(ARGS)
 
 lint: ## style of Python and Cython, and the traps that neither Cython nor the C compiler sees
 	$(PREPARE) lint

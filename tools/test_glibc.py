@@ -4,7 +4,7 @@ The userland is made in build/glibc/RELEASE, by mmdebstrap or debootstrap, from 
 apt of this machine is set up with; it stays for the next run.  What is tested is the last commit,
 by an ordinary user, with the network and pip's settings of this machine.  Needs root.
     MIRROR  an address of Debian's packages instead of the one that apt has
-    ARGS    further arguments of `make test` there
+    ARGS    further arguments of `make test`, or of the task, there
 """
 
 import argparse
@@ -189,9 +189,10 @@ def copy_commit(root: Path) -> None:
 
 
 def main() -> int:
-    """The worst status of `make demo` and `make test` there."""
+    """The worst status of `make demo` and `make test` there, or of another task."""
     parser = argparse.ArgumentParser(prog="test-glibc", description=__doc__)
     parser.add_argument("release", help="a name that the mirror has: trixie, sid")
+    parser.add_argument("--task", help="instead of demo and test: packages")
     parser.add_argument("--renew", action="store_true", help="make the userland anew")
     parser.add_argument("--in-namespace", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -220,7 +221,11 @@ def main() -> int:
     copy_commit(root)
     as_root = {"DEBIAN_FRONTEND": "noninteractive", **variables}
     tree = f"/home/{USER}/dlopen"
-    for command in (["dpkg", "--configure", "-a"], ["bash", f"{tree}/.ci/run", "packages"]):
+    commands = [["dpkg", "--configure", "-a"], ["bash", f"{tree}/.ci/run", "packages"]]
+    if options.task == "packages":  # for each Python that the release has
+        commands.append(["apt-get", "install", "-qq", "-y", "--no-install-recommends",
+                         r"^python3\.[0-9]+-venv$"])  # fmt: skip
+    for command in commands:
         if status := run_inside(root, command, as_root):
             return status
     for tool in (["ldd"], ["gcc"], ["gdb"], ["python3"]):
@@ -228,7 +233,9 @@ def main() -> int:
     # A missing tool is a failure, as in CI.
     as_user = {"CI": "true", **variables}
     worst = 0
-    for task in (["demo"], ["test", f"ARGS={os.environ.get('ARGS', '')}"]):
+    arguments = f"ARGS={os.environ.get('ARGS', '')}"
+    tasks = [[options.task, arguments]] if options.task else [["demo"], ["test", arguments]]
+    for task in tasks:
         step(f"make {task[0]} in {options.release}")
         worst = max(worst, run_inside(root, ["make", "-C", "dlopen", *task], as_user, USER))
     return worst
