@@ -308,7 +308,10 @@ class Archive:
                 with late():
                     from dlopen._tags import refusal  # noqa: PLC0415  (of wheels only)
 
-                reason = refusal(self.data(name).decode(errors="replace"))
+                try:
+                    reason = refusal(self.data(name).decode(errors="replace"))
+                except LoadError as error:
+                    return error.with_traceback(None)
                 return self.damaged(reason) if reason else None
         return None
 

@@ -117,6 +117,15 @@ def test_parts_of_a_namespace_in_a_wheel_for_another_python(tmp_path: Path) -> N
     assert "wrong Python" in str(refused(path, name="pack"))
 
 
+def test_a_wheel_whose_tags_cannot_be_read(tmp_path: Path) -> None:
+    path = wheel(tmp_path, {"pack/__init__.py": b"value = 1"})
+    path.write_bytes(path.read_bytes().replace(b"-1.0.dist-info/WHEEL", b"-2.0.dist-info/WHEEL", 1))
+    assert str(refused(path, name="pack")) == (
+        f"No module named 'pack' that can be used here; {path}/pack-1.0.dist-info/WHEEL: the file "
+        "and its directory disagree about it"
+    )
+
+
 @pytest.mark.parametrize(
     ("tag", "fits"),
     [
