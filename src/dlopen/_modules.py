@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     """Of a module's path and the mode of dlopen(3): opens it, and returns the image."""
     Finder: TypeAlias = Callable[[int, str], int]
     """Of the image and a name: the address of a function, or 0."""
+    Reader: TypeAlias = Callable[[str], bytes]
+    """The `get_data` of a loader, to which the file of a module is no secret."""
 
     class Home(Protocol):
         """A namespace that modules are imported into."""
@@ -235,13 +237,19 @@ def take_everything(*, on: bool) -> None:
 class _Copy(ExtensionLoader):
     """Of one load: an image of its own, from the content of a file."""
 
-    def __init__(self, name: str, path: str, data: Buffer, namespace: Home | None) -> None:
+    def __init__(
+        self, name: str, path: str, data: Buffer, namespace: Home | None, reader: Reader
+    ) -> None:
         super().__init__(name, path, self._open)
         self.namespace = namespace
+        self.reader = reader
         self._data: list[Buffer] = [data]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return create(spec, self._opener, anew=True, finder=_find_only)
+
+    def get_data(self, path: str) -> bytes:
+        return self.reader(path)
 
     def _open(self, path: str, mode: int) -> int:
         name, _, flags = _linker.asked(path, mode)
@@ -283,11 +291,11 @@ def load_module(
         ValueError: The namespace is closed.
         Exception: What the module's initialisation raises; nothing of it is in `sys.modules` then.
     """
-    path, data = _read(name, source)
+    loader = _copy(name, source, namespace, _read_file)
     if namespace is None:
-        return _load_new(name, path, data, None)
+        return _load_new(loader)
     with namespace.imports(name.partition(".")[0]):
-        return _load_new(name, path, data, namespace)
+        return _load_new(loader)
 
 
 def reload_module(
@@ -308,45 +316,53 @@ def reload_module(
         Exception: What the module's initialisation raises; the old one comes back then.
     """
     spec = module.__spec__
-    loader = spec.loader if spec else None
-    path = spec.origin if spec else None
     name = spec.name if spec else module.__name__
-    namespace = loader.namespace if isinstance(loader, ExtensionLoader) else None
-    if source is not None:
-        path, data = _read(name, source)
-    elif path and path.startswith("/") and (read := getattr(loader, "get_data", None)):
-        data = read(path)
-    else:
-        raise ValueError(f"{name} has no file that could be read again")
+    old = spec.loader if spec else None
+    namespace = old.namespace if isinstance(old, ExtensionLoader) else None
+    reader: Reader = _read_file
+    if source is None:
+        source = spec.origin if spec else None
+        if not source or source[0] != "/":
+            raise ValueError(f"{name} has no file that could be read again")
+        # The first one's, however often it is reloaded: the file may be in an archive.
+        reader = old.reader if isinstance(old, _Copy) else getattr(old, "get_data", reader)
+    loader = _copy(name, source, namespace, reader)
     if namespace is None:
-        return _load(name, path, data, None)
+        return _load(loader)
     with namespace.imports():
-        return _load(name, path, data, namespace)
+        return _load(loader)
 
 
-def _read(name: str, source: str | os.PathLike[str] | Buffer) -> tuple[str, Buffer]:
-    """The path that a module goes by, and the content of its file."""
+def _read_file(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123  (pathlib is slow to import)
+        return file.read()
+
+
+def _copy(
+    name: str, source: str | os.PathLike[str] | Buffer, namespace: Home | None, reader: Reader
+) -> _Copy:
     if not isinstance(source, (str, os.PathLike)):
-        return f"<{name}>", source
+        return _Copy(name, f"<{name}>", source, namespace, reader)
     path = os.path.abspath(os.fsdecode(source))  # noqa: PTH100
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (pathlib is slow to import)
-            return path, file.read()
+        data = reader(path)
     except OSError as error:
         raise ImportError(one_line(str(error)), name=name, path=path) from error
+    return _Copy(name, path, data, namespace, reader)
 
 
-def _load_new(name: str, path: str, data: Buffer, namespace: Home | None) -> ModuleType:
+def _load_new(loader: _Copy) -> ModuleType:
+    name = loader.name
     if name in sys.modules:
         raise ImportError(f"{name} is imported already: reload_module replaces it", name=name)
-    return _load(name, path, data, namespace)
+    return _load(loader)
 
 
-def _load(name: str, path: str, data: Buffer, namespace: Home | None) -> ModuleType:
+def _load(loader: _Copy) -> ModuleType:
+    name, path = loader.name, loader.path
     parent, _, last = name.rpartition(".")
     if parent:
         __import__(parent)
-    loader = _Copy(name, path, data, namespace)
     spec = ModuleSpec(name, loader, origin=path, is_package=loader.is_package(name))
     spec.has_location = True
     if spec.submodule_search_locations is not None:

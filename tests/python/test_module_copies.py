@@ -6,6 +6,7 @@ import importlib
 import importlib.machinery
 import pickle
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ import pytest
 
 import dlopen
 from dlopen._modules import ExtensionLoader, open_extension
-from dlopen.importer import load_module, reload_module
+from dlopen.importer import install, load_module, reload_module, uninstall
 from support.extensions import CREATED, FAILS, INCLUDE, KNOWS, MULTI, SINGLE, SUFFIX, extension
 from support.fixtures import compile_library, run_python
 
@@ -209,6 +210,29 @@ def test_old_objects_keep_the_old_code(tmp_path: Path, monkeypatch: pytest.Monke
         reload_module(ModuleType("made_by_hand"))
 
 
+def test_a_module_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its new version is read there, also that of the new version."""
+    archive = tmp_path / "app.zip"
+    member = f"in_archive{SUFFIX}"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.write(extension(tmp_path / "built", "in_archive", MULTI), member)
+    monkeypatch.syspath_prepend(str(archive))
+    install()
+    try:
+        module = importlib.import_module("in_archive")
+        for _ in range(3):
+            module = reload_module(module)
+            assert module.next_count() == 1
+        assert module.__file__ == str(archive / member)
+        archive.write_bytes(b"no archive any more")
+        with pytest.raises(ImportError) as caught:
+            reload_module(module)
+        assert isinstance(caught.value.__cause__, OSError)
+        assert sys.modules["in_archive"] is module
+    finally:
+        uninstall()
+
+
 @pytest.mark.parametrize("name", ["raises", "late"])
 def test_a_new_version_that_fails(tmp_path: Path, name: str) -> None:
     """The old one is in its place, then."""
@@ -266,7 +290,7 @@ def test_reloading_grows_by_the_image_alone(tmp_path: Path) -> None:
 import gc, os, sys
 import dlopen
 from dlopen._modules import ExtensionLoader, open_extension
-from dlopen.importer import load_module, reload_module
+from dlopen.importer import install, load_module, reload_module, uninstall
 
 def counts():
     gc.collect()
