@@ -581,3 +581,97 @@ except dlopen.LoadError as error:
     assert third == "it may only be mapped, which the archive's file system refuses for code"
     copied = "plug.so: the archive's file system does not let code be mapped"
     assert len([line for line in done.stderr.splitlines() if line.endswith(copied)]) == 1
+
+
+def test_by_a_relative_path(
+    tmp_path: Path,
+    members: dict[str, bytes],
+    archives: Callable[..., Located],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = pack(tmp_path / "app.pyz", members)
+    located = archives(app)
+    monkeypatch.chdir(tmp_path)
+    with dlopen.Library("./app.pyz//bundle/./plug.so") as plug:
+        assert plug.info.path == f"{app}/bundle/plug.so"
+        assert located.asked[0] == f"{app}/bundle/plug.so"
+        with dlopen.Library(Path("app.pyz/bundle/plug.so")) as again:
+            assert again.info == plug.info
+
+
+@pytest.mark.parametrize("way", ["RPATH", "LD_LIBRARY_PATH", "namespace"])
+def test_a_folder_in_an_archive_is_searched(
+    way: str, tmp_path: Path, members: dict[str, bytes]
+) -> None:
+    """In the place where any folder of that list is."""
+    app = pack(tmp_path / "app.pyz", members)
+    folder = f"{app}/{LIBRARIES}"
+    base = compile_library(tmp_path, "libbase.so", BASE)
+    flags = [f"-Wl,--disable-new-dtags,-rpath,{folder}"] if way == "RPATH" else []
+    beside = compile_library(tmp_path, "beside.so", DEP, libraries=[base], rpath="", flags=flags)
+    base.unlink()
+    code = """
+import sys
+from pathlib import Path
+import dlopen
+from dlopen import _linker
+from support.archives import Located
+app, folder, beside, way = sys.argv[1:]
+_linker.set_archives(located := Located(Path(app)))
+if way == "namespace":
+    opened = dlopen.Namespace("here", [folder]).load(beside)
+else:
+    opened = dlopen.Library(beside)
+print(opened.dep(), opened.info.dependencies[0].path)
+print([path for path in located.asked if "hwcaps" in path or "libbase" not in path])
+print([found.path for found in dlopen.find("libbase.so").candidates if not found.reason])
+"""
+    env = {"LD_LIBRARY_PATH": folder} if way == "LD_LIBRARY_PATH" else {}
+    done = run_python(code, str(app), folder, str(beside), way, env=env)
+    found, others, by_find = done.stdout.splitlines()
+    assert found == f"11 {folder}/libbase.so"
+    assert others == "[]"
+    if way == "LD_LIBRARY_PATH":
+        assert by_find == f"['{folder}/libbase.so']"
+
+
+def test_what_must_be_the_hosts_is(tmp_path: Path) -> None:
+    """It is never taken from an archive, as it is never from bytes."""
+    code = """
+import sys
+from pathlib import Path
+import dlopen
+from dlopen import _linker
+from support.archives import Located, pack
+host = next(info.path for info in dlopen.libraries() if info.soname == "libc.so.6")
+for compress in (False, True):
+    app = pack(Path(sys.argv[1], f"{compress}.pyz"), {"libc.so.6": Path(host).read_bytes()},
+               compress=compress)
+    _linker.set_archives(Located(app))
+    with dlopen.Library(f"{app}/libc.so.6") as libc:
+        print(libc.info.is_host, libc.info.path == host)
+"""
+    assert run_python(code, str(tmp_path)).stdout == "True True\n" * 2
+
+
+def test_threads_get_one_image(
+    tmp_path: Path, members: dict[str, bytes], archives: Callable[..., Located]
+) -> None:
+    app = pack(tmp_path / "app.pyz", members)
+    archives(app)
+    start = threading.Barrier(4)
+    opened: list[dlopen.Library] = []
+
+    def opens() -> None:
+        start.wait()
+        opened.append(dlopen.Library(f"{app}/bundle/plug.so"))
+
+    threads = [threading.Thread(target=opens) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({library.info for library in opened}) == 1
+    assert len([info for info in dlopen.libraries() if info.archive == str(app)]) == 3
+    for library in opened:
+        library.close()
