@@ -141,7 +141,7 @@ cdef inline bint host_has_loaded(Transaction* transaction) noexcept nogil:
         mine = <const Image*>transaction.loaded.items[i]
         for j in range(transaction.snapshot.host_count):
             host = transaction.snapshot.hosts[j]
-            if mine.is_from_bytes or not sees(transaction, host) \
+            if mine.is_from_bytes or mine.offset != 0 or not sees(transaction, host) \
                     or not has_same_headers(mine, host):
                 continue
             if not load_u32(&host.host.is_identified) \
