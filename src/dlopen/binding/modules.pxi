@@ -106,8 +106,12 @@ cdef void *dlopen_of_imports(const char *path, int mode) noexcept nogil:
     cdef Maker *maker = <Maker *>innermost_maker
     while maker != NULL:
         # Not the first that comes: audit hooks run before it, and may import.
-        if not maker.is_open and path != NULL and strcmp(path, maker.path) == 0:
-            return open_for(maker, mode)
+        if path != NULL and strcmp(path, maker.path) == 0:
+            if not maker.is_open:
+                return open_for(maker, mode)
+            # CPython 3.15 opens a second time, where a module has no PyModExport function.
+            if maker.image != 0 and not maker.is_found:
+                return <void *>maker.image
         maker = maker.outer
     return other_dlopen(path, mode)
 
