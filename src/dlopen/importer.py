@@ -281,7 +281,7 @@ class Importer(zipimporter):
         self._archive = _archives.read_anew(self._archive)
         self._publish()
 
-    def refused(self, name: str) -> LoadError | None:
+    def _refusal_of(self, name: str) -> LoadError | None:
         """Why a module that the archive has cannot be imported."""
         refusal = self._archive.refusal()
         base = self.prefix + name.rpartition(".")[2]
@@ -321,18 +321,20 @@ class _Last:
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, _: ModuleType | None = None) -> None:
         for place in sys.path if path is None else path:
+            if not isinstance(place, str):
+                continue
             finder = sys.path_importer_cache.get(place)
             error, which = None, ""
             if isinstance(finder, Importer):
-                error, which = finder.refused(name), " that can be used here"
-            elif finder is None and _archives.broken and isinstance(place, str):
+                error, which = finder._refusal_of(name), " that can be used here"
+            elif finder is None and _archives.broken:
                 error = _archives.broken.get(os.path.abspath(place))
             if error is not None:
                 message = f"No module named {name!r}{which}; {error}"
                 raise ModuleNotFoundError(message, name=name, path=error.library) from error
 
 
-_lock = new_lock()  # held while the next two are changed
+_lock = new_lock()  # held while the next two run
 
 
 def install(*, everything: bool = False, mapped_only: bool = False) -> None:

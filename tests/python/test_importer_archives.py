@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import pkgutil
@@ -134,6 +135,17 @@ def test_relative_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert importlib.import_module("thing").value == f"{tmp_path}/app.zip/thing.py"
     monkeypatch.chdir("/")
     assert importlib.import_module("pack").__path__ == [f"{tmp_path}/app.zip/pack"]
+
+
+def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack(tmp_path / "a.zip", {"thing.py": b"value = 1"})
+    places: list[object] = [b"a.zip", Path("a.zip"), ["a.zip"], None, "", "/", "a.zip/"]
+    sys.path[:0] = places[:-1]  # type: ignore[assignment]
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'thing'$"):
+        importlib.import_module("thing")
+    sys.path[:0] = places  # type: ignore[assignment]
+    assert importlib.import_module("thing").value == 1
 
 
 def test_what_zipimport_has_found_before(tmp_path: Path) -> None:
@@ -415,3 +427,26 @@ def test_a_comment_at_the_end(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = b"PK" * 0x7FFF
     assert value_of(path) == 6
+
+
+def test_descriptors_of_archives_that_were_replaced(tmp_path: Path) -> None:
+    """Closed when no loader has the archive any more."""
+    path = pack(tmp_path / "a.zip", {"thing.py": b"value = -1", "pack/__init__.py": b""})
+    sys.path.insert(0, str(path))
+    importlib.import_module("pack")
+    for number in range(20):
+        files = {"thing.py": f"value = {number}".encode(), "pack/__init__.py": b""}
+        pack(tmp_path / "b.zip", files).replace(path)
+        importlib.invalidate_caches()
+        sys.modules.pop("thing", None)
+        assert importlib.import_module("thing").value == number
+        assert sum(one.startswith(str(path)) for one in open_files()) == 1
+
+
+def open_files() -> list[str]:
+    """Their paths, as far as they have one."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of the listing itself
+            found.append(str(descriptor.readlink()))
+    return found
