@@ -319,9 +319,9 @@ class _Last:
     """Asked when no other finder has a module: it says so if that is an archive's fault."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, _: ModuleType | None = None) -> None:
+    def find_spec(name: str, path: Sequence[object] | None, _: ModuleType | None = None) -> None:
         for place in sys.path if path is None else path:
-            if not isinstance(place, str):
+            if not isinstance(place, str):  # sys.path may hold anything
                 continue
             finder = sys.path_importer_cache.get(place)
             error, which = None, ""
