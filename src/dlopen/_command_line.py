@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 from zipimport import ZipImportError, zipimporter
 
-from dlopen import _linker, process, watching
+from dlopen import _archives, _linker, process, watching
 from dlopen.image import Image
 from dlopen.library import opened
 
@@ -154,6 +154,8 @@ def _find(options: Options) -> int:
 
 def _describe(info: Info) -> Iterator[tuple[str, str]]:
     yield "path", info.path
+    if info.archive is not None:
+        yield "archive", f"{info.archive}, from {info.offset:#x} on"
     yield "machine", info.machine
     for name in ("soname", "interpreter", "rpath", "runpath"):
         if (value := getattr(info, name)) is not None:
@@ -180,6 +182,7 @@ def _describe(info: Info) -> Iterator[tuple[str, str]]:
 def _info(options: Options) -> int:
     # A file here comes first, as for every other tool that reads files.
     name = Path(options.name) if Path(options.name).exists() else options.name
+    _linker.set_archives(_archives.locate)
     with Image(name) as image:
         for key, value in _describe(image.info):
             print(f"{key:12} {value}")

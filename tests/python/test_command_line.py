@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dlopen import _command_line
+from support.archives import begins, pack
 from support.elf64 import DT_RUNPATH, PT_GNU_RELRO, Elf
 from support.fixtures import compile_library, run
 
@@ -254,6 +255,20 @@ def test_info(tmp_path: Path) -> None:
         address // PAGESIZE for address in (relro.address, relro.address + relro.memory_size)
     )
     assert told("relro") == [f"{(end - start) * PAGESIZE} bytes"]
+
+
+def test_info_of_a_library_in_an_archive(tmp_path: Path) -> None:
+    library = compile_library(tmp_path, "libin.so", "int answer(void) { return 42; }")
+    archive = pack(tmp_path / "libraries.zip", {"in/libin.so": library.read_bytes()})
+    said = command("info", f"{archive}/in/libin.so").stdout.splitlines()
+    assert said[0].split() == ["path", f"{archive}/in/libin.so"]
+    assert said[1].split(maxsplit=1) == [
+        "archive",
+        f"{archive}, from {begins(archive, 'in/libin.so'):#x} on",
+    ]
+    refused = command("info", f"{archive}/in/other.so", check=False)
+    assert refused.returncode == 1
+    assert "Not a directory" in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["libnonesuch.so", "data"])

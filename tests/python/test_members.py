@@ -16,7 +16,7 @@ import pytest
 import dlopen
 from dlopen import _linker
 from support.archives import Located, begins, pack
-from support.fixtures import compile_library, maps, missing, run_python
+from support.fixtures import compile_library, maps, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -573,7 +573,7 @@ except dlopen.LoadError as error:
         code, str(app), str(tmp_path / "mounted"), env={"DLOPEN_LOG": "info"}, check=False
     )
     if done.returncode == 77:
-        missing("mount(2) in a namespace of its own")
+        pytest.skip("this user may not mount: root may, and who may make namespaces")
     assert done.returncode == 0, done.stderr
     first, second, third = done.stdout.splitlines()
     assert first == "Not a directory"
