@@ -11,7 +11,7 @@ from _thread import get_ident
 from importlib.machinery import ExtensionFileLoader
 
 from dlopen._lifecycle import new_lock
-from dlopen._modules import ExtensionLoader, find_behind, open_extension
+from dlopen._modules import ExtensionLoader, find_behind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ class Block:
         loader = spec.loader
         if isinstance(loader, ExtensionFileLoader):
             if not isinstance(loader, ExtensionLoader):
-                loader = ExtensionLoader(loader.name, loader.path, open_extension)
-            loader.move_to(self._namespace)
+                loader = ExtensionLoader(loader.name, loader.path)
+            loader.namespace = self._namespace
             spec.loader = loader
         elif hasattr(loader, "exec_module"):
             ours: Any = _Loader(loader, self._namespace)

@@ -92,7 +92,10 @@ def create(
         return module
     finally:
         spec.origin = path
-    raise _as_of_import(making.error, spec, path)
+    try:
+        raise _as_of_import(making.error, spec, path)
+    finally:
+        del making  # the error's traceback leads here: no circle
 
 
 def _as_of_import(error: BaseException, spec: ModuleSpec, path: str) -> BaseException:
@@ -175,19 +178,17 @@ class ExtensionLoader(ExtensionFileLoader):
     """As the interpreter's, but our linker opens the file."""
 
     namespace: Home | None = None
-
-    def __init__(self, name: str, path: str, opener: Opener) -> None:
-        super().__init__(name, path)
-        self._opener = opener
-
-    def move_to(self, namespace: Home) -> None:
-        """Before it is used: the module belongs to the namespace; each load makes one anew."""
-        self._opener = namespace._open_extension
-        self.namespace = namespace
+    """That the module belongs to; each load makes one anew.  Set before it is used."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Open the file, and make the module."""
-        return create(spec, self._opener, anew=self.namespace is not None)
+        return create(spec, self.open_image, anew=self.namespace is not None)
+
+    def open_image(self, path: str, mode: int) -> int:
+        """As dlopen(3), where the module belongs."""
+        if self.namespace is not None:
+            return self.namespace._open_extension(path, mode)
+        return open_extension(path, mode)
 
 
 def find_behind(
@@ -219,7 +220,7 @@ class _Everything:
         spec = find_behind(self, name, path, target)
         # A subclass has reasons of its own.
         if spec is not None and type(spec.loader) is ExtensionFileLoader:
-            spec.loader = ExtensionLoader(spec.loader.name, spec.loader.path, open_extension)
+            spec.loader = ExtensionLoader(spec.loader.name, spec.loader.path)
         return spec
 
 
@@ -240,18 +241,18 @@ class _Copy(ExtensionLoader):
     def __init__(
         self, name: str, path: str, data: Buffer, namespace: Home | None, reader: Reader
     ) -> None:
-        super().__init__(name, path, self._open)
+        super().__init__(name, path)
         self.namespace = namespace
         self.reader = reader
         self._data: list[Buffer] = [data]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return create(spec, self._opener, anew=True, finder=_find_only)
+        return create(spec, self.open_image, anew=True, finder=_find_only)
 
     def get_data(self, path: str) -> bytes:
         return self.reader(path)
 
-    def _open(self, path: str, mode: int) -> int:
+    def open_image(self, path: str, mode: int) -> int:
         name, _, flags = _linker.asked(path, mode)
         place = self.namespace._entered() if self.namespace else 0
         # Given away: it may be large.

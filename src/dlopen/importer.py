@@ -32,7 +32,6 @@ from dlopen._lifecycle import late, new_lock
 from dlopen._modules import (
     ExtensionLoader,
     load_module,
-    open_extension,
     reload_module,
     take_everything,
 )
@@ -301,7 +300,7 @@ class MemberLoader(ExtensionLoader):
     """Loads an extension module that is a member of an archive."""
 
     def __init__(self, name: str, path: str, importer: Importer) -> None:
-        super().__init__(name, path, open_extension)
+        super().__init__(name, path)
         self._importer = importer
         # Its descriptor stays open until the linker has the file, also if another takes its place.
         self._archive = importer._archive

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import dlopen
-from dlopen._modules import ExtensionLoader, open_extension
+from dlopen._modules import ExtensionLoader
 from dlopen.importer import install, load_module, reload_module, uninstall
 from support.extensions import CREATED, FAILS, INCLUDE, KNOWS, MULTI, SINGLE, SUFFIX, extension
 from support.fixtures import compile_library, run_python
@@ -158,8 +158,8 @@ def test_what_binding_libraries_know_is_of_one_image(
 
             # Of the same file, which is bound already.
             path = str(paths["knows"])
-            again = ExtensionLoader("second", path, open_extension)
-            again.move_to(namespace)
+            again = ExtensionLoader("second", path)
+            again.namespace = namespace
             spec = importlib.machinery.ModuleSpec("second", again, origin=path)
             of_same_file = again.create_module(spec)
             assert knows.dictionary() is other.dictionary() is of_same_file.dictionary()
@@ -284,12 +284,45 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     assert load_module("two", several).__name__ == "two"
 
 
+def test_what_fails_leaves_no_circle(tmp_path: Path) -> None:
+    """Which would keep the content of the file until the garbage collector finds it."""
+    (tmp_path / "text.abi3.so").write_text("no library" * 100)
+    code = """
+import gc, sys
+import dlopen
+from dlopen.importer import install, load_module
+sys.path.insert(0, sys.argv[1])
+
+def bytes_of_text():
+    load_module("bytes_of_text", b"no library" * 100)
+
+def by_import():
+    import text
+
+def in_namespace():
+    with dlopen.Namespace("a") as namespace, namespace.imports():
+        import text
+
+install(everything=True)
+for act in (bytes_of_text, by_import, in_namespace):
+    for found in range(3):
+        gc.collect()
+        gc.disable()
+        try:
+            act()
+        except ImportError:
+            pass
+    assert gc.collect() == 0, act
+"""
+    run_python(code, str(tmp_path))
+
+
 def test_reloading_grows_by_the_image_alone(tmp_path: Path) -> None:
     path = extension(tmp_path, "grows", MULTI)
     code = """
 import gc, os, sys
 import dlopen
-from dlopen._modules import ExtensionLoader, open_extension
+from dlopen._modules import ExtensionLoader
 from dlopen.importer import install, load_module, reload_module, uninstall
 
 def counts():

@@ -41,12 +41,15 @@ def opener(path, mode):
     opened.append(_linker.open(name, None, flags, keeps_gil=True))
     return opened[-1]
 
+class Loader(_modules.ExtensionLoader):
+    open_image = staticmethod(opener)
+
 class Finder(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, *arguments):
         spec = super().find_spec(*arguments)
         if spec and isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
-            spec.loader = _modules.ExtensionLoader(spec.loader.name, spec.loader.path, opener)
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
         return spec
 
 if way == "without":
@@ -224,7 +227,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 first = importlib.import_module("first")
 spec = spec_from_file_location("pack.second", {str(path)!r})
 if way != "interpreter":
-    spec.loader = _modules.ExtensionLoader("pack.second", spec.loader.path, opener)
+    spec.loader = Loader("pack.second", spec.loader.path)
 second = module_from_spec(spec)
 spec.loader.exec_module(second)
 print(first, second, first.next_count(), second.next_count(), second.early)
