@@ -203,6 +203,8 @@ class Importer(zipimporter):
             )
         if len(data) < 16:
             raise EOFError(f"reached EOF while reading pyc header of {name!r}")
+        if (flags := int.from_bytes(data[4:8], "little")) > 3:
+            raise ImportError(f"invalid flags {flags!r} in {name!r}", name=name, path=path)
         if source is not None and not self._is_valid(data, source):
             return None
         code: CodeType = marshal.loads(data[16:])

@@ -665,3 +665,41 @@ print(*sorted({*sys.modules} - before))
         *("dlopen." + name for name in ("_archives", "_lifecycle", "_linker", "_modules")),
         *("dlopen." + name for name in ("_platform", "_records", "errors", "importer")),
     }
+
+
+def test_extensions_of_an_archive_that_is_changed(tree: Path, tmp_path: Path) -> None:
+    """Before they are opened; what is open is not touched by a file of the same content."""
+    path = pack(tmp_path / "tree.zip", contents(tree))
+    code = """
+importer.install()
+sys.path.insert(0, place)
+import pack
+with open(place, "r+b") as file:
+    start = file.read(1)
+    os.utime(place, (1, 1))
+for name in ("pack.both", "pack.native"):
+    try:
+        __import__(name)
+    except ImportError as error:
+        cause = error.__cause__
+        assert isinstance(cause, dlopen.LoadError) and name not in sys.modules
+        print(error.name, error.path.removeprefix(place), cause.library == place, cause.reason)
+try:
+    dlopen.Library(f"{place}/pack/both{sys.argv[2]}")
+except dlopen.LoadError as error:
+    print(error.reason)
+print(len(ours()), pack.multi.get_level())
+import importlib
+importlib.invalidate_caches()
+import pack.both, pack.native
+print(pack.native.get_level(), len(ours()))
+"""
+    changed = "it was changed since it was opened"
+    shown = run_python(IMAGES + code, str(path), SUFFIX).stdout.splitlines()
+    assert shown == [
+        f"pack.both /pack/both{SUFFIX} True {changed}",
+        f"pack.native /pack/native/__init__{SUFFIX} True {changed}",
+        changed,
+        "3 7",
+        "7 5",
+    ]
