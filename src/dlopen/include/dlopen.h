@@ -150,8 +150,8 @@ struct DLOPEN_member {
   int32_t descriptor;            /* of the file; the caller's, open until the call that asked returns */
   uint32_t flags;                /* DLOPEN_MEMBER_MAPPED_ONLY */
   const char *reason;            /* from who is asked and ends the open: why; or NULL */
-  DLOPEN_done *done;             /* or NULL: called when nothing that this points to is used any more, in the same */
-  void *done_data;               /* thread, whatever was answered */
+  DLOPEN_done *done;             /* of an answer, or NULL: called in the same thread when nothing that it points to is */
+  void *done_data;               /* used any more, whatever it was */
 };
 
 /* The member at a path, which is absolute unless it is one of a request's `members`, and plain: fills *member, which

@@ -52,7 +52,7 @@ cdef struct File:
     bint is_copied               # into memory, where it is not mapped
     uint32_t copied_for          # DETAIL_*: why a member is; NONE: it is not
     bint is_refused              # its file system does not let it be mapped
-    Member member                # of an archive; zeroes: none. To be given back, by `done`
+    Member member                # of an archive; zeroes: none. To be given back if it has a `done`
     uint32_t problem             # DETAIL_*: why the member cannot be used; NONE: it can
     long problem_result          # a negative errno, or 0
     uint64_t size
@@ -112,10 +112,11 @@ cdef inline uint32_t find_member(File* file) noexcept nogil:
 
 cdef inline void file_from_member(File* file, const Member* member) noexcept nogil:
     """What it says is checked, and reported by `fail_for_member`. It stays the giver's, who keeps
-    it until the file is closed."""
+    it until the file is closed, and perhaps gives it again: it is not given back."""
     file_init(file)
     file.is_member = True
     memcpy(&file.member, member, smaller(member.size, sizeof(Member)))
+    file.member.done = NULL
     file.problem = find_member(file)
 
 
@@ -132,14 +133,17 @@ cdef inline bint file_from_locating(
     answer = locate(path, &member, data)
     if answer == 0:
         file_from_member(file, &member)
-        return True
-    file_init(file)
-    file.is_stopped = answer != 1
-    file.is_member = file.is_stopped
-    file.member = member
-    if not file.is_stopped:
+    else:
+        file_init(file)
+        file.is_member = True
+        file.is_stopped = answer != 1
+        file.member.reason = member.reason
+    file.member.done = member.done
+    file.member.done_data = member.done_data
+    if answer == 1:
         file_close(file)         # what it has filled in all the same
-    return file.is_stopped
+        file_init(file)
+    return answer != 1
 
 
 cdef inline int fail_for_member(const File* file, const char* name, Error* error) noexcept nogil:
@@ -263,7 +267,7 @@ cdef inline int file_open(File* file, const char* path, Error* error) noexcept n
 
 
 cdef inline void file_close(File* file) noexcept nogil:
-    """Again does no harm. A member is given back, by code of its giver's: with no lock held."""
+    """Again does no harm. What an asking gave is given back, to foreign code: with no lock held."""
     if file.is_member and file.member.done != NULL:
         file.member.done(file.member.done_data)
     elif not file.is_member and file.descriptor >= 0:

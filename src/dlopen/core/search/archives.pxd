@@ -142,10 +142,10 @@ cdef inline long ask_archives(Linker* linker, Text* path, File* file) noexcept n
 
 
 cdef inline long open_at(Linker* linker, Text* path, File* file) noexcept nogil:
-    """0 and the file at a path, its start read, or a member of an archive as `ask_archives`; else a
-    negative errno."""
+    """0 and the file at a path, its start read, or a member of an archive as `ask_archives` (not
+    without `linker`, which may be NULL); else a negative errno."""
     cdef long descriptor = kernel_open(path.data)
-    if descriptor == -ENOTDIR:
+    if descriptor == -ENOTDIR and linker != NULL:
         return ask_archives(linker, path, file)
     if descriptor < 0:
         return descriptor

@@ -45,7 +45,8 @@ cdef inline bint is_for_this_machine(const File* file) noexcept nogil:
 
 cdef inline int probe_file(Linker* linker, Text* path, File* file) noexcept nogil:
     """0 and the open file: one that the search ends at (whether it can be loaded shows
-    later); else a positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine."""
+    later); else a positive errno, or DLOPEN_REJECTED_MACHINE for another class or machine. With
+    `linker`, which may be NULL, it may be in an archive."""
     cdef long result = open_at(linker, path, file)
     if result < 0:
         return <int>-result
@@ -191,6 +192,7 @@ cdef inline bint try_folder(void* data) noexcept nogil:
     cdef size_t length = path.length
     cdef size_t i
     cdef const char* subfolder = walk.settings.subfolders.data
+    cdef bint in_file
     cdef int result
     if path.failed:
         return end_walk(walk)
@@ -209,9 +211,10 @@ cdef inline bint try_folder(void* data) noexcept nogil:
             if path.failed:
                 return end_walk(walk)
             # The file may be there all the same, if its folder could not be looked for.
-            if result != ENOENT and (result != ENOTDIR or has_archives(walk.linker)):
-                result = probe_file(walk.linker, path, walk.file)
-            if result == ENOTDIR:
+            in_file = result == ENOTDIR
+            if result != ENOENT and (not in_file or has_archives(walk.linker)):
+                result = probe_file(walk.linker if subfolder[0] == 0 else NULL, path, walk.file)
+            if in_file and result == ENOTDIR:
                 result = ENOENT
             report_candidate(walk.name, path.data, walk.origin, result)
             if result == 0 or subfolder[0] == 0 or result != ENOENT:
