@@ -6,9 +6,13 @@ Not imported before it is used: `importlib.machinery` takes longer than all of t
 from __future__ import annotations
 
 import builtins
+import importlib
 import sys
 from _thread import get_ident
+from contextlib import nullcontext
 from importlib.machinery import ExtensionFileLoader
+from importlib.util import resolve_name
+from types import ModuleType
 
 from dlopen._lifecycle import new_lock
 from dlopen._modules import ExtensionLoader, find_behind
@@ -17,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec
-    from types import ModuleType, TracebackType
+    from types import TracebackType
     from typing import Any, Protocol
 
     class Home(Protocol):
@@ -177,6 +181,7 @@ class _Import:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self.importlib = _Importlib(self)
 
     def __call__(
         self,
@@ -186,29 +191,48 @@ class _Import:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        home = self._home
         arguments = name, globals, locals, fromlist or (), level
-        if _finder.thread == get_ident() and home._block is not None:
-            return builtins.__import__(*arguments)
-        known = self._known(name, globals or {}, fromlist or (), level)
+        known = None if self._is_inside() else self._known(*arguments)
         if known is not None:
             return known
-        if not level and self._is_of_others(top_of(name)):
-            return builtins.__import__(*arguments)
-        if home.closed:
+        if level or not self._is_of_others(top_of(name)):
+            with self._block_for(name):
+                return builtins.__import__(*arguments)
+        found = builtins.__import__(*arguments)
+        return self.importlib if found is importlib else found
+
+    def import_module(self, name: str, package: str | None = None) -> ModuleType:
+        """As that of `importlib`."""
+        full = resolve_name(name, package) if name.startswith(".") else name
+        known = None if self._is_inside() else self._home._modules.get(full)
+        if known is not None:
+            return known
+        if self._is_of_others(top_of(full)):
+            return importlib.import_module(full)
+        with self._block_for(full):
+            return importlib.import_module(full)
+
+    def _is_inside(self) -> bool:
+        """Whether this thread is in a block of the namespace: then `sys.modules` has the rest."""
+        return _finder.thread == get_ident() and self._home._block is not None
+
+    def _block_for(self, name: str) -> Any:
+        """What to import it in."""
+        if self._is_inside():
+            return nullcontext()
+        if self._home.closed:
             raise ModuleNotFoundError(f"the namespace is closed: no import of {name}", name=name)
-        with home.imports():
-            return builtins.__import__(*arguments)
+        return self._home.imports()
 
     def _known(
-        self, name: str, globals_: Mapping[str, Any], fromlist: Sequence[str], level: int
+        self, name: str, globals_: Any, _: object, fromlist: Sequence[str], level: int
     ) -> ModuleType | None:
         """What was imported in blocks that ended: no turn is waited for."""
         modules = self._home._modules
         if not fromlist:
             return modules.get(top_of(name)) if not level and name in modules else None
         if level:
-            parent = str(globals_.get("__package__") or "").rsplit(".", level - 1)[0]
+            parent = str((globals_ or {}).get("__package__") or "").rsplit(".", level - 1)[0]
             name = f"{parent}.{name}" if name else parent
         module = modules.get(name)
         return module if all(one != "*" and hasattr(module, one) for one in fromlist) else None
@@ -220,6 +244,17 @@ class _Import:
         if top in sys.stdlib_module_names or self._home.closed:
             return True
         return _finder.block is None and top in sys.modules
+
+
+class _Importlib(ModuleType):
+    """What the namespace's modules get as `importlib`: with an `import_module` for them."""
+
+    def __init__(self, importing: _Import) -> None:
+        super().__init__("importlib")
+        self.__dict__.update(vars(importlib), import_module=importing.import_module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib, name)
 
 
 class _Finder:

@@ -573,6 +573,12 @@ def everything():
     return Thing
 def absent():
     import late.absent
+def lazily():
+    import importlib, importlib.abc
+    from importlib import import_module, util
+    assert importlib.util is util and importlib.import_module is import_module
+    assert importlib.abc.Loader and importlib.import_module("json") is sys.modules["json"]
+    return import_module("late.part"), importlib.import_module(".lazy", __name__)
 """
 
 
@@ -580,7 +586,7 @@ def test_functions_import_from_their_namespace(site: Path) -> None:
     """Outside of any block, in threads, and after the end of it what is imported already."""
     (site / "late").mkdir()
     (site / "late" / "__init__.py").write_text(LATE)
-    for name in ("part", "later", "after"):
+    for name in ("part", "later", "after", "lazy"):
         (site / "late" / f"{name}.py").write_text("class Thing: pass\nThing.place = __name__\n")
     for name in ("helper", "outsider"):
         (site / f"{name}.py").write_text("def new():\n import late.after\n return late.after\n")
@@ -607,11 +613,15 @@ def test_functions_import_from_their_namespace(site: Path) -> None:
         assert helper is namespace.modules["helper"]
         with pytest.raises(ModuleNotFoundError, match=r"late\.absent"):
             late.absent()
+        assert late.lazily() == (part, namespace.modules["late.lazy"])
+        with namespace.imports():
+            assert late.lazily() == (part, sys.modules["late.lazy"])
         with ThreadPoolExecutor(4) as pool:
             results = [*pool.map(lambda new: new(), [helper.new] * 4)]
         assert results == [namespace.modules["late.after"]] * 4
         namespace.close()
         assert late.top() == (late, part)
+        assert late.lazily() == (part, namespace.modules["late.lazy"])
         assert late.others() == (json, sys, helper, outsider)
         with pytest.raises(ModuleNotFoundError, match="the namespace is closed"):
             late.absent()
