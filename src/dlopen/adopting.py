@@ -193,13 +193,13 @@ def _library_of(caller: Caller) -> Library:
     if not isinstance(caller, type(sys)):
         return existing(caller)
     path = getattr(caller, "__file__", None)
-    definition = _linker.definition_of(caller)
-    found = _linker.address(definition) if definition else None
     if path is not None:
         try:
             return existing(path)
-        except Error:
+        except Error:  # a source file, for one
             pass
+    definition = _linker.definition_of(caller)
+    found = _linker.address(definition) if definition else None
     if found is None:
         raise TypeError(one_line(f"{caller.__name__} is no extension module"))
     # Built in: the executable's, or libpython's.
@@ -227,7 +227,7 @@ class Adoption:
         self._adopted: list[_Adopted] = []
         try:
             for library in libraries:
-                self._add(library)
+                self._add(_answer(library))
             if later:
                 _watch_imports()
                 with _lock:
@@ -236,8 +236,7 @@ class Adoption:
             self.restore()
             raise
 
-    def _add(self, library: Library) -> None:
-        adopted = _answer(library)
+    def _add(self, adopted: _Adopted | None) -> None:
         if adopted is None:
             return
         adopted.opens_here()
@@ -335,8 +334,8 @@ def adopt(*libraries: Caller, later: bool = False) -> Adoption:
         TypeError: A module that is none of an extension.
     """
     callers: list[Caller] = [_ctypes, *libraries]
-    if "_cffi_backend" in sys.modules:
-        callers.insert(1, sys.modules["_cffi_backend"])
+    if cffi := sys.modules.get("_cffi_backend"):  # None forbids it
+        callers.insert(1, cffi)
     found: list[Library] = []
     try:
         for caller in callers:
@@ -362,16 +361,18 @@ def _watch_imports() -> None:
 
     def create_module(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
         module = usual(self, spec)
-        for adoption in _later.copy():
-            _adopt_imported(adoption, module)
+        if _later:
+            _adopt_imported(module)
         return module
 
     ExtensionFileLoader.create_module = create_module  # type: ignore[method-assign]
 
 
-def _adopt_imported(adoption: Adoption, module: ModuleType) -> None:
+def _adopt_imported(module: ModuleType) -> None:
     """It is imported, whatever comes of this."""
     try:
-        adoption._add(_library_of(module))
+        adopted = _answer(_library_of(module))
+        for adoption in _later.copy():
+            adoption._add(adopted)
     except (Error, TypeError, ValueError) as error:
         log("dlopen.patch", "cannot adopt %r: %s", module, error)

@@ -28,7 +28,7 @@ from support.fixtures import BUILD
 from support.machines import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ROWS = Path(__file__).with_name("rows")
 MEASURED = Path(BUILD.parent, "programs", machine().name)
@@ -133,14 +133,17 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run_command(
-    command: Sequence[str | Path], folder: Path, preload: str | None, timeout: int
+    command: Sequence[str | Path],
+    folder: Path,
+    added: Mapping[str, str] | None,
+    timeout: int,
 ) -> Run:
-    """In an empty folder; `preload` for all processes of the command."""
+    """In an empty folder; `added` to the environment of all processes, our linker comes in."""
     folder.mkdir(parents=True)
     log = folder.with_suffix(".log")
-    ours = {}
-    if preload is not None:
-        ours = {"LD_PRELOAD": preload, "DLOPEN_LOG": "info", "DLOPEN_LOG_FILE": str(log)}
+    ours: dict[str, str] = {}
+    if added is not None:
+        ours = {**added, "DLOPEN_LOG": "info", "DLOPEN_LOG_FILE": str(log)}
         if machine().is_foreign:  # the shell is of this one
             words = ",".join(f"{name}={value}" for name, value in ours.items())
             ours = {"QEMU_SET_ENV": words}
@@ -164,7 +167,8 @@ def run_command(
 
 
 def run_program(program: Program, folder: Path, preload: str | None) -> Run:
-    done = run_command(["/bin/sh", program.path], folder, preload, timeout=300)
+    added = None if preload is None else {"LD_PRELOAD": preload}
+    done = run_command(["/bin/sh", program.path], folder, added, timeout=300)
     for mask in program.masks:
         done.output = re.sub(mask, "MASKED", done.output, flags=re.MULTILINE)
     return done
