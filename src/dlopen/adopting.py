@@ -174,7 +174,9 @@ def _interpreter() -> int:
 
 
 def _calls_opening(library: Library) -> bool:
-    return any(relocation.symbol in _OPENING for relocation in library.info.relocations)
+    """Asked of one that calls nothing of the rest, and so can do nothing with a handle."""
+    with library.patch(_ours(_OPENING)) as opening:
+        return any(opening.places.values())
 
 
 def answer_ctypes() -> None:
@@ -332,6 +334,7 @@ def adopt(*libraries: Caller, later: bool = False) -> Adoption:
         LoadError: One is not loaded, or the kernel does not let its places be changed; nothing is
             adopted then.
         TypeError: A module that is none of an extension.
+        ValueError: A library that is closed, or this package's own.
     """
     callers: list[Caller] = [_ctypes, *libraries]
     if cffi := sys.modules.get("_cffi_backend"):  # None forbids it

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlopen._command_line import preload_path
+from support.archives import pack
 from support.fixtures import compile_library, missing, run_python
 
 INCLUDE = f"-I{sysconfig.get_paths()['include']}"
@@ -385,6 +386,24 @@ with dlopen.Library(REST[1]) as lib:
     check(code, example, caller, other)
 
 
+def test_a_library_that_only_opens(example: Path) -> None:
+    code = """
+opener = ctypes.CDLL(REST[0])
+with dlopen.adopt(REST[0]) as adoption:
+    assert [info.path for info in adoption.libraries] == [_ctypes.__file__, REST[0]]
+    opener.open_it(os.fsencode(PATH))
+    assert is_ours()
+with dlopen.adopt(REST[0]):
+    pass
+opener.open_it(os.fsencode(REST[1]))
+assert is_ours(REST[1]) is False
+"""
+    source = "#include <dlfcn.h>\nint open_it(const char *path) { return !dlopen(path, RTLD_NOW); }"
+    opener = compile_library(example.parent, "libopener.so", source)
+    other = compile_library(example.parent, "libother.so", EXAMPLE)
+    check(code, example, opener, other)
+
+
 def test_modules_that_are_imported_later(example: Path, caller: Path) -> None:
     code = """
 from importlib import machinery, util
@@ -553,6 +572,35 @@ ffi.dlclose(lib)
         missing("cffi is not installed")
 
 
+def test_a_library_beside_a_module_in_an_archive(example: Path, tmp_path: Path) -> None:
+    """As bindings in wheels find theirs."""
+    code = """
+from dlopen import importer
+importer.install()
+sys.path.insert(0, PATH)
+try:
+    import binding
+    print("opened by the system's loader")
+except OSError as error:
+    assert PATH in str(error)
+with dlopen.adopt():
+    import binding
+path = os.path.join(PATH, "binding", "libexample.so")
+assert binding.lib.add(2, 3) == 5 and binding.lib._name == path and is_ours(path)
+assert c_int.in_dll(binding.lib, "counter").value == 5
+assert dlopen.CDLL(path)._handle == binding.lib._handle
+assert ctypes.CDLL(path, handle=binding.lib._handle).answer() == 42
+"""
+    source = """
+import ctypes, os
+lib = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libexample.so"))
+"""
+    members = {"binding/__init__.py": source.encode()}
+    archive = tmp_path / "binding.whl"
+    pack(archive, members | {"binding/libexample.so": example.read_bytes()})
+    assert check(code, archive) == ""
+
+
 def test_what_cannot_be(example: Path) -> None:
     code = """
 def is_untouched():
@@ -581,6 +629,11 @@ try:
     dlopen.adopt(libc)
 except ValueError as error:
     assert "closed" in str(error)
+try:
+    dlopen.adopt("libdlopen.so")
+except ValueError as error:
+    assert "libdlopen.so" in str(error), error
+assert is_untouched()
 # What calls nothing of it, and what we have loaded.
 with dlopen.adopt("libc.so.6", dlopen.Library(PATH)) as adoption:
     assert [info.path for info in adoption.libraries] == [_ctypes.__file__]
