@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         def closed(self) -> bool: ...
         def imports(self, *names: str) -> Block: ...
         def _entered(self) -> int: ...
+        def _entered_for_module(self) -> int: ...
         def _open_extension(self, path: str, mode: int) -> int: ...
 
 
@@ -150,6 +151,13 @@ class Block:
         return spec
 
 
+def importing(home: Home) -> dict[str, Any]:
+    """The builtins of the namespace's modules."""
+    if home._builtins is None:
+        home._builtins = {**vars(builtins), "__import__": _Import(home)}
+    return home._builtins
+
+
 class _Loader:
     """Of a module of Python code: until it runs, when it gets its own loader and our `import`."""
 
@@ -169,10 +177,7 @@ class _Loader:
         module.__loader__ = self._loader
         if module.__spec__:
             module.__spec__.loader = self._loader
-        home = self._home
-        if home._builtins is None:
-            home._builtins = {**vars(builtins), "__import__": _Import(home)}
-        module.__dict__["__builtins__"] = home._builtins
+        module.__dict__["__builtins__"] = importing(self._home)
         self._loader.exec_module(module)
 
 
@@ -211,6 +216,12 @@ class _Import:
             return importlib.import_module(full)
         with self._block_for(full):
             return importlib.import_module(full)
+
+    def imported(self, name: str) -> ModuleType | None:
+        """What `sys.modules` has of it in the namespace."""
+        own = self._home._modules
+        is_own = top_of(name) in own and not self._is_inside()
+        return own.get(name) if is_own else sys.modules.get(name)
 
     def _is_inside(self) -> bool:
         """Whether this thread is in a block of the namespace: then `sys.modules` has the rest."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         """A namespace that modules are imported into."""
 
         def imports(self, *names: str) -> AbstractContextManager[None]: ...
-        def _entered(self) -> int: ...
+        def _entered_for_module(self) -> int: ...
         def _open_extension(self, path: str, mode: int) -> int: ...
 
 
@@ -254,10 +254,12 @@ class _Copy(ExtensionLoader):
 
     def open_image(self, path: str, mode: int) -> int:
         name, _, flags = _linker.asked(path, mode)
-        place = self.namespace._entered() if self.namespace else 0
+        place, bound = 0, _linker.AS_COPY
+        if self.namespace is not None:
+            place, bound = self.namespace._entered_for_module(), [*bound, *_linker.IMPORTS]
         # Given away: it may be large.
         data = self._data.pop()
-        return _linker.open(name, data, flags, 0, _linker.AS_COPY, None, place, keeps_gil=True)
+        return _linker.open(name, data, flags, 0, bound, None, place, keeps_gil=True)
 
 
 def _find_only(image: int, name: str) -> int:

@@ -218,9 +218,18 @@ class Namespace(Place):
     def _images(self) -> list[int]:
         return [] if self._number is None else _linker.images_of(self._number)
 
+    def _entered_for_module(self) -> int:
+        """As `_entered`, for an extension module: what it imports later comes from here."""
+        with late():
+            from dlopen._importing import importing  # noqa: PLC0415  (slow to import)
+
+        number = self._entered()
+        _linker.import_by(number, importing(self)["__import__"])
+        return number
+
     def _open_extension(self, path: str, mode: int) -> int:
         """Open the file of an extension module, and return its image."""
-        number = self._entered()
+        number = self._entered_for_module()
         name, text, flags = _linker.asked(os.path.abspath(path), mode)  # noqa: PTH100
         more = _linker.REPLACE_IN_TREE | (_linker.ARENA if self._arena else 0)
 

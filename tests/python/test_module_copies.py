@@ -16,7 +16,17 @@ import pytest
 import dlopen
 from dlopen._modules import ExtensionLoader
 from dlopen.importer import install, load_module, reload_module, uninstall
-from support.extensions import CREATED, FAILS, INCLUDE, KNOWS, MULTI, SINGLE, SUFFIX, extension
+from support.extensions import (
+    CREATED,
+    FAILS,
+    IMPORTS_LATE,
+    INCLUDE,
+    KNOWS,
+    MULTI,
+    SINGLE,
+    SUFFIX,
+    extension,
+)
 from support.fixtures import compile_library, run_python
 
 ONE = SINGLE.replace("SIZE", "-1")
@@ -173,6 +183,38 @@ def test_what_binding_libraries_know_is_of_one_image(
         found.append(reload_module(copy).dictionary())
     assert len({*map(id, found)}) == len(found) == 7
     assert [one.get("kept") for one in found[:3]] == [None, "a", "b"]
+
+
+def test_compiled_code_imports_from_its_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is called, outside of the block: numpy's does."""
+    path = extension(tmp_path, "imports_late", IMPORTS_LATE)
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "apart" / "__init__.py").write_text("")
+    for name in ("part", "other"):
+        (tmp_path / "apart" / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    apart = importlib.import_module("apart.part")
+    for name in ("a", "b"):
+        with dlopen.Namespace(name) as namespace:
+            with namespace.imports("apart", "imports_late"):
+                late = importlib.import_module("imports_late")
+                own = importlib.import_module("apart.part")
+            copy = load_module("copy_imports", path, namespace=namespace)
+            assert own is not apart
+            for module in (late, copy):
+                for act in (module.by_name, module.by_object, module.from_list, module.known):
+                    assert act("apart.part") is own
+                    assert act("json.decoder") is importlib.import_module("json.decoder")
+                assert module.known("apart.absent") is None
+                assert module.by_name("apart.other") is namespace.modules["apart.other"]
+                with pytest.raises(ModuleNotFoundError, match=r"apart\.absent"):
+                    module.by_object("apart.absent")
+                with namespace.imports():
+                    assert module.by_object("apart.part") is module.known("apart.part") is own
+        assert late.by_name("apart.part") is copy.by_name("apart.part") is own
+        assert "apart.other" not in sys.modules
 
 
 def test_a_module_of_a_block_is_reloaded_there(

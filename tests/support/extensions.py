@@ -64,6 +64,31 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit_created(void) { return PyModuleDef_Init(&definition); }
 """
 )
+# What compiled code imports when it is called; see also Cython's modules.
+IMPORTS_LATE = """
+#include <Python.h>
+static PyObject *by_name(PyObject *module, PyObject *name) {
+    return PyImport_ImportModule(PyUnicode_AsUTF8(name));
+}
+static PyObject *by_object(PyObject *module, PyObject *name) { return PyImport_Import(name); }
+static PyObject *from_list(PyObject *module, PyObject *name) {
+    PyObject *list = Py_BuildValue("(s)", "__name__");
+    PyObject *found = PyImport_ImportModuleLevelObject(name, NULL, NULL, list, 0);
+    Py_DECREF(list);
+    return found;
+}
+static PyObject *known(PyObject *module, PyObject *name) {
+    PyObject *found = PyImport_GetModule(name);
+    return found || PyErr_Occurred() ? found : Py_NewRef(Py_None);
+}
+static PyMethodDef methods[] = {
+    {"by_name", by_name, METH_O, NULL}, {"by_object", by_object, METH_O, NULL},
+    {"from_list", from_list, METH_O, NULL}, {"known", known, METH_O, NULL},
+    {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "NAME", NULL, 0, methods, NULL, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_NAME(void) { return PyModuleDef_Init(&definition); }
+"""
 # As pybind11 and nanobind: what they know of their types is in the interpreter's dictionary.
 KNOWS = """
 #include <Python.h>

@@ -209,7 +209,67 @@ cdef PyObject *dictionary_of_copy(PyInterpreterState *interpreter) noexcept:
     return dictionary_of(return_address(0), False)
 
 
+# Compiled code of a namespace imports from there, too, whenever it does.
+cdef dict importers = {}                # by number of the namespace: `_Import` of `_importing`
+
+
+def import_by(int64_t namespace, importer):
+    """Let compiled code of the namespace import by this, for ever."""
+    importers.setdefault(namespace, importer)
+
+
+cdef object importer_of(void *caller):
+    """Of the namespace of the caller; it is in one, where an extension module was opened."""
+    cdef PublicImage *image = NULL
+    cdef PublicSymbol symbol
+    cdef Info info
+    cdef uint32_t token = DLOPEN_read_enter()
+    cdef int code = DLOPEN_address(caller, &image, &symbol)
+    memset(&info, 0, sizeof(info))
+    info.size = sizeof(info)
+    if code == DLOPEN_OK:
+        code = DLOPEN_info(image, &info)
+    DLOPEN_read_leave(token)
+    return importers[info.namespace_id]
+
+
+cdef object import_named(const char *name):
+    return importer_of(return_address(0)).import_module((<bytes>name).decode())
+
+
+cdef object import_object(PyObject *name):
+    return importer_of(return_address(0)).import_module(<object>name)
+
+
+cdef object import_level(
+    PyObject *name, PyObject *globals, PyObject *locals, PyObject *fromlist, int level
+):
+    return importer_of(return_address(0))(
+        <object>name, None if globals == NULL else <object>globals,
+        None if locals == NULL else <object>locals,
+        None if fromlist == NULL else <object>fromlist, level)
+
+
+cdef PyObject *imported(PyObject *name) noexcept:
+    """PyImport_GetModule: NULL, and no exception, where there is none."""
+    try:
+        module = importer_of(return_address(0)).imported(<object>name)
+    except Exception:
+        return NULL
+    if module is None:
+        return NULL
+    Py_INCREF(module)
+    return <PyObject *>module
+
+
 # Of an open: how what is loaded into a namespace, or is a copy of its own, is bound.
+IMPORTS = [
+    (b"PyImport_ImportModule", None, <uintptr_t><void *>import_named),
+    (b"PyImport_ImportModuleNoBlock", None, <uintptr_t><void *>import_named),
+    (b"PyImport_Import", None, <uintptr_t><void *>import_object),
+    (b"PyImport_ImportModuleLevelObject", None, <uintptr_t><void *>import_level),
+    (b"PyImport_GetModule", None, <uintptr_t><void *>imported),
+]
 IN_NAMESPACE = [
-    (b"PyInterpreterState_GetDict", None, <uintptr_t><void *>dictionary_of_namespace)]
+    *IMPORTS, (b"PyInterpreterState_GetDict", None, <uintptr_t><void *>dictionary_of_namespace)]
 AS_COPY = [(b"PyInterpreterState_GetDict", None, <uintptr_t><void *>dictionary_of_copy)]
