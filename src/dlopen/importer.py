@@ -316,6 +316,32 @@ class MemberLoader(ExtensionLoader):
         return self._importer.get_resource_reader(name or self.name)
 
 
+class _First:
+    """Asked first for distributions: `importlib.metadata` would read an archive by zipfile."""
+
+    @staticmethod
+    def find_spec(name: str, path: object, target: object = None) -> None:
+        """Leave modules to the others."""
+
+    @staticmethod
+    def find_distributions(context: Any) -> tuple[()]:
+        """None of its own: the standard library's finder is told what is in archives.
+
+        It keeps an object for each place, and asks it for the names there, and for paths of them.
+        """
+        kept: Any = getattr(sys.modules["importlib.metadata"], "FastPath", None)
+        for place in context.path if kept else ():
+            finder = sys.path_importer_cache.get(place) if isinstance(place, str) else None
+            if isinstance(finder, Importer):
+                with late():
+                    from dlopen._members import Member  # noqa: PLC0415  (not needed by most)
+
+                folder = Member(finder._archive, finder.prefix.rstrip("/"))
+                known = kept(place)
+                known.children, known.joinpath = folder.folders, folder.joinpath
+        return ()
+
+
 class _Last:
     """Asked when no other finder has a module: it says so if that is an archive's fault."""
 
@@ -353,6 +379,8 @@ def install(*, everything: bool = False, mapped_only: bool = False) -> None:
     with _lock:
         _archives.locate.flags = _linker.MAPPED_ONLY if mapped_only else 0
         _linker.set_archives(_archives.locate)
+        if _First not in sys.meta_path:
+            sys.meta_path.insert(0, _First)
         take_everything(on=everything)
         if Importer not in sys.path_hooks:
             at = sys.path_hooks.index(zipimporter) if zipimporter in sys.path_hooks else 0
@@ -367,8 +395,9 @@ def uninstall() -> None:
     with _lock:
         if Importer in sys.path_hooks:
             sys.path_hooks.remove(Importer)
-        if _Last in sys.meta_path:
-            sys.meta_path.remove(_Last)
+        for finder in (_First, _Last):
+            if finder in sys.meta_path:
+                sys.meta_path.remove(finder)
         _forget(Importer)
         _linker.set_archives(None)
         take_everything(on=False)

@@ -12,6 +12,7 @@ import time
 import zipfile
 import zipimport
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import FunctionType
 
@@ -132,6 +133,31 @@ def test_a_folder_in_an_archive_is_a_place(tmp_path: Path) -> None:
     found = pkgutil.get_importer(f"{path}/lib/deep")
     assert isinstance(found, importer.Importer)
     assert (found.archive, found.prefix) == (str(path), "lib/deep/")
+
+
+def test_distributions_of_places_in_archives(tmp_path: Path) -> None:
+    """Each is found once, where zipimport's would not be."""
+    text = "Metadata-Version: 2.1\nName: {}\nVersion: 1.{}\n"
+    names = ("", "lib/", "lib/deep/")
+    path = pack(
+        tmp_path / "app.zip",
+        {
+            f"{folder}d{number}-1.{number}.dist-info/METADATA": text.format(
+                f"d{number}", number
+            ).encode()
+            for number, folder in enumerate(names)
+        },
+    )
+    places = [f"{path}/{folder}".rstrip("/") for folder in names]
+    sys.path[:0] = places
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("thing")  # each place of the path was asked once
+    assert [metadata.version(f"d{number}") for number in range(3)] == ["1.0", "1.1", "1.2"]
+    found = [one.name for one in metadata.distributions() if one.name.startswith("d")]
+    assert [name for name in found if name in ("d0", "d1", "d2")] == ["d0", "d1", "d2"]
+    located = metadata.distribution("d2").locate_file("thing.py")
+    assert str(located) == f"{places[2]}/thing.py"
+    assert [one.name for one in metadata.distributions(path=[places[1]])] == ["d1"]
 
 
 def test_relative_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +417,8 @@ def test_the_system_calls_of_an_import(tmp_path: Path) -> None:
     """One open of the archive, and nothing written, however many members are read."""
     strace = need_tool("strace")
     files = {f"pack/m{number}.py": f"value = {number}\n".encode() for number in range(50)}
-    files["pack/__init__.py"] = b"from importlib import resources"
+    files["pack/__init__.py"] = b"from importlib import metadata, resources"
+    files["pack-1.0.dist-info/METADATA"] = b"Metadata-Version: 2.1\nName: pack\nVersion: 1.0\n"
     path = pack(tmp_path / "opened-once.zip", files, bytecode=True)
     code = """
 import sys
@@ -402,6 +429,7 @@ for number in range(50):
     assert __import__(f"pack.m{number}", fromlist=["value"]).value == number
 import pack
 assert len([*pack.resources.files("pack").iterdir()]) == 102
+assert pack.metadata.version("pack") == "1.0"
 print("done")
 """
     trace = tmp_path / "trace"
