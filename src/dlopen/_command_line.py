@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -292,10 +293,8 @@ def _add_zipapp(commands: argparse._SubParsersAction[Parser]) -> None:
     zipapp.set_defaults(act=_zipapp)
 
 
-def _is_archive(name: str) -> bool:
-    """Is this no command, but a file that the interpreter would run as an archive?"""
-    if name.isalpha():
-        return False
+def _can_run(name: str) -> bool:
+    """Is this an archive that the interpreter would run?"""
     try:
         return zipimporter(name).find_spec("__main__") is not None
     except ZipImportError:
@@ -308,13 +307,17 @@ def _run_archive(command: list[str]) -> int:
 
     from dlopen import importer  # noqa: PLC0415
 
+    archive = Path(command[0]).absolute()
+    if not _can_run(command[0]):
+        why = "is no archive with a __main__.py" if archive.exists() else os.strerror(errno.ENOENT)
+        print(f"dlopen: {command[0]}: {why}", file=sys.stderr)
+        return 2
     importer.install()
     sys.argv[:] = command
-    archive = str(Path(command[0]).absolute())
     if not sys.flags.safe_path:
         del sys.path[0]  # that of `dlopen`, or where `python -m` is
-    sys.path.insert(0, archive)
-    runpy.run_path(archive, run_name="__main__")
+    sys.path.insert(0, str(archive))
+    runpy.run_path(str(archive), run_name="__main__")
     return 0
 
 
@@ -365,7 +368,8 @@ def _parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line, by default the process's; return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and _is_archive(given[0]):
+    # A path, as no command is.
+    if given and not given[0].startswith("-") and {*"./"} & {*given[0]}:
         return _run_archive(given)
     # What follows -- is the program's, whatever argparse of this version makes of it.
     is_run = given[:1] in (["run"], ["watch"])

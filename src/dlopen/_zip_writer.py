@@ -39,9 +39,21 @@ def library_machine(data: bytes) -> int | None:
 
 
 def date_of_members() -> tuple[int, int, int, int, int, int]:
-    """That of SOURCE_DATE_EPOCH, else the first that a zip can hold: always the same bytes."""
-    year, *rest = time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", "0")))[:6]
-    return (year, *rest) if year >= 1980 else (1980, 1, 1, 0, 0, 0)  # type: ignore[return-value]
+    """That of SOURCE_DATE_EPOCH, else the first that a zip can hold: always the same bytes.
+
+    Raises:
+        ValueError: It is none that a zip can hold.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH") or "0"
+    try:
+        when = time.gmtime(int(text))
+    except (ValueError, OverflowError, OSError):
+        when = None
+    if when is None or not 1970 <= when.tm_year <= 2107:
+        raise ValueError(f"SOURCE_DATE_EPOCH={text}: a number of seconds, until the year 2107")
+    if when.tm_year < 1980:
+        return 1980, 1, 1, 0, 0, 0
+    return when.tm_year, when.tm_mon, when.tm_mday, when.tm_hour, when.tm_min, when.tm_sec
 
 
 def can_be_mapped(stream: BinaryIO, member: zipfile.ZipInfo, page: int) -> bool:

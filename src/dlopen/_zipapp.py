@@ -21,7 +21,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from dlopen import _linker
-from dlopen._zip_writer import TooLargeError, Writer, can_be_mapped, library_machine
+from dlopen._zip_writer import (
+    TooLargeError,
+    Writer,
+    can_be_mapped,
+    date_of_members,
+    library_machine,
+)
 from dlopen.image import Image
 
 TYPE_CHECKING = False
@@ -29,8 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from importlib.metadata import EntryPoint
     from importlib.resources.abc import Traversable
+    from typing import BinaryIO, NoReturn
 
 _INSIDE = "_dlopen"  # the folder of the archive for what is not the application's
+_OURS = frozenset(
+    ("dlopen", "dlopen.py", _INSIDE, f"{_INSIDE}.py")
+)  # names that SOURCE cannot have
 _OLDEST = 11  # the minor version of Python that dlopen needs
 # Its text has to be understood by every Python there is; `dlopen zipapp --info` reads SETTINGS.
 _MAIN = """\
@@ -78,6 +88,14 @@ class Wanted:
     minor: int = field(init=False)
 
     def __post_init__(self) -> None:
+        try:
+            date_of_members()
+        except ValueError as error:
+            raise PackError(str(error)) from None
+        if self.source is None and not self.requirements:
+            raise PackError("what shall be in it? SOURCE or --requirement")
+        if not self.python.isprintable():
+            raise PackError("--python: it is one line")
         given = self.python_version or f"3.{sys.version_info.minor}"
         version = re.fullmatch(r"3\.?(\d+)(?:\.\d+)?", given)
         if not version or int(version[1]) < _OLDEST:
@@ -129,29 +147,43 @@ def pack(wanted: Wanted) -> list[str]:
 
     Returns the warnings.
     """
+    new = wanted.output.with_name(f".{wanted.output.name}.{os.getpid()}")
+    try:
+        if wanted.output.is_dir():
+            raise PackError(f"--output {wanted.output}: it is a folder")
+        try:
+            stream = new.open("xb")
+        except OSError as error:
+            raise PackError(f"--output {wanted.output}: {error.strerror}") from None
+        with stream, tempfile.TemporaryDirectory(prefix="dlopen-zipapp-") as folder:
+            warnings = _pack_into(stream, wanted, Path(folder))
+        if wanted.python:
+            new.chmod(0o777 & ~_umask())
+        new.replace(wanted.output)
+    finally:
+        new.unlink(missing_ok=True)
+    return warnings
+
+
+def _pack_into(stream: BinaryIO, wanted: Wanted, folder: Path) -> list[str]:
+    """Put all of it together in the folder, and then into the archive."""
     progress = Progress()
-    with tempfile.TemporaryDirectory(prefix="dlopen-zipapp-") as name:
-        folder = Path(name)
+    try:
         progress.show("installing", 0, 1)
         if wanted.requirements:
             _install(wanted, folder)
+            shutil.rmtree(folder / "dlopen", ignore_errors=True)  # ours is put below _dlopen
         if wanted.source is not None:
-            _copy(wanted.source, folder, wanted.output)
-        shutil.rmtree(folder / "dlopen", ignore_errors=True)  # the one that is brought along
+            _copy(wanted.source, folder, {wanted.output.absolute(), Path(stream.name).absolute()})
         inside = _put_dlopen(wanted, folder / _INSIDE)
         settings = {"dlopen": inside.version, "machine": wanted.machine, **_entry(wanted, folder)}
         (folder / "__main__.py").write_text(_main_text(settings, wanted, folder))
-        try:
-            warnings = _compile(wanted, folder, progress)
-            new = wanted.output.with_name(f".{wanted.output.name}.{os.getpid()}")
-            try:
-                warnings += _write(wanted, inside, folder, new, progress)
-                new.replace(wanted.output)
-            finally:
-                new.unlink(missing_ok=True)
-        finally:
-            progress.end()
-    return warnings
+        return [
+            *_compile(wanted, folder, progress),
+            *_write(stream, wanted, inside, folder, progress),
+        ]
+    finally:
+        progress.end()
 
 
 def _install(wanted: Wanted, folder: Path) -> None:
@@ -174,19 +206,32 @@ def _install(wanted: Wanted, folder: Path) -> None:
         record.write_text("".join(line for line in lines if not line.startswith("../")))
 
 
-def _copy(source: Path, folder: Path, output: Path) -> None:
-    """All of SOURCE, but what Python has cached there, and an archive of before."""
+def _copy(source: Path, folder: Path, archives: set[Path]) -> None:
+    """All of SOURCE, but what Python has cached there, the archive, and the one of before.
 
-    def left_out(where: str, names: list[str]) -> set[str]:
-        return {
-            name
-            for name in names
-            if name == "__pycache__" or Path(where, name).absolute() == output.absolute()
-        }
-
+    Links are followed: what they lead to is packed.
+    """
     if not source.is_dir():
         raise PackError(f"{source} is not a folder")
-    shutil.copytree(source, folder, ignore=left_out, dirs_exist_ok=True)
+    for where, folders, names in os.walk(source, onerror=_stop, followlinks=True):
+        place = Path(where)
+        inside = place.relative_to(source)
+        if any(place.samefile(source / outer) for outer in inside.parents if place != source):
+            raise PackError(f"{place} leads to a folder that it is in")
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        if place == source and (ours := _OURS & {*folders, *names}):
+            raise PackError(f"{source}/{min(ours)}: the archive has that of dlopen itself")
+        (folder / inside).mkdir(exist_ok=True)
+        for path in (place / name for name in names):
+            if path.absolute() in archives:
+                continue
+            if not path.is_file():
+                raise PackError(f"{path} {'is no file' if path.exists() else 'leads nowhere'}")
+            shutil.copy(path, folder / inside / path.name)
+
+
+def _stop(error: OSError) -> NoReturn:
+    raise error
 
 
 def _put_dlopen(wanted: Wanted, folder: Path) -> Inside:
@@ -291,27 +336,27 @@ def _all_files(folder: Path) -> list[Path]:
 
 
 def _write(
-    wanted: Wanted, inside: Inside, folder: Path, output: Path, progress: Progress
+    stream: BinaryIO, wanted: Wanted, inside: Inside, folder: Path, progress: Progress
 ) -> list[str]:
+    """Write the archive; return which packages look for files beside their modules."""
     beside: dict[str, list[str]] = {}
     paths = _all_files(folder)
     paths.sort(key=_is_library)  # the libraries last: the others are read together
+    if wanted.python:
+        stream.write(f"#!{wanted.python}\n".encode())
     try:
-        with output.open("wb") as stream:
-            stream.write(f"#!{wanted.python}\n".encode())
-            with Writer(stream, inside.machine, inside.page, compress=wanted.compress) as writer:
-                for name in _folders_to_import(folder, paths):
-                    writer.add(f"{name}/", b"")
-                for number, path in enumerate(paths):
-                    progress.show("packing", number, len(paths))
-                    name, data = path.relative_to(folder).as_posix(), path.read_bytes()
-                    writer.add(name, data, executable=os.access(path, os.X_OK))
-                    if path.suffix == ".py" and _BESIDE.search(data) and not _NOT_USED.search(name):
-                        beside.setdefault(name.partition("/")[0], []).append(name)
+        with Writer(stream, inside.machine, inside.page, compress=wanted.compress) as writer:
+            for name in _folders_to_import(folder, paths):
+                writer.add(f"{name}/", b"")
+            for number, path in enumerate(paths):
+                progress.show("packing", number, len(paths))
+                name, data = path.relative_to(folder).as_posix(), path.read_bytes()
+                writer.add(name, data, executable=os.access(path, os.X_OK))
+                if path.suffix == ".py" and _BESIDE.search(data) and not _NOT_USED.search(name):
+                    beside.setdefault(name.partition("/")[0], []).append(name)
     except TooLargeError as error:
         message = f"{wanted.output} would need zip64, which zipimport cannot read: {error}"
         raise PackError(message) from None
-    output.chmod(0o777 & ~_umask())
     return [
         f"{top} looks for files beside its modules, where there are none: {names[0]}"
         + (f" and {len(names) - 1} more" if names[1:] else "")

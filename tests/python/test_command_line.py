@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from importlib.metadata import entry_points, version
 from mmap import PAGESIZE
@@ -112,6 +113,23 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
     done = command(*arguments, check=False)
     assert one_line(done).startswith("dlopen")
     assert done.returncode == 2
+
+
+def test_what_is_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command("missing.pyz", check=False)
+    assert (one_line(done), done.returncode) == (f"dlopen: missing.pyz: {os.strerror(2)}", 2)
+    Path("text.pyz").write_text("text")
+    with zipfile.ZipFile("empty.pyz", "w") as archive:
+        archive.writestr("x.py", "")
+    for name in ("text.pyz", "./empty.pyz", str(tmp_path)):
+        done = command(name, check=False)
+        expected = f"dlopen: {name}: is no archive with a __main__.py"
+        assert (one_line(done), done.returncode) == (expected, 2)
+    # What has a command's name is the command.
+    with zipfile.ZipFile("find", "w") as archive:
+        archive.writestr("__main__.py", "1 / 0")
+    assert command("find", "libc.so.6").returncode == 0
 
 
 def test_help() -> None:

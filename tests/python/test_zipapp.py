@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from zipimport import zipimporter
 
@@ -26,7 +27,7 @@ from dlopen._zip_writer import (
     library_machine,
 )
 from support.extensions import INCLUDE, SUFFIX
-from support.fixtures import compile_library, compile_program, need_tool, run
+from support.fixtures import compile_library, compile_program, missing, need_tool, run
 
 # By uname(1)'s names: e_machine of the ELF header, and the largest page that the machine may have.
 MACHINES = {
@@ -274,7 +275,15 @@ WHEEL = {
 
 
 @pytest.fixture(scope="session")
-def requirements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pip() -> list[str]:
+    """The command."""
+    if find_spec("pip") is None:
+        missing("pip is not installed")
+    return [sys.executable, "-m", "pip"]
+
+
+@pytest.fixture(scope="session")
+def requirements(pip: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
     wheel = folder / "told-1.5-py3-none-any.whl"
     with wheel.open("wb") as stream, Writer(stream, *MACHINES["x86_64"], compress=False) as writer:
@@ -285,7 +294,7 @@ def requirements(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_pip_installs(requirements: Path, tmp_path: Path) -> None:
+def test_what_pip_installs(pip: list[str], requirements: Path, tmp_path: Path) -> None:
     path = tmp_path / "told.pyz"
     done = pack("-r", requirements, "--script", "tell", "-o", path)
     assert done.stderr == (
@@ -299,9 +308,7 @@ def test_what_pip_installs(requirements: Path, tmp_path: Path) -> None:
     # zipimport knows a folder without __init__ by an entry of its own only.
     assert [name for name in names if name.endswith("/")] == ["told/namespace/"]
     assert not any(name.startswith("bin") or "__pycache__" in name for name in names)
-    found = run(
-        [sys.executable, "-m", "pip", "list", "--path", path], env={"PYTHONPATH": str(path)}
-    )
+    found = run([*pip, "list", "--path", path], env={"PYTHONPATH": str(path)})
     assert re.search(r"^told +1\.5$", found.stdout, re.MULTILINE)
     assert pack("--info", path).stdout.endswith("package      told 1.5\n")
     code = "import sys; sys.path.insert(0, sys.argv[1]); import told.namespace.module as found; "
@@ -379,6 +386,10 @@ REFUSED = [
     (["--info", "{requirements}"], "{requirements} is no archive"),
     (["--info"], "--info: of which archive?"),
     (["-m", "app:f"], "--output: where to?"),
+    (["-m", "app:f", "-o", "{missing}"], "what shall be in it? SOURCE or --requirement"),
+    (["{source}", "-m", "app:f", "-o", "{missing}/app"], "--output {missing}/app: No such file"),
+    (["{source}", "-m", "app:f", "-o", "{source}"], "--output {source}: it is a folder"),
+    (["{source}", "-m", "app:f", "-p", "one\ntwo"], "--python: it is one line"),
 ]  # fmt: skip
 
 
@@ -396,6 +407,57 @@ def test_what_cannot_be_packed(
     assert line.startswith(f"dlopen zipapp: {message.format(**values)}")
     assert done.returncode == 1
     assert not [*source.parent.glob("*.pyz")]
+
+
+def test_without_a_first_line(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "app.pyz"
+    pack(source, "-o", path, "-m", "app:report", "-p", "")
+    assert path.read_bytes().startswith(b"PK")
+    assert not os.access(path, os.X_OK)
+    assert report(run([*BARE, path]))["crc"] == 907060870
+
+
+def test_links_are_followed(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "app.py").symlink_to(source / "app.py")
+    (folder / "more").symlink_to(source)
+    (folder / "still").symlink_to(folder / "more")
+    path = tmp_path / "app.pyz"
+    pack(folder, "-m", "app:report", "-o", path)
+    names = {"app.py", "more/app.py", "more/data.txt", "still/data.txt"}
+    assert names <= {*zipfile.ZipFile(path).namelist()}
+
+
+@pytest.mark.parametrize("name", ["dlopen/x.py", "dlopen.py", "_dlopen/x.py"])
+def test_names_of_dlopen_itself(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "app" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    done = pack(tmp_path / "app", "-m", "x:y", check=False)
+    top = name.partition("/")[0]
+    expected = f"{tmp_path}/app/{top}: the archive has that of dlopen itself"
+    assert (done.returncode, done.stderr) == (1, f"dlopen zipapp: {expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("within/loop", "..", "within/loop leads to a folder that it is in"),
+        ("loop", ".", "loop leads to a folder that it is in"),
+        ("nowhere", "missing", "nowhere leads nowhere"),
+        ("circle", "circle", "circle leads nowhere"),
+        ("device", "/dev/null", "device is no file"),
+    ],
+)
+def test_links_that_cannot_be_followed(
+    link: str, target: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "app" / "within").mkdir(parents=True)
+    (tmp_path / "app" / link).symlink_to(target)
+    done = pack(tmp_path / "app", "-m", "app:report", check=False)
+    assert (done.returncode, done.stderr) == (1, f"dlopen zipapp: {tmp_path}/app/{message}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["app"]
 
 
 def test_for_another_machine(source: Path, libdlopen: Path, tmp_path: Path) -> None:
@@ -419,6 +481,7 @@ def test_for_another_machine(source: Path, libdlopen: Path, tmp_path: Path) -> N
     assert refusal(run([*BARE, path], check=False)).startswith(f"{path}: made for {machine}, and ")
 
 
+@pytest.mark.usefixtures("pip")
 def test_requirements_that_pip_cannot_install(tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_text("./missing.whl")
     done = pack("-r", tmp_path / "r.txt", "-m", "a:b", "-o", tmp_path / "app.pyz", check=False)
@@ -685,15 +748,14 @@ def test_all_who_read_zips_read_it(mixed: tuple[Path, str, dict[str, bytes]]) ->
     assert "answer = 42" in (importer.get_source("text") or "")
 
 
-def test_pip_installs_a_wheel_that_is_aligned(tmp_path: Path) -> None:
+def test_pip_installs_a_wheel_that_is_aligned(pip: list[str], tmp_path: Path) -> None:
     wheel = tmp_path / "told-1.5-py3-none-any.whl"
     data = library("aarch64", 100)
     with wheel.open("wb") as stream, Writer(stream, *MACHINES["aarch64"], compress=True) as writer:
         writer.add("told/lib.so", data)
         for name, text in WHEEL.items():
             writer.add(name, text.encode())
-    pip = [sys.executable, "-m", "pip", "install", "--no-index"]
-    run([*pip, "--target", tmp_path / "site", wheel])
+    run([*pip, "install", "--no-index", "--target", tmp_path / "site", wheel])
     assert (tmp_path / "site" / "told" / "lib.so").read_bytes() == data
 
 
@@ -725,10 +787,21 @@ def test_a_zip64_is_refused(
         ("0", (1980, 1, 1, 0, 0, 0)),
         ("1700000000", (2023, 11, 14, 22, 13, 20)),
         (None, (1980, 1, 1, 0, 0, 0)),
+        ("", (1980, 1, 1, 0, 0, 0)),
     ],
 )
 def test_dates(epoch: str | None, date: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    if epoch:
+    if epoch is not None:
         monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
     assert date_of_members() == date
+
+
+@pytest.mark.parametrize("epoch", ["abc", "1.5", "-1", "4354819200", "9" * 30])
+def test_dates_that_no_member_can_have(epoch: str, source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "app.pyz"
+    env = {"SOURCE_DATE_EPOCH": epoch}
+    done = pack(source, "-o", path, "-m", "app:report", check=False, env=env)
+    expected = f"dlopen zipapp: SOURCE_DATE_EPOCH={epoch}: a number of seconds, until the year 2107"
+    assert (done.returncode, done.stderr) == (1, f"{expected}\n")
+    assert not [*tmp_path.iterdir()]
