@@ -42,6 +42,9 @@ def open(
     replaces: int = 0,
     keeps_gil: bool = False,
 ) -> int: ...
+def located(path: str) -> Any:
+    """What who was set by `set_archives` says of a path."""
+
 def set_archives(function: _Locate | None) -> None:
     """Have it asked for each path that leads through a file; None: nobody.
 

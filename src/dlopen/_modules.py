@@ -291,9 +291,13 @@ def load_module(
     Raises:
         ImportError: There is a module of this name already, or it cannot be loaded: with the
             `LoadError` or `OSError` as its cause.
-        ValueError: The namespace is closed.
+        ValueError: The namespace is closed, or the name cannot be one.
         Exception: What the module's initialisation raises; nothing of it is in `sys.modules` then.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a module is a str, not {name!r}")
+    if not all(name.split(".")):
+        raise ValueError(f"no name of a module: {name!r}")
     loader = _copy(name, source, namespace, _read_file)
     if namespace is None:
         return _load_new(loader)
@@ -337,15 +341,23 @@ def reload_module(
 
 
 def _read_file(path: str) -> bytes:
-    with open(path, "rb") as file:  # noqa: PTH123  (pathlib is slow to import)
-        return file.read()
+    """Also where a path leads into an archive, once `dlopen.importer` is installed."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  (pathlib is slow to import)
+            return file.read()
+    except NotADirectoryError:
+        member = _linker.located(path)
+        if member is None:
+            raise
+        _, descriptor, offset, length, data, *_ = member
+        return os.pread(descriptor, length, offset) if data is None else bytes(data)
 
 
 def _copy(
     name: str, source: str | os.PathLike[str] | Buffer, namespace: Home | None, reader: Reader
 ) -> _Copy:
     if not isinstance(source, (str, os.PathLike)):
-        return _Copy(name, f"<{name}>", source, namespace, reader)
+        return _Copy(name, f"<{name}>", memoryview(source), namespace, reader)
     path = os.path.abspath(os.fsdecode(source))  # noqa: PTH100
     try:
         data = reader(path)

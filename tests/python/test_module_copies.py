@@ -266,6 +266,16 @@ def test_a_module_in_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             module = reload_module(module)
             assert module.next_count() == 1
         assert module.__file__ == str(archive / member)
+        assert reload_module(module, archive / member).next_count() == 1
+        copy = load_module("copy_of_member", archive / member)
+        assert reload_module(copy).__file__ == str(archive / member)
+        compressed = tmp_path / "compressed.zip"
+        with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as made:
+            made.write(tmp_path / "built" / member, member)
+        assert load_module("copy_of_compressed", compressed / member).next_count() == 1
+        with pytest.raises(ImportError, match="Not a directory"):
+            load_module("absent_in_archive", archive / "absent.so")
+        module = sys.modules["in_archive"]
         archive.write_bytes(b"no archive any more")
         with pytest.raises(ImportError) as caught:
             reload_module(module)
@@ -324,6 +334,18 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ImportError, match="imported already"):
         load_module("sys", several)
     assert load_module("two", several).__name__ == "two"
+
+
+def test_arguments_that_cannot_be(tmp_path: Path) -> None:
+    data = extension(tmp_path, "built", MULTI).read_bytes()
+    for name in ("", ".built", "a..built", "built."):
+        with pytest.raises(ValueError, match="no name of a module"):
+            load_module(name, data)
+        assert name not in sys.modules
+    with pytest.raises(TypeError, match="is a str, not 5"):
+        load_module(5, data)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="bytes-like"):
+        load_module("built", None)  # type: ignore[arg-type]
 
 
 def test_what_fails_leaves_no_circle(tmp_path: Path) -> None:

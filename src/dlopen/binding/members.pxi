@@ -162,6 +162,11 @@ def set_archives(function):
     Py_XDECREF(former)
 
 
+def located(path):
+    """What who was set by `set_archives` says of a path."""
+    return None if archives == NULL else (<object>archives)(path)
+
+
 cdef object begin_asking():
     """Before an open: for `end_asking`."""
     if archives == NULL:
