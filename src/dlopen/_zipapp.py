@@ -147,10 +147,11 @@ def pack(wanted: Wanted) -> list[str]:
 
     Returns the warnings.
     """
-    new = wanted.output.with_name(f".{wanted.output.name}.{os.getpid()}")
+    output = Path(os.path.realpath(wanted.output))  # of a link, where it leads
+    new = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        if wanted.output.is_dir():
-            raise PackError(f"--output {wanted.output}: it is a folder")
+        if output.exists() and not output.is_file():
+            raise PackError(f"--output {wanted.output}: it is there, and no file")
         try:
             stream = new.open("xb")
         except OSError as error:
@@ -159,7 +160,7 @@ def pack(wanted: Wanted) -> list[str]:
             warnings = _pack_into(stream, wanted, Path(folder))
         if wanted.python:
             new.chmod(0o777 & ~_umask())
-        new.replace(wanted.output)
+        new.replace(output)
     finally:
         new.unlink(missing_ok=True)
     return warnings
@@ -174,7 +175,7 @@ def _pack_into(stream: BinaryIO, wanted: Wanted, folder: Path) -> list[str]:
             _install(wanted, folder)
             shutil.rmtree(folder / "dlopen", ignore_errors=True)  # ours is put below _dlopen
         if wanted.source is not None:
-            _copy(wanted.source, folder, {wanted.output.absolute(), Path(stream.name).absolute()})
+            _copy(wanted.source, folder, {Path(os.path.realpath(wanted.output)), Path(stream.name)})
         inside = _put_dlopen(wanted, folder / _INSIDE)
         settings = {"dlopen": inside.version, "machine": wanted.machine, **_entry(wanted, folder)}
         (folder / "__main__.py").write_text(_main_text(settings, wanted, folder))
@@ -223,10 +224,15 @@ def _copy(source: Path, folder: Path, archives: set[Path]) -> None:
             raise PackError(f"{source}/{min(ours)}: the archive has that of dlopen itself")
         (folder / inside).mkdir(exist_ok=True)
         for path in (place / name for name in names):
-            if path.absolute() in archives:
-                continue
             if not path.is_file():
                 raise PackError(f"{path} {'is no file' if path.exists() else 'leads nowhere'}")
+            if path.resolve() in archives:
+                continue
+            name = (inside / path.name).as_posix()
+            try:
+                name.encode()
+            except UnicodeEncodeError:  # bytes that are not UTF-8
+                raise PackError(f"{source}: {name!r} is no name for a member") from None
             shutil.copy(path, folder / inside / path.name)
 
 

@@ -30,7 +30,7 @@ def start(names: dict[str, object], settings: dict[str, str]) -> None:
     if (machine := os.uname().machine) != settings["machine"]:
         sys.exit(f"{archive}: made for {settings['machine']}, and this machine is {machine}")
     try:
-        if "dlopen" not in sys.modules and not _is_installed(settings["dlopen"]):
+        if "dlopen" not in sys.modules and not _import_installed(settings["dlopen"]):
             _Finder(archive).import_dlopen()
         from dlopen import importer  # noqa: PLC0415  (is there only now)
     except ImportError as error:
@@ -42,10 +42,19 @@ def start(names: dict[str, object], settings: dict[str, str]) -> None:
         _run(names, archive, settings)
 
 
-def _is_installed(version: str) -> bool:
-    """Is this version of dlopen installed?  A look at files: an import may find another version."""
+def _import_installed(version: str) -> bool:
+    """Import dlopen, if this version of it is installed.
+
+    That is known by a look at files: an import may find another version.
+    """
     name = f"dlopen-{version}.dist-info"
-    return any(os.path.isdir(os.path.join(entry, name)) for entry in sys.path)
+    if not any(os.path.isdir(os.path.join(entry, name)) for entry in sys.path):
+        return False
+    try:
+        __import__("dlopen")
+    except ModuleNotFoundError:  # that is all that is left of it
+        return False
+    return True
 
 
 class _Finder:

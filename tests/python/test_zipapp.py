@@ -195,6 +195,14 @@ def test_one_of_another_version_is_not_used(archive: Path, tmp_path: Path) -> No
     assert found["version"] == VERSION
 
 
+def test_what_is_left_of_one_is_not_used(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / f"dlopen-{VERSION}.dist-info").mkdir()
+    code = "import runpy, sys; sys.path.append(sys.argv[2]); "
+    code += "runpy.run_path(sys.argv[1], run_name='__main__')"
+    found = report(run([*BARE, "-c", code, archive, tmp_path]))
+    assert found["dlopen"] == f"{archive}/_dlopen/dlopen/__init__.pyc"
+
+
 def test_one_that_is_preloaded_is_used(archive: Path, libdlopen: Path) -> None:
     code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')\n"
     code += "print(*(line for line in open('/proc/self/maps') if 'libdlopen' in line))"
@@ -388,7 +396,7 @@ REFUSED = [
     (["-m", "app:f"], "--output: where to?"),
     (["-m", "app:f", "-o", "{missing}"], "what shall be in it? SOURCE or --requirement"),
     (["{source}", "-m", "app:f", "-o", "{missing}/app"], "--output {missing}/app: No such file"),
-    (["{source}", "-m", "app:f", "-o", "{source}"], "--output {source}: it is a folder"),
+    (["{source}", "-m", "app:f", "-o", "{source}"], "--output {source}: it is there, and no file"),
     (["{source}", "-m", "app:f", "-p", "one\ntwo"], "--python: it is one line"),
 ]  # fmt: skip
 
@@ -427,6 +435,26 @@ def test_links_are_followed(source: Path, tmp_path: Path) -> None:
     pack(folder, "-m", "app:report", "-o", path)
     names = {"app.py", "more/app.py", "more/data.txt", "still/data.txt"}
     assert names <= {*zipfile.ZipFile(path).namelist()}
+
+
+def test_an_output_that_is_a_link(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    (tmp_path / "app.pyz").symlink_to(tmp_path / "to" / "app.pyz")
+    for _ in range(2):
+        pack(source, "-m", "app:report", "-o", tmp_path / "app.pyz")
+    assert (tmp_path / "app.pyz").is_symlink()
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["app.pyz"]
+    assert report(run([*BARE, tmp_path / "app.pyz"]))["path"] == f"{tmp_path}/app.pyz"
+
+
+def test_a_name_that_no_member_can_have(tmp_path: Path) -> None:
+    folder = tmp_path / "app" / os.fsdecode(b"a\xff")
+    folder.mkdir(parents=True)
+    (tmp_path / "app" / "ünï\xad.txt").touch()
+    (folder / "x").touch()
+    done = pack(tmp_path / "app", "-m", "x:y", check=False)
+    expected = f"{tmp_path}/app: 'a\\udcff/x' is no name for a member"
+    assert (done.returncode, done.stderr) == (1, f"dlopen zipapp: {expected}\n")
 
 
 @pytest.mark.parametrize("name", ["dlopen/x.py", "dlopen.py", "_dlopen/x.py"])
