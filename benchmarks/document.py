@@ -21,7 +21,7 @@ from run import figure
 
 DOCS = libraries.ROOT / "docs"
 PAGE = DOCS / "performance.md"
-PEERS = ("dlopen-rs", "relink", "cffi")
+PEERS = ("dlopen-rs", "relink", "cffi", "shiv", "PyInstaller")
 Result = dict[str, Any]
 Report = dict[str, Any]
 
@@ -88,7 +88,17 @@ def results_table(report: Report, groups: Iterable[str]) -> str:
     chosen = [result for result in report["results"] if result["group"] in groups]
     if not chosen:
         return "Not measured in this run."
-    head = ["", "libc", "ours", "ours : libc", "95 %", "at most", *(f"ours : {p}" for p in PEERS)]
+    reference = chosen[0]["reference"]
+    reference = reference if reference == "installed" else "libc"
+    head = [
+        "",
+        reference,
+        "ours",
+        f"ours : {reference}",
+        "95 %",
+        "at most",
+        *(f"ours : {p}" for p in PEERS),
+    ]
     columns = list(zip(head, *map(cells, chosen), strict=True))
     # A column that says nothing is left out.
     kept = [column for column in columns if any(column[1:])]
@@ -179,21 +189,39 @@ GROUPS = {
     "big": ["First load", "First load, constructors taken off"],
     "python": ["Python"],
     "rest": ["Preload", "Memory"],
+    "packages": ["Import of packages"],
+    "applications": ["Start of an application"],
 }
+PACKAGES = ["packages", "applications"]
+
+
+def packages_run(report: Report) -> str:
+    """These rows may be of a run of their own."""
+    load = report["machine"].get("load at the start", "?")
+    return f"Measured on {report['date']}, with a load of {load} at the start."
+
+
 WRITERS: dict[str, Callable[[Report], str]] = {
     "machine": machine,
     "summary": summary,
     "growth": growth,
     "missed": missed,
     "missing": not_measured,
+    "packages_run": packages_run,
 }
 
 
 def written(page: str, report: Report) -> str:
     """The page with what this run has found."""
+    measured = {result["group"] for result in report["results"]}
 
     def one(match: re.Match[str]) -> str:
         name = match[1]
+        # A run of some rows says nothing about the others.
+        of = PACKAGES if name == "packages_run" else [name]
+        groups = [group for key in of for group in GROUPS.get(key, [])]
+        if report.get("only") and not measured.intersection(groups):
+            return match[0]
         text = WRITERS[name](report) if name in WRITERS else results_table(report, GROUPS[name])
         return f"<!-- {name} -->\n\n{text}\n\n<!-- end -->"
 
@@ -260,6 +288,16 @@ BARS = {
         "open",
         "The first load of big libraries",
     ),
+    "packages": (
+        ["Import of packages"],
+        "all",
+        "Importing packages from an archive, with the import of dlopen",
+    ),
+    "applications": (
+        ["Start of an application"],
+        "start-wall",
+        "A whole run of an application that imports a package, wall time",
+    ),
 }
 
 
@@ -268,7 +306,8 @@ def pictures(report: Report) -> dict[str, str]:
     found = {}
     for name, (groups, metric, title) in BARS.items():
         if rows := ratio_bars(report, groups, metric):
-            found[f"performance-{name}.svg"] = bars(title, "libc", rows)
+            reference = "the installed one" if name in PACKAGES else "libc"
+            found[f"performance-{name}.svg"] = bars(title, reference, rows)
     for name, (group, case, metric, title, divisor) in CURVES.items():
         if series := curve(report, group, case, metric, divisor):
             unit = "µs" if divisor == 1e3 else "ns"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-# One colour each, in all pictures.
-SERIES = {"dlopen": 0, "libc": 1, "dlopen-rs": 2, "relink": 3}
+# One colour each, in all pictures; those that no picture has together may share one.
+SERIES = {"dlopen": 0, "libc": 1, "dlopen-rs": 2, "relink": 3, "shiv": 2, "PyInstaller": 3}
 COLOURS = ("#1f6fb2", "#8a8a8a", "#d9822b", "#3f9c5a")
 DARK = ("#5aa9e6", "#a9a9a9", "#f0a04b", "#6cc487")
 LINE, LEFT, WIDTH = 20, 250, 820

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import archives
 import big
 import libraries
 import peers
@@ -367,6 +368,68 @@ def faces() -> list[Row]:
     ]  # fmt: skip
 
 
+def package_import(name: str, archives_of: Callable[[str], Sequence[Path]]) -> dict[str, Command]:
+    """From where pip has installed it, and from archives."""
+    worker = str(libraries.WORKERS / "package_import.py")
+    places = [str(archive) for archive in archives_of(name)]
+    words = [worker, archives.MODULES[name]]
+    python = str(archives.found().python("alone"))
+    return {
+        "installed": Command([python, *words], {"PYTHONPATH": str(archives.installed(name))}),
+        OURS: Command([python, *words, *places]),
+    }
+
+
+def inflating(name: str) -> dict[str, Command]:
+    """Of what the import reads, and nothing else; beside the installed import."""
+    made = package_import(name, lambda name: [archives.deflated(name)])
+    return made | {OURS: Command([*made[OURS].arguments, "--inflate"])}
+
+
+def application(name: str, first: bool) -> dict[str, Command]:
+    """A whole run of an application that imports the package."""
+    worker = [sys.executable, str(libraries.WORKERS / "application.py")]
+    alone = str(archives.found().python("alone"))
+    unpacked = str(archives.FOLDER / "unpacked")
+    script = str(archives.source(name) / "application.py")
+    return {
+        "installed": Command(
+            [*worker, "-", alone, script], {"PYTHONPATH": str(archives.installed(name))}
+        ),
+        OURS: Command([*worker, "-", alone, str(archives.packed(name))]),
+        "shiv": Command(
+            [*worker, unpacked if first else "-", alone, str(archives.shiv(name))],
+            {"SHIV_ROOT": unpacked, "PYTHONDONTWRITEBYTECODE": ""},  # it compiles once
+        ),
+        "PyInstaller": Command([*worker, "-", str(archives.pyinstaller(name))]),
+    }
+
+
+def package_rows() -> list[Row]:
+    """Packages with extension modules: each sample is a process of its own."""
+    forms: dict[str, tuple[Callable[[str], Sequence[Path]], dict[str, Goal]]] = {
+        "stored": (lambda name: [archives.packed(name)], {"all": Goal(1.10, 1.05)}),
+        "-c": (lambda name: [archives.packed(name, "-c")], {}),
+        "all compressed": (lambda name: [archives.deflated(name)], {}),
+        "as downloaded": (archives.wheels, {}),
+    }
+    group, start = "Import of packages", "Start of an application"
+    return [
+        *(Row(group, f"{name}, {form}", partial(package_import, name, made), goals, rounds=20,
+              fresh=True, reference="installed", full_only=True)
+          for name in archives.PROJECTS
+          for form, (made, goals) in forms.items()),
+        *(Row(group, f"{name}, inflating alone", partial(inflating, name), rounds=20,
+              fresh=True, reference="installed", full_only=True)
+          for name in archives.PROJECTS),
+        *(Row(start, f"{name}, {'first' if first else 'later'} start",
+              partial(application, name, first), rounds=10, fresh=True, reference="installed",
+              full_only=True)
+          for name in archives.PROJECTS
+          for first in (True, False)),
+    ]  # fmt: skip
+
+
 BIG_GOALS = {
     "libLLVM": Goal(0.78, 0.68), "libclang-cpp": Goal(0.78, 0.68), "WebKitGTK": Goal(0.75, 0.5),
     "GDAL": Goal(0.75, 0.5), "Qt WebEngine": Goal(0.75, 0.5),
@@ -426,6 +489,7 @@ def all_rows() -> list[Row]:
         *threads(),
         *faces(),
         *bigs(),
+        *package_rows(),
     ]  # fmt: skip
 
 

@@ -134,6 +134,7 @@ def main() -> None:
         parser.error(f"no row matches {arguments.only}")
     report: dict[str, Any] = {
         "run": "full" if arguments.full else "quick",
+        "only": arguments.only,
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine.described(),
         "without_peers": peers.built()[1],

@@ -78,6 +78,12 @@ def test_tables_and_what_is_won(report: dict[str, Any]) -> None:
     assert "Not measured in this run" in parts["python"]
 
 
+def test_a_run_of_some_rows_leaves_the_others(report: dict[str, Any]) -> None:
+    report |= {"only": "packages", "results": [result("Import of packages", "x", "all", None, 1.0)]}
+    before, after = dict(WRITTEN.findall(PAGE)), WRITTEN.findall(document.written(PAGE, report))
+    assert {name for name, text in after if text != before[name]} == {"packages", "packages_run"}
+
+
 def test_writing_twice_changes_nothing(report: dict[str, Any]) -> None:
     page = document.written(PAGE, report)
     assert document.written(page, report) == page
