@@ -2,7 +2,8 @@
 
 Each has one descriptor, by which all of it is read, and its directory is read once: so the archive
 may be replaced by another of the same name (rename(2)), and what is open goes on.  What is written
-into it in place is an error at the next member, not other content.
+into it in place is an error at the next member, not other content.  Who comes new to a path gets
+the archive that is there then.
 
 Of the directory only the names are taken apart, since most members are never asked for.  See
 APPNOTE.TXT of PKWARE, sections 4.3 and 4.5.
@@ -14,6 +15,8 @@ import os
 from _collections_abc import Mapping
 from _frozen_importlib_external import EXTENSION_SUFFIXES
 from _io import open_code
+from _thread import _local as local
+from _weakref import ref
 from struct import Struct
 from zipimport import cp437_table  # type: ignore[attr-defined]
 
@@ -23,7 +26,7 @@ from dlopen.errors import LoadError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, TypeAlias
 
     from typing_extensions import Buffer
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     """An archive's path, its descriptor, where in it a member begins, its stored size, its content
     where it is not stored as it is, DLOPEN_MEMBER_* of dlopen.h."""
 
-# ruff: noqa: PTH116, PTH120  (pathlib is slow to import)
+# ruff: noqa: PTH100, PTH116, PTH120  (pathlib is slow to import)
 
 # What is read of each record, without its signature where that is a number of its own.
 _END = Struct("<4s6xHIIH")
@@ -57,13 +60,14 @@ _STORED, _DEFLATED = 0, 8
 _SUFFIXES = (".whl", ".zip", ".pyz", ".egg")  # of what is meant to be an archive
 
 _lock = new_lock()  # held while an archive is opened, or opened again
-_open: dict[str, Archive] = {}  # by plain absolute path; changed under the lock
+_open: dict[str, Archive] = {}  # the newest of each plain absolute path; changed under the lock
+packages: dict[str, ref[Archive]] = {}
+"""Where each package was found that has one of these folders in its `__path__`."""
 broken: dict[str, LoadError] = {}
 """Why what looks like an archive is none, by plain absolute path."""
 
 
-def _identity(descriptor: int) -> Identity:
-    status = os.fstat(descriptor)
+def _identity(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -81,7 +85,7 @@ class Archive:
         self.path = path
         self.descriptor = _descriptor_of(path)
         try:
-            self._identity = _identity(self.descriptor)
+            self._identity = _identity(os.fstat(self.descriptor))
             self._read_directory()
         except BaseException:
             os.close(self.descriptor)
@@ -90,14 +94,9 @@ class Archive:
         self._refusal: LoadError | None = None
         self._has_tags = path.endswith(".whl")  # that were not looked at
 
-    def is_current(self) -> bool:
-        """Whether the file of its path is this one, unchanged."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return True  # gone: what is open goes on
-        found = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-        return found == self._identity
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether it is this file, unchanged."""
+        return _identity(status) == self._identity
 
     def damaged(self, reason: str, member: str = "") -> LoadError:
         """The error for an archive, or for a member, that cannot be used."""
@@ -277,7 +276,7 @@ class Archive:
     def _check(self) -> None:
         """Before a member is read: is the file still what it was?"""
         try:
-            now = _identity(self.descriptor)
+            now = _identity(os.fstat(self.descriptor))
         except OSError:
             now = None
         if now == self._identity:
@@ -290,7 +289,7 @@ class Archive:
                 descriptor = _descriptor_of(self.path)
             except OSError as error:
                 raise self.damaged(f"the program has closed it, and now: {error}") from error
-            if _identity(descriptor) != self._identity:
+            if _identity(os.fstat(descriptor)) != self._identity:
                 os.close(descriptor)
                 raise self.damaged("the program has closed it, and it was changed or replaced")
             self.descriptor = descriptor
@@ -389,67 +388,90 @@ class Files(Mapping[str, "Entry"]):
         return sum(1 for _ in self)
 
 
-def opened(path: str) -> Archive | None:
-    """The archive that a plain absolute path names, opened if it is not yet; None if it is none."""
+def plain(path: str) -> str:
+    """The absolute path without `.` and `..`, as the kernel follows it; `OSError` if there is none.
+
+    What is behind a link is its parent, not that of the link.
+    """
+    parts = path.split("/")
+    if ".." in parts:
+        end = len(parts) - parts[::-1].index("..")
+        path = "/".join([os.path.realpath("/".join(parts[:end])), *parts[end:]])
+    return os.path.abspath(path)
+
+
+def opened(path: str, status: os.stat_result) -> Archive | None:
+    """The archive that is the file at a plain absolute path; None if it is none."""
     archive = _open.get(path)
-    if archive is not None:
+    if archive is not None and archive.is_of(status):
         return archive
     with _lock:
         archive = _open.get(path)
-        if archive is None:
-            try:
-                archive = Archive(path)
-            except LoadError as error:
-                broken[path] = error.with_traceback(None)
-                return None
-            except OSError as error:
-                broken[path] = LoadError(
-                    f"{path}: {error.strerror}", library=path, error_number=error.errno or 0
-                )
-                return None
-            except ValueError:
-                return None
-            broken.pop(path, None)
-            _open[path] = archive
-    return archive
+        if archive is not None and archive.is_of(status):
+            return archive
+        try:
+            archive = _open[path] = Archive(path)
+        except LoadError as error:
+            broken[path] = error.with_traceback(None)
+            return None
+        except OSError as error:
+            broken[path] = LoadError(
+                f"{path}: {error.strerror}", library=path, error_number=error.errno or 0
+            )
+            return None
+        except ValueError:
+            return None
+        broken.pop(path, None)
+        return archive
 
 
 def split(path: str) -> tuple[Archive, str] | None:
-    """The archive that a plain absolute path is, or leads into, and what follows in the path."""
-    above, rest = path, ""
+    """The archive that a plain absolute path is, or leads into, and what follows in the path.
+
+    It is the one that is there now.
+    """
+    above = path
     while above not in _open:
         above = os.path.dirname(above)
         if above in ("/", ""):
+            above = path
             break
-    else:
-        return _open[above], path[len(above) + 1 :]
-    above = path
     while True:
         try:
-            mode = os.stat(above).st_mode
+            status = os.stat(above)
             break
         except (OSError, ValueError):
             if above in ("/", ""):
                 return None
             above = os.path.dirname(above)
-    if mode & 0o170000 != 0o100000:  # a regular file: see inode(7)
+    mode = status.st_mode & 0o170000  # see inode(7)
+    if mode == 0o040000 and len(above) < len(path) and above in _open:
+        with _lock:  # a folder has taken its place
+            _open.pop(above, None)
+        return split(path)
+    if mode != 0o100000:
         return None
-    rest = path[len(above) + 1 :]
-    archive = opened(above)
-    return (archive, rest) if archive else None
+    archive = opened(above, status)
+    return (archive, path[len(above) + 1 :]) if archive else None
+
+
+def of_package(folder: str) -> Archive | None:
+    """The archive that the package is from which has this folder in its `__path__`."""
+    known = packages.get(folder)
+    return known() if known else None
 
 
 def read_anew(archive: Archive) -> Archive:
     """What is at the path of an archive now; itself if that is the same, or cannot be read."""
-    current = _open.get(archive.path, archive)
-    if current.is_current():
-        return current
-    with _lock:
-        try:
-            _open[archive.path] = Archive(archive.path)
-        except (OSError, ValueError):
-            return current
-        return _open[archive.path]
+    try:
+        current = opened(archive.path, os.stat(archive.path)) or archive
+    except (OSError, ValueError):
+        return archive  # gone: what is open goes on
+    if current is not archive:
+        for folder, known in [*packages.items()]:
+            if known() is archive:
+                packages.pop(folder, None)
+    return current
 
 
 class Locator:
@@ -458,9 +480,26 @@ class Locator:
     flags = 0
     """DLOPEN_MEMBER_* of dlopen.h."""
 
+    def __init__(self) -> None:
+        self._thread = local()  # whose `archive` is that of the module it opens
+
+    def open_from(self, archive: Archive, act: Callable[[str, int], int], *arguments: Any) -> int:
+        """Open a module of an archive: it, and what it needs, is not from another at its path."""
+        outer = getattr(self._thread, "archive", None)
+        self._thread.archive = archive
+        try:
+            return act(*arguments)
+        finally:
+            self._thread.archive = outer
+
     def __call__(self, path: str) -> Located | None:
         """The member at a plain absolute path; None if there is none."""
-        found = split(path)
+        archive: Archive | None = getattr(self._thread, "archive", None)
+        found: tuple[Archive, str] | None
+        if archive is not None and path.startswith(f"{archive.path}/"):
+            found = archive, path[len(archive.path) + 1 :]
+        else:
+            found = split(path)
         if found is None or found[1] not in found[0].names:
             return None
         return found[0].locate(found[1], self.flags)

@@ -20,6 +20,7 @@ from _frozen_importlib_external import (
     decode_source,
 )
 from _imp import _fix_co_filename  # type: ignore[attr-defined]
+from _weakref import ref
 from time import mktime
 from zipimport import (  # type: ignore[attr-defined]
     ZipImportError,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Importer", "install", "load_module", "reload_module", "uninstall"]
 
-# ruff: noqa: PTH100  (pathlib is slow to import)
 
 _EXTENSION, _SOURCE, _BYTECODE = range(3)
 _KINDS = (
@@ -90,7 +90,12 @@ class Importer(zipimporter):
             raise TypeError(f"expected str, not {type(path)!r}")
         if not path:
             raise ZipImportError("archive path is empty", path=path)
-        found = _archives.split(os.path.abspath(path))
+        try:
+            place = _archives.plain(path)
+        except (OSError, ValueError) as error:  # the folder that the process is in is gone
+            raise ZipImportError(f"no absolute path: {error}", path=path) from error
+        archive = _archives.of_package(place)
+        found = (archive, place[len(archive.path) + 1 :]) if archive else _archives.split(place)
         if found is None:
             raise ZipImportError("not a Zip file", path=path)
         self._archive, folder = found
@@ -149,7 +154,16 @@ class Importer(zipimporter):
             spec.cached = f"{folder}/__pycache__/{base[:-3]}{_CACHED}"
         if spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(folder)
+            self._keep(folder)
         return spec
+
+    def _keep(self, folder: str) -> None:
+        """The modules of a package are from the archive that it is from."""
+        if _archives.of_package(folder) is not self._archive:
+            _archives.packages[folder] = ref(self._archive)
+            known = sys.path_importer_cache.get(folder)
+            if isinstance(known, Importer) and known._archive is not self._archive:
+                sys.path_importer_cache.pop(folder, None)
 
     def _part_of_namespace(self, name: str) -> ModuleSpec | None:
         folder = self.prefix + name.rpartition(".")[2]
@@ -158,6 +172,7 @@ class Importer(zipimporter):
         spec = ModuleSpec(name, None, is_package=True)
         assert spec.submodule_search_locations is not None
         spec.submodule_search_locations.append(f"{self.archive}/{folder}")
+        self._keep(f"{self.archive}/{folder}")
         return spec
 
     if sys.version_info < (3, 12):
@@ -307,6 +322,10 @@ class MemberLoader(ExtensionLoader):
         # Its descriptor stays open until the linker has the file, also if another takes its place.
         self._archive = importer._archive
 
+    def open_image(self, path: str, mode: int) -> int:
+        """As dlopen(3)."""
+        return _archives.locate.open_from(self._archive, super().open_image, path, mode)
+
     def get_data(self, path: str) -> bytes:
         """As `Importer.get_data`."""
         return self._importer.get_data(path)
@@ -342,6 +361,13 @@ class _First:
         return ()
 
 
+def _plain(place: str) -> str:
+    try:
+        return _archives.plain(place)
+    except (OSError, ValueError):
+        return ""
+
+
 class _Last:
     """Asked when no other finder has a module: it says so if that is an archive's fault."""
 
@@ -355,7 +381,7 @@ class _Last:
             if isinstance(finder, Importer):
                 error, which = finder._refusal_of(name), " that can be used here"
             elif finder is None and _archives.broken:
-                error = _archives.broken.get(os.path.abspath(place))
+                error = _archives.broken.get(_plain(place))
             if error is not None:
                 message = f"No module named {name!r}{which}; {error}"
                 raise ModuleNotFoundError(message, name=name, path=error.library) from error

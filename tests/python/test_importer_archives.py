@@ -182,6 +182,37 @@ def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert importlib.import_module("thing").value == 1
 
 
+def test_the_parent_of_what_a_link_leads_to(tmp_path: Path) -> None:
+    """As the kernel follows a path, not as it is written."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a" / "link").symlink_to("../b/c")
+    for folder in "ab":
+        pack(tmp_path / folder / "a.zip", {"lib/thing.py": b"value = __file__"})
+    for rest in ("a.zip/lib", "a.zip/lib/pack/.."):
+        assert value_of(f"{tmp_path}/a/link/../{rest}") == f"{tmp_path}/b/a.zip/lib/thing.py"
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    """That the process is in: there are no relative places, and others go on."""
+    code = """
+import os, sys
+from dlopen import importer
+importer.install()
+folder = sys.argv[1] + "/gone"
+os.mkdir(folder)
+os.chdir(folder)
+os.rmdir(folder)
+sys.path[:0] = ["lib", "a/../b.zip"]
+import colorsys
+try:
+    import absent
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    assert run_python(code, str(tmp_path)).stdout == "No module named 'absent'\n"
+
+
 def test_what_zipimport_has_found_before(tmp_path: Path) -> None:
     """And what it has not: it is asked for again."""
     first = pack(tmp_path / "first.zip", {"first.py": b"value = 1", "thing.py": b"value = 2"})
