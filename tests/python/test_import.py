@@ -57,7 +57,16 @@ print(*sorted(set(sys.modules) - before))
     # Neither a .pth file of the environment nor its site-packages bring in more.
     names = run([sys.executable, "-I", "-S", "-c", code]).stdout.split()
     assert [name for name in names if not name.startswith("dlopen") and "cython" not in name] == []
-    late = {"callbacks", "image", "modes", "namespaces", "patching", "process", "reloading"}
+    late = {
+        "callbacks",
+        "image",
+        "jitdump",
+        "modes",
+        "namespaces",
+        "patching",
+        "process",
+        "reloading",
+    }
     assert not {f"dlopen.{name}" for name in late} & set(names)
 
 

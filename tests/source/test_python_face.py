@@ -21,7 +21,7 @@ ROOMS = {
     "changing": {"patching", "reloading"},
     "open": {"_mapped", "library", "image", "_modules", "_importing", "namespaces"},
     "imported from": {"_tags", "_archives", "_members", "_resources", "importer"},
-    "face": {"process", "watching", "adopting", "ctypes_libraries", "__init__"},
+    "face": {"process", "watching", "adopting", "ctypes_libraries", "jitdump", "__init__"},
     "command": {"_zip_writer", "_zipapp", "_command_line", "__main__"},
     "archive": {"_zipapp_start"},
 }
