@@ -13,7 +13,10 @@ import errno
 import marshal
 import os
 import sys
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import (  # type: ignore[attr-defined]
+    ModuleSpec,
+    _find_and_load_unlocked,
+)
 from _frozen_importlib_external import (
     EXTENSION_SUFFIXES,
     MAGIC_NUMBER,
@@ -32,6 +35,7 @@ from dlopen import _archives, _linker
 from dlopen._lifecycle import late, new_lock
 from dlopen._modules import (
     ExtensionLoader,
+    find_behind,
     load_module,
     reload_module,
     take_everything,
@@ -369,31 +373,50 @@ def _plain(place: str) -> str:
 
 
 class _Last:
-    """Asked when no other finder has a module: it says so if that is an archive's fault."""
+    """Asked when no other finder has a module: an import is told if that is an archive's fault.
+
+    Who only asks (`importlib.util.find_spec`) is told that there is none.
+    """
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[object] | None, _: ModuleType | None = None) -> None:
-        for place in sys.path if path is None else path:
-            if not isinstance(place, str):  # sys.path may hold anything
-                continue
-            finder = sys.path_importer_cache.get(place)
-            error, which = None, ""
-            if isinstance(finder, Importer):
-                error, which = finder._refusal_of(name), " that can be used here"
-            elif finder is None and _archives.broken:
-                error = _archives.broken.get(_plain(place))
-            if error is not None:
-                message = f"No module named {name!r}{which}; {error}"
-                raise ModuleNotFoundError(message, name=name, path=error.library) from error
+    def find_spec(
+        name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        found = _fault(name, sys.path if path is None else path)
+        # Two frames above, an import has the function that raises ModuleNotFoundError for None.
+        if found is None or sys._getframe(2).f_code is not _find_and_load_unlocked.__code__:
+            return None
+        spec = find_behind(_Last, name, path, target)
+        if spec is None:
+            message, error = found
+            raise ModuleNotFoundError(message, name=name, path=error.library) from error
+        return spec
+
+
+def _fault(name: str, places: Sequence[object]) -> tuple[str, LoadError] | None:
+    """What to say of a module that is nowhere; None if no archive of these places is at fault."""
+    for place in places:
+        if not isinstance(place, str):  # sys.path may hold anything
+            continue
+        finder = sys.path_importer_cache.get(place)
+        error, which = None, ""
+        if isinstance(finder, Importer):
+            error, which = finder._refusal_of(name), " that can be used here"
+        elif finder is None and _archives.broken:
+            error = _archives.broken.get(_plain(place))
+        if error is not None:
+            return f"No module named {name!r}{which}; {error}", error
+    return None
 
 
 _lock = new_lock()  # held while the next two run
 
 
-def install(*, everything: bool = False, mapped_only: bool = False) -> None:
+def install(*, everything: bool | None = None, mapped_only: bool | None = None) -> None:
     """Import from zip archives and wheels on `sys.path` through this package, from now on.
 
-    Modules that were imported before stay as they are.  Called again, it changes the settings.
+    Modules that were imported before stay as they are.  Called again, it changes the settings that
+    are given, and no others; `uninstall` ends both.
 
     Args:
         everything: Whether extension modules that are files of their own come through our linker,
@@ -403,11 +426,13 @@ def install(*, everything: bool = False, mapped_only: bool = False) -> None:
             else copied into memory.
     """
     with _lock:
-        _archives.locate.flags = _linker.MAPPED_ONLY if mapped_only else 0
+        if mapped_only is not None:
+            _archives.locate.flags = _linker.MAPPED_ONLY if mapped_only else 0
         _linker.set_archives(_archives.locate)
         if _First not in sys.meta_path:
             sys.meta_path.insert(0, _First)
-        take_everything(on=everything)
+        if everything is not None:
+            take_everything(on=everything)
         if Importer not in sys.path_hooks:
             at = sys.path_hooks.index(zipimporter) if zipimporter in sys.path_hooks else 0
             sys.path_hooks.insert(at, Importer)
@@ -417,7 +442,11 @@ def install(*, everything: bool = False, mapped_only: bool = False) -> None:
 
 
 def uninstall() -> None:
-    """Import as before.  Modules that were imported stay, and read what they need as ever."""
+    """Import as before, whoever has called `install`, and how often.
+
+    Modules that were imported stay, and read what they need as ever.  What they import later
+    `zipimport` has to find: no extension modules.
+    """
     with _lock:
         if Importer in sys.path_hooks:
             sys.path_hooks.remove(Importer)
@@ -426,6 +455,7 @@ def uninstall() -> None:
                 sys.meta_path.remove(finder)
         _forget(Importer)
         _linker.set_archives(None)
+        _archives.locate.flags = 0
         take_everything(on=False)
         for path, files in [*_zip_directory_cache.items()]:
             if isinstance(files, _archives.Files):

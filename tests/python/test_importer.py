@@ -445,6 +445,8 @@ def test_images_that_are_copied(tree: Path, tmp_path: Path, keywords: dict[str, 
     code = """
 importer.install()
 importer.install(mapped_only=True)
+importer.install()  # changes no setting
+importer.install(everything=False)
 sys.path.insert(0, place)
 try:
     import pack
@@ -531,9 +533,11 @@ def is_host():
     return [info.is_host for info in dlopen.libraries() if info.path == path]
 
 print(is_host(), len(ours()))
-importer.install()
+importer.install(everything=False)
 print(type(sys.meta_path[0]).__module__.startswith("dlopen"))
 importer.install(everything=True)
+importer.install()
+importer.install(mapped_only=False)
 print(type(sys.meta_path[0]).__module__.startswith("dlopen"))
 importer.uninstall()
 print(type(sys.meta_path[0]).__module__.startswith("dlopen"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _queue
 import contextlib
 import importlib
 import importlib.util
@@ -390,6 +391,30 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     for compressed in (True, False):
         path = pack(tmp_path / f"{compressed}.zip", files, compressed=compressed)
         assert run_python(code, str(path)).stdout == "[0, 0, 0, 0]\n"
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("way", ["main", "initializer"])
+def test_processes_that_start_anew(tmp_path: Path, method: str, way: str) -> None:
+    """They run what the main module has outside of its guard, and the pool's initializer."""
+    code = """
+import multiprocessing, sys
+from dlopen import importer
+if WAY == "main" or __name__ == "__main__":
+    importer.install()
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+    import thing
+    initializer = None if WAY == "main" else importer.install
+    with multiprocessing.get_context(sys.argv[2]).Pool(1, initializer=initializer) as pool:
+        print(pool.apply_async(thing.double, (2,)).get(60))
+"""
+    program = tmp_path / "program.py"
+    program.write_text(f"WAY = {way!r}\n{code}")
+    source = b"import pack._queue\ndef double(x): return x * 2\n"
+    files = {"thing.py": source, "pack/_queue.so": Path(_queue.__file__).read_bytes()}
+    path = pack(tmp_path / "a.zip", files)
+    assert run([sys.executable, program, path, method]).stdout == "4\n"
 
 
 def test_threads_that_import_at_once(tmp_path: Path) -> None:

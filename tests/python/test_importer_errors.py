@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import struct
 import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,40 @@ def test_a_wheel_for_another_machine(tmp_path: Path) -> None:
     )
     # What it does not have is not there, as ever.
     assert str(refused(path)) == "No module named 'thing'"
+
+
+def test_who_asks_for_what_is_not_there(tmp_path: Path) -> None:
+    """None, as ever; and finders that come later are asked: only an import tells the fault."""
+    broken = tmp_path / "broken.zip"
+    broken.write_text("no archive")
+    path = wheel(tmp_path, {"thing.py": b"value = 1"}, machine=OTHER)
+    found: list[str] = []
+
+    class Later:
+        @staticmethod
+        def find_spec(name: str, _path: object, _target: object = None) -> ModuleSpec | None:
+            found.append(name)
+            return ModuleSpec(name, None, is_package=True) if name == "pack" else None
+
+    for place in (broken, path):
+        error = refused(place)
+        assert str(place) in str(error)
+        sys.path.insert(0, str(place))
+        assert importlib.util.find_spec("thing") is None
+        assert importlib.util.find_spec("absent") is None
+        sys.meta_path.append(Later)
+        try:
+            assert importlib.util.find_spec("pack") is not None
+            importlib.import_module("pack")
+            assert str(refused(place)) == str(error)
+        finally:
+            sys.meta_path.remove(Later)
+        importer.install(everything=True)
+        assert str(refused(place)) == str(error)
+        assert importlib.util.find_spec("thing") is None
+        importer.install(everything=False)
+        del sys.path[0], sys.modules["pack"]
+    assert {"pack", "thing"} <= {*found}
 
 
 def test_parts_of_a_namespace_in_a_wheel_for_another_python(tmp_path: Path) -> None:

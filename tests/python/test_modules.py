@@ -416,6 +416,8 @@ for file in sorted(os.listdir(folder)):
     count += 1
 assert count > 20, count
 importer.install()
+assert _modules._everything in sys.meta_path
+importer.install(everything=False)
 assert _modules._everything not in sys.meta_path
 importer.install(everything=True)
 importer.uninstall()
