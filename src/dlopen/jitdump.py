@@ -159,14 +159,18 @@ def _content(info: Info) -> bytes:
         return b""
     if info.archive is None:  # it was read into an arena
         with open(info.path, "rb") as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
-            same = (status.st_dev, status.st_ino) == (info.device, info.inode)
-            return file.read() if same else b""
+            return file.read() if _is_file_of(info, file.fileno()) else b""
     found = locate(info.path)
-    if found is None or (found[0], found[2]) != (info.archive, info.offset):
+    if found is None or found[2] != info.offset or not _is_file_of(info, found[1]):
         return b""
     _, descriptor, offset, length, data, *_ = found
     return os.pread(descriptor, length, offset) if data is None else bytes(data)
+
+
+def _is_file_of(info: Info, descriptor: int) -> bool:
+    """Whether it is still the file that was at the path when the library was loaded."""
+    status = os.fstat(descriptor)
+    return (status.st_dev, status.st_ino) == (info.device, info.inode)
 
 
 def _static_functions(content: bytes, bias: int) -> Iterator[tuple[int, int, str]]:

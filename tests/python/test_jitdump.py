@@ -286,6 +286,27 @@ path = jitdump.write({str(tmp_path)!r})
     assert "in_secret" not in names
 
 
+def test_of_an_archive_that_was_replaced_no_names_are_taken(tmp_path: Path) -> None:
+    renamed = SOURCE.replace("in_secret", "in_spring").replace("int one(", "int two(")
+    for name, source in (("lib", SOURCE), ("other", renamed.replace("return one", "return two"))):
+        built = compile_library(tmp_path, f"{name}.so", source, flags=["-O1"])
+        pack(tmp_path / f"{name}.zip", {"lib.so": built.read_bytes()})
+    code = f"""
+library = dlopen.Library(f"{{folder}}/lib.zip/lib.so")
+os.replace(f"{{folder}}/other.zip", f"{{folder}}/lib.zip")
+newer = dlopen.Library(f"{{folder}}/lib.zip/lib.so", dlopen.PRIVATE | dlopen.RTLD_NOW)
+path = jitdump.write({str(tmp_path)!r})
+old, new = library.info, newer.info
+print(json.dumps([path, old.map_start, old.map_end, old.inode != new.inode]))
+"""
+    output = run_python(START + code, str(tmp_path), "").stdout
+    path, start, end, is_other = json.loads(output)
+    names = {load.name for load in parse(path).loads if start <= load.address < end}
+    assert "in_public" in names
+    assert "in_spring" not in names
+    assert is_other
+
+
 # What perf says.
 
 
