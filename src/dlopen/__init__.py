@@ -3,6 +3,9 @@
 >>> import dlopen
 >>> with dlopen.Library("libz.so.1") as zlib:
 ...     zlib.crc32(0, b"hello", 5)
+
+There are no assertions for pytest to explain, and it need not mind who imports this before it:
+PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -34,6 +36,14 @@ def test_a_session_without_it_imports_one_module(project: pytest.Pytester) -> No
     assert "dlopen" not in without
     assert modules() - without == {"dlopen_pytest"}
     assert not {"ctypes", "unittest.mock"} & modules()
+
+
+def test_dlopen_may_be_imported_before_pytest(project: pytest.Pytester) -> None:
+    """By who imports pytest, or what is to be tested, from an archive."""
+    project.makepyfile("def test(): pass")
+    code = "import sys, dlopen, pytest; sys.exit(pytest.main(['-W', 'error']))"
+    result = project.run(sys.executable, "-c", code, timeout=60)
+    result.assert_outcomes(passed=1)
 
 
 def test_where_dlopen_cannot_be_imported(project: pytest.Pytester) -> None:
