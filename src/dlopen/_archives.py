@@ -57,6 +57,7 @@ _ELSEWHERE = 0xFFFFFFFF  # the number is in the extra field of zip64
 _ZIP64 = 1
 _ENCRYPTED, _SIZES_FOLLOW, _IS_UTF8 = 0x1, 0x8, 0x800
 _STORED, _DEFLATED = 0, 8
+_MOST_DEFLATED = 1032  # bytes for each that is stored: RFC 1951 has 258 for two bits
 _SUFFIXES = (".whl", ".zip", ".pyz", ".egg")  # of what is meant to be an archive
 
 _lock = new_lock()  # held while an archive is opened, or opened again
@@ -239,13 +240,18 @@ class Archive:
 
     def _read_member(self, name: str, header: Header, size: int) -> bytes:
         """The file from a member's local header on, once it is sure that it is the same file."""
-        flags, method, *_ = header
+        flags, method, _, _, _, stored, full, offset = header
         if flags & _ENCRYPTED:
             raise self.damaged("it is encrypted", name)
         if method not in (_STORED, _DEFLATED):
             raise self.damaged(f"it is compressed by method {method}, not stored or deflated", name)
+        # Before memory is taken for it.
+        if offset + stored > self._identity[2]:
+            raise self.damaged("truncated: the file ends within it", name)
+        if method == _DEFLATED and full > _MOST_DEFLATED * (stored + 1):
+            raise self.damaged("its record in the directory is damaged", name)
         self._check()
-        return self._pread(size, header[7])
+        return self._pread(size, offset)
 
     def _content(self, name: str, header: Header, data: bytes) -> int:
         """Where the content begins after the local header, which must say what the directory says.

@@ -25,22 +25,27 @@ def refusal(metadata: str) -> str:
             f"wrong Python: the wheel is for {kinds}, and this is CPython {major}.{minor}{threads}"
         )
     kinds = ", ".join(dict.fromkeys(tag[2] for tag in tags))
+    if any(_is_of(tag[2], f"musl{_kind()}") for tag in tags):
+        return f"wrong libc: the wheel is for musl ({kinds}), and this is glibc"
     return f"wrong machine: the wheel is for {kinds}, and this is {_here()}"
 
 
 def _here() -> str:
-    known = os.uname()
-    return f"{known.sysname.lower()}_{known.machine}"
+    return f"{_kind()}_{os.uname().machine}"
+
+
+def _kind() -> str:
+    return os.uname().sysname.lower()
 
 
 def _is_here(platforms: str) -> bool:
-    kind, _, machine = _here().partition("_")
-    for platform in platforms.split("."):
-        if platform == "any":
-            return True
-        if platform.startswith((kind, f"many{kind}")) and platform.endswith(f"_{machine}"):
-            return True
-    return False
+    kind = _kind()
+    return "any" in platforms.split(".") or _is_of(platforms, kind, f"many{kind}")
+
+
+def _is_of(platforms: str, *kinds: str) -> bool:
+    machine = f"_{os.uname().machine}"
+    return any(one.startswith(kinds) and one.endswith(machine) for one in platforms.split("."))
 
 
 def _runs(pythons: str, abis: str) -> bool:

@@ -63,6 +63,7 @@ _ORDER = (
     *((f"/__init__{suffix}", True, kind) for suffix, kind in _KINDS),
     *((suffix, False, kind) for suffix, kind in _KINDS),
 )
+_CODE = type((lambda: None).__code__)
 _OPTIMIZED = f".opt-{sys.flags.optimize}" if sys.flags.optimize else ""
 _CACHED = f".{sys.implementation.cache_tag}{_OPTIMIZED}.pyc"
 
@@ -217,16 +218,18 @@ class Importer(zipimporter):
         data = memoryview(self._archive.view(member))
         path = f"{self.archive}/{member}"
         if data[:4] != MAGIC_NUMBER:
-            raise ImportError(
+            raise ZipImportError(
                 f"bad magic number in {name!r}: {bytes(data[:4])!r}", name=name, path=path
             )
         if len(data) < 16:
             raise EOFError(f"reached EOF while reading pyc header of {name!r}")
         if (flags := int.from_bytes(data[4:8], "little")) > 3:
-            raise ImportError(f"invalid flags {flags!r} in {name!r}", name=name, path=path)
+            raise ZipImportError(f"invalid flags {flags!r} in {name!r}", name=name, path=path)
         if source is not None and not self._is_valid(data, source):
             return None
-        code: CodeType = marshal.loads(data[16:])
+        code = marshal.loads(data[16:])
+        if not isinstance(code, _CODE):
+            raise ZipImportError(f"Non-code object in {path!r}", name=name, path=path)
         return code
 
     def _is_valid(self, data: memoryview, source: str) -> bool:

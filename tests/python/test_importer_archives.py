@@ -6,6 +6,7 @@ import _queue
 import contextlib
 import importlib
 import importlib.util
+import marshal
 import pkgutil
 import sys
 import threading
@@ -103,14 +104,19 @@ def test_checked_bytecode(tmp_path: Path) -> None:
         b"\x10\x0d\r\n" + bytes(20),
         importlib.util.MAGIC_NUMBER,
         importlib.util.MAGIC_NUMBER + b"\4" + bytes(20),
+        importlib.util.MAGIC_NUMBER + b"\1" + bytes(11) + marshal.dumps([1]),
     ],
 )
 def test_bytecode_of_another_version(tmp_path: Path, bad: bytes) -> None:
     with_source = pack(tmp_path / "a.zip", {"thing.py": b"value = 1", "thing.pyc": bad})
     assert value_of(with_source) == 1
     alone = pack(tmp_path / "b.zip", {"thing.pyc": bad})
-    with pytest.raises((ImportError, EOFError), match=r"magic number|reached EOF|flags 4 in"):
+    with pytest.raises(
+        (ImportError, EOFError), match=r"magic number|reached EOF|flags 4 in|Non-code"
+    ):
         value_of(alone)
+    with pytest.raises((zipimport.ZipImportError, EOFError)):
+        importer.Importer(str(alone)).get_code("thing")
     assert "thing" not in sys.modules
 
 

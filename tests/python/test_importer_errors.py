@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import sysconfig
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -112,6 +113,14 @@ def test_a_wheel_for_another_machine(tmp_path: Path) -> None:
     )
     # What it does not have is not there, as ever.
     assert str(refused(path)) == "No module named 'thing'"
+
+
+def test_a_wheel_for_another_libc() -> None:
+    kind = f"musllinux_1_2_{MACHINE}"
+    assert _tags.refusal(f"Tag: {CP}-{CP}-{kind}\n") == (
+        f"wrong libc: the wheel is for musl ({kind}), and this is glibc"
+    )
+    assert _tags.refusal(f"Tag: {CP}-{CP}-musllinux_1_2_{OTHER}\n").startswith("wrong machine")
 
 
 def test_who_asks_for_what_is_not_there(tmp_path: Path) -> None:
@@ -320,6 +329,52 @@ def test_a_damaged_directory(tmp_path: Path) -> None:
         "it is compressed by method 85, not stored or deflated",
         "truncated: the file ends within it",
     } <= said
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_numbers_that_cannot_be(tmp_path: Path, compressed: bool) -> None:
+    """Sizes and offsets: said before memory is taken for them."""
+    whole = pack(tmp_path / "whole.zip", {"thing.py": b"value = 1"}, compressed=compressed)
+    begin = (content := whole.read_bytes()).index(b"PK\1\2")
+    record, end = content[begin:-22], bytearray(content[-22:])
+    stored, size = struct.unpack_from("<II", record, 20)
+    for at, start in ((20, 18), (24, 22)):
+        damaged = bytearray(content)
+        struct.pack_into("<I", damaged, begin + at, 0xFFFFFFFE)
+        struct.pack_into("<I", damaged, start, 0xFFFFFFFE)
+        (path := tmp_path / f"{at}.zip").write_bytes(damaged)
+        check_numbers(path, may_be_right=not compressed and at == 24)
+    for which in range(3):
+        for number in (1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1):
+            fields = [size, stored, 0]
+            fields[which] = number
+            extra = struct.pack("<HHQQQ", 1, 24, *fields)
+            central = bytearray(record)
+            struct.pack_into("<II", central, 20, 0xFFFFFFFF, 0xFFFFFFFF)
+            struct.pack_into("<H", central, 30, len(extra))
+            struct.pack_into("<I", central, 42, 0xFFFFFFFF)
+            local = bytearray(content[:begin])
+            struct.pack_into("<II", local, 18, 0xFFFFFFFF, 0xFFFFFFFF)
+            struct.pack_into("<I", end, 12, len(central) + len(extra))
+            (path := tmp_path / f"{which}-{number}.zip").write_bytes(local + central + extra + end)
+            check_numbers(path, may_be_right=not compressed and which == 0)
+
+
+def check_numbers(path: Path, *, may_be_right: bool) -> None:
+    """Of what is stored, only one of its two sizes is looked at."""
+    if may_be_right:
+        return
+    tracemalloc.start()
+    try:
+        error = refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+    assert str(error) in (
+        f"{path}/thing.py: truncated: the file ends within it",
+        f"{path}/thing.py: its record in the directory is damaged",
+    )
+    assert isinstance(error.__cause__, dlopen.LoadError)
 
 
 def test_a_damaged_member(tmp_path: Path) -> None:
