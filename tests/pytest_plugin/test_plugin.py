@@ -39,8 +39,16 @@ def test_a_session_without_it_imports_one_module(project: pytest.Pytester) -> No
 
 
 def test_dlopen_may_be_imported_before_pytest(project: pytest.Pytester) -> None:
-    """By who imports pytest, or what is to be tested, from an archive."""
-    project.makepyfile("def test(): pass")
+    """By who imports pytest, or what is to be tested, from an archive.
+
+    pytest explains assertions of all modules that a plugin's distribution lists, and warns of those
+    that it cannot; an editable installation lists none, so here another one does.
+    """
+    project.makepyfile(listed="", test_nothing="def test(): pass")
+    folder = project.mkdir("listed-1.dist-info")
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: listed\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[pytest11]\nlisted = listed\n")
+    (folder / "RECORD").write_text("listed.py,,\ndlopen/__init__.py,,\n")
     code = "import sys, dlopen, pytest; sys.exit(pytest.main(['-W', 'error']))"
     result = project.run(sys.executable, "-c", code, timeout=60)
     result.assert_outcomes(passed=1)
