@@ -209,7 +209,7 @@ class Importer(zipimporter):
                         _fix_co_filename(code, path)
                         return code
             source = self._archive.view(member)
-        except LoadError as error:
+        except (ImportError, LoadError) as error:
             raise ZipImportError(str(error), name=fullname, path=path) from error
         return compile(source, path, "exec", dont_inherit=True)
 
@@ -218,18 +218,18 @@ class Importer(zipimporter):
         data = memoryview(self._archive.view(member))
         path = f"{self.archive}/{member}"
         if data[:4] != MAGIC_NUMBER:
-            raise ZipImportError(
+            raise ImportError(
                 f"bad magic number in {name!r}: {bytes(data[:4])!r}", name=name, path=path
             )
         if len(data) < 16:
             raise EOFError(f"reached EOF while reading pyc header of {name!r}")
         if (flags := int.from_bytes(data[4:8], "little")) > 3:
-            raise ZipImportError(f"invalid flags {flags!r} in {name!r}", name=name, path=path)
+            raise ImportError(f"invalid flags {flags!r} in {name!r}", name=name, path=path)
         if source is not None and not self._is_valid(data, source):
             return None
         code = marshal.loads(data[16:])
         if not isinstance(code, _CODE):
-            raise ZipImportError(f"Non-code object in {path!r}", name=name, path=path)
+            raise ImportError(f"Non-code object in {path!r}", name=name, path=path)
         return code
 
     def _is_valid(self, data: memoryview, source: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dlopen import importer
-from support.fixtures import compile_library, need_tool, run, run_python
+from support.fixtures import compile_library, missing, need_tool, run, run_python
 from support.package_archives import pack
 
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
@@ -150,6 +150,32 @@ print(found, module.level())
 """
     old, new = archive_of(tmp_path / "a.zip", 1), archive_of(tmp_path / "b.zip", 2)
     assert run_python(code, str(old), str(new)).stdout == "[1, 2, 2] 11\n"
+
+
+def test_the_interpreters_own_tests_of_zipimport(tmp_path: Path) -> None:
+    """They write one archive after the other to the same path, and ask anew."""
+    code = """
+import unittest
+try:
+    from test import test_zipimport
+except ImportError:
+    print("[] none")
+    raise SystemExit
+from dlopen import importer
+importer.install()
+with open("/dev/null", "w") as stream:
+    suite = unittest.defaultTestLoader.loadTestsFromModule(test_zipimport)
+    result = unittest.TextTestRunner(stream).run(suite)
+failed = {test._testMethodName for test, _ in result.failures + result.errors}
+print(sorted(failed), result.testsRun)
+"""
+    shown = run([sys.executable, "-c", code], cwd=tmp_path).stdout.splitlines()[-1]
+    failed, _, count = shown.rpartition(" ")
+    if count == "none":
+        missing("this Python has no test package")
+    # docs/importing.md says why, of each.
+    assert failed == "['testAFakeZlib', 'testBoth', 'testGetCompiledSource']"
+    assert int(count) > 70
 
 
 def test_how_often_an_archive_is_looked_at(tmp_path: Path) -> None:
