@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources.abc import TraversableResources
 
-from dlopen._members import Member
+from dlopen._archive_paths import ArchivePath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ class Reader(TraversableResources):
     """Of a package, or of the folder that a module is in."""
 
     def __init__(self, archive: Archive, folder: str) -> None:
-        self._folder = Member(archive, folder)
+        self._folder = ArchivePath(archive, folder)
 
-    def files(self) -> Member:
+    def files(self) -> ArchivePath:
         """The folder."""
         return self._folder

@@ -360,9 +360,9 @@ class _First:
             finder = sys.path_importer_cache.get(place) if isinstance(place, str) else None
             if isinstance(finder, Importer):
                 with late():
-                    from dlopen._members import Member  # noqa: PLC0415  (not needed by most)
+                    from dlopen._archive_paths import ArchivePath  # noqa: PLC0415  (not needed by most)
 
-                folder = Member(finder._archive, finder.prefix.rstrip("/"))
+                folder = ArchivePath(finder._archive, finder.prefix.rstrip("/"))
                 known = kept(place)
                 known.children, known.joinpath = folder.folders, folder.joinpath
         return ()

@@ -315,9 +315,12 @@ with (files / "data.txt").open() as stream:
     seen["lines"] = [*stream]
 with (files / "data.txt").open("rb") as stream:
     seen["bytes"] = stream.read().decode()
+for name in ("data.txt", "sub", "a.tar.gz", ".hidden"):
+    there = files / name
+    seen["parts of " + name] = there.stem, there.suffix, there.suffixes, there.parent.name
 for name in ("absent", "sub"):
     there = files / name
-    seen[name] = [there.is_file(), there.is_dir()]
+    seen[name] = [there.is_file(), there.is_dir(), there.exists()]
     try:
         there.read_bytes()
     except OSError as error:

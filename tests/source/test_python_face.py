@@ -20,7 +20,7 @@ ROOMS = {
     "handed out": {"_gate", "functions"},
     "changing": {"patching", "reloading"},
     "open": {"_mapped", "library", "image", "_modules", "_importing", "namespaces"},
-    "imported from": {"_tags", "_archives", "_members", "_resources", "importer"},
+    "imported from": {"_tags", "_archives", "_archive_paths", "_resources", "importer"},
     "face": {"process", "watching", "adopting", "ctypes_libraries", "jitdump", "__init__"},
     "command": {"_zip_writer", "_zipapp", "_command_line", "__main__"},
     "archive": {"_zipapp_start"},

@@ -1,6 +1,6 @@
 """Files and folders of archives, as `pathlib.Path` has those of the file system.
 
-A `Member` is an `importlib.resources.abc.Traversable` by what it has: to import that is slow.
+An `ArchivePath` is an `importlib.resources.abc.Traversable` by what it has: to import that is slow.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from pathlib import PurePosixPath
 from posixpath import normpath
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dlopen._archives import Archive
 
 
-class Member:
+class ArchivePath:
     """A file or a folder of an archive, or a path that leads to none."""
 
     def __init__(self, archive: Archive, path: str) -> None:
@@ -32,9 +33,24 @@ class Member:
         return os.path.basename(str(self))  # noqa: PTH119
 
     @property
-    def parent(self) -> Member:
+    def suffix(self) -> str:
+        """Of its name, with the dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def suffixes(self) -> list[str]:
+        """All of its name, each with its dot."""
+        return PurePosixPath(self.name).suffixes
+
+    @property
+    def stem(self) -> str:
+        """Its name without the suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def parent(self) -> ArchivePath:
         """The folder that it is in."""
-        return Member(self._archive, self._path.rpartition("/")[0])
+        return ArchivePath(self._archive, self._path.rpartition("/")[0])
 
     def is_dir(self) -> bool:
         """Whether it is a folder: what others are in, or that the archive lists as such."""
@@ -44,7 +60,11 @@ class Member:
         """Whether it is a file."""
         return self._path in self._archive.names
 
-    def iterdir(self) -> Iterator[Member]:
+    def exists(self) -> bool:
+        """Whether it is a file or a folder."""
+        return self.is_file() or self.is_dir()
+
+    def iterdir(self) -> Iterator[ArchivePath]:
         """What is in the folder, in the archive's order."""
         if not self.is_dir():
             number = errno.ENOTDIR if self.is_file() else errno.ENOENT
@@ -52,14 +72,14 @@ class Member:
         start = f"{self._path}/" if self._path else ""
         within = (name[len(start) :] for name in self._archive.names if name.startswith(start))
         for name in dict.fromkeys(rest.partition("/")[0] for rest in within if rest):
-            yield Member(self._archive, start + name)
+            yield ArchivePath(self._archive, start + name)
 
-    def joinpath(self, *descendants: str | os.PathLike[str]) -> Member:
+    def joinpath(self, *descendants: str | os.PathLike[str]) -> ArchivePath:
         """What a relative path leads to; it need not be there."""
         path = normpath(
             "/".join([self._path, *(os.fspath(one) for one in descendants)]).lstrip("/")
         )
-        return Member(self._archive, "" if path == "." else path)
+        return ArchivePath(self._archive, "" if path == "." else path)
 
     __truediv__ = joinpath
 
@@ -95,7 +115,7 @@ class Member:
         return f"{type(self).__name__}({str(self)!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Member) and str(other) == str(self)
+        return isinstance(other, ArchivePath) and str(other) == str(self)
 
     def __hash__(self) -> int:
         return hash(str(self))
