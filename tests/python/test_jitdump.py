@@ -317,7 +317,8 @@ def perf(*arguments: str | Path) -> str:
 def _perf(tmp_path_factory: pytest.TempPathFactory) -> None:
     """It may record; in most containers it may not."""
     data = tmp_path_factory.mktemp("perf") / "perf.data"
-    attempt = [need_tool("perf"), "record", "-q", "-k", "1", "-e", "cpu-clock", "-o", str(data), "true"]
+    words = ["record", "-q", "-k", "1", "-e", "cpu-clock", "-o", str(data), "true"]
+    attempt = [need_tool("perf"), *words]
     if subprocess.run(attempt, capture_output=True, check=False).returncode:
         pytest.skip("perf may not record here")
 
