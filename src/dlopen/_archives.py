@@ -62,8 +62,8 @@ _SUFFIXES = (".whl", ".zip", ".pyz", ".egg")  # of what is meant to be an archiv
 
 _lock = new_lock()  # held while an archive is opened, or opened again
 _open: dict[str, Archive] = {}  # the newest of each plain absolute path; changed under the lock
-packages: dict[str, ref[Archive]] = {}
-"""Where each package was found that has one of these folders in its `__path__`."""
+packages: dict[str, tuple[str, ref[Archive]]] = {}
+"""By a folder of `__path__`, the package that was found there, and in which archive."""
 broken: dict[str, LoadError] = {}
 """Why what looks like an archive is none, by plain absolute path."""
 
@@ -461,12 +461,6 @@ def split(path: str) -> tuple[Archive, str] | None:
     return (archive, path[len(above) + 1 :]) if archive else None
 
 
-def of_package(folder: str) -> Archive | None:
-    """The archive that the package is from which has this folder in its `__path__`."""
-    known = packages.get(folder)
-    return known() if known else None
-
-
 def read_anew(archive: Archive) -> Archive:
     """What is at the path of an archive now; itself if that is the same, or cannot be read."""
     try:
@@ -475,7 +469,7 @@ def read_anew(archive: Archive) -> Archive:
         return archive  # gone: what is open goes on
     if current is not archive:
         for folder, known in [*packages.items()]:
-            if known() is archive:
+            if known[1]() is archive:
                 packages.pop(folder, None)
     return current
 

@@ -99,7 +99,7 @@ class Importer(zipimporter):
             place = _archives.plain(path)
         except (OSError, ValueError) as error:  # the folder that the process is in is gone
             raise ZipImportError(f"no absolute path: {error}", path=path) from error
-        archive = _archives.of_package(place)
+        archive = _archive_of_package(place)
         found = (archive, place[len(archive.path) + 1 :]) if archive else _archives.split(place)
         if found is None:
             raise ZipImportError("not a Zip file", path=path)
@@ -159,16 +159,15 @@ class Importer(zipimporter):
             spec.cached = f"{folder}/__pycache__/{base[:-3]}{_CACHED}"
         if spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(folder)
-            self._keep(folder)
+            self._keep(fullname, folder)
         return spec
 
-    def _keep(self, folder: str) -> None:
+    def _keep(self, name: str, folder: str) -> None:
         """The modules of a package are from the archive that it is from."""
-        if _archives.of_package(folder) is not self._archive:
-            _archives.packages[folder] = ref(self._archive)
-            known = sys.path_importer_cache.get(folder)
-            if isinstance(known, Importer) and known._archive is not self._archive:
-                sys.path_importer_cache.pop(folder, None)
+        _archives.packages[folder] = name, ref(self._archive)
+        known = sys.path_importer_cache.get(folder)
+        if isinstance(known, Importer) and known._archive is not self._archive:
+            sys.path_importer_cache.pop(folder, None)
 
     def _part_of_namespace(self, name: str) -> ModuleSpec | None:
         folder = self.prefix + name.rpartition(".")[2]
@@ -177,7 +176,7 @@ class Importer(zipimporter):
         spec = ModuleSpec(name, None, is_package=True)
         assert spec.submodule_search_locations is not None
         spec.submodule_search_locations.append(f"{self.archive}/{folder}")
-        self._keep(f"{self.archive}/{folder}")
+        self._keep(name, f"{self.archive}/{folder}")
         return spec
 
     if sys.version_info < (3, 12):
@@ -318,6 +317,17 @@ class Importer(zipimporter):
 
     def __repr__(self) -> str:
         return f'<dlopen.importer.Importer "{self.archive}/{self.prefix}">'
+
+
+def _archive_of_package(folder: str) -> _archives.Archive | None:
+    """That of the loaded package that has this folder in its `__path__`, if it is from here."""
+    name, reference = _archives.packages.get(folder, ("", None))
+    archive = reference() if reference else None
+    loader = getattr(getattr(sys.modules.get(name), "__spec__", None), "loader", None)
+    if loader is None or type(loader) is zipimporter:
+        return None
+    # Loaders of namespace packages, and those that others put around ours, have none.
+    return archive if getattr(loader, "_archive", archive) is archive else None
 
 
 class MemberLoader(ExtensionLoader):

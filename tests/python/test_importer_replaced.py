@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import sysconfig
+import zipimport
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,6 +109,27 @@ def test_a_package_goes_on_with_the_archive_that_it_is_from(tmp_path: Path) -> N
     (path / "thing.py").write_text("value = 3")
     sys.path_importer_cache.clear()
     assert importlib.import_module("thing").value == 3
+
+
+def test_a_place_that_a_package_had_before(tmp_path: Path) -> None:
+    """The folder of a package that is gone, or is zipimport's, is one like any other."""
+    path = pack(tmp_path / "a.zip", {"pack/__init__.py": b"", "pack/thing.py": b"value = 1"})
+    sys.path.insert(0, str(path))
+    old = importer.Importer(str(path))
+    importlib.import_module("pack")
+    new = {"pack/__init__.py": b"", "pack/thing.py": b"value = 2"}
+    pack(tmp_path / "b.zip", new).replace(path)
+    del sys.modules["pack"]
+    sys.path.insert(0, f"{path}/pack")
+    assert importlib.import_module("thing").value == 2
+    sys.path_importer_cache.clear()
+    del sys.path[0]
+    loader = zipimport.zipimporter(str(path))
+    spec = loader.find_spec("pack")
+    assert spec is not None
+    sys.modules["pack"] = importlib.util.module_from_spec(spec)
+    assert importlib.import_module("pack.thing").value == 2
+    assert old.get_data("pack/thing.py") == b"value = 1"
 
 
 def archive_of(path: Path, level: int) -> Path:
