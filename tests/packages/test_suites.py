@@ -30,7 +30,7 @@ PYTEST = (
 )
 SUITES = {
     "numpy": (
-        ("numpy",),
+        ("numpy", "cffi", "pycparser"),
         ("numpy/linalg/", "numpy/fft/", "numpy/random/", "numpy/_core/"),
         ["test_mem_policy"],  # builds a module, with what is not there
     ),
@@ -47,6 +47,7 @@ BESIDE = re.compile(
     r"|numpy\._core\.tests\.test_regression\.TestRegression\.test_astype_copy$"
     r"|numpy\._core\.tests\.test_umath_accuracy\."
     r"|numpy\.random\.tests\.test_direct\.Test(MT19937|PCG64|PCG64DXSM|Philox|SFC64)\."
+    r"|numpy\.random\.tests\.test_extending\.test_cffi$"
     r"|numpy\.random\.tests\.test_generator_mt19937\.test_legacy_pickle"
 )
 
