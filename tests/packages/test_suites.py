@@ -30,7 +30,7 @@ PYTEST = (
 )
 SUITES = {
     "numpy": (
-        ("numpy", "cffi", "pycparser"),
+        ("numpy", "cffi", "pycparser", "tzdata"),
         ("numpy/linalg/", "numpy/fft/", "numpy/random/", "numpy/_core/"),
         ["test_mem_policy"],  # builds a module, with what is not there
     ),
