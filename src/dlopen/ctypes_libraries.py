@@ -155,7 +155,8 @@ class PyDLL(CDLL, ctypes.PyDLL):
 
 
 def _open(name: Any, mode: int, keywords: dict[str, Any]) -> Library:
-    name = os.fspath(name) if name else None
+    if name is not None:
+        name = os.fspath(name) or None
     sys.audit("ctypes.dlopen", name)
     try:
         library = Library(name, mode | RTLD_NOW, **keywords)

@@ -250,6 +250,16 @@ assert any(event[0] == "ctypes.dlsym" and event[2] == "add" for event in events)
     check(code, example, compile_library(example.parent, "libundefined.so", source))
 
 
+@pytest.mark.parametrize("name", [False, 0, [], ()])
+def test_what_is_no_name_is_refused_as_by_ctypes(name: object) -> None:
+    said = []
+    for kind in (ctypes.CDLL, dlopen.CDLL):
+        with pytest.raises(TypeError) as caught:
+            kind(name)  # type: ignore[arg-type]
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
 def test_loaders(example: Path) -> None:
     code = """
 loader = ctypes.LibraryLoader(dlopen.CDLL)
